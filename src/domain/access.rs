@@ -1,0 +1,150 @@
+//! Who may do what. Pure: the same caller, permission, project and service always give the same answer.
+
+use std::collections::BTreeSet;
+
+use super::service::{CallerName, ProjectName, ServiceName};
+
+/// Something that a caller may be allowed to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Permission {
+    /// List and show tasks.
+    TasksRead,
+    /// Pause tasks.
+    TasksPause,
+    /// Start tasks.
+    TasksStart,
+    /// Delete tasks at rest; with [`Permission::TasksPause`], running ones too.
+    TasksDelete,
+    /// Show operations that the caller asked for or joined.
+    OperationsRead,
+    /// Show everybody's operations. Not part of `*`.
+    OperationsReadAll,
+    /// Show the state of the gateway.
+    StatusRead,
+}
+
+impl Permission {
+    /// Every permission.
+    pub const ALL: [Self; 7] = [
+        Self::TasksRead,
+        Self::TasksPause,
+        Self::TasksStart,
+        Self::TasksDelete,
+        Self::OperationsRead,
+        Self::OperationsReadAll,
+        Self::StatusRead,
+    ];
+
+    /// The word used in the configuration and in answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TasksRead => "tasks:read",
+            Self::TasksPause => "tasks:pause",
+            Self::TasksStart => "tasks:start",
+            Self::TasksDelete => "tasks:delete",
+            Self::OperationsRead => "operations:read",
+            Self::OperationsReadAll => "operations:read-all",
+            Self::StatusRead => "status:read",
+        }
+    }
+
+    /// The permission with this name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|permission| permission.as_str() == text)
+    }
+
+    /// What `*` stands for: everything but [`Permission::OperationsReadAll`].
+    pub fn wildcard() -> BTreeSet<Self> {
+        Self::ALL
+            .into_iter()
+            .filter(|permission| *permission != Self::OperationsReadAll)
+            .collect()
+    }
+}
+
+/// A set of names, or all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope<T> {
+    /// `*`.
+    All,
+    /// These only.
+    Only(BTreeSet<T>),
+}
+
+impl<T: Ord> Scope<T> {
+    /// Whether a name is in the set.
+    pub fn contains(&self, name: &T) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.contains(name),
+        }
+    }
+}
+
+/// Somebody who asks, and what they may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The name in the configuration.
+    pub name: CallerName,
+    /// What they may do.
+    pub permissions: BTreeSet<Permission>,
+    /// In which projects.
+    pub projects: Scope<ProjectName>,
+    /// With which services.
+    pub services: Scope<ServiceName>,
+}
+
+impl Caller {
+    /// Whoever sends no credentials: the given permissions, in every project and service.
+    pub fn anonymous(permissions: BTreeSet<Permission>) -> Self {
+        Self {
+            name: CallerName::anonymous(),
+            permissions,
+            projects: Scope::All,
+            services: Scope::All,
+        }
+    }
+
+    /// Whether the caller has a permission at all, in whatever project and service.
+    pub fn has(&self, permission: Permission) -> bool {
+        self.permissions.contains(&permission)
+    }
+}
+
+/// What a caller lacks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// The permission.
+    #[error("the caller lacks the permission {}", .0.as_str())]
+    Permission(Permission),
+    /// The project.
+    #[error("the caller may not use this project")]
+    Project,
+    /// The service.
+    #[error("the caller may not use the service {0}")]
+    Service(ServiceName),
+}
+
+/// Whether a caller may do all of `permissions` to the tasks of one service in one project.
+pub fn authorise(
+    caller: &Caller,
+    permissions: &[Permission],
+    project: &ProjectName,
+    service: &ServiceName,
+) -> Result<(), Denied> {
+    if let Some(missing) = permissions
+        .iter()
+        .find(|permission| !caller.has(**permission))
+    {
+        return Err(Denied::Permission(*missing));
+    }
+    if !caller.projects.contains(project) {
+        return Err(Denied::Project);
+    }
+    if !caller.services.contains(service) {
+        return Err(Denied::Service(service.clone()));
+    }
+    Ok(())
+}

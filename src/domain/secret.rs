@@ -1,0 +1,51 @@
+//! Values that must never be shown.
+
+use std::{fmt, path::PathBuf};
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+/// A secret text. Its `Debug` form is fixed, it has no `Display` and cannot be serialised; whoever needs the text
+/// asks for it by name, so that every use can be found.
+#[derive(Clone)]
+pub struct Secret(SecretString);
+
+impl Secret {
+    /// Wraps a text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(SecretString::from(text.into()))
+    }
+
+    /// The text itself. It goes into an outgoing request and nowhere else.
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("[redacted]")
+    }
+}
+
+/// Where a secret is kept. It is read again each time it is needed, so that a changed one is used without a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    /// A file; the newline at its end does not belong to the secret.
+    File(PathBuf),
+    /// An environment variable.
+    Env(String),
+}
+
+/// Why a secret could not be had. The message names the place and never the content.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The file could not be read.
+    #[error("the file {} cannot be read", .0.display())]
+    File(PathBuf, #[source] std::io::Error),
+    /// The variable is not set, or not valid text.
+    #[error("the environment variable {0} is not set")]
+    Env(String),
+    /// There is nothing in it.
+    #[error("the secret in {0} is empty")]
+    Empty(String),
+}

@@ -1,0 +1,15 @@
+//! A small, durable REST API over Huawei Cloud migration tasks.
+//!
+//! The modules in reading order: [`domain`] says what there is and what follows from it; [`transport`] speaks HTTP to
+//! the vendor; [`upstream`], [`store`] and [`operations`] stand beside each other on both; [`api`] serves callers;
+//! [`sandbox`] is a simulated cloud. ARCHITECTURE.md has the picture and the rules.
+
+pub mod api;
+pub mod config;
+pub mod domain;
+pub mod operations;
+pub mod sandbox;
+pub mod store;
+pub mod telemetry;
+pub mod transport;
+pub mod upstream;
