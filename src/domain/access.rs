@@ -2,65 +2,37 @@
 
 use std::collections::BTreeSet;
 
-use super::service::{CallerName, ProjectName, ServiceName};
+use super::{
+    service::{CallerName, ProjectName, ServiceName},
+    words::words,
+};
 
-/// Something that a caller may be allowed to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Permission {
-    /// List and show tasks.
-    TasksRead,
-    /// Pause tasks.
-    TasksPause,
-    /// Start tasks.
-    TasksStart,
-    /// Delete tasks at rest; with [`Permission::TasksPause`], running ones too.
-    TasksDelete,
-    /// Show operations that the caller asked for or joined.
-    OperationsRead,
-    /// Show everybody's operations. Not part of `*`.
-    OperationsReadAll,
-    /// Show the state of the gateway.
-    StatusRead,
+words! {
+    /// Something that a caller may be allowed to do.
+    Permission {
+        /// List and show tasks.
+        TasksRead = "tasks:read",
+        /// Pause tasks.
+        TasksPause = "tasks:pause",
+        /// Start tasks.
+        TasksStart = "tasks:start",
+        /// Delete tasks at rest; with [`Permission::TasksPause`], running ones too.
+        TasksDelete = "tasks:delete",
+        /// Show operations that the caller asked for or joined.
+        OperationsRead = "operations:read",
+        /// Show everybody's operations. Not part of `*`.
+        OperationsReadAll = "operations:read-all",
+        /// Show the state of the gateway.
+        StatusRead = "status:read",
+    }
 }
 
 impl Permission {
-    /// Every permission.
-    pub const ALL: [Self; 7] = [
-        Self::TasksRead,
-        Self::TasksPause,
-        Self::TasksStart,
-        Self::TasksDelete,
-        Self::OperationsRead,
-        Self::OperationsReadAll,
-        Self::StatusRead,
-    ];
-
-    /// The word used in the configuration and in answers.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::TasksRead => "tasks:read",
-            Self::TasksPause => "tasks:pause",
-            Self::TasksStart => "tasks:start",
-            Self::TasksDelete => "tasks:delete",
-            Self::OperationsRead => "operations:read",
-            Self::OperationsReadAll => "operations:read-all",
-            Self::StatusRead => "status:read",
-        }
-    }
-
-    /// The permission with this name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|permission| permission.as_str() == text)
-    }
-
     /// What `*` stands for: everything but [`Permission::OperationsReadAll`].
     pub fn wildcard() -> BTreeSet<Self> {
-        Self::ALL
-            .into_iter()
-            .filter(|permission| *permission != Self::OperationsReadAll)
-            .collect()
+        let mut all: BTreeSet<Self> = Self::ALL.iter().copied().collect();
+        all.remove(&Self::OperationsReadAll);
+        all
     }
 }
 

@@ -1,1 +1,231 @@
-//! The rules.
+//! The whole behaviour of an operation, as one pure function.
+//!
+//! [`decide`] looks at the goal, at what was seen of the task just before, and at what was tried so far, and says what
+//! to do next. It has no clock and does no input or output. What to do follows from what is seen: a crash or a lost
+//! reply only means that a step is taken again. The same function says whether a request is refused at once
+//! ([`refusal`]) and what a task offers ([`is_offered`]), so that the three can never disagree.
+
+use jiff::Timestamp;
+
+use super::{
+    history::{Change, History},
+    operation::{Goal, Outcome, Reason},
+    service::UpstreamErrorKind,
+    task::{DeleteGate, Stage, Task},
+};
+
+/// An accepted pause or delete is believed for this many looks before it is sent again: the vendor's answers can lag
+/// behind its own acceptance.
+pub const BELIEVED_LOOKS: u32 = 3;
+/// So many accepted pauses, and the task still runs: somebody else starts it, and the gateway does not fight a person.
+pub const PAUSES_MAX: u32 = 5;
+/// So many refusals without a change of state in between, and the operation fails.
+pub const REFUSALS_MAX: u32 = 10;
+/// So many rounds in a row with refused credentials or missing permissions, and the operation fails.
+pub const PERMANENT_FAULTS_MAX: u32 = 5;
+/// If no delete of ours can explain it, "no such task" must be seen this often: one answer could be a mistake.
+pub const GONE_LOOKS: u32 = 2;
+/// A task seen failed this often after an accepted start has failed because of it, not before it.
+pub const FAILED_LOOKS: u32 = 3;
+
+/// What a look at the task told.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Seen {
+    /// The service says that there is no such task.
+    Gone,
+    /// The task stands here.
+    Task(Sight),
+}
+
+/// The parts of a task that decisions rest on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sight {
+    /// Where it stands.
+    pub stage: Stage,
+    /// Whether the service would accept a delete.
+    pub gate: DeleteGate,
+    /// When it was last started.
+    pub started_at: Option<Timestamp>,
+}
+
+impl From<&Task> for Sight {
+    fn from(task: &Task) -> Self {
+        Self {
+            stage: task.stage,
+            gate: task.gate,
+            started_at: task.started_at,
+        }
+    }
+}
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send a pause.
+    Pause,
+    /// Send a start.
+    Start,
+    /// Send a delete.
+    Delete,
+    /// Look again later.
+    Wait,
+    /// The goal holds.
+    Finish(Outcome),
+    /// The goal cannot be reached.
+    Fail(Reason),
+}
+
+/// What to do next about an operation, given a fresh look at its task that is already counted in `history`.
+///
+/// `overdue`: the deadline has passed, so that whatever is not an end is a failure.
+pub fn decide(goal: Goal, seen: Seen, history: &History, overdue: bool) -> Action {
+    let action = match (goal, seen) {
+        (_, Seen::Gone) => when_gone(goal, history),
+        (Goal::Absent { force }, Seen::Task(sight)) => towards_absent(force, sight, history),
+        (Goal::Paused, Seen::Task(sight)) => towards_paused(sight, history),
+        (Goal::Running, Seen::Task(sight)) => towards_running(sight, history),
+    };
+    match limited(action, history) {
+        Action::Pause | Action::Start | Action::Delete | Action::Wait if overdue => {
+            Action::Fail(Reason::DeadlineExceeded)
+        }
+        action => action,
+    }
+}
+
+/// What to do after a round that failed, counted in `history` already.
+pub fn after_fault(kind: UpstreamErrorKind, history: &History, overdue: bool) -> Action {
+    let given_up = history.permanent_faults >= PERMANENT_FAULTS_MAX;
+    match kind {
+        UpstreamErrorKind::CredentialsRefused if given_up => {
+            Action::Fail(Reason::CredentialsRefused)
+        }
+        UpstreamErrorKind::Forbidden if given_up => Action::Fail(Reason::UpstreamForbidden),
+        UpstreamErrorKind::Rejected if given_up => Action::Fail(Reason::UpstreamRejected),
+        _ if overdue => Action::Fail(Reason::DeadlineExceeded),
+        _ => Action::Wait,
+    }
+}
+
+/// Why a request for this goal is refused at once, if the task stands like this.
+pub fn refusal(goal: Goal, sight: Sight) -> Option<Reason> {
+    match decide(goal, Seen::Task(sight), &History::default(), false) {
+        Action::Fail(reason) => Some(reason),
+        Action::Pause | Action::Start | Action::Delete | Action::Wait | Action::Finish(_) => None,
+    }
+}
+
+/// Whether asking for this goal would be accepted and is not pointless, if the task stands like this.
+pub fn is_offered(goal: Goal, sight: Sight) -> bool {
+    match decide(goal, Seen::Task(sight), &History::default(), false) {
+        Action::Pause | Action::Start | Action::Delete | Action::Wait => true,
+        Action::Fail(_) | Action::Finish(_) => false,
+    }
+}
+
+fn when_gone(goal: Goal, history: &History) -> Action {
+    let deleting = matches!(goal, Goal::Absent { .. });
+    if deleting && history.was_sent(Change::Delete) {
+        return Action::Finish(Outcome::Deleted);
+    }
+    if history.gone_looks < GONE_LOOKS {
+        return Action::Wait;
+    }
+    if deleting {
+        Action::Finish(Outcome::AlreadyGone)
+    } else {
+        Action::Fail(Reason::TaskNotFound)
+    }
+}
+
+fn towards_absent(force: bool, sight: Sight, history: &History) -> Action {
+    if is_believed(Change::Delete, history) {
+        return Action::Wait;
+    }
+    match (sight.stage, force) {
+        (Stage::Deleting, _) => Action::Wait,
+        (Stage::Queued, _) => Action::Delete,
+        (Stage::Ready | Stage::Paused | Stage::Failed | Stage::Succeeded, _) => match sight.gate {
+            DeleteGate::Open | DeleteGate::Offline => Action::Delete,
+            DeleteGate::Closed => Action::Wait,
+        },
+        (Stage::Running, true) if is_believed(Change::Pause, history) => Action::Wait,
+        (Stage::Running, true) => Action::Pause,
+        // The pause needs the agent. One that is offline can let it hang for ever, but then the service accepts a delete.
+        (Stage::Pausing, true) if sight.gate == DeleteGate::Offline => Action::Delete,
+        (Stage::Initialising | Stage::Busy | Stage::Pausing | Stage::Unknown, true) => Action::Wait,
+        // A delete that was sent may lead through states that this program does not know.
+        (Stage::Unknown, false) if history.was_sent(Change::Delete) => Action::Wait,
+        (
+            Stage::Initialising | Stage::Running | Stage::Busy | Stage::Pausing | Stage::Unknown,
+            false,
+        ) => Action::Fail(Reason::TaskInProgress),
+    }
+}
+
+fn towards_paused(sight: Sight, history: &History) -> Action {
+    match sight.stage {
+        Stage::Running if is_believed(Change::Pause, history) => Action::Wait,
+        Stage::Running => Action::Pause,
+        Stage::Paused if history.was_sent(Change::Pause) => Action::Finish(Outcome::Paused),
+        Stage::Paused => Action::Finish(Outcome::AlreadyPaused),
+        Stage::Initialising | Stage::Queued | Stage::Busy | Stage::Pausing | Stage::Unknown => {
+            Action::Wait
+        }
+        Stage::Ready => Action::Fail(Reason::TaskNotStarted),
+        Stage::Failed | Stage::Succeeded => Action::Fail(Reason::TaskFinished),
+        Stage::Deleting => Action::Fail(Reason::TaskInProgress),
+    }
+}
+
+fn towards_running(sight: Sight, history: &History) -> Action {
+    let accepted = history.start.accepted > 0;
+    match sight.stage {
+        Stage::Running if history.was_sent(Change::Start) => Action::Finish(Outcome::Started),
+        Stage::Running => Action::Finish(Outcome::AlreadyRunning),
+        Stage::Succeeded if history.was_sent(Change::Start) => Action::Finish(Outcome::Started),
+        Stage::Succeeded => Action::Fail(Reason::TaskFinished),
+        Stage::Failed if has_failed_since_start(sight, history) => Action::Fail(Reason::TaskFailed),
+        // One operation never starts a task again after an accepted start.
+        Stage::Ready | Stage::Paused | Stage::Failed if accepted => Action::Wait,
+        Stage::Ready | Stage::Paused | Stage::Failed => Action::Start,
+        Stage::Initialising | Stage::Queued | Stage::Busy | Stage::Pausing | Stage::Unknown => {
+            Action::Wait
+        }
+        Stage::Deleting => Action::Fail(Reason::TaskInProgress),
+    }
+}
+
+/// Whether the failure that is seen belongs to our start and not to the run before it.
+fn has_failed_since_start(sight: Sight, history: &History) -> bool {
+    let restarted = history.was_sent(Change::Start)
+        && sight.started_at.is_some()
+        && sight.started_at > history.started_before;
+    restarted || (history.start.accepted > 0 && history.failed_looks >= FAILED_LOOKS)
+}
+
+fn is_believed(change: Change, history: &History) -> bool {
+    history.last_accepted == Some(change) && history.looks_since_accepted <= BELIEVED_LOOKS
+}
+
+/// Ends what has been tried often enough.
+fn limited(action: Action, history: &History) -> Action {
+    match action {
+        Action::Pause if history.pause.accepted >= PAUSES_MAX => {
+            Action::Fail(Reason::TaskInProgress)
+        }
+        Action::Pause | Action::Start | Action::Delete if history.refusals >= REFUSALS_MAX => {
+            Action::Fail(Reason::UpstreamRejected)
+        }
+        Action::Pause
+        | Action::Start
+        | Action::Delete
+        | Action::Wait
+        | Action::Finish(_)
+        | Action::Fail(_) => action,
+    }
+}
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

@@ -6,8 +6,11 @@
 pub mod access;
 pub mod clock;
 pub mod decide;
+pub mod history;
 pub mod operation;
 pub mod secret;
 pub mod service;
+pub mod start;
 pub mod store;
 pub mod task;
+mod words;

@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt, rc::Rc, sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use super::{
-    operation::StartRequest,
+    start::StartRequest,
     task::{Task, TaskId, TaskRef},
 };
 

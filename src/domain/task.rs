@@ -4,7 +4,10 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use super::service::{ProjectName, ServiceName};
+use super::{
+    service::{ProjectName, ServiceName},
+    words::words,
+};
 
 /// The id of a task as its service writes it: 1 to 36 characters of `0-9 A-Z a-z -`.
 ///
@@ -45,57 +48,25 @@ pub struct TaskRef {
     pub id: TaskId,
 }
 
-/// The state of a task in the words of this API, the same for every service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum TaskState {
-    /// Not running yet.
-    Waiting,
-    /// Moving data, or busy with a step that cannot be paused.
-    Running,
-    /// On its way to being paused.
-    Pausing,
-    /// At rest, can be started again.
-    Paused,
-    /// Ended well.
-    Succeeded,
-    /// Ended badly, can be started again.
-    Failed,
-    /// Being removed by the service.
-    Deleting,
-    /// A state this program does not know. It is shown and never acted on.
-    Unknown,
-}
-
-impl TaskState {
-    /// Every state, in the order of a task's life.
-    pub const ALL: [Self; 8] = [
-        Self::Waiting,
-        Self::Running,
-        Self::Pausing,
-        Self::Paused,
-        Self::Succeeded,
-        Self::Failed,
-        Self::Deleting,
-        Self::Unknown,
-    ];
-
-    /// The word used in JSON, logs and records.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::Running => "running",
-            Self::Pausing => "pausing",
-            Self::Paused => "paused",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Deleting => "deleting",
-            Self::Unknown => "unknown",
-        }
-    }
-
-    /// The state with this name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == text)
+words! {
+    /// The state of a task in the words of this API, the same for every service.
+    TaskState {
+        /// Not running yet.
+        Waiting = "waiting",
+        /// Moving data, or busy with a step that cannot be paused.
+        Running = "running",
+        /// On its way to being paused.
+        Pausing = "pausing",
+        /// At rest, can be started again.
+        Paused = "paused",
+        /// Ended well.
+        Succeeded = "succeeded",
+        /// Ended badly, can be started again.
+        Failed = "failed",
+        /// Being removed by the service.
+        Deleting = "deleting",
+        /// A state this program does not know. It is shown and never acted on.
+        Unknown = "unknown",
     }
 }
 
@@ -142,6 +113,14 @@ impl Stage {
         Self::Deleting,
         Self::Unknown,
     ];
+
+    /// Whether nothing moves until somebody starts or deletes the task.
+    pub fn is_at_rest(self) -> bool {
+        matches!(
+            self,
+            Self::Ready | Self::Paused | Self::Failed | Self::Succeeded
+        )
+    }
 
     /// The state that callers are shown for this stage.
     pub fn state(self) -> TaskState {

@@ -1,0 +1,597 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::{
+    service::{Sent, UpstreamError},
+    task::Stage,
+};
+
+const PLAIN: Goal = Goal::Absent { force: false };
+const FORCE: Goal = Goal::Absent { force: true };
+
+fn sight(stage: Stage, gate: DeleteGate) -> Sight {
+    Sight {
+        stage,
+        gate,
+        started_at: None,
+    }
+}
+
+fn fresh(goal: Goal, stage: Stage, gate: DeleteGate) -> Action {
+    decide(
+        goal,
+        Seen::Task(sight(stage, gate)),
+        &History::default(),
+        false,
+    )
+}
+
+fn error(kind: UpstreamErrorKind, sent: Sent) -> UpstreamError {
+    UpstreamError {
+        kind,
+        sent,
+        retry_after: None,
+        answer: None,
+        detail: String::new(),
+    }
+}
+
+/// Every stage with an open gate: plain delete, force delete, pause, start.
+#[test]
+fn every_goal_and_stage_has_its_action() {
+    use Action::{Delete, Fail, Finish, Pause, Start, Wait};
+    use Outcome::{AlreadyPaused, AlreadyRunning};
+    use Reason::{TaskFinished, TaskInProgress, TaskNotStarted};
+    let table = [
+        (Stage::Initialising, Fail(TaskInProgress), Wait, Wait, Wait),
+        (Stage::Queued, Delete, Delete, Wait, Wait),
+        (Stage::Ready, Delete, Delete, Fail(TaskNotStarted), Start),
+        (
+            Stage::Running,
+            Fail(TaskInProgress),
+            Pause,
+            Pause,
+            Finish(AlreadyRunning),
+        ),
+        (Stage::Busy, Fail(TaskInProgress), Wait, Wait, Wait),
+        (Stage::Pausing, Fail(TaskInProgress), Wait, Wait, Wait),
+        (Stage::Paused, Delete, Delete, Finish(AlreadyPaused), Start),
+        (Stage::Failed, Delete, Delete, Fail(TaskFinished), Start),
+        (
+            Stage::Succeeded,
+            Delete,
+            Delete,
+            Fail(TaskFinished),
+            Fail(TaskFinished),
+        ),
+        (
+            Stage::Deleting,
+            Wait,
+            Wait,
+            Fail(TaskInProgress),
+            Fail(TaskInProgress),
+        ),
+        (Stage::Unknown, Fail(TaskInProgress), Wait, Wait, Wait),
+    ];
+    assert_eq!(table.map(|row| row.0), Stage::ALL, "every stage has a row");
+    for (stage, plain, force, pause, start) in table {
+        let expected = [
+            (PLAIN, plain),
+            (FORCE, force),
+            (Goal::Paused, pause),
+            (Goal::Running, start),
+        ];
+        for (goal, action) in expected {
+            assert_eq!(
+                fresh(goal, stage, DeleteGate::Open),
+                action,
+                "{goal:?} at {stage:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_closed_gate_holds_a_delete_back_at_every_stage_of_rest() {
+    for stage in Stage::ALL {
+        for goal in [PLAIN, FORCE] {
+            let closed = fresh(goal, stage, DeleteGate::Closed);
+            if stage.is_at_rest() {
+                assert_eq!(closed, Action::Wait, "{goal:?} at {stage:?}");
+            } else {
+                assert_eq!(
+                    closed,
+                    fresh(goal, stage, DeleteGate::Open),
+                    "{goal:?} at {stage:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn an_offline_source_lets_a_hanging_pause_be_deleted_by_force_only() {
+    assert_eq!(
+        fresh(FORCE, Stage::Pausing, DeleteGate::Offline),
+        Action::Delete
+    );
+    assert_eq!(
+        fresh(PLAIN, Stage::Pausing, DeleteGate::Offline),
+        Action::Fail(Reason::TaskInProgress)
+    );
+    assert_eq!(
+        fresh(FORCE, Stage::Running, DeleteGate::Offline),
+        Action::Pause
+    );
+    assert_eq!(
+        fresh(PLAIN, Stage::Paused, DeleteGate::Offline),
+        Action::Delete
+    );
+}
+
+#[test]
+fn gone_must_be_seen_twice_unless_a_delete_of_ours_explains_it() {
+    let mut history = History::default();
+    history.observe(&Seen::Gone, true);
+    assert_eq!(decide(FORCE, Seen::Gone, &history, false), Action::Wait);
+    assert_eq!(
+        decide(Goal::Paused, Seen::Gone, &history, false),
+        Action::Wait
+    );
+    history.observe(&Seen::Gone, false);
+    assert_eq!(
+        decide(FORCE, Seen::Gone, &history, false),
+        Action::Finish(Outcome::AlreadyGone)
+    );
+    assert_eq!(
+        decide(Goal::Running, Seen::Gone, &history, false),
+        Action::Fail(Reason::TaskNotFound)
+    );
+
+    let mut history = History::default();
+    history.intend(Change::Delete, None);
+    history.observe(&Seen::Gone, true);
+    assert_eq!(
+        decide(PLAIN, Seen::Gone, &history, false),
+        Action::Finish(Outcome::Deleted)
+    );
+}
+
+#[test]
+fn a_delete_that_was_definitely_refused_does_not_count_as_ours() {
+    let mut history = History::default();
+    history.intend(Change::Delete, None);
+    let refused = error(UpstreamErrorKind::Refused, Sent::Yes);
+    history.failed(Change::Delete, &refused, Stage::Paused);
+    history.observe(&Seen::Gone, true);
+    history.observe(&Seen::Gone, false);
+    assert_eq!(
+        decide(FORCE, Seen::Gone, &history, false),
+        Action::Finish(Outcome::AlreadyGone)
+    );
+}
+
+#[test]
+fn an_accepted_pause_is_believed_for_three_looks_and_then_sent_again_five_times_in_all() {
+    let running = Seen::Task(sight(Stage::Running, DeleteGate::Open));
+    for goal in [FORCE, Goal::Paused] {
+        let mut history = History::default();
+        for _ in 0..PAUSES_MAX {
+            assert_eq!(decide(goal, running, &history, false), Action::Pause);
+            history.intend(Change::Pause, None);
+            history.accepted(Change::Pause);
+            for _ in 0..BELIEVED_LOOKS {
+                history.observe(&running, false);
+                assert_eq!(decide(goal, running, &history, false), Action::Wait);
+            }
+            history.observe(&running, false);
+        }
+        assert_eq!(
+            decide(goal, running, &history, false),
+            Action::Fail(Reason::TaskInProgress)
+        );
+    }
+}
+
+#[test]
+fn an_accepted_delete_is_believed_for_three_looks_and_then_sent_again() {
+    let paused = Seen::Task(sight(Stage::Paused, DeleteGate::Open));
+    let mut history = History::default();
+    history.intend(Change::Delete, None);
+    history.accepted(Change::Delete);
+    for _ in 0..BELIEVED_LOOKS {
+        history.observe(&paused, false);
+        assert_eq!(decide(PLAIN, paused, &history, false), Action::Wait);
+    }
+    history.observe(&paused, false);
+    assert_eq!(decide(PLAIN, paused, &history, false), Action::Delete);
+}
+
+#[test]
+fn a_task_that_ends_while_it_is_being_paused_is_deleted_or_reported() {
+    let mut history = History::default();
+    history.intend(Change::Pause, None);
+    history.accepted(Change::Pause);
+    for stage in [Stage::Failed, Stage::Succeeded] {
+        let seen = Seen::Task(sight(stage, DeleteGate::Open));
+        assert_eq!(decide(FORCE, seen, &history, false), Action::Delete);
+        assert_eq!(
+            decide(Goal::Paused, seen, &history, false),
+            Action::Fail(Reason::TaskFinished)
+        );
+    }
+}
+
+#[test]
+fn the_outcome_says_whose_doing_it_was() {
+    let mut history = History::default();
+    history.intend(Change::Pause, None);
+    let paused = Seen::Task(sight(Stage::Paused, DeleteGate::Open));
+    assert_eq!(
+        decide(Goal::Paused, paused, &history, false),
+        Action::Finish(Outcome::Paused),
+        "an intent without a result counts as sent"
+    );
+
+    let mut history = History::default();
+    history.intend(Change::Start, None);
+    history.accepted(Change::Start);
+    for stage in [Stage::Running, Stage::Succeeded] {
+        let seen = Seen::Task(sight(stage, DeleteGate::Open));
+        assert_eq!(
+            decide(Goal::Running, seen, &history, false),
+            Action::Finish(Outcome::Started)
+        );
+    }
+}
+
+#[test]
+fn a_start_is_never_repeated_after_it_was_accepted() {
+    let mut history = History::default();
+    history.intend(Change::Start, None);
+    history.accepted(Change::Start);
+    for stage in [Stage::Ready, Stage::Paused] {
+        let seen = Seen::Task(sight(stage, DeleteGate::Open));
+        for _ in 0..20 {
+            history.observe(&seen, false);
+            assert_eq!(decide(Goal::Running, seen, &history, false), Action::Wait);
+        }
+    }
+}
+
+#[test]
+fn a_task_that_fails_after_our_start_is_told_from_one_that_failed_before() {
+    let before = "2026-01-05T10:00:00Z".parse().ok();
+    let after = "2026-01-05T11:00:00Z".parse().ok();
+    let failed = |started_at| {
+        Seen::Task(Sight {
+            stage: Stage::Failed,
+            gate: DeleteGate::Open,
+            started_at,
+        })
+    };
+    let mut history = History::default();
+    history.observe(&failed(before), false);
+    assert_eq!(
+        decide(Goal::Running, failed(before), &history, false),
+        Action::Start
+    );
+    history.intend(Change::Start, before);
+    history.accepted(Change::Start);
+    history.observe(&failed(before), false);
+    assert_eq!(
+        decide(Goal::Running, failed(before), &history, false),
+        Action::Wait
+    );
+    assert_eq!(
+        decide(Goal::Running, failed(after), &history, false),
+        Action::Fail(Reason::TaskFailed),
+        "a newer start time says that it ran"
+    );
+    history.observe(&failed(before), false);
+    history.observe(&failed(before), false);
+    assert_eq!(
+        decide(Goal::Running, failed(before), &history, false),
+        Action::Fail(Reason::TaskFailed),
+        "three looks"
+    );
+}
+
+#[test]
+fn refusals_end_an_operation_after_ten_without_a_change_of_state() {
+    let running = Seen::Task(sight(Stage::Running, DeleteGate::Open));
+    let refused = error(UpstreamErrorKind::Refused, Sent::Yes);
+    let mut history = History::default();
+    for _ in 0..REFUSALS_MAX {
+        assert_eq!(decide(FORCE, running, &history, false), Action::Pause);
+        history.intend(Change::Pause, None);
+        history.failed(Change::Pause, &refused, Stage::Running);
+    }
+    assert_eq!(
+        decide(FORCE, running, &history, false),
+        Action::Fail(Reason::UpstreamRejected)
+    );
+    history.observe(&running, true);
+    assert_eq!(decide(FORCE, running, &history, false), Action::Pause);
+}
+
+#[test]
+fn still_in_progress_at_rest_is_waited_out_until_the_deadline() {
+    let paused = Seen::Task(sight(Stage::Paused, DeleteGate::Open));
+    let not_yet = error(UpstreamErrorKind::StillInProgress, Sent::Yes);
+    let mut history = History::default();
+    for _ in 0..100 {
+        history.intend(Change::Delete, None);
+        history.failed(Change::Delete, &not_yet, Stage::Paused);
+    }
+    assert_eq!(decide(FORCE, paused, &history, false), Action::Delete);
+    assert_eq!(
+        decide(FORCE, paused, &history, true),
+        Action::Fail(Reason::DeadlineExceeded)
+    );
+
+    let queued = Seen::Task(sight(Stage::Queued, DeleteGate::Open));
+    for _ in 0..REFUSALS_MAX {
+        history.intend(Change::Delete, None);
+        history.failed(Change::Delete, &not_yet, Stage::Queued);
+    }
+    assert_eq!(
+        decide(PLAIN, queued, &history, false),
+        Action::Fail(Reason::UpstreamRejected)
+    );
+}
+
+#[test]
+fn the_deadline_ends_everything_but_a_goal_that_holds() {
+    for stage in Stage::ALL {
+        for goal in [PLAIN, FORCE, Goal::Paused, Goal::Running] {
+            let seen = Seen::Task(sight(stage, DeleteGate::Open));
+            match decide(goal, seen, &History::default(), true) {
+                Action::Finish(_) | Action::Fail(_) => {}
+                other => panic!("{goal:?} at {stage:?} goes on with {other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn permanent_faults_end_an_operation_after_five_rounds_in_a_row() {
+    for (kind, reason) in [
+        (
+            UpstreamErrorKind::CredentialsRefused,
+            Reason::CredentialsRefused,
+        ),
+        (UpstreamErrorKind::Forbidden, Reason::UpstreamForbidden),
+        (UpstreamErrorKind::Rejected, Reason::UpstreamRejected),
+    ] {
+        let mut history = History::default();
+        for _ in 1..PERMANENT_FAULTS_MAX {
+            history.round_ended(Some(&error(kind, Sent::No)));
+            assert_eq!(after_fault(kind, &history, false), Action::Wait);
+        }
+        history.round_ended(Some(&error(kind, Sent::No)));
+        assert_eq!(after_fault(kind, &history, false), Action::Fail(reason));
+    }
+    for kind in [
+        UpstreamErrorKind::Throttled,
+        UpstreamErrorKind::Unavailable,
+        UpstreamErrorKind::Timeout,
+        UpstreamErrorKind::Malformed,
+    ] {
+        let mut history = History::default();
+        for _ in 0..100 {
+            history.round_ended(Some(&error(kind, Sent::No)));
+            assert_eq!(after_fault(kind, &history, false), Action::Wait);
+        }
+        assert_eq!(
+            after_fault(kind, &history, true),
+            Action::Fail(Reason::DeadlineExceeded)
+        );
+    }
+}
+
+/// A vendor small enough to be driven at random: `None` is a task that is gone.
+#[derive(Clone, Copy, Debug)]
+struct World {
+    task: Option<(Stage, DeleteGate)>,
+}
+
+impl World {
+    /// Carries a change out, and says whether it was accepted.
+    fn change(&mut self, change: Change) -> bool {
+        let Some((stage, gate)) = self.task else {
+            return false;
+        };
+        match change {
+            Change::Pause if stage == Stage::Running => {
+                self.task = Some((Stage::Pausing, gate));
+            }
+            Change::Start if matches!(stage, Stage::Paused | Stage::Failed | Stage::Ready) => {
+                self.task = Some((Stage::Queued, gate));
+            }
+            Change::Delete if stage.is_at_rest() && gate != DeleteGate::Closed => {
+                self.task = None;
+            }
+            Change::Delete if gate == DeleteGate::Offline => self.task = None,
+            Change::Pause | Change::Start | Change::Delete => return false,
+        }
+        true
+    }
+
+    /// Time passes.
+    fn step(&mut self) {
+        if let Some((stage, gate)) = self.task {
+            let next = match stage {
+                Stage::Initialising => Stage::Queued,
+                Stage::Queued | Stage::Busy => Stage::Running,
+                Stage::Pausing => Stage::Paused,
+                stage => stage,
+            };
+            let gate = if gate == DeleteGate::Closed {
+                DeleteGate::Open
+            } else {
+                gate
+            };
+            self.task = (next != Stage::Deleting).then_some((next, gate));
+        }
+    }
+}
+
+/// What befalls one round.
+#[derive(Clone, Copy, Debug)]
+enum Luck {
+    Fine,
+    LookFails,
+    CrashBeforeSending,
+    CrashAfterSending,
+    ReplyLost,
+    RequestLost,
+    SomebodySets(Stage, DeleteGate),
+    SomebodyDeletes,
+}
+
+fn any_gate() -> impl Strategy<Value = DeleteGate> {
+    prop_oneof![
+        Just(DeleteGate::Open),
+        Just(DeleteGate::Closed),
+        Just(DeleteGate::Offline)
+    ]
+}
+
+fn any_luck() -> impl Strategy<Value = Luck> {
+    prop_oneof![
+        6 => Just(Luck::Fine),
+        1 => Just(Luck::LookFails),
+        1 => Just(Luck::CrashBeforeSending),
+        1 => Just(Luck::CrashAfterSending),
+        1 => Just(Luck::ReplyLost),
+        1 => Just(Luck::RequestLost),
+        1 => (prop::sample::select(&Stage::ALL[..]), any_gate())
+            .prop_map(|(stage, gate)| Luck::SomebodySets(stage, gate)),
+        1 => Just(Luck::SomebodyDeletes),
+    ]
+}
+
+/// One round of a driver that is as faithful as the engine, in a world that is as unlucky as told.
+fn round(
+    goal: Goal,
+    world: &mut World,
+    history: &mut History,
+    luck: Luck,
+    overdue: bool,
+) -> Action {
+    match luck {
+        Luck::SomebodySets(stage, gate) => {
+            world.task = world.task.map(|_| (stage, gate));
+        }
+        Luck::SomebodyDeletes => world.task = None,
+        Luck::LookFails => {
+            return after_fault(UpstreamErrorKind::Timeout, history, overdue);
+        }
+        Luck::Fine
+        | Luck::CrashBeforeSending
+        | Luck::CrashAfterSending
+        | Luck::ReplyLost
+        | Luck::RequestLost => {}
+    }
+    let seen = world
+        .task
+        .map_or(Seen::Gone, |(stage, gate)| Seen::Task(sight(stage, gate)));
+    history.observe(&seen, false);
+    let action = decide(goal, seen, history, overdue);
+    let change = match action {
+        Action::Pause => Change::Pause,
+        Action::Start => Change::Start,
+        Action::Delete => Change::Delete,
+        Action::Wait | Action::Finish(_) | Action::Fail(_) => return action,
+    };
+    let Seen::Task(at) = seen else {
+        panic!("{change:?} of a task that is gone")
+    };
+    assert_ne!(at.stage, Stage::Unknown, "acting on an unknown state");
+    if change == Change::Delete {
+        let hanging = at.stage == Stage::Pausing && at.gate == DeleteGate::Offline;
+        let allowed = at.stage == Stage::Queued
+            || (at.stage.is_at_rest() && at.gate != DeleteGate::Closed)
+            || (hanging && goal == FORCE);
+        assert!(allowed, "a delete from {at:?}");
+    }
+    history.intend(change, at.started_at);
+    let lost = error(UpstreamErrorKind::Timeout, Sent::Unknown);
+    match luck {
+        Luck::CrashBeforeSending => {}
+        Luck::CrashAfterSending => _ = world.change(change),
+        Luck::RequestLost => history.failed(change, &lost, at.stage),
+        Luck::ReplyLost => {
+            world.change(change);
+            history.failed(change, &lost, at.stage);
+        }
+        Luck::Fine | Luck::LookFails | Luck::SomebodySets(..) | Luck::SomebodyDeletes => {
+            if world.change(change) {
+                history.accepted(change);
+            } else {
+                let refused = error(UpstreamErrorKind::Refused, Sent::Yes);
+                history.failed(change, &refused, at.stage);
+            }
+        }
+    }
+    action
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_an_operation_ends_and_says_the_truth(
+        goal in prop::sample::select(&[PLAIN, FORCE, Goal::Paused, Goal::Running][..]),
+        stage in prop::sample::select(&Stage::ALL[..]),
+        gate in any_gate(),
+        lucks in prop::collection::vec(any_luck(), 1..60),
+    ) {
+        let mut world = World { task: Some((stage, gate)) };
+        let mut history = History::default();
+        let rounds = lucks.len();
+        for (number, luck) in lucks.into_iter().chain([Luck::Fine]).enumerate() {
+            let overdue = number == rounds;
+            let action = round(goal, &mut world, &mut history, luck, overdue);
+            prop_assert!(history.start.accepted <= 1, "started again after an accepted start");
+            prop_assert!(history.pause.accepted <= PAUSES_MAX);
+            match action {
+                Action::Finish(Outcome::Deleted | Outcome::AlreadyGone) => {
+                    prop_assert!(world.task.is_none(), "the task is still there");
+                    return Ok(());
+                }
+                Action::Finish(Outcome::Paused | Outcome::AlreadyPaused) => {
+                    prop_assert_eq!(world.task.map(|task| task.0), Some(Stage::Paused));
+                    return Ok(());
+                }
+                Action::Finish(Outcome::Started | Outcome::AlreadyRunning) => {
+                    let at = world.task.map(|task| task.0);
+                    prop_assert!(matches!(at, Some(Stage::Running | Stage::Succeeded)));
+                    return Ok(());
+                }
+                Action::Fail(_) => return Ok(()),
+                Action::Pause | Action::Start | Action::Delete | Action::Wait => {}
+            }
+            world.step();
+        }
+        prop_assert!(false, "an operation past its deadline goes on");
+    }
+
+    #[test]
+    fn without_faults_a_force_delete_always_gets_there(
+        stage in prop::sample::select(&Stage::ALL[..10]),
+        gate in any_gate(),
+    ) {
+        let mut world = World { task: Some((stage, gate)) };
+        let mut history = History::default();
+        for _ in 0..20 {
+            if let Action::Finish(outcome) =
+                round(FORCE, &mut world, &mut history, Luck::Fine, false)
+            {
+                prop_assert!(matches!(outcome, Outcome::Deleted | Outcome::AlreadyGone));
+                return Ok(());
+            }
+            world.step();
+        }
+        prop_assert!(false, "not gone after twenty rounds");
+    }
+}

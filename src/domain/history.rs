@@ -1,0 +1,177 @@
+//! What was tried so far in an operation, and what came of it.
+//!
+//! An intent is recorded before a request that changes something is sent, and its result afterwards. A crash between
+//! the two leaves the intent standing: whether it was carried out is then unknown, and the next look decides.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    decide::Seen,
+    service::{Sent, UpstreamError, UpstreamErrorKind},
+    task::Stage,
+};
+
+/// A request that changes a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// Pause it.
+    Pause,
+    /// Start it.
+    Start,
+    /// Delete it.
+    Delete,
+}
+
+/// What became of the requests of one kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempts {
+    /// One was sent and not definitely refused.
+    pub sent: bool,
+    /// How many the service accepted.
+    pub accepted: u32,
+}
+
+/// The intents recorded so far and what came of them, as far as later decisions need it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct History {
+    /// A change that was about to be sent, of which no result is on record.
+    pub intent: Option<Change>,
+    /// Pauses.
+    pub pause: Attempts,
+    /// Starts.
+    pub start: Attempts,
+    /// Deletes.
+    pub delete: Attempts,
+    /// The task's start time as it was when a start was first sent.
+    pub started_before: Option<Timestamp>,
+    /// The last change that the service accepted.
+    pub last_accepted: Option<Change>,
+    /// Looks that found the task since the last accepted change.
+    pub looks_since_accepted: u32,
+    /// How many of them, the latest in a row, found it failed.
+    pub failed_looks: u32,
+    /// Looks in a row that said "no such task".
+    pub gone_looks: u32,
+    /// Refusals since the task was last seen in another state.
+    pub refusals: u32,
+    /// Rounds in a row that failed in a way that waiting does not mend.
+    pub permanent_faults: u32,
+    /// Whether a request that changes something reached the vendor at any time.
+    pub reached: Sent,
+    /// Waits since the task was last seen in another state; the next wait grows with it.
+    pub waits: u32,
+}
+
+impl History {
+    /// Whether a change was sent, or may have been, and was not definitely refused.
+    pub fn was_sent(&self, change: Change) -> bool {
+        self.intent == Some(change) || self.attempts(change).sent
+    }
+
+    /// Notes a look. `changed`: the task was in another state at the look before.
+    pub fn observe(&mut self, seen: &Seen, changed: bool) {
+        if changed {
+            self.refusals = 0;
+            self.waits = 0;
+        }
+        match seen {
+            Seen::Gone => self.gone_looks = self.gone_looks.saturating_add(1),
+            Seen::Task(sight) => {
+                self.gone_looks = 0;
+                self.looks_since_accepted = self.looks_since_accepted.saturating_add(1);
+                self.failed_looks = if sight.stage == Stage::Failed {
+                    self.failed_looks.saturating_add(1)
+                } else {
+                    0
+                };
+            }
+        }
+    }
+
+    /// Notes that a change is about to be sent. `started_at`: the task's start time as seen in this round.
+    pub fn intend(&mut self, change: Change, started_at: Option<Timestamp>) {
+        if change == Change::Start && !self.was_sent(Change::Start) {
+            self.started_before = started_at;
+        }
+        self.settle_unknown();
+        self.intent = Some(change);
+    }
+
+    /// Notes that the result of the last intent, if any is open, will never be known.
+    pub fn settle_unknown(&mut self) {
+        if let Some(change) = self.intent.take() {
+            self.attempts_mut(change).sent = true;
+            self.reached = self.reached.max(Sent::Unknown);
+        }
+    }
+
+    /// Notes that the service accepted the change that was intended.
+    pub fn accepted(&mut self, change: Change) {
+        self.intent = None;
+        let attempts = self.attempts_mut(change);
+        attempts.sent = true;
+        attempts.accepted = attempts.accepted.saturating_add(1);
+        self.reached = Sent::Yes;
+        self.last_accepted = Some(change);
+        self.looks_since_accepted = 0;
+        self.failed_looks = 0;
+        self.refusals = 0;
+        self.waits = 0;
+        self.permanent_faults = 0;
+    }
+
+    /// Notes that the change that was intended failed, `stage` being what was seen just before.
+    pub fn failed(&mut self, change: Change, error: &UpstreamError, stage: Stage) {
+        self.intent = None;
+        self.reached = self.reached.max(error.sent);
+        if error.may_have_changed() {
+            self.attempts_mut(change).sent = true;
+        }
+        match error.kind {
+            UpstreamErrorKind::Refused => self.refusals = self.refusals.saturating_add(1),
+            // This code can come although the task rests (a vendor trap known from Terraform's provider, which retries
+            // on it). At rest it means "not yet" and is bounded by the deadline; otherwise it is a refusal.
+            UpstreamErrorKind::StillInProgress if !stage.is_at_rest() => {
+                self.refusals = self.refusals.saturating_add(1);
+            }
+            UpstreamErrorKind::StillInProgress
+            | UpstreamErrorKind::CredentialsRefused
+            | UpstreamErrorKind::Forbidden
+            | UpstreamErrorKind::Gone
+            | UpstreamErrorKind::Rejected
+            | UpstreamErrorKind::Throttled
+            | UpstreamErrorKind::Unavailable
+            | UpstreamErrorKind::Timeout
+            | UpstreamErrorKind::Malformed => {}
+        }
+    }
+
+    /// Notes how a round went: `Some` for the exchange that failed in it.
+    pub fn round_ended(&mut self, fault: Option<&UpstreamError>) {
+        self.permanent_faults = if fault.is_some_and(UpstreamError::is_permanent) {
+            self.permanent_faults.saturating_add(1)
+        } else {
+            0
+        };
+    }
+
+    /// What became of the requests of one kind.
+    pub fn attempts(&self, change: Change) -> Attempts {
+        match change {
+            Change::Pause => self.pause,
+            Change::Start => self.start,
+            Change::Delete => self.delete,
+        }
+    }
+
+    fn attempts_mut(&mut self, change: Change) -> &mut Attempts {
+        match change {
+            Change::Pause => &mut self.pause,
+            Change::Start => &mut self.start,
+            Change::Delete => &mut self.delete,
+        }
+    }
+}
