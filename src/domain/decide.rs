@@ -85,25 +85,33 @@ pub fn decide(goal: Goal, seen: Seen, history: &History, overdue: bool) -> Actio
         (Goal::Paused, Seen::Task(sight)) => towards_paused(sight, history),
         (Goal::Running, Seen::Task(sight)) => towards_running(sight, history),
     };
-    match limited(action, history) {
-        Action::Pause | Action::Start | Action::Delete | Action::Wait if overdue => {
-            Action::Fail(Reason::DeadlineExceeded)
-        }
-        action => action,
+    let action = limited(action, history);
+    let is_end = matches!(action, Action::Finish(_) | Action::Fail(_));
+    if overdue && !is_end {
+        Action::Fail(Reason::DeadlineExceeded)
+    } else {
+        action
     }
 }
 
 /// What to do after a round that failed, counted in `history` already.
 pub fn after_fault(kind: UpstreamErrorKind, history: &History, overdue: bool) -> Action {
-    let given_up = history.permanent_faults >= PERMANENT_FAULTS_MAX;
-    match kind {
-        UpstreamErrorKind::CredentialsRefused if given_up => {
-            Action::Fail(Reason::CredentialsRefused)
-        }
-        UpstreamErrorKind::Forbidden if given_up => Action::Fail(Reason::UpstreamForbidden),
-        UpstreamErrorKind::Rejected if given_up => Action::Fail(Reason::UpstreamRejected),
-        _ if overdue => Action::Fail(Reason::DeadlineExceeded),
-        _ => Action::Wait,
+    let reason = match kind {
+        UpstreamErrorKind::CredentialsRefused => Some(Reason::CredentialsRefused),
+        UpstreamErrorKind::Forbidden => Some(Reason::UpstreamForbidden),
+        UpstreamErrorKind::Rejected => Some(Reason::UpstreamRejected),
+        UpstreamErrorKind::Refused
+        | UpstreamErrorKind::StillInProgress
+        | UpstreamErrorKind::Gone
+        | UpstreamErrorKind::Throttled
+        | UpstreamErrorKind::Unavailable
+        | UpstreamErrorKind::Timeout
+        | UpstreamErrorKind::Malformed => None,
+    };
+    match reason {
+        Some(reason) if history.permanent_faults >= PERMANENT_FAULTS_MAX => Action::Fail(reason),
+        Some(_) | None if overdue => Action::Fail(Reason::DeadlineExceeded),
+        Some(_) | None => Action::Wait,
     }
 }
 
@@ -138,6 +146,10 @@ fn when_gone(goal: Goal, history: &History) -> Action {
     }
 }
 
+#[expect(
+    clippy::match_same_arms,
+    reason = "each row of the table stands for itself"
+)]
 fn towards_absent(force: bool, sight: Sight, history: &History) -> Action {
     if is_believed(Change::Delete, history) {
         return Action::Wait;
@@ -178,6 +190,10 @@ fn towards_paused(sight: Sight, history: &History) -> Action {
     }
 }
 
+#[expect(
+    clippy::match_same_arms,
+    reason = "each row of the table stands for itself"
+)]
 fn towards_running(sight: Sight, history: &History) -> Action {
     let accepted = history.start.accepted > 0;
     match sight.stage {

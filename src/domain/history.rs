@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     decide::Seen,
-    service::{Sent, UpstreamError, UpstreamErrorKind},
+    service::{Sent, UpstreamAnswer, UpstreamError, UpstreamErrorKind},
     task::Stage,
 };
 
@@ -63,6 +63,26 @@ pub struct History {
     pub reached: Sent,
     /// Waits since the task was last seen in another state; the next wait grows with it.
     pub waits: u32,
+    /// The last exchange that failed since a change was last accepted.
+    pub last_fault: Option<Fault>,
+}
+
+/// An exchange that failed, as it is kept for the people who ask why an operation failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// One sentence.
+    pub detail: String,
+    /// What the vendor answered.
+    pub answer: Option<UpstreamAnswer>,
+}
+
+impl From<&UpstreamError> for Fault {
+    fn from(error: &UpstreamError) -> Self {
+        Self {
+            detail: error.detail.clone(),
+            answer: error.answer.as_deref().cloned(),
+        }
+    }
 }
 
 impl History {
@@ -121,6 +141,7 @@ impl History {
         self.refusals = 0;
         self.waits = 0;
         self.permanent_faults = 0;
+        self.last_fault = None;
     }
 
     /// Notes that the change that was intended failed, `stage` being what was seen just before.
@@ -151,6 +172,9 @@ impl History {
 
     /// Notes how a round went: `Some` for the exchange that failed in it.
     pub fn round_ended(&mut self, fault: Option<&UpstreamError>) {
+        if let Some(error) = fault {
+            self.last_fault = Some(Fault::from(error));
+        }
         self.permanent_faults = if fault.is_some_and(UpstreamError::is_permanent) {
             self.permanent_faults.saturating_add(1)
         } else {

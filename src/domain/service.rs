@@ -266,7 +266,7 @@ impl UpstreamErrorKind {
 }
 
 /// What the vendor answered, as far as it may be shown to callers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct UpstreamAnswer {
     /// The service that answered; `iam` for the token service.
     pub service: String,

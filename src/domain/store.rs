@@ -42,8 +42,8 @@ pub trait OperationStore: Send + Sync {
     /// and raises their version.
     async fn claim(&self, lease: &Lease, limit: u32) -> Result<Claim, StoreError>;
 
-    /// Keeps the lease on everything that this owner holds.
-    async fn renew(&self, lease: &Lease) -> Result<(), StoreError>;
+    /// Keeps the lease on those of these operations that this owner still holds.
+    async fn renew(&self, lease: &Lease, held: &[OperationId]) -> Result<(), StoreError>;
 
     /// Writes an operation, appends `events`, and raises the version: both on the row and in `operation`. Whether the
     /// lease is kept says `hold`. [`StoreError::Stale`] if the row's version is another or it has ended: then nothing

@@ -1,0 +1,280 @@
+//! Drives everything that is on record, on a thread of its own.
+//!
+//! The loop leases what is due, runs a bounded number of rounds side by side, and sleeps until the next look is due or
+//! somebody wakes it. It keeps nothing in memory that is not on record: after a crash the next process goes on. On a
+//! stop it takes up nothing more; rounds in flight end, or are left to the next start.
+
+use std::{collections::HashMap, io, rc::Rc, sync::Arc, thread, time::Duration};
+
+use jiff::Timestamp;
+use tokio::{
+    sync::oneshot,
+    task::{Id, JoinError, JoinSet, LocalSet},
+    time::{Instant, MissedTickBehavior, interval},
+};
+use ulid::Ulid;
+
+use super::{Operations, Shared, later, round};
+use crate::domain::{
+    operation::OperationId,
+    service::Services,
+    store::{Claim, Lease},
+};
+
+/// How long a lease holds without being renewed. An operation whose driver died is taken over after this.
+const LEASE: Duration = Duration::from_secs(10);
+/// How often leases are renewed: three tries before one runs out.
+const RENEWAL: Duration = Duration::from_secs(3);
+/// The longest sleep: whatever is due for a reason this process was not told of is found after this.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// How long to leave a store alone that failed.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// An engine that did not come round its loop for so long is not alive.
+pub const SILENCE_MAX: Duration = Duration::from_secs(15);
+
+/// The thread that drives operations.
+pub struct Engine {
+    stopped: oneshot::Receiver<()>,
+}
+
+/// Why the engine could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError<E> {
+    /// No thread could be had.
+    #[error("no thread for the engine")]
+    Thread(#[source] io::Error),
+    /// The services could not be built.
+    #[error("the services cannot be set up")]
+    Services(#[source] E),
+}
+
+impl Engine {
+    /// Starts driving. `services` is called on the engine's own thread, since clients are bound to theirs.
+    pub fn start<E: Send + 'static>(
+        operations: &Operations,
+        services: impl FnOnce() -> Result<Services, E> + Send + 'static,
+    ) -> Result<Self, EngineError<E>> {
+        let shared = Arc::clone(&operations.0);
+        let (built, is_built) = std::sync::mpsc::sync_channel(1);
+        let (stopped_sender, stopped) = oneshot::channel();
+        thread::Builder::new()
+            .name("engine".to_owned())
+            .spawn(move || {
+                let runtime = match tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                {
+                    Ok(runtime) => runtime,
+                    Err(error) => {
+                        let _unheard = built.send(Err(EngineError::Thread(error)));
+                        return;
+                    }
+                };
+                LocalSet::new().block_on(&runtime, async {
+                    match services() {
+                        Ok(services) => {
+                            // Nobody to hear it means that the start was given up.
+                            if built.send(Ok(())).is_ok() {
+                                Loop::new(shared, services).run().await;
+                            }
+                        }
+                        Err(error) => {
+                            let _unheard = built.send(Err(EngineError::Services(error)));
+                        }
+                    }
+                });
+                let _nobody_waits = stopped_sender.send(());
+            })
+            .map_err(EngineError::Thread)?;
+        let outcome = is_built.recv().unwrap_or_else(|_| {
+            Err(EngineError::Thread(io::Error::other(
+                "the thread ended before it was ready",
+            )))
+        });
+        outcome.map(|()| Self { stopped })
+    }
+
+    /// Returns once all rounds have ended after [`Operations::drain`].
+    pub async fn stopped(self) {
+        // An error means that the thread is gone, which is what is waited for.
+        let _gone = self.stopped.await;
+    }
+}
+
+struct Loop {
+    shared: Arc<Shared>,
+    services: Rc<Services>,
+    /// A name that no other run of the program has.
+    owner: String,
+    rounds: JoinSet<Option<Timestamp>>,
+    held: HashMap<Id, OperationId>,
+    /// When the next operation that is on record is due.
+    due: Option<Timestamp>,
+    /// Until when a store that failed is left alone.
+    store_rests_until: Instant,
+}
+
+impl Loop {
+    fn new(shared: Arc<Shared>, services: Services) -> Self {
+        let owner = Ulid::from_parts(
+            u64::try_from(shared.clock.now().as_millisecond()).unwrap_or(0),
+            fastrand::u128(..),
+        );
+        Self {
+            shared,
+            services: Rc::new(services),
+            owner: owner.to_string(),
+            rounds: JoinSet::new(),
+            held: HashMap::new(),
+            due: Some(Timestamp::MIN),
+            store_rests_until: Instant::now(),
+        }
+    }
+
+    async fn run(mut self) {
+        self.count_running().await;
+        let shared = Arc::clone(&self.shared);
+        let mut draining = shared.draining.subscribe();
+        let mut renewal = interval(RENEWAL);
+        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            shared.heartbeat.send_replace(Some(Instant::now()));
+            let stopping = *draining.borrow_and_update();
+            if stopping && self.rounds.is_empty() {
+                return;
+            }
+            if !stopping {
+                self.take_up().await;
+            }
+            let sleep = self.until_due();
+            tokio::select! {
+                () = shared.wake.notified() => self.due = Some(Timestamp::MIN),
+                Some(ended) = self.rounds.join_next_with_id() => self.round_ended(ended),
+                _ = renewal.tick() => self.renew().await,
+                () = tokio::time::sleep(sleep) => {}
+                _ = draining.changed() => {}
+            }
+            while let Some(ended) = self.rounds.try_join_next_with_id() {
+                self.round_ended(ended);
+            }
+        }
+    }
+
+    /// The gauge begins with what earlier runs left behind.
+    async fn count_running(&self) {
+        match self.shared.store.check().await {
+            Ok(running) => {
+                self.shared
+                    .metrics
+                    .running
+                    .set(i64::try_from(running).unwrap_or(i64::MAX));
+            }
+            Err(error) => tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "running operations cannot be counted"
+            ),
+        }
+    }
+
+    /// Leases what is due and starts its rounds.
+    async fn take_up(&mut self) {
+        let free = self
+            .shared
+            .settings
+            .concurrency
+            .saturating_sub(self.rounds.len());
+        let now = self.shared.clock.now();
+        let is_due = self.due.is_none_or(|due| due <= now);
+        if free == 0 || !is_due || Instant::now() < self.store_rests_until {
+            return;
+        }
+        let limit = u32::try_from(free).unwrap_or(u32::MAX);
+        match self.shared.store.claim(&self.lease(now), limit).await {
+            Ok(Claim {
+                operations,
+                next_due_at,
+            }) => {
+                // Whatever is added to the record without this process being told is found at the next sleep's end.
+                self.due = Some(
+                    next_due_at
+                        .unwrap_or(Timestamp::MAX)
+                        .min(later(now, SLEEP_MAX)),
+                );
+                for leased in operations {
+                    let id = leased.operation.id;
+                    let (shared, services) = (Arc::clone(&self.shared), Rc::clone(&self.services));
+                    let task = self
+                        .rounds
+                        .spawn_local(async move { round::run(&shared, &services, leased).await });
+                    self.held.insert(task.id(), id);
+                }
+            }
+            Err(error) => {
+                self.shared.metrics.store_faults.inc();
+                self.store_rests_until = Instant::now() + STORE_PAUSE;
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "operations cannot be taken up; trying again"
+                );
+            }
+        }
+    }
+
+    fn round_ended(&mut self, ended: Result<(Id, Option<Timestamp>), JoinError>) {
+        match ended {
+            Ok((id, next)) => {
+                self.held.remove(&id);
+                if let Some(next) = next {
+                    self.due = Some(self.due.map_or(next, |due| due.min(next)));
+                }
+            }
+            Err(error) => {
+                // Its lease runs out, and it is taken up again.
+                let id = self.held.remove(&error.id());
+                tracing::error!(
+                    operation.id = id.map(tracing::field::display),
+                    "a round panicked"
+                );
+            }
+        }
+    }
+
+    async fn renew(&self) {
+        let held: Vec<OperationId> = self.held.values().copied().collect();
+        if held.is_empty() {
+            return;
+        }
+        let lease = self.lease(self.shared.clock.now());
+        if let Err(error) = self.shared.store.renew(&lease, &held).await {
+            self.shared.metrics.store_faults.inc();
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "leases cannot be renewed; trying again"
+            );
+        }
+    }
+
+    fn lease(&self, now: Timestamp) -> Lease {
+        Lease {
+            owner: self.owner.clone(),
+            duration: LEASE,
+            now,
+        }
+    }
+
+    fn until_due(&self) -> Duration {
+        let now = self.shared.clock.now();
+        let due = self.due.unwrap_or(now);
+        let wait = Duration::try_from(due.duration_since(now)).unwrap_or(Duration::ZERO);
+        let rest = self
+            .store_rests_until
+            .saturating_duration_since(Instant::now());
+        // With no room for another round only the end of one matters, and that wakes the loop by itself.
+        let full = self.rounds.len() >= self.shared.settings.concurrency;
+        if full {
+            SLEEP_MAX
+        } else {
+            wait.max(rest).min(SLEEP_MAX)
+        }
+    }
+}

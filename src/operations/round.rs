@@ -1,0 +1,370 @@
+//! One round of one operation: observe, decide, record the intent, act.
+//!
+//! A round may be cut off anywhere. Whatever it did to the vendor was recorded as an intent before, and the next round
+//! begins with a look, so that running a round twice has the effect of running it once.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Shared, later, log_event, metrics::Ended, sentences};
+use crate::domain::{
+    decide::{self, Action, Seen, Sight},
+    history::Change,
+    operation::{
+        EventKind, Failure, Goal, Operation, OperationEvent, Outcome, Phase, Reason, Status,
+    },
+    service::{BoundService, Receipt, Services, UpstreamError, UpstreamErrorKind},
+    start::{StartRequest, StorageCredential},
+    store::{Hold, Leased, StoreError},
+    task::{Stage, Task, TaskState},
+};
+
+/// The longest that a wish of the vendor's to wait is heeded.
+const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
+/// How long to wait before a write to a store that is unavailable is tried again.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Runs one round. Tells when the operation is to be looked at next; `None` if it has ended or is no longer ours.
+pub(super) async fn run(shared: &Shared, services: &Services, leased: Leased) -> Option<Timestamp> {
+    let mut round = Round {
+        shared,
+        operation: leased.operation,
+        events: Vec::new(),
+    };
+    // Whoever drove it before did not get to record a result, and nobody will.
+    round.operation.history.settle_unknown();
+    if leased.taken_over {
+        round.note(EventKind::Resumed);
+    }
+    let operation = &round.operation;
+    let service = services
+        .of(&operation.task)
+        .filter(|bound| bound.binding == operation.binding);
+    let Some(service) = service else {
+        return round.fail(Reason::ProjectChanged, None).await;
+    };
+    match service.port.show(&round.operation.task.id).await {
+        Ok(task) => round.looked(service, task.as_ref()).await,
+        Err(error) => round.failed(&error).await,
+    }
+}
+
+struct Round<'a> {
+    shared: &'a Shared,
+    operation: Operation,
+    /// What happened and is not on record yet.
+    events: Vec<OperationEvent>,
+}
+
+impl Round<'_> {
+    async fn looked(&mut self, service: &BoundService, task: Option<&Task>) -> Option<Timestamp> {
+        let seen = task.map_or(Seen::Gone, |task| Seen::Task(Sight::from(task)));
+        self.observe(seen);
+        let overdue = self.is_overdue();
+        match (
+            decide::decide(self.operation.goal, seen, &self.operation.history, overdue),
+            seen,
+        ) {
+            (Action::Finish(outcome), _) => self.finish(outcome).await,
+            (Action::Fail(Reason::TaskFailed), _) => {
+                let error = task.and_then(|task| task.error.as_ref());
+                let detail = sentences::task_failed(&self.operation, error);
+                self.fail(Reason::TaskFailed, Some(detail)).await
+            }
+            (Action::Fail(reason), _) => self.fail(reason, None).await,
+            (Action::Pause, Seen::Task(at)) => self.act(Change::Pause, service, at).await,
+            (Action::Start, Seen::Task(at)) => self.act(Change::Start, service, at).await,
+            (Action::Delete, Seen::Task(at)) => self.act(Change::Delete, service, at).await,
+            (Action::Wait, _) | (Action::Pause | Action::Start | Action::Delete, Seen::Gone) => {
+                self.operation.history.round_ended(None);
+                self.operation.phase = Some(waiting_phase(&self.operation, seen));
+                let wait = self.next_wait(None);
+                self.pause_for(wait).await
+            }
+        }
+    }
+
+    fn observe(&mut self, seen: Seen) {
+        let state = match seen {
+            Seen::Gone => None,
+            Seen::Task(sight) => Some(sight.stage.state()),
+        };
+        let was_gone = self.operation.history.gone_looks > 0;
+        let changed = match state {
+            None => !was_gone,
+            Some(_) => was_gone || state != self.operation.last_seen,
+        };
+        self.operation.history.observe(&seen, changed);
+        self.operation.last_seen = state;
+        if changed {
+            self.note(EventKind::Observed(state));
+        }
+        if state == Some(TaskState::Unknown) && changed {
+            tracing::warn!(
+                operation.id = %self.operation.id,
+                task.service = %self.operation.task.service,
+                "the task is in a state that this program does not know; it is not acted on"
+            );
+        }
+    }
+
+    async fn act(
+        &mut self,
+        change: Change,
+        service: &BoundService,
+        sight: Sight,
+    ) -> Option<Timestamp> {
+        let start = match change {
+            Change::Start => match self.start_request() {
+                Some(request) => Some(request),
+                None => return self.fail(Reason::CredentialsLost, None).await,
+            },
+            Change::Pause | Change::Delete => None,
+        };
+        self.operation.history.intend(change, sight.started_at);
+        self.operation.phase = Some(match change {
+            Change::Pause => Phase::Pausing,
+            Change::Start => Phase::Starting,
+            Change::Delete => Phase::Deleting,
+        });
+        // The intent must be on disk before anything is sent. If somebody else wrote meanwhile, it is theirs to act.
+        if !self.save(Hold::Keep).await {
+            return None;
+        }
+        let id = self.operation.task.id.clone();
+        let result = match (change, &start) {
+            (Change::Start, Some(request)) => service.port.start(&id, request).await,
+            (Change::Pause | Change::Start, _) => service.port.pause(&id).await,
+            (Change::Delete, _) => service.port.delete(&id).await,
+        };
+        match result {
+            Ok(receipt) => self.accepted(change, receipt).await,
+            Err(error) => {
+                self.operation.history.failed(change, &error, sight.stage);
+                self.operation.phase = Some(phase_after(change, false));
+                self.failed(&error).await
+            }
+        }
+    }
+
+    async fn accepted(&mut self, change: Change, receipt: Receipt) -> Option<Timestamp> {
+        self.operation.history.accepted(change);
+        self.operation.phase = Some(phase_after(change, true));
+        self.note(match change {
+            Change::Pause => EventKind::PauseSent(receipt.request_id),
+            Change::Start => EventKind::StartSent(receipt.request_id),
+            Change::Delete => EventKind::DeleteSent(receipt.request_id),
+        });
+        if change == Change::Start {
+            self.shared.inline_keys.forget(self.operation.id);
+        }
+        let wait = match change {
+            // A deletion is complete at once at one of the services: look without waiting.
+            Change::Delete => Duration::ZERO,
+            Change::Pause | Change::Start => self.next_wait(None),
+        };
+        self.pause_for(wait).await
+    }
+
+    /// A round that failed, at the look or at the change.
+    async fn failed(&mut self, error: &UpstreamError) -> Option<Timestamp> {
+        self.operation.history.round_ended(Some(error));
+        let code = error
+            .answer
+            .as_ref()
+            .and_then(|answer| answer.error_code.clone());
+        let event = match error.kind {
+            UpstreamErrorKind::Refused
+            | UpstreamErrorKind::StillInProgress
+            | UpstreamErrorKind::Gone => EventKind::Refused(code),
+            UpstreamErrorKind::CredentialsRefused
+            | UpstreamErrorKind::Forbidden
+            | UpstreamErrorKind::Rejected
+            | UpstreamErrorKind::Throttled
+            | UpstreamErrorKind::Unavailable
+            | UpstreamErrorKind::Timeout
+            | UpstreamErrorKind::Malformed => EventKind::Fault(match code {
+                Some(code) => format!("{} {code}", error.kind.as_str()),
+                None => error.kind.as_str().to_owned(),
+            }),
+        };
+        self.note_once(event);
+        let overdue = self.is_overdue();
+        match decide::after_fault(error.kind, &self.operation.history, overdue) {
+            Action::Fail(reason) => self.fail(reason, None).await,
+            Action::Wait | Action::Pause | Action::Start | Action::Delete | Action::Finish(_) => {
+                let wait = self.next_wait(error.retry_after);
+                self.pause_for(wait).await
+            }
+        }
+    }
+
+    async fn finish(&mut self, outcome: Outcome) -> Option<Timestamp> {
+        self.operation.outcome = Some(outcome);
+        self.end(Status::Succeeded, outcome.as_str()).await
+    }
+
+    async fn fail(&mut self, reason: Reason, detail: Option<String>) -> Option<Timestamp> {
+        let history = &self.operation.history;
+        let answer = history
+            .last_fault
+            .as_ref()
+            .and_then(|fault| fault.answer.clone());
+        let sent = history.reached;
+        let detail = detail.unwrap_or_else(|| sentences::failed(reason, &self.operation));
+        self.operation.failure = Some(Failure {
+            reason,
+            detail,
+            sent,
+            answer,
+        });
+        self.end(Status::Failed, reason.as_str()).await
+    }
+
+    async fn end(&mut self, status: Status, outcome: &'static str) -> Option<Timestamp> {
+        self.operation.status = status;
+        self.operation.phase = None;
+        self.operation.finished_at = Some(self.shared.clock.now());
+        self.note(EventKind::Ended);
+        if self.save(Hold::Release).await {
+            let kind = self.operation.goal.kind();
+            self.shared.metrics.running.dec();
+            self.shared
+                .metrics
+                .ended
+                .get_or_create(&Ended { kind, outcome })
+                .inc();
+            self.shared.inline_keys.forget(self.operation.id);
+            self.shared.endings.announce(self.operation.id);
+        }
+        None
+    }
+
+    /// Records the round and lets go of the operation until its next look.
+    async fn pause_for(&mut self, wait: Duration) -> Option<Timestamp> {
+        let now = self.shared.clock.now();
+        let next = later(now, wait);
+        // A look at the deadline itself tells whether the goal holds after all.
+        let deadline = self.operation.deadline_at;
+        self.operation.next_look_at = if now < deadline {
+            next.min(deadline)
+        } else {
+            next
+        };
+        let next_look_at = self.operation.next_look_at;
+        self.save(Hold::Release).await.then_some(next_look_at)
+    }
+
+    /// Writes the operation and its news. `false`: it is no longer ours, or the process is to stop and the store is
+    /// away; whatever is not on record will be found out by the next driver's look.
+    async fn save(&mut self, hold: Hold) -> bool {
+        loop {
+            self.operation.updated_at = self.shared.clock.now();
+            match self
+                .shared
+                .store
+                .save(&mut self.operation, &self.events, hold)
+                .await
+            {
+                Ok(()) => {
+                    for event in self.events.drain(..) {
+                        log_event(&self.operation, &event.kind);
+                    }
+                    return true;
+                }
+                Err(StoreError::Stale) => {
+                    tracing::info!(
+                        operation.id = %self.operation.id,
+                        "somebody else wrote to the operation; this round is dropped"
+                    );
+                    return false;
+                }
+                Err(error @ (StoreError::Unavailable(_) | StoreError::Unreadable(_))) => {
+                    self.shared.metrics.store_faults.inc();
+                    tracing::error!(
+                        operation.id = %self.operation.id,
+                        error = &error as &dyn std::error::Error,
+                        "the operation cannot be recorded; trying again"
+                    );
+                }
+            }
+            if *self.shared.draining.borrow() {
+                return false;
+            }
+            tokio::time::sleep(STORE_PAUSE).await;
+        }
+    }
+
+    /// The keys for a start. `None`: they came with the request and were lost with the process that accepted it.
+    fn start_request(&self) -> Option<StartRequest> {
+        let record = &self.operation.start;
+        if record.inline {
+            return self.shared.inline_keys.get(self.operation.id);
+        }
+        Some(StartRequest {
+            source: record.source.clone().map(StorageCredential::Named),
+            destination: record.destination.clone().map(StorageCredential::Named),
+            migrate_failed_objects: record.migrate_failed_objects,
+        })
+    }
+
+    /// The wait before the next look: it doubles from look to look, and is never the same for two operations, so that
+    /// they do not march together.
+    fn next_wait(&mut self, asked: Option<Duration>) -> Duration {
+        let settings = &self.shared.settings;
+        let doublings = self.operation.history.waits.min(16);
+        self.operation.history.waits = self.operation.history.waits.saturating_add(1);
+        let wait = settings
+            .poll_min
+            .saturating_mul(1 << doublings)
+            .min(settings.poll_max);
+        let jittered = wait.mul_f64(0.8 + 0.2 * fastrand::f64());
+        jittered.max(asked.unwrap_or_default().min(RETRY_AFTER_MAX))
+    }
+
+    fn is_overdue(&self) -> bool {
+        self.shared.clock.now() >= self.operation.deadline_at
+    }
+
+    fn note(&mut self, kind: EventKind) {
+        self.events.push(OperationEvent {
+            at: self.shared.clock.now(),
+            kind,
+        });
+    }
+
+    /// Notes something unless it is what happened last: an outage is one event, not hundreds.
+    fn note_once(&mut self, kind: EventKind) {
+        let last = self.events.last().or(self.operation.events.last());
+        if last.is_none_or(|event| event.kind != kind) {
+            self.note(kind);
+        }
+    }
+}
+
+/// What an operation that waits is about.
+fn waiting_phase(operation: &Operation, seen: Seen) -> Phase {
+    match operation.goal {
+        Goal::Paused => Phase::WaitingUntilPaused,
+        Goal::Running => Phase::WaitingUntilRunning,
+        Goal::Absent { .. } if operation.history.was_sent(Change::Delete) => Phase::Verifying,
+        Goal::Absent { .. } => match seen {
+            Seen::Gone => Phase::Verifying,
+            Seen::Task(sight) if sight.stage.is_at_rest() || sight.stage == Stage::Deleting => {
+                Phase::Deleting
+            }
+            Seen::Task(_) => Phase::WaitingUntilPaused,
+        },
+    }
+}
+
+/// What an operation is about after a change was sent.
+fn phase_after(change: Change, accepted: bool) -> Phase {
+    match (change, accepted) {
+        (Change::Pause, _) => Phase::WaitingUntilPaused,
+        (Change::Start, _) => Phase::WaitingUntilRunning,
+        (Change::Delete, true) => Phase::Verifying,
+        (Change::Delete, false) => Phase::Deleting,
+    }
+}

@@ -1,0 +1,107 @@
+//! The sentences that tell a person why a request was refused or an operation failed, and what to do about it.
+
+use crate::domain::{
+    operation::{Goal, Operation, Reason},
+    task::{TaskError, TaskRef, TaskState},
+};
+
+/// Why a request is refused at once. `state` is the task's, `None` if there is no such task.
+pub(super) fn refused(reason: Reason, task: &TaskRef, state: Option<TaskState>) -> String {
+    let id = &task.id;
+    let state = state.map_or("gone", TaskState::as_str);
+    match reason {
+        Reason::TaskNotFound => {
+            format!(
+                "The service {} knows no task {id} in this project.",
+                task.service
+            )
+        }
+        Reason::TaskInProgress if state == "deleting" => {
+            format!("Task {id} is being deleted.")
+        }
+        Reason::TaskInProgress => {
+            format!("Task {id} is {state}. Pause it first, or repeat with ?force=pause.")
+        }
+        Reason::TaskFinished => {
+            format!("Task {id} has {state}. There is nothing left to pause or start.")
+        }
+        Reason::TaskNotStarted => {
+            format!("Task {id} was never started, so it cannot be paused.")
+        }
+        Reason::TaskFailed
+        | Reason::CredentialsLost
+        | Reason::ProjectChanged
+        | Reason::DeadlineExceeded
+        | Reason::CredentialsRefused
+        | Reason::UpstreamForbidden
+        | Reason::UpstreamRejected => format!("Task {id} is {state}: {}.", reason.as_str()),
+    }
+}
+
+/// Why an operation failed.
+pub(super) fn failed(reason: Reason, operation: &Operation) -> String {
+    let id = &operation.task.id;
+    let state = operation.last_seen;
+    let fault = operation.history.last_fault.as_ref();
+    let seen = match state {
+        Some(state) => format!("it was last seen {}", state.as_str()),
+        None if operation.history.gone_looks > 0 => "it was last seen gone".to_owned(),
+        None => "it was never seen".to_owned(),
+    };
+    let because = fault
+        .map(|fault| format!(" {}", fault.detail))
+        .unwrap_or_default();
+    match reason {
+        Reason::TaskInProgress
+            if operation.history.pause.accepted > 0 && state == Some(TaskState::Running) =>
+        {
+            format!(
+                "Task {id} runs again although the service accepted {} pauses: something else starts it.",
+                operation.history.pause.accepted
+            )
+        }
+        Reason::DeadlineExceeded => format!(
+            "The {} of task {id} did not end in time; {seen}.{because}",
+            operation.goal.kind()
+        ),
+        Reason::CredentialsRefused => format!(
+            "The cloud refused the gateway's own credentials; whoever runs the gateway must mend that.{because}"
+        ),
+        Reason::UpstreamForbidden => format!(
+            "The gateway's identity at the cloud lacks a permission; whoever runs the gateway must mend that.{because}"
+        ),
+        Reason::UpstreamRejected => {
+            format!("The service kept refusing, task {id}: {seen}.{because}")
+        }
+        Reason::CredentialsLost => format!(
+            "The storage keys of this start were lost when the gateway restarted. Task {id}: {seen}. Send the start again."
+        ),
+        Reason::ProjectChanged => format!(
+            "The configuration of project {} is not the one this operation was accepted under, so it was given up.",
+            operation.task.project
+        ),
+        Reason::TaskFailed => format!("Task {id} was started and failed."),
+        Reason::TaskFinished if operation.goal == Goal::Paused => {
+            format!("Task {id} ended before it could be paused; {seen}.")
+        }
+        Reason::TaskNotFound
+        | Reason::TaskInProgress
+        | Reason::TaskFinished
+        | Reason::TaskNotStarted => refused(reason, &operation.task, state),
+    }
+}
+
+/// Why a task that was started failed, in the vendor's words.
+pub(super) fn task_failed(operation: &Operation, error: Option<&TaskError>) -> String {
+    let id = &operation.task.id;
+    match error {
+        Some(error) if !error.message.is_empty() => {
+            format!(
+                "Task {id} was started and failed: {} ({}).",
+                error.message, error.code
+            )
+        }
+        Some(error) => format!("Task {id} was started and failed with {}.", error.code),
+        None => format!("Task {id} was started and failed; the service gives no reason."),
+    }
+}
