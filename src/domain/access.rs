@@ -79,9 +79,30 @@ impl Caller {
         }
     }
 
+    /// Whether nobody has said who this is.
+    pub fn is_anonymous(&self) -> bool {
+        self.name == CallerName::anonymous()
+    }
+
     /// Whether the caller has a permission at all, in whatever project and service.
     pub fn has(&self, permission: Permission) -> bool {
         self.permissions.contains(&permission)
+    }
+}
+
+/// Who may name an entry of `storage_credentials`, and in which projects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StorageGrant {
+    /// The callers.
+    pub callers: Scope<CallerName>,
+    /// The projects.
+    pub projects: Scope<ProjectName>,
+}
+
+impl StorageGrant {
+    /// Whether this caller may name the entry in this project.
+    pub fn covers(&self, caller: &CallerName, project: &ProjectName) -> bool {
+        self.callers.contains(caller) && self.projects.contains(project)
     }
 }
 

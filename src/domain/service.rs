@@ -126,8 +126,10 @@ pub struct Binding {
 pub struct ServiceTraits {
     /// Its short name.
     pub name: ServiceName,
-    /// Whether an id, already known to be well formed, can be one of this service's.
+    /// Whether an id that comes without the name of a service is one of this service's.
     pub owns: fn(&TaskId) -> bool,
+    /// Whether an id can be one of this service's when the service is named.
+    pub accepts: fn(&TaskId) -> bool,
     /// The most tasks that one page of its list may hold.
     pub page_limit: u32,
     /// Whether a start needs storage credentials.

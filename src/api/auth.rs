@@ -1,0 +1,79 @@
+//! Who asks: the caller is found before the body of a request is read, and before anything is looked up for it.
+
+use actix_web::{
+    Error, HttpMessage as _,
+    body::MessageBody,
+    dev::{ServiceRequest, ServiceResponse},
+    http::header,
+    middleware::Next,
+    web,
+};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use super::{Settings, State, problem::Problem, problem_type::ProblemType};
+use crate::domain::{access::Caller, service::Sent};
+
+/// First parts of paths that anybody may read.
+const OPEN: [&str; 6] = ["livez", "readyz", "metrics", "openapi.json", "docs", "problems"];
+
+/// Finds the caller and keeps it with the request, or refuses the request. The body is not touched.
+pub(super) async fn authenticate(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let first = request.path().split('/').nth(1).unwrap_or_default();
+    if OPEN.contains(&first) {
+        return Ok(next.call(request).await?.map_into_left_body());
+    }
+    let caller = match request.app_data::<web::Data<State>>() {
+        Some(state) => identify(&request, &state.settings),
+        None => Err(Problem::internal()),
+    };
+    match caller {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            Ok(next.call(request).await?.map_into_left_body())
+        }
+        Err(problem) => Ok(request.error_response(problem).map_into_right_body()),
+    }
+}
+
+fn identify(request: &ServiceRequest, settings: &Settings) -> Result<Caller, Problem> {
+    let mut values = request.headers().get_all(header::AUTHORIZATION);
+    let caller = match (values.next(), values.next()) {
+        (None, _) => Some(settings.anonymous.clone()),
+        (Some(value), None) => value.to_str().ok().and_then(|text| with_key(text, settings)),
+        (Some(_), Some(_)) => None,
+    };
+    match caller {
+        Some(caller) if caller.permissions.is_empty() => Err(unauthenticated()),
+        Some(caller) => Ok(caller),
+        None => Err(unauthenticated()),
+    }
+}
+
+/// The caller whose key stands in the header. Every digest is compared, each in constant time.
+fn with_key(header: &str, settings: &Settings) -> Option<Caller> {
+    let (scheme, key) = header.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return None;
+    }
+    let digest: [u8; 32] = Sha256::digest(key.trim().as_bytes()).into();
+    let mut found = None;
+    for candidate in &settings.callers {
+        if bool::from(candidate.key_sha256.ct_eq(&digest)) {
+            found = Some(candidate);
+        }
+    }
+    found.map(|candidate| candidate.caller.clone())
+}
+
+/// The answer to whoever has to say who they are.
+pub(super) fn unauthenticated() -> Problem {
+    Problem::new(
+        ProblemType::Unauthenticated,
+        "Send a key that the gateway knows: Authorization: Bearer <key>.",
+    )
+    .sent(Sent::No)
+}

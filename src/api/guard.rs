@@ -1,0 +1,234 @@
+//! What a request is about and whether its caller may do it, found out before its body is read.
+//!
+//! These extractors are synchronous and stand first in every handler: actix starts all extractors of a handler before it
+//! waits for any. A handler gets its task, and with it the way to a service, only from here, so that forgetting the
+//! permission does not compile.
+
+use std::{
+    future::{Ready, ready},
+    rc::Rc,
+};
+
+use actix_web::{FromRequest, HttpMessage as _, HttpRequest, dev::Payload, web};
+
+use super::{State, auth, problem::Problem, query::Query};
+use crate::domain::{
+    access::{self, Caller, Denied, Permission, Scope},
+    operation::{Operation, OperationId},
+    service::{BoundService, ProjectName, ServiceName, ServiceTraits, Services},
+    task::{TaskId, TaskRef},
+};
+
+/// Something that can be done to a task, with the parameters that it takes.
+pub(super) trait Action: Sized + 'static {
+    /// Takes the action's own parameters out of the query.
+    fn read(query: &mut Query) -> Self;
+
+    /// What the caller needs for it.
+    fn permissions(&self) -> &'static [Permission];
+}
+
+/// A caller who is known.
+pub(super) struct Known {
+    pub(super) caller: Caller,
+    pub(super) state: web::Data<State>,
+    pub(super) services: Rc<Services>,
+}
+
+/// A task that the caller may do `A` to.
+pub(super) struct OnTask<A> {
+    pub(super) known: Known,
+    pub(super) task: TaskRef,
+    pub(super) service: BoundService,
+    pub(super) traits: ServiceTraits,
+    pub(super) action: A,
+}
+
+/// A caller who may read operations.
+pub(super) struct OnOperations {
+    pub(super) known: Known,
+}
+
+/// The operation that is named in the path, by a caller who may read operations.
+pub(super) struct OnOperation {
+    pub(super) known: Known,
+    pub(super) id: OperationId,
+}
+
+/// A caller who may list the tasks of a project.
+pub(super) struct OnTasks<A> {
+    pub(super) known: Known,
+    pub(super) project: ProjectName,
+    /// The services to list, in the catalogue's order.
+    pub(super) services: Vec<ServiceName>,
+    pub(super) action: A,
+}
+
+impl Known {
+    fn of(request: &HttpRequest) -> Result<Self, Problem> {
+        let caller = request.extensions().get::<Caller>().cloned();
+        let state = request.app_data::<web::Data<State>>().cloned();
+        let services = request.app_data::<Rc<Services>>().cloned();
+        match (caller, state, services) {
+            (Some(caller), Some(state), Some(services)) => Ok(Self { caller, state, services }),
+            _ => Err(Problem::internal()),
+        }
+    }
+
+    /// Whether the caller may see an operation: they asked for it, joined it, or may see everybody's.
+    pub(super) fn may_see(&self, operation: &Operation) -> bool {
+        self.caller.has(Permission::OperationsReadAll)
+            || operation.callers.contains(&self.caller.name)
+    }
+
+    fn denied(&self, denied: Denied) -> Problem {
+        if self.caller.is_anonymous() { auth::unauthenticated() } else { denied.into() }
+    }
+
+    fn need(&self, permission: Permission) -> Result<(), Problem> {
+        if self.caller.has(permission) {
+            Ok(())
+        } else {
+            Err(self.denied(Denied::Permission(permission)))
+        }
+    }
+
+    /// The project that is meant. One that is not configured is refused after the faults of the request are told, and
+    /// only to those for whom its absence is no secret.
+    fn project(&self, query: &mut Query) -> Option<ProjectName> {
+        let expected = "the name of a project: 1 to 63 of a-z 0-9 -";
+        let named = query.text("project");
+        let Some(text) = named else {
+            let default = self.state.settings.default_project.clone();
+            if default.is_none() {
+                query.fault("project", "project is needed: there is no default project.");
+            }
+            return default;
+        };
+        let Some(project) = ProjectName::parse(&text) else {
+            query.fault("project", format!("project must be {expected}."));
+            return None;
+        };
+        if self.caller.projects == Scope::All && !self.state.projects.contains(&project) {
+            query.fault("project", "project is not one that the gateway knows.");
+            return None;
+        }
+        Some(project)
+    }
+
+    fn service(&self, query: &mut Query) -> Option<ServiceTraits> {
+        let names: Vec<&str> =
+            self.services.catalogue().iter().map(|traits| traits.name.as_str()).collect();
+        let expected = format!("one of {}", names.join(", "));
+        query.parsed("service", &expected, |text| self.services.named(text).cloned())
+    }
+}
+
+impl<A: Action> OnTask<A> {
+    fn of(request: &HttpRequest) -> Result<Self, Problem> {
+        let known = Known::of(request)?;
+        let mut query = Query::of(request);
+        let named = known.service(&mut query);
+        let project = known.project(&mut query);
+        let action = A::read(&mut query);
+        let id = TaskId::parse(request.match_info().get("id").unwrap_or_default());
+        let traits = id.as_ref().and_then(|id| match named {
+            Some(traits) => (traits.accepts)(id).then_some(traits),
+            None => known.services.owner_of(id).cloned(),
+        });
+        if traits.is_none() {
+            query.path_fault(
+                "id",
+                "The id is not one of a task: OMS ids are numbers of at most 15 digits without leading zeros, \
+                 SMS ids have 1 to 36 of 0-9 A-Z a-z - and are not all digits. ?service= overrides the guess.",
+            );
+        }
+        query.end()?;
+        let (Some(id), Some(traits), Some(project)) = (id, traits, project) else {
+            return Err(Problem::internal());
+        };
+        let task = TaskRef { project, service: traits.name.clone(), id };
+        access::authorise(&known.caller, action.permissions(), &task.project, &task.service)
+            .map_err(|denied| known.denied(denied))?;
+        let service = known.services.of(&task).cloned().ok_or_else(|| {
+            Problem::fault("query", "project", "The project does not offer this service.")
+        })?;
+        Ok(Self { known, task, service, traits, action })
+    }
+}
+
+impl<A: Action> OnTasks<A> {
+    fn of(request: &HttpRequest) -> Result<Self, Problem> {
+        let known = Known::of(request)?;
+        let mut query = Query::of(request);
+        let named = known.service(&mut query);
+        let project = known.project(&mut query);
+        let action = A::read(&mut query);
+        query.end()?;
+        let Some(project) = project else { return Err(Problem::internal()) };
+        for permission in action.permissions() {
+            known.need(*permission)?;
+        }
+        if !known.caller.projects.contains(&project) {
+            return Err(known.denied(Denied::Project));
+        }
+        let offered = |name: &ServiceName| known.services.get(&project, name).is_some();
+        let services = match named {
+            Some(traits) if !known.caller.services.contains(&traits.name) => {
+                return Err(known.denied(Denied::Service(traits.name)));
+            }
+            Some(traits) if !offered(&traits.name) => {
+                let detail = "The project does not offer this service.";
+                return Err(Problem::fault("query", "project", detail));
+            }
+            Some(traits) => vec![traits.name],
+            None => {
+                let names = known.services.catalogue().iter().map(|traits| traits.name.clone());
+                names
+                    .filter(|name| known.caller.services.contains(name) && offered(name))
+                    .collect()
+            }
+        };
+        Ok(Self { known, project, services, action })
+    }
+}
+
+impl OnOperations {
+    fn of(request: &HttpRequest) -> Result<Self, Problem> {
+        let known = Known::of(request)?;
+        known.need(Permission::OperationsRead)?;
+        Ok(Self { known })
+    }
+}
+
+impl OnOperation {
+    fn of(request: &HttpRequest) -> Result<Self, Problem> {
+        let known = Known::of(request)?;
+        let mut query = Query::of(request);
+        let id = OperationId::parse(request.match_info().get("id").unwrap_or_default());
+        if id.is_none() {
+            query.path_fault("id", "The id is not one of an operation: op_ and 26 characters.");
+        }
+        query.end()?;
+        known.need(Permission::OperationsRead)?;
+        id.map(|id| Self { known, id }).ok_or_else(Problem::internal)
+    }
+}
+
+macro_rules! extractor {
+    ($(<$generic:ident>)? $name:ty) => {
+        impl $(<$generic: Action>)? FromRequest for $name {
+            type Error = Problem;
+            type Future = Ready<Result<Self, Problem>>;
+
+            fn from_request(request: &HttpRequest, _body: &mut Payload) -> Self::Future {
+                ready(Self::of(request))
+            }
+        }
+    };
+}
+
+extractor!(<A> OnTask<A>);
+extractor!(<A> OnTasks<A>);
+extractor!(OnOperations);
+extractor!(OnOperation);

@@ -1,0 +1,339 @@
+//! Problem documents (RFC 9457): the one shape of every error, and the only place where errors become HTTP.
+//!
+//! A [`Problem`] travels inside the response it belongs to and is written out by the outermost middleware, which knows
+//! the id of the request. Texts of the vendor and of libraries never become part of `detail`.
+
+use std::fmt;
+
+use actix_web::{HttpResponse, ResponseError, http::StatusCode};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{operations::view::OperationView, problem_type::ProblemType};
+use crate::{
+    domain::{
+        access::Denied,
+        operation::Failure,
+        service::{Sent, UpstreamAnswer, UpstreamError},
+        store::StoreError,
+    },
+    operations::AskError,
+};
+
+/// An error on its way to the caller. Boxed inside, since results of handlers carry it.
+#[derive(Clone, Debug)]
+pub(super) struct Problem(Box<Parts>);
+
+#[derive(Clone, Debug)]
+struct Parts {
+    kind: ProblemType,
+    retry_after_seconds: Option<u64>,
+    allow: Option<String>,
+    document: ProblemDocument,
+}
+
+/// An error in the form of RFC 9457, `application/problem+json`.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+pub(super) struct ProblemDocument {
+    /// A relative URI that names the kind of problem.
+    #[serde(rename = "type")]
+    #[schema(example = "/problems/task-in-progress")]
+    pub(super) kind: String,
+    /// What kind of problem it is, the same for all of the kind.
+    #[schema(example = "The task is in progress")]
+    pub(super) title: &'static str,
+    /// The HTTP status of the answer.
+    #[schema(minimum = 400, maximum = 599, example = 409)]
+    pub(super) status: u16,
+    /// What went wrong this time, and what to change.
+    #[schema(example = "Task 191297407830872 is running. Pause it first, or repeat with ?force=pause.")]
+    pub(super) detail: String,
+    /// The id of the request, as in `X-Request-Id`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) request_id: Option<String>,
+    /// Whether a request that would change something reached the cloud: `no`, `yes` or `unknown`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "no")]
+    pub(super) sent: Option<&'static str>,
+    /// What would be allowed instead.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) allowed: Vec<&'static str>,
+    /// Every fault of the request.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) errors: Vec<RequestFault>,
+    /// What the cloud answered, when it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) upstream: Option<UpstreamView>,
+    /// The operation that the problem ended, or that stands in the way: the whole document, or a link to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) operation: Option<OperationReference>,
+    /// A link to the operation that took over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) superseded_by: Option<String>,
+}
+
+/// An operation, or a link to it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum OperationReference {
+    /// The operation that the problem ended.
+    Document(Box<OperationView>),
+    /// The operation that stands in the way.
+    Link(String),
+}
+
+/// One fault of a request.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct RequestFault {
+    /// Where: `path`, `query`, `header` or `body`.
+    #[serde(rename = "in")]
+    pub(super) location: &'static str,
+    /// A JSON pointer to the member of the body, or `/` and the name of the parameter.
+    #[schema(example = "/force")]
+    pub(super) pointer: String,
+    /// What is wrong, and what would be right.
+    pub(super) detail: String,
+}
+
+/// What the cloud answered.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct UpstreamView {
+    /// The service that answered; `iam` for the token service.
+    #[schema(example = "oms")]
+    pub(super) service: String,
+    /// The HTTP status.
+    #[schema(example = 400)]
+    pub(super) status: u16,
+    /// The vendor's code.
+    #[schema(example = "OMS.0063")]
+    pub(super) error_code: Option<String>,
+    /// The vendor's text; present for codes of a migration service only.
+    pub(super) error_msg: Option<String>,
+    /// The vendor's id of the request, for its support.
+    pub(super) request_id: Option<String>,
+}
+
+impl From<&UpstreamAnswer> for UpstreamView {
+    fn from(answer: &UpstreamAnswer) -> Self {
+        Self {
+            service: answer.service.clone(),
+            status: answer.status,
+            error_code: answer.error_code.clone(),
+            error_msg: answer.error_msg.clone(),
+            request_id: answer.request_id.clone(),
+        }
+    }
+}
+
+impl Problem {
+    /// A problem of this kind, told in one sentence.
+    pub(super) fn new(kind: ProblemType, detail: impl Into<String>) -> Self {
+        Self(Box::new(Parts {
+            kind,
+            retry_after_seconds: None,
+            allow: None,
+            document: ProblemDocument {
+                kind: format!("/problems/{}", kind.slug()),
+                title: kind.title(),
+                status: kind.status(),
+                detail: detail.into(),
+                ..ProblemDocument::default()
+            },
+        }))
+    }
+
+    /// A request with these faults.
+    pub(super) fn invalid(errors: Vec<RequestFault>) -> Self {
+        let detail = match errors.as_slice() {
+            [only] => only.detail.clone(),
+            several => format!("The request has {} faults; see errors.", several.len()),
+        };
+        let mut problem = Self::new(ProblemType::InvalidRequest, detail);
+        problem.0.document.errors = errors;
+        problem
+    }
+
+    /// A request with one fault.
+    pub(super) fn fault(location: &'static str, name: &str, detail: impl Into<String>) -> Self {
+        Self::invalid(vec![RequestFault {
+            location,
+            pointer: format!("/{name}"),
+            detail: detail.into(),
+        }])
+    }
+
+    /// A fault of the gateway itself; what it was stands in the log.
+    pub(super) fn internal() -> Self {
+        Self::new(
+            ProblemType::Internal,
+            "The gateway failed to handle the request. The log has more under this request_id.",
+        )
+    }
+
+    /// A failed operation, with its document.
+    pub(super) fn operation_failed(failure: &Failure, operation: OperationView) -> Self {
+        let mut problem = Self::from(failure);
+        problem.0.document.operation = Some(OperationReference::Document(Box::new(operation)));
+        problem
+    }
+
+    /// Says whether something was sent.
+    pub(super) fn sent(mut self, sent: Sent) -> Self {
+        self.0.document.sent = Some(sent.as_str());
+        self
+    }
+
+    /// Says what would be allowed instead.
+    pub(super) fn allowed(mut self, allowed: Vec<&'static str>) -> Self {
+        self.0.document.allowed = allowed;
+        self
+    }
+
+    /// Names the operation that stands in the way.
+    pub(super) fn link(mut self, operation: Option<String>) -> Self {
+        self.0.document.operation = operation.map(OperationReference::Link);
+        self
+    }
+
+    /// Carries the operation that ended.
+    pub(super) fn ended(mut self, operation: OperationView) -> Self {
+        self.0.document.superseded_by.clone_from(&operation.superseded_by);
+        self.0.document.operation = Some(OperationReference::Document(Box::new(operation)));
+        self
+    }
+
+    /// Says which methods the resource knows.
+    pub(super) fn allow(mut self, methods: String) -> Self {
+        self.0.allow = Some(methods);
+        self
+    }
+
+    /// Says when to come back.
+    pub(super) fn retry_after(mut self, seconds: u64) -> Self {
+        self.0.retry_after_seconds = Some(seconds.max(1));
+        self
+    }
+
+    /// The document, for an operation's `error` member.
+    pub(super) fn document(&self) -> &ProblemDocument {
+        &self.0.document
+    }
+
+    /// Which kind of problem it is.
+    pub(super) fn kind(&self) -> ProblemType {
+        self.0.kind
+    }
+
+    /// The whole answer.
+    pub(super) fn render(&self, request_id: &str) -> HttpResponse {
+        let parts = &self.0;
+        let mut response = HttpResponse::build(self.status_code());
+        if let Some(seconds) = parts.retry_after_seconds {
+            response.insert_header(("Retry-After", seconds));
+        }
+        if let Some(methods) = &parts.allow {
+            response.insert_header(("Allow", methods.as_str()));
+        }
+        if parts.kind == ProblemType::Unauthenticated {
+            response.insert_header(("WWW-Authenticate", "Bearer"));
+        }
+        let mut document = parts.document.clone();
+        document.request_id = Some(request_id.to_owned());
+        response.content_type("application/problem+json").body(
+            serde_json::to_string(&document).unwrap_or_else(|_| String::from("{}")),
+        )
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.0.kind.slug())
+    }
+}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        // Every status of the table is a valid one, so the second choice is never taken.
+        StatusCode::from_u16(self.0.kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::new(self.status_code());
+        response.extensions_mut().insert(self.clone());
+        response
+    }
+}
+
+impl From<&Failure> for Problem {
+    fn from(failure: &Failure) -> Self {
+        let mut problem =
+            Self::new(failure.reason.into(), failure.detail.clone()).sent(failure.sent);
+        problem.0.document.upstream = failure.answer.as_ref().map(UpstreamView::from);
+        problem
+    }
+}
+
+impl From<UpstreamError> for Problem {
+    fn from(error: UpstreamError) -> Self {
+        let kind = ProblemType::from(error.kind);
+        let mut problem = Self::new(kind, error.detail).sent(error.sent);
+        problem.0.document.upstream = error.answer.as_deref().map(UpstreamView::from);
+        if kind == ProblemType::UpstreamThrottled {
+            problem = problem.retry_after(error.retry_after.map_or(1, |wait| wait.as_secs()));
+        }
+        problem
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(error = &error as &dyn std::error::Error, "the store failed a request");
+        match error {
+            StoreError::Unavailable(_) => Self::new(
+                ProblemType::StoreUnavailable,
+                "The gateway's record cannot be reached, and nothing was sent. Try again soon.",
+            )
+            .sent(Sent::No)
+            .retry_after(5),
+            StoreError::Stale | StoreError::Unreadable(_) => Self::internal(),
+        }
+    }
+}
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        Self::new(ProblemType::Forbidden, sentence(&denied.to_string())).sent(Sent::No)
+    }
+}
+
+/// Why nothing was recorded, but for [`AskError::Conflict`], whose link depends on who asks.
+impl From<AskError> for Problem {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Refused { reason, detail, .. } => {
+                Self::new(reason.into(), detail).sent(Sent::No)
+            }
+            AskError::Conflict(_) => Self::new(
+                ProblemType::OperationConflict,
+                "Another operation is running on the task. Wait for its end, then try again.",
+            )
+            .sent(Sent::No),
+            AskError::NotOffered => {
+                Self::fault("query", "project", "The project does not offer this service.")
+            }
+            AskError::Store(error) => error.into(),
+        }
+    }
+}
+
+fn sentence(message: &str) -> String {
+    let mut characters = message.chars();
+    match characters.next() {
+        Some(first) => format!("{}{}.", first.to_uppercase(), characters.as_str()),
+        None => String::new(),
+    }
+}

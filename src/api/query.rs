@@ -1,0 +1,85 @@
+//! The query string, read strictly: a key that is unknown or repeated is a fault of the request, never ignored.
+
+use actix_web::{HttpRequest, web};
+
+use super::problem::{Problem, RequestFault};
+
+/// The query of a request. Values are taken out one by one; whatever is left at the end is a fault.
+pub(super) struct Query {
+    pairs: Vec<(String, String)>,
+    faults: Vec<RequestFault>,
+}
+
+impl Query {
+    /// Reads the query string.
+    pub(super) fn of(request: &HttpRequest) -> Self {
+        match web::Query::<Vec<(String, String)>>::from_query(request.query_string()) {
+            Ok(pairs) => Self { pairs: pairs.into_inner(), faults: Vec::new() },
+            Err(_) => {
+                let mut query = Self { pairs: Vec::new(), faults: Vec::new() };
+                query.fault("", "The query string cannot be read.");
+                query
+            }
+        }
+    }
+
+    /// The value of a key as it stands.
+    pub(super) fn text(&mut self, key: &str) -> Option<String> {
+        let mut values = Vec::new();
+        self.pairs.retain_mut(|(name, value)| {
+            let matches = name == key;
+            if matches {
+                values.push(std::mem::take(value));
+            }
+            !matches
+        });
+        if values.len() > 1 {
+            self.fault(key, format!("{key} may be given once only."));
+        }
+        values.pop()
+    }
+
+    /// The value of a key, if `parse` can read it; else it is a fault, and `expected` says what would be right.
+    pub(super) fn parsed<T>(
+        &mut self,
+        key: &str,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        let text = self.text(key)?;
+        let value = parse(&text);
+        if value.is_none() {
+            self.fault(key, format!("{key} must be {expected}."));
+        }
+        value
+    }
+
+    /// Adds a fault.
+    pub(super) fn fault(&mut self, key: &str, detail: impl Into<String>) {
+        self.faults.push(RequestFault {
+            location: "query",
+            pointer: format!("/{key}"),
+            detail: detail.into(),
+        });
+    }
+
+    /// Adds a fault of the path.
+    pub(super) fn path_fault(&mut self, name: &str, detail: impl Into<String>) {
+        self.faults.push(RequestFault {
+            location: "path",
+            pointer: format!("/{name}"),
+            detail: detail.into(),
+        });
+    }
+
+    /// All faults, those of keys that nobody asked for included.
+    pub(super) fn end(mut self) -> Result<(), Problem> {
+        let mut unknown: Vec<String> = self.pairs.drain(..).map(|(key, _)| key).collect();
+        unknown.dedup();
+        for key in unknown {
+            let shown: String = key.chars().filter(|c| !c.is_control()).take(64).collect();
+            self.fault(&shown, format!("{shown} is not a parameter of this request."));
+        }
+        if self.faults.is_empty() { Ok(()) } else { Err(Problem::invalid(self.faults)) }
+    }
+}
