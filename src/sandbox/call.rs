@@ -92,15 +92,12 @@ fn decode(text: &str) -> String {
             .flatten()
             .and_then(|digits| std::str::from_utf8(digits).ok())
             .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        rest = match escaped {
-            Some(byte) => {
-                bytes.push(byte);
-                &after[2..]
-            }
-            None => {
-                bytes.push(if first == b'+' { b' ' } else { first });
-                after
-            }
+        let plain = if first == b'+' { b' ' } else { first };
+        bytes.push(escaped.unwrap_or(plain));
+        rest = if escaped.is_some() {
+            &after[2..]
+        } else {
+            after
         };
     }
     String::from_utf8_lossy(&bytes).into_owned()

@@ -9,7 +9,6 @@ mod answer;
 mod call;
 mod control;
 mod faults;
-mod gateway;
 mod iam;
 mod oms;
 mod options;
@@ -19,6 +18,8 @@ mod seeds;
 mod server;
 mod sms;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::{
     io,

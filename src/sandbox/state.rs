@@ -8,8 +8,10 @@ use super::{
     answer::Answer,
     call::{Call, Operation, Service},
     faults::{FaultKind, Faults},
-    gateway::{self, Throttle},
-    iam::Iam,
+    iam::{
+        Iam,
+        gateway::{self, Throttle},
+    },
     oms::Oms,
     options::CloudOptions,
     record::{RecordId, Records},

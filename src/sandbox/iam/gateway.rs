@@ -1,16 +1,18 @@
 //! The API gateway in front of OMS and SMS: paths, tokens, and how many requests may come.
 
 use super::{
-    answer::Answer,
-    call::{Call, Operation, Service},
-    iam::{Iam, Scope, Token},
-    options::{CloudOptions, DomainTokens},
-    record::TokenUse,
+    super::{
+        answer::Answer,
+        call::{Call, Operation, Service},
+        options::{CloudOptions, DomainTokens},
+        record::TokenUse,
+    },
+    Iam, Scope, Token,
 };
 
 /// Requests of the present second, for each service.
 #[derive(Default)]
-pub(super) struct Throttle {
+pub(in crate::sandbox) struct Throttle {
     second: i64,
     oms: u32,
     sms: u32,
@@ -18,7 +20,12 @@ pub(super) struct Throttle {
 
 impl Throttle {
     /// Whether one more request of this service is too many.
-    pub(super) fn is_over(&mut self, service: Service, limit: Option<u32>, now: i64) -> bool {
+    pub(in crate::sandbox) fn is_over(
+        &mut self,
+        service: Service,
+        limit: Option<u32>,
+        now: i64,
+    ) -> bool {
         let second = now.div_euclid(1000);
         if self.second != second {
             *self = Self {
@@ -37,7 +44,7 @@ impl Throttle {
 }
 
 /// Which token came with a request.
-pub(super) fn token_use(iam: &Iam, call: &Call, now: i64) -> TokenUse {
+pub(in crate::sandbox) fn token_use(iam: &Iam, call: &Call, now: i64) -> TokenUse {
     let token = call.header("x-auth-token").and_then(|text| iam.token(text));
     TokenUse {
         index: token.map(|token| token.index),
@@ -46,7 +53,7 @@ pub(super) fn token_use(iam: &Iam, call: &Call, now: i64) -> TokenUse {
 }
 
 /// The refusal of the gateway, if it has one. What passes reaches the service.
-pub(super) fn refusal(
+pub(in crate::sandbox) fn refusal(
     call: &Call,
     iam: &Iam,
     options: &CloudOptions,

@@ -1,5 +1,7 @@
 //! IAM: one user, its projects, and the tokens that were issued.
 
+pub(super) mod gateway;
+
 use std::collections::HashMap;
 
 use jiff::Timestamp;
