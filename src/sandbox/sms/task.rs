@@ -358,9 +358,10 @@ impl SmsTask {
     pub(super) fn delete(&mut self, options: &CloudOptions, now: i64) {
         let delay = self.switches.delete_delay.unwrap_or(options.delete_delay);
         self.late = None;
-        if self.state != "DELETING" {
-            self.enter("DELETING", now);
+        if self.state == "DELETING" && self.due.is_some() {
+            return;
         }
+        self.enter("DELETING", now);
         self.due = Some(Due {
             at: now + millis(delay),
             state: GONE,
