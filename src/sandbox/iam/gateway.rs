@@ -1,0 +1,115 @@
+//! The API gateway in front of OMS and SMS: paths, tokens, and how many requests may come.
+
+use super::{
+    super::{
+        answer::Answer,
+        call::{Call, Operation, Service},
+        options::{CloudOptions, DomainTokens},
+        record::TokenUse,
+    },
+    Iam, Scope, Token,
+};
+
+/// Requests of the present second, for each service.
+#[derive(Default)]
+pub(in crate::sandbox) struct Throttle {
+    second: i64,
+    oms: u32,
+    sms: u32,
+}
+
+impl Throttle {
+    /// Whether one more request of this service is too many.
+    pub(in crate::sandbox) fn is_over(
+        &mut self,
+        service: Service,
+        limit: Option<u32>,
+        now: i64,
+    ) -> bool {
+        let second = now.div_euclid(1000);
+        if self.second != second {
+            *self = Self {
+                second,
+                ..Self::default()
+            };
+        }
+        let seen = match service {
+            Service::Iam => return false,
+            Service::Oms => &mut self.oms,
+            Service::Sms => &mut self.sms,
+        };
+        *seen = seen.saturating_add(1);
+        limit.is_some_and(|limit| *seen > limit)
+    }
+}
+
+/// Which token came with a request.
+pub(in crate::sandbox) fn token_use(iam: &Iam, call: &Call, now: i64) -> TokenUse {
+    let token = call.header("x-auth-token").and_then(|text| iam.token(text));
+    TokenUse {
+        index: token.map(|token| token.index),
+        valid: token.is_some_and(|token| token.is_alive(now)),
+    }
+}
+
+/// The refusal of the gateway, if it has one. What passes reaches the service.
+pub(in crate::sandbox) fn refusal(
+    call: &Call,
+    iam: &Iam,
+    options: &CloudOptions,
+    over: bool,
+    now: i64,
+) -> Option<Answer> {
+    let refuse = |status, code, message: &str| {
+        Some(Answer::gateway(status, code, message, &call.request_id))
+    };
+    let has_path = call.route.operation != Operation::Other || call.route.task.is_some();
+    if !has_path {
+        let message = "The API does not exist or has not been published in the environment.";
+        return refuse(404, "APIGW.0101", message);
+    }
+    let Some(text) = call.header("x-auth-token").filter(|text| !text.is_empty()) else {
+        let message = "Incorrect IAM authentication information: x-auth-token not found";
+        return refuse(401, "APIGW.0301", message);
+    };
+    let Some(token) = iam.token(text) else {
+        let message = "Incorrect IAM authentication information: decrypt token fail";
+        return refuse(401, "APIGW.0301", message);
+    };
+    if !token.is_alive(now) {
+        return refuse(401, "APIGW.0307", "The token must be updated.");
+    }
+    if over {
+        let limit = options.requests_per_second.unwrap_or_default();
+        let message = format!(
+            "The throttling threshold has been reached: policy user over ratelimit,limit:{limit},time:1 second"
+        );
+        return refuse(429, "APIGW.0308", &message);
+    }
+    match scope_problem(call, token, options) {
+        None => None,
+        Some((code, message)) => refuse(403, code, message),
+    }
+}
+
+/// A token is good for its own project; one of the account is good for nothing here, or for SMS.
+fn scope_problem(
+    call: &Call,
+    token: &Token,
+    options: &CloudOptions,
+) -> Option<(&'static str, &'static str)> {
+    let unauthorized = (
+        "APIGW.0302",
+        "The IAM user is not authorized to access the API",
+    );
+    match (call.service, &token.scope) {
+        (Service::Iam, _) | (Service::Sms, Scope::Project(_)) => None,
+        (Service::Oms, Scope::Project(project)) => (call.route.project.as_ref() != Some(project))
+            .then_some(("APIGW.0310", "The project is unavailable.")),
+        (Service::Oms, Scope::Domain) => Some(unauthorized),
+        (Service::Sms, Scope::Domain) => match options.domain_tokens {
+            DomainTokens::Refused => Some(unauthorized),
+            DomainTokens::GoodForSms => None,
+        },
+    }
+}
