@@ -122,7 +122,49 @@ fn variable() -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::check_filter;
+    use std::{
+        io::{self, Write},
+        sync::{Arc, Mutex},
+    };
+
+    use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _};
+
+    use super::{check_filter, quiet_wire};
+
+    /// Lines in memory.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn crates_on_the_wire_are_quiet_even_when_everything_is_asked_for() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::registry()
+            .with(EnvFilter::new("trace,awc::client=trace"))
+            .with(quiet_wire())
+            .with(fmt::layer().with_writer(move || writer.clone()));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::debug!(target: "awc::client", "canary");
+            tracing::trace!(target: "actix_http", "canary");
+            tracing::warn!(target: "awc::client", "a warning");
+            tracing::trace!("a trace of our own");
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert!(!text.contains("canary"), "{text}");
+        assert!(text.contains("a warning"), "{text}");
+        assert!(text.contains("a trace of our own"), "{text}");
+    }
 
     #[test]
     fn levels_and_lists_of_targets_are_filters() {

@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    io::Read as _,
     net::{Ipv4Addr, SocketAddr},
     num::NonZero,
     path::PathBuf,
@@ -197,7 +198,8 @@ fn ca_file(entry: &Entry) -> Reading<Option<PathBuf>> {
     let Some(path) = values::text_or_empty(entry)?.map(PathBuf::from) else {
         return Ok(None);
     };
-    match File::open(&path) {
+    // A directory can be opened; only reading tells.
+    match File::open(&path).and_then(|mut file| file.read(&mut [0])) {
         Ok(_) => Ok(Some(path)),
         Err(error) => Err(format!("names a file that cannot be read: {error}")),
     }

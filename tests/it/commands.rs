@@ -143,3 +143,15 @@ fn the_openapi_document_is_json() {
         serde_json::from_slice(&output.stdout).expect("the document is JSON");
     assert!(document.is_object());
 }
+
+#[test]
+fn a_log_filter_that_nobody_understands_is_refused_before_anything_is_served() {
+    let output = finish(
+        gateway()
+            .args(["sandbox", "--listen", "127.0.0.1:0"])
+            .env("RUST_LOG", "inof"),
+    );
+    assert_eq!(output.status.code(), Some(2));
+    let message = text(&output.stderr);
+    assert!(message.contains("RUST_LOG"), "{message}");
+}
