@@ -5,6 +5,7 @@
 //! [`sandbox`] is a simulated cloud. ARCHITECTURE.md has the picture and the rules.
 
 pub mod api;
+pub mod app;
 pub mod config;
 pub mod domain;
 pub mod operations;

@@ -1,3 +1,26 @@
 //! The command line.
 
-fn main() {}
+mod commands;
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use clap::Parser as _;
+
+use commands::{Command, Failure};
+
+fn main() -> ExitCode {
+    match Command::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Whoever closed the error stream does not want to know.
+            let _ = writeln!(io::stderr(), "{failure}");
+            match failure {
+                Failure::Usage(_) => ExitCode::from(2),
+                Failure::Other(_) => ExitCode::FAILURE,
+            }
+        }
+    }
+}

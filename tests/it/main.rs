@@ -1,1 +1,15 @@
 //! Tests of the program as a whole.
+
+mod architecture;
+mod commands;
+mod configuration;
+mod program_text;
+
+use std::process::Command;
+
+/// The program itself, without the environment of whoever runs the tests.
+fn gateway() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_migration-gateway"));
+    command.env_clear();
+    command
+}

@@ -1,0 +1,119 @@
+//! The commands. Each reads its arguments, calls the library, and says in a plain sentence what went wrong.
+
+mod check_config;
+mod new_key;
+mod sandbox;
+mod serve;
+
+use std::{
+    fmt,
+    io::{self, Write as _},
+    path::PathBuf,
+};
+
+use clap::{Args, Parser};
+use migration_gateway::{app, config, telemetry};
+
+/// A REST gateway over the migration tasks of Huawei Cloud (OMS and SMS): list, show, pause, start and delete them,
+/// with operations that are carried to their end whatever happens to the caller.
+#[derive(Debug, Parser)]
+#[command(name = "migration-gateway", version, after_help = EXAMPLES)]
+pub(crate) enum Command {
+    /// Serve the API until told to stop (SIGINT or SIGTERM).
+    Serve(ConfigFile),
+    /// Serve a simulated cloud and a gateway in front of it: no account, no keys, nothing leaves this machine.
+    Sandbox(sandbox::Arguments),
+    /// Check a configuration and report everything that is wrong with it; nothing is started.
+    CheckConfig(ConfigFile),
+    /// Make a key for a caller and print it with its lines for the configuration.
+    NewKey(new_key::Arguments),
+    /// Print the OpenAPI document of the API.
+    Openapi,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  migration-gateway sandbox
+      Try everything on http://127.0.0.1:8080 without an account.
+  migration-gateway new-key team-a
+      Make a key; put the printed lines into the configuration.
+  migration-gateway check-config --config gateway.toml
+      See whether a configuration is right before it is used.
+  migration-gateway serve --config gateway.toml
+      Serve. MIGRATION_GATEWAY__SERVER__LISTEN=0.0.0.0:8080 in the environment
+      overrides `listen` in section `server`, and so on for every key.
+
+Exit status: 0 when all went well, 2 for a wrong command line or configuration,
+1 for everything else.";
+
+/// Where the configuration is.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigFile {
+    /// The configuration file (TOML).
+    #[arg(long = "config", value_name = "FILE")]
+    path: PathBuf,
+}
+
+impl ConfigFile {
+    fn load(&self) -> Result<config::Config, Failure> {
+        config::load(&self.path).map_err(|faults| Failure::Usage(faults.to_string()))
+    }
+}
+
+/// Why a command ended early. The text is for people.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The command line, the configuration or the environment has to be changed.
+    Usage(String),
+    /// Something else went wrong.
+    Other(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(text) | Self::Other(text) => formatter.write_str(text),
+        }
+    }
+}
+
+impl Command {
+    /// Carries the command out.
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Serve(file) => serve::run(&file),
+            Self::Sandbox(arguments) => sandbox::run(&arguments),
+            Self::CheckConfig(file) => check_config::run(&file),
+            Self::NewKey(arguments) => new_key::run(&arguments),
+            Self::Openapi => print(&app::openapi()),
+        }
+    }
+}
+
+fn begin_logging(settings: &telemetry::Settings) -> Result<(), Failure> {
+    telemetry::init(settings).map_err(|error| match error {
+        telemetry::Error::Filter => Failure::Usage(sentence(&error)),
+        telemetry::Error::SetUp => Failure::Other(sentence(&error)),
+    })
+}
+
+/// Prints a text and ends its last line.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}", text.trim_end())
+        .and_then(|()| out.flush())
+        .map_err(|error| Failure::Other(format!("Nothing could be printed: {error}.")))
+}
+
+/// An error and its causes as one sentence.
+fn sentence(error: &dyn std::error::Error) -> String {
+    let mut text = format!("Error: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text.push('.');
+    text
+}

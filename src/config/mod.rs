@@ -1,0 +1,117 @@
+//! The configuration: a TOML file, and environment variables over it.
+//!
+//! [`Config`] is the plain sum of the settings of every module. All faults are found in one pass and reported
+//! together, each with the full name of its key and the place it came from. No message shows a value, so that a
+//! secret written into the wrong place does not reach a terminal or a log. Nothing here connects to anything.
+
+pub mod fault;
+
+mod address;
+mod callers;
+mod projects;
+mod reader;
+mod scope;
+mod secrets;
+mod sections;
+mod source;
+mod values;
+mod vendor;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use self::{
+    fault::{Faults, Origin},
+    reader::Section,
+    scope::Known,
+};
+use crate::{
+    api,
+    domain::service::{CallerName, ProjectName},
+    operations, store, telemetry, transport, upstream,
+};
+
+/// Everything that can be set.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Sections `server`, `access` and `callers`, and `default_project`.
+    pub api: api::Settings,
+    /// Section `log`.
+    pub telemetry: telemetry::Settings,
+    /// Section `store`.
+    pub store: store::Settings,
+    /// Section `operations`.
+    pub operations: operations::Settings,
+    /// Section `upstream`.
+    pub transport: transport::Settings,
+    /// Sections `projects` and `storage_credentials`.
+    pub upstream: upstream::Settings,
+}
+
+/// Reads the file, lays the variables `MIGRATION_GATEWAY__SECTION__KEY` of the environment over it, and checks
+/// everything: also that every secret that is referred to can be read and is not empty.
+pub fn load(path: &Path) -> Result<Config, Faults> {
+    load_with(path, source::environment())
+}
+
+/// As [`load`], with these environment variables instead of the process's own.
+fn load_with(path: &Path, variables: source::Variables) -> Result<Config, Faults> {
+    let mut faults = Faults::of(path);
+    let config =
+        source::read(path, variables, &mut faults).and_then(|root| build(root, &mut faults));
+    match config {
+        Some(config) if faults.is_empty() => Ok(config),
+        Some(_) | None => Err(faults),
+    }
+}
+
+/// Takes the tree apart section by section. `None` only after a fault was recorded.
+fn build(mut root: Section, faults: &mut Faults) -> Option<Config> {
+    let known = Known {
+        projects: scope::declared(&root, "projects", ProjectName::parse),
+        services: vendor::services().into_iter().collect(),
+        callers: scope::declared(&root, "callers", CallerName::parse),
+    };
+    let default_project = default_project(&mut root, &known, faults);
+    let access = callers::read(&mut root, &known, faults);
+    let api = sections::server(&mut root, default_project, access, faults);
+    let telemetry = sections::log(&mut root, faults);
+    let store = sections::store(&mut root, faults);
+    let operations = sections::operations(&mut root, faults);
+    let transport = sections::upstream(&mut root, faults);
+    let upstream = upstream::Settings {
+        projects: projects::read(&mut root, &known, faults),
+        storage_credentials: projects::storage_credentials(&mut root, &known, faults),
+    };
+    root.finish(faults);
+    Some(Config {
+        api,
+        telemetry,
+        store: store?,
+        operations,
+        transport,
+        upstream,
+    })
+}
+
+/// The project that a request means when it names none: the one that is written, else the only one.
+fn default_project(root: &mut Section, known: &Known, faults: &mut Faults) -> Option<ProjectName> {
+    if let Some(entry) = root.take("default_project") {
+        let name = entry.text().and_then(ProjectName::parse);
+        let name = name.filter(|name| known.projects.contains(name));
+        return faults.keep(
+            &entry,
+            name.ok_or_else(|| "must name one of the projects".to_owned()),
+        );
+    }
+    if known.projects.len() > 1 {
+        faults.push(
+            "default_project",
+            Origin::File,
+            "is required when there is more than one project",
+        );
+    }
+    known.projects.first().cloned()
+}

@@ -1,0 +1,106 @@
+//! Lists of names that are defined elsewhere in the configuration, and `*` for all of them.
+
+use std::collections::BTreeSet;
+
+use super::{
+    fault::Faults,
+    reader::{Entry, Section},
+    values::Reading,
+};
+use crate::domain::{
+    access::{Permission, Scope},
+    service::{CallerName, ProjectName, ServiceName},
+};
+
+/// The names that lists may hold.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) projects: BTreeSet<ProjectName>,
+    pub(super) services: BTreeSet<ServiceName>,
+    pub(super) callers: BTreeSet<CallerName>,
+}
+
+/// Reads a list of known names, or `["*"]`. `what` says in the plural what is listed.
+pub(super) fn scope<T: Ord + Clone>(
+    known: &BTreeSet<T>,
+    parse: fn(&str) -> Option<T>,
+    what: &str,
+) -> impl Fn(&Entry) -> Reading<Scope<T>> {
+    move |entry| {
+        if entry.list().as_deref() == Some(&["*"]) {
+            return Ok(Scope::All);
+        }
+        names(known, parse, what)(entry)
+            .map(Scope::Only)
+            .map_err(|message| format!("{message}, or be [\"*\"] for all"))
+    }
+}
+
+/// Reads a list of known names that is not empty.
+pub(super) fn names<T: Ord + Clone>(
+    known: &BTreeSet<T>,
+    parse: fn(&str) -> Option<T>,
+    what: &str,
+) -> impl Fn(&Entry) -> Reading<BTreeSet<T>> {
+    move |entry| {
+        entry
+            .list()
+            .filter(|list| !list.is_empty())
+            .and_then(|list| {
+                list.into_iter()
+                    .map(|name| parse(name).filter(|name| known.contains(name)))
+                    .collect()
+            })
+            .ok_or_else(|| format!("must list at least one of the {what}, and nothing else"))
+    }
+}
+
+/// Reads a list of permissions; `*` stands for all but `operations:read-all`. It may be empty.
+pub(super) fn permissions(entry: &Entry) -> Reading<BTreeSet<Permission>> {
+    let list = entry.list().ok_or_else(wanted_permissions)?;
+    let mut permissions = BTreeSet::new();
+    for name in list {
+        if name == "*" {
+            permissions.extend(Permission::wildcard());
+        } else {
+            permissions.insert(Permission::parse(name).ok_or_else(wanted_permissions)?);
+        }
+    }
+    Ok(permissions)
+}
+
+fn wanted_permissions() -> String {
+    let names: Vec<&str> = Permission::ALL.iter().map(|known| known.as_str()).collect();
+    format!("must be a list of \"*\" or of {}", names.join(", "))
+}
+
+/// Takes out a table of named tables. An entry with another kind of name, or that is no table, becomes a fault and
+/// is left out.
+pub(super) fn named_sections<T>(
+    root: &mut Section,
+    key: &str,
+    parse: fn(&str) -> Option<T>,
+    faults: &mut Faults,
+) -> Vec<(T, Section)> {
+    let mut sections = Vec::new();
+    for (name, entry) in root.section(key, faults).take_all() {
+        match parse(&name) {
+            Some(name) => sections.extend(entry.into_section(faults).map(|table| (name, table))),
+            None => faults.add(
+                &entry,
+                "has a name with other characters than a-z, 0-9 and -",
+            ),
+        }
+    }
+    sections
+}
+
+/// The well-formed names in a table of named tables, which stays where it is: they are known even where what they
+/// stand for has faults.
+pub(super) fn declared<T: Ord>(
+    root: &Section,
+    key: &str,
+    parse: fn(&str) -> Option<T>,
+) -> BTreeSet<T> {
+    root.keys_of(key).into_iter().filter_map(parse).collect()
+}

@@ -1,0 +1,73 @@
+//! Secrets are given by reference only. The reference is followed once while the configuration is read, so that a
+//! missing secret is found before anything starts; what is kept is the reference.
+
+use std::{fs::File, io::Read as _};
+
+use super::{fault::Faults, reader::Section, values};
+use crate::domain::secret::SecretSource;
+
+/// Passwords and keys are short; tokens of the cloud have 16 KiB.
+const LARGEST_SECRET: u64 = 64 * 1024;
+
+/// Takes out a reference to a secret that must be there. `None` only after a fault was recorded.
+pub(super) fn required(
+    section: &mut Section,
+    key: &str,
+    faults: &mut Faults,
+) -> Option<SecretSource> {
+    let entry = section.required_entry(key, faults)?;
+    if !entry.is_table() {
+        faults.add(
+            &entry,
+            "is a secret, which is given by reference only: \
+             write { file = \"PATH\" } or { env = \"VARIABLE\" }",
+        );
+        return None;
+    }
+    let mut table = entry.into_section(faults)?;
+    let file = table.take("file");
+    let env = table.take("env");
+    if file.is_some() == env.is_some() {
+        table.fault(faults, "must have either `file` or `env`");
+    }
+    table.finish(faults);
+    let file = file.map(|entry| {
+        let source = values::text(&entry).map(|path| SecretSource::File(path.into()));
+        (entry, source)
+    });
+    let env = env.map(|entry| {
+        let source = values::text(&entry).map(SecretSource::Env);
+        (entry, source)
+    });
+    let (entry, source) = file.xor(env)?;
+    let source = source.and_then(|source| check(&source).map(|()| source));
+    faults.keep(&entry, source)
+}
+
+/// Whether the secret can be had. The message does not repeat the reference, as somebody may have written the secret
+/// itself in its place.
+fn check(source: &SecretSource) -> Result<(), String> {
+    let text = match source {
+        SecretSource::File(path) => {
+            let mut text = String::new();
+            File::open(path)
+                .and_then(|file| file.take(LARGEST_SECRET).read_to_string(&mut text))
+                .map_err(|error| format!("refers to a file that cannot be read: {error}"))?;
+            text
+        }
+        SecretSource::Env(variable) => variable_text(variable)
+            .ok_or("refers to an environment variable that is not set or is not valid UTF-8")?,
+    };
+    if text.trim_end_matches(['\r', '\n']).is_empty() {
+        return Err("refers to a secret that is empty".to_owned());
+    }
+    Ok(())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the configuration checks that the secrets it refers to are there"
+)]
+fn variable_text(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}

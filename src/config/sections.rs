@@ -1,0 +1,236 @@
+//! The sections that are plain settings: `server`, `log`, `store`, `operations` and `upstream`.
+
+use std::{
+    fs::File,
+    io::Read as _,
+    net::{Ipv4Addr, SocketAddr},
+    num::NonZero,
+    path::PathBuf,
+    time::Duration,
+};
+
+use super::{
+    address,
+    callers::Access,
+    fault::{Faults, Origin},
+    reader::{Entry, Section},
+    values::{self, Reading},
+};
+use crate::{api, domain::service::ProjectName, operations, store, telemetry, transport};
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// Section `server`, joined with who may ask for what.
+pub(super) fn server(
+    root: &mut Section,
+    default_project: Option<ProjectName>,
+    access: Access,
+    faults: &mut Faults,
+) -> api::Settings {
+    let mut server = root.section("server", faults);
+    let (default_wait, max_wait) = ordered(
+        &mut server,
+        ("default_wait", 30 * SECOND),
+        ("max_wait", 120 * SECOND),
+        faults,
+    );
+    let settings = api::Settings {
+        listen: server
+            .optional("listen", faults, listen)
+            .unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))),
+        public_url: server
+            .optional("public_url", faults, address::public_url)
+            .flatten(),
+        workers: server
+            .optional("workers", faults, values::number(0, 1024))
+            .and_then(NonZero::new)
+            .map_or_else(cores, NonZero::get),
+        default_wait,
+        max_wait,
+        drain_timeout: server
+            .optional("drain_timeout", faults, values::duration(MILLISECOND, HOUR))
+            .unwrap_or(30 * SECOND),
+        max_body: server
+            .optional("max_body", faults, values::size(KIB, 64 * MIB))
+            .unwrap_or(MIB),
+        default_project,
+        anonymous: access.anonymous,
+        callers: access.callers,
+    };
+    server.finish(faults);
+    settings
+}
+
+fn listen(entry: &Entry) -> Reading<SocketAddr> {
+    entry
+        .text()
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| "must be an address and a port, such as \"127.0.0.1:8080\"".to_owned())
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+/// Section `log`.
+pub(super) fn log(root: &mut Section, faults: &mut Faults) -> telemetry::Settings {
+    let mut log = root.section("log", faults);
+    let default = telemetry::Settings::default();
+    let settings = telemetry::Settings {
+        level: log
+            .optional("level", faults, level)
+            .unwrap_or(default.level),
+        format: log
+            .optional("format", faults, format)
+            .unwrap_or(default.format),
+    };
+    log.finish(faults);
+    settings
+}
+
+fn level(entry: &Entry) -> Reading<String> {
+    let text = values::text(entry)?;
+    telemetry::check_filter(&text).map_err(|_| {
+        "must be a level (error, warn, info, debug, trace, off), or a list such as \
+         \"info,migration_gateway=debug\""
+            .to_owned()
+    })?;
+    Ok(text)
+}
+
+fn format(entry: &Entry) -> Reading<telemetry::Format> {
+    match entry.text() {
+        Some("json") => Ok(telemetry::Format::Json),
+        Some("text") => Ok(telemetry::Format::Text),
+        Some("auto") => Ok(telemetry::Format::Auto),
+        Some(_) | None => Err("must be \"json\", \"text\" or \"auto\"".to_owned()),
+    }
+}
+
+/// Section `store`. `None` only after a fault was recorded.
+pub(super) fn store(root: &mut Section, faults: &mut Faults) -> Option<store::Settings> {
+    let mut store = root.section("store", faults);
+    if let Some(password) = store.take("password") {
+        faults.add(
+            &password,
+            "is for PostgreSQL, which is not available: the store is an SQLite file",
+        );
+    }
+    let url = store.take("url");
+    store.finish(faults);
+    let path = match url {
+        Some(entry) => {
+            let path = database(&entry);
+            faults.keep(&entry, path)?
+        }
+        None => PathBuf::from("migration-gateway.db"),
+    };
+    Some(store::Settings { path })
+}
+
+fn database(entry: &Entry) -> Reading<PathBuf> {
+    let url = values::text(entry)?;
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        return Err(
+            "names PostgreSQL, which is not available: write \"sqlite://\" and the path of a file"
+                .to_owned(),
+        );
+    }
+    match url.strip_prefix("sqlite://") {
+        // The record must outlive the process, and SQLite takes these for its memory or for options.
+        Some(path) if !path.is_empty() && !path.starts_with(':') && !path.contains(['?', '#']) => {
+            Ok(PathBuf::from(path))
+        }
+        Some(_) | None => Err("must be \"sqlite://\" and the path of a file".to_owned()),
+    }
+}
+
+/// Section `operations`.
+pub(super) fn operations(root: &mut Section, faults: &mut Faults) -> operations::Settings {
+    let mut section = root.section("operations", faults);
+    let (poll_min, poll_max) = ordered(
+        &mut section,
+        ("poll_min", 500 * MILLISECOND),
+        ("poll_max", 10 * SECOND),
+        faults,
+    );
+    let settings = operations::Settings {
+        deadline: section
+            .optional("deadline", faults, values::duration(SECOND, 30 * DAY))
+            .unwrap_or(30 * MINUTE),
+        poll_min,
+        poll_max,
+        concurrency: section
+            .optional("concurrency", faults, values::number(1, 1024))
+            .unwrap_or(64),
+        history: section
+            .optional("history", faults, values::duration(MINUTE, 3650 * DAY))
+            .unwrap_or(30 * DAY),
+    };
+    section.finish(faults);
+    settings
+}
+
+/// Section `upstream`.
+pub(super) fn upstream(root: &mut Section, faults: &mut Faults) -> transport::Settings {
+    let mut upstream = root.section("upstream", faults);
+    let timeout = values::duration(MILLISECOND, 5 * MINUTE);
+    let settings = transport::Settings {
+        connect_timeout: upstream
+            .optional("connect_timeout", faults, &timeout)
+            .unwrap_or(3 * SECOND),
+        request_timeout: upstream
+            .optional("request_timeout", faults, &timeout)
+            .unwrap_or(15 * SECOND),
+        ca_file: upstream.optional("ca_file", faults, ca_file).flatten(),
+    };
+    upstream.finish(faults);
+    settings
+}
+
+fn ca_file(entry: &Entry) -> Reading<Option<PathBuf>> {
+    let Some(path) = values::text_or_empty(entry)?.map(PathBuf::from) else {
+        return Ok(None);
+    };
+    // A directory can be opened; only reading tells.
+    match File::open(&path).and_then(|mut file| file.read(&mut [0])) {
+        Ok(_) => Ok(Some(path)),
+        Err(error) => Err(format!("names a file that cannot be read: {error}")),
+    }
+}
+
+/// Two durations of which the first must not be longer than the second, each given by its key and its default.
+fn ordered(
+    section: &mut Section,
+    (low_key, low): (&str, Duration),
+    (high_key, high): (&str, Duration),
+    faults: &mut Faults,
+) -> (Duration, Duration) {
+    let mut written = Vec::new();
+    let mut read = |key, default| {
+        let Some(entry) = section.take(key) else {
+            return Some(default);
+        };
+        let duration = values::duration(MILLISECOND, HOUR)(&entry);
+        let duration = faults.keep(&entry, duration);
+        written.push(entry);
+        duration
+    };
+    let (Some(low), Some(high)) = (read(low_key, low), read(high_key, high)) else {
+        return (low, high);
+    };
+    // What the environment says lies over the file, so that it is the one to blame.
+    let blamed = written
+        .iter()
+        .max_by_key(|entry| entry.origin() == Origin::Environment);
+    if let Some(entry) = blamed.filter(|_| low > high) {
+        faults.add(entry, format!("makes {low_key} longer than {high_key}"));
+    }
+    (low, high)
+}
