@@ -231,7 +231,7 @@ impl EventKind {
     }
 }
 
-/// The most events that are kept of one operation; later ones are dropped, the end aside.
+/// The most events that are kept of one operation. The last place is the end's; what does not fit is dropped.
 pub const EVENTS_MAX: usize = 200;
 
 /// An operation as it is on record.

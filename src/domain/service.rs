@@ -101,10 +101,8 @@ pub struct Receipt {
 /// One page of a service's list of tasks.
 #[derive(Clone, Debug)]
 pub struct TaskPage {
-    /// The tasks, in the service's order. Rows that could not be read are counted in `rows` and left out here.
-    pub tasks: Vec<Task>,
-    /// How many rows the service sent; the next page begins this many further on.
-    pub rows: u64,
+    /// What the service sent, in its order; `None` for a row that cannot be read.
+    pub rows: Vec<Option<Task>>,
     /// How many tasks there are in all.
     pub total: u64,
 }

@@ -12,10 +12,13 @@ use jiff::Timestamp;
 use super::{
     operation::{Operation, OperationEvent, OperationId, Status},
     service::CallerName,
-    task::TaskRef,
+    task::{TaskId, TaskRef},
 };
 
 /// A durable record of operations. Usable from any thread.
+///
+/// A write that fails with [`StoreError::Unavailable`] may have been recorded all the same: the answer to it can get
+/// lost. Times are kept to the microsecond.
 #[async_trait]
 pub trait OperationStore: Send + Sync {
     /// Records a fresh operation, its caller and its events, unless an operation is running on the same task.
@@ -23,8 +26,9 @@ pub trait OperationStore: Send + Sync {
     /// the same moment one creates and the other is shown what was created.
     async fn create(&self, operation: &Operation) -> Result<Creation, StoreError>;
 
-    /// Adds a caller, and the event that says so, to an operation that is running. Nothing happens if the caller is
-    /// among its callers already. The version stays, so that the driver is not disturbed.
+    /// Adds a caller, and the event that says so, to an operation that is running. Nothing happens, and that is no
+    /// error, if the caller is among its callers already, or if the operation has ended or never was. The version
+    /// stays, so that the driver is not disturbed; the driver's copy of the operation does not show the caller.
     async fn join(
         &self,
         id: OperationId,
@@ -32,22 +36,27 @@ pub trait OperationStore: Send + Sync {
         at: Timestamp,
     ) -> Result<(), StoreError>;
 
-    /// The operation with this id, events and callers included.
+    /// The operation with this id, events and callers included. [`StoreError::Unreadable`] if it was written by a
+    /// newer version of this program.
     async fn find(&self, id: OperationId) -> Result<Option<Operation>, StoreError>;
 
-    /// Operations, newest first.
+    /// Operations, newest first, events and callers included. Those that cannot be read are logged and left out.
     async fn list(&self, query: &OperationQuery) -> Result<Vec<Operation>, StoreError>;
 
-    /// Leases up to `limit` running operations whose next look is due and which nobody else holds, oldest look first,
-    /// and raises their version.
+    /// Leases up to `limit` running operations whose next look is due and which nobody holds, oldest look first, and
+    /// raises their version. An operation that this owner holds already is in a round, so it is not leased again
+    /// before its lease has ended. Those that cannot be read are logged and left alone.
     async fn claim(&self, lease: &Lease, limit: u32) -> Result<Claim, StoreError>;
 
-    /// Keeps the lease on those of these operations that this owner still holds.
+    /// Makes the lease on those of these operations that this owner holds last for the whole duration again, also on
+    /// what it let end and nobody else has leased since.
     async fn renew(&self, lease: &Lease, held: &[OperationId]) -> Result<(), StoreError>;
 
-    /// Writes an operation, appends `events`, and raises the version: both on the row and in `operation`. Whether the
-    /// lease is kept says `hold`. [`StoreError::Stale`] if the row's version is another or it has ended: then nothing
-    /// was written.
+    /// Writes what can change of an operation (id, task, binding, goal, start, callers and creation never do), appends
+    /// `events` as far as [`EVENTS_MAX`](super::operation::EVENTS_MAX) allows, and raises the version: all this in the
+    /// record and in `operation`. Whether the lease is kept says `hold`; with the end of the operation it ends.
+    /// [`StoreError::Stale`] if the version on record is another or the operation has ended: then nothing was written.
+    /// After any error `operation` is as it was.
     async fn save(
         &self,
         operation: &mut Operation,
@@ -73,6 +82,8 @@ pub enum Creation {
 pub struct OperationQuery {
     /// Only those on this task.
     pub task: Option<TaskRef>,
+    /// Only those on a task with this id, in whatever project and service.
+    pub task_id: Option<TaskId>,
     /// Only those with this status.
     pub status: Option<Status>,
     /// Only those that this caller asked for or joined.
@@ -99,8 +110,8 @@ pub struct Lease {
 pub struct Claim {
     /// The leased operations.
     pub operations: Vec<Leased>,
-    /// When the next operation that was not leased is due, if any is running. A lease that somebody else holds counts
-    /// as due at its end.
+    /// When the next operation is due that this owner does not hold, if any is running. Not later than the present
+    /// moment if one that is due found no room; what somebody else holds counts as due at the end of its lease.
     pub next_due_at: Option<Timestamp>,
 }
 
@@ -109,7 +120,8 @@ pub struct Claim {
 pub struct Leased {
     /// The operation.
     pub operation: Operation,
-    /// Whether the driver before was another process: its last intent may or may not have been carried out.
+    /// Whether another process drove it before and let its lease end without giving it back: its last intent may or
+    /// may not have been carried out.
     pub taken_over: bool,
 }
 
@@ -128,7 +140,7 @@ pub enum StoreError {
     /// Somebody else wrote since this operation was read, or it has ended.
     #[error("the operation was changed by somebody else")]
     Stale,
-    /// The record cannot be reached or written.
+    /// The record cannot be reached or written. Whether a write took effect is not known.
     #[error("the store is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A row that this version of the program cannot read.

@@ -1,4 +1,4 @@
-//! Tells those who wait in this process that an operation has ended.
+//! Tells those who wait in this process that an operation may have ended.
 
 use std::{
     collections::HashMap,
@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::domain::operation::OperationId;
 
-type Senders = Arc<Mutex<HashMap<OperationId, watch::Sender<bool>>>>;
+type Senders = Arc<Mutex<HashMap<OperationId, watch::Sender<()>>>>;
 
 /// Who waits for what. It holds an entry only while somebody waits.
 #[derive(Clone, Default)]
@@ -21,7 +21,7 @@ impl Endings {
         let mut senders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let receiver = senders
             .entry(id)
-            .or_insert_with(|| watch::Sender::new(false))
+            .or_insert_with(|| watch::Sender::new(()))
             .subscribe();
         Subscription {
             id,
@@ -34,7 +34,7 @@ impl Endings {
     pub(super) fn announce(&self, id: OperationId) {
         let senders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = senders.get(&id) {
-            sender.send_replace(true);
+            sender.send_replace(());
         }
     }
 }
@@ -43,15 +43,15 @@ impl Endings {
 pub(super) struct Subscription {
     id: OperationId,
     senders: Senders,
-    receiver: watch::Receiver<bool>,
+    receiver: watch::Receiver<()>,
 }
 
 impl Subscription {
-    /// Returns once the end was announced.
-    pub(super) async fn reached(&mut self) {
+    /// Returns once there was an announcement that this subscription has not been told of.
+    pub(super) async fn announced(&mut self) {
         // The sender lives as long as this subscription is counted by it, so this cannot fail; if it did, returning is
         // right, since the record is read again afterwards.
-        let _ended = self.receiver.wait_for(|ended| *ended).await;
+        let _announced = self.receiver.changed().await;
     }
 }
 

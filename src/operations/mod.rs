@@ -187,22 +187,21 @@ impl Operations {
     ) -> Result<Option<Operation>, StoreError> {
         let until = Instant::now() + limit;
         // Subscribed before the record is read, so that an end between the two is not missed.
-        let mut end = self.0.endings.subscribe(id);
-        let found = self.show(id).await?;
-        if found
-            .as_ref()
-            .is_none_or(|operation| operation.status != Status::Running)
-        {
-            return Ok(found);
-        }
+        let mut subscription = self.0.endings.subscribe(id);
         let mut draining = self.0.draining.subscribe();
-        tokio::select! {
-            () = end.reached() => {}
-            () = tokio::time::sleep_until(until) => {}
-            // An error means that the sender is gone, and with it this process's operations.
-            _ = draining.wait_for(|draining| *draining) => {}
+        loop {
+            let found = self.show(id).await?;
+            let is_running = found.as_ref().is_some_and(|one| one.status == Status::Running);
+            if !is_running || *draining.borrow_and_update() || Instant::now() >= until {
+                return Ok(found);
+            }
+            tokio::select! {
+                () = subscription.announced() => {}
+                () = tokio::time::sleep_until(until) => {}
+                // An error means that the sender is gone, and with it this process's operations.
+                _ = draining.changed() => {}
+            }
         }
-        self.show(id).await
     }
 
     /// Ends all waiting and takes up no more rounds; rounds in flight go on.

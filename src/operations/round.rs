@@ -278,6 +278,8 @@ impl Round<'_> {
                         operation.id = %self.operation.id,
                         "somebody else wrote to the operation; this round is dropped"
                     );
+                    // It may have been this very round, with its answer from the store lost.
+                    self.shared.endings.announce(self.operation.id);
                     return false;
                 }
                 Err(error @ (StoreError::Unavailable(_) | StoreError::Unreadable(_))) => {

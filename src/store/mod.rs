@@ -1,10 +1,160 @@
 //! The record of operations in SQL.
+//!
+//! [`SqlOperationStore`] keeps the promises of [`OperationStore`] with one SQLite file. A commit is on the disk when
+//! it returns, and survives a crash of the process and of the machine. Several processes on one machine may share
+//! the file. Nothing here knows what an operation is for, and no secret is in any column: the types that are
+//! written hold none.
+//!
+//! The statements are plain enough to serve PostgreSQL as they are: types are BIGINT and TEXT, parameters `$1`.
 
-use std::path::PathBuf;
+mod claim;
+mod database;
+mod failure;
+mod open;
+mod read;
+mod rows;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use self::{
+    database::{Database, PATIENCE, unavailable},
+    read::Reports,
+    rows::Mutable,
+};
+use crate::domain::{
+    operation::{EventKind, Operation, OperationEvent, OperationId},
+    service::CallerName,
+    store::{Claim, Creation, Hold, Lease, OperationQuery, OperationStore, StoreError},
+};
+
+pub use self::open::OpenError;
 
 /// Where the record is kept: section `store` of the configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The database file.
     pub path: PathBuf,
+}
+
+/// The record of operations in a database file.
+///
+/// It has threads of its own, so it may be shared by any threads and runtimes. What was begun is ended even if the
+/// caller goes away. Every method answers within ten seconds; times are kept to the microsecond.
+pub struct SqlOperationStore {
+    database: Database,
+    reports: Arc<Reports>,
+}
+
+impl SqlOperationStore {
+    /// Opens the file, makes it (for the user's own eyes) if it is missing, brings its tables up to date, and makes
+    /// sure that it can be written to. May be awaited on any runtime, and on a thread without one.
+    pub async fn open(settings: &Settings) -> Result<Self, OpenError> {
+        Self::open_with(settings, PATIENCE).await
+    }
+
+    async fn open_with(settings: &Settings, patience: Duration) -> Result<Self, OpenError> {
+        Ok(Self {
+            database: Database::open(&settings.path, patience).await?,
+            reports: Arc::default(),
+        })
+    }
+
+    /// Waits for statements that are under way and closes the file. Whatever is asked for later is
+    /// [`StoreError::Unavailable`].
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.database.close().await
+    }
+}
+
+impl fmt::Debug for SqlOperationStore {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("SqlOperationStore")
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl OperationStore for SqlOperationStore {
+    async fn create(&self, operation: &Operation) -> Result<Creation, StoreError> {
+        let operation = operation.clone();
+        self.database
+            .write(|transaction| write::create(transaction, operation))
+            .await
+    }
+
+    async fn join(
+        &self,
+        id: OperationId,
+        caller: &CallerName,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        let caller = caller.clone();
+        let joined = OperationEvent {
+            at,
+            kind: EventKind::Joined,
+        };
+        self.database
+            .write(move |transaction| write::join(transaction, id, caller, joined))
+            .await
+    }
+
+    async fn find(&self, id: OperationId) -> Result<Option<Operation>, StoreError> {
+        self.database
+            .read(move |transaction| read::find(transaction, id))
+            .await
+    }
+
+    async fn list(&self, query: &OperationQuery) -> Result<Vec<Operation>, StoreError> {
+        let query = query.clone();
+        let read = self
+            .database
+            .read(|transaction| read::list(transaction, query))
+            .await?;
+        let readable = |read| self.reports.readable(read);
+        Ok(read.into_iter().filter_map(readable).collect())
+    }
+
+    async fn claim(&self, lease: &Lease, limit: u32) -> Result<Claim, StoreError> {
+        let (lease, reports) = (lease.clone(), Arc::clone(&self.reports));
+        self.database
+            .write(move |transaction| claim::claim(transaction, lease, limit, reports))
+            .await
+    }
+
+    async fn renew(&self, lease: &Lease, held: &[OperationId]) -> Result<(), StoreError> {
+        let (lease, held) = (lease.clone(), held.to_vec());
+        self.database
+            .write(|transaction| claim::renew(transaction, lease, held))
+            .await
+    }
+
+    async fn save(
+        &self,
+        operation: &mut Operation,
+        events: &[OperationEvent],
+        hold: Hold,
+    ) -> Result<(), StoreError> {
+        let guard = (operation.id, operation.version);
+        let changed = Mutable::of(operation).map_err(unavailable)?;
+        let events = events.to_vec();
+        let kept = self
+            .database
+            .write(move |transaction| write::save(transaction, guard, changed, events, hold))
+            .await?;
+        operation.version += 1;
+        operation.events.extend(kept);
+        Ok(())
+    }
+
+    async fn check(&self) -> Result<u64, StoreError> {
+        self.database.write(write::check).await
+    }
 }

@@ -1,0 +1,179 @@
+//! Bodies of requests. They are read after the guard has let the request in, with a limit on their size; whatever is
+//! wrong in them is told by its place, never by its value, since values can be secrets.
+
+use std::{
+    future::{Future, Ready, ready},
+    pin::Pin,
+};
+
+use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header, web};
+use serde_json::{Map, Value};
+
+use super::{
+    problem::{Problem, RequestFault},
+    problem_type::ProblemType,
+};
+use crate::domain::secret::Secret;
+
+/// A request that brings no body. One that does is refused, since whoever sent it expects something of it.
+pub(super) struct NoBody;
+
+impl FromRequest for NoBody {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _body: &mut Payload) -> Self::Future {
+        let headers = request.headers();
+        let is_empty = !headers.contains_key(header::TRANSFER_ENCODING)
+            && headers.get(header::CONTENT_LENGTH).is_none_or(|length| length == "0");
+        ready(if is_empty {
+            Ok(Self)
+        } else {
+            Err(Problem::fault("body", "", "This request takes no body."))
+        })
+    }
+}
+
+/// The bytes of a start's body.
+pub(super) struct StartBytes {
+    bytes: web::Bytes,
+    is_json: bool,
+}
+
+impl StartBytes {
+    /// Whether there was a body at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+}
+
+impl FromRequest for StartBytes {
+    type Error = Problem;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
+
+    fn from_request(request: &HttpRequest, body: &mut Payload) -> Self::Future {
+        let is_json = request
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.split(';').next())
+            .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
+        let bytes = web::Bytes::from_request(request, body);
+        Box::pin(async move {
+            match bytes.await {
+                Ok(bytes) => Ok(Self { bytes, is_json }),
+                Err(error) if error.as_response_error().status_code() == 413 => {
+                    Err(Problem::new(ProblemType::PayloadTooLarge, "The body is too large."))
+                }
+                Err(_) => Err(Problem::fault("body", "", "The body cannot be read.")),
+            }
+        })
+    }
+}
+
+/// The members of a JSON object, taken out one by one; whatever is left at the end is a fault.
+pub(super) struct JsonReader {
+    prefix: String,
+    members: Map<String, Value>,
+    faults: Vec<RequestFault>,
+}
+
+impl JsonReader {
+    /// Reads a body that must be one JSON object.
+    pub(super) fn of(body: &StartBytes) -> Result<Self, Problem> {
+        if body.is_empty() {
+            return Err(Problem::fault("body", "", "A JSON object is needed in the body."));
+        }
+        if !body.is_json {
+            let detail = "The body must be JSON: send Content-Type: application/json.";
+            return Err(Problem::fault("header", "Content-Type", detail));
+        }
+        match serde_json::from_slice::<Value>(&body.bytes) {
+            Ok(Value::Object(members)) => {
+                Ok(Self { prefix: String::new(), members, faults: Vec::new() })
+            }
+            Ok(_) => Err(Problem::fault("body", "", "The body must be a JSON object.")),
+            Err(error) => {
+                let (line, column) = (error.line(), error.column());
+                let detail = format!("The body is not JSON: line {line}, column {column}.");
+                Err(Problem::fault("body", "", detail))
+            }
+        }
+    }
+
+    /// Takes a member out.
+    pub(super) fn take(&mut self, member: &str) -> Option<Value> {
+        self.members.remove(member)
+    }
+
+    /// Takes a member out that is `true` or `false`.
+    pub(super) fn boolean(&mut self, member: &str) -> Option<bool> {
+        match self.take(member)? {
+            Value::Bool(value) => Some(value),
+            _ => {
+                self.fault(member, format!("{member} must be true or false."));
+                None
+            }
+        }
+    }
+
+    /// Takes a member out that is a secret text of at most so many characters, visible ASCII only, since it goes into a
+    /// request to the cloud.
+    pub(super) fn secret(
+        &mut self,
+        member: &str,
+        length_max: usize,
+        is_required: bool,
+    ) -> Option<Secret> {
+        match self.take(member) {
+            None | Some(Value::Null) if !is_required => None,
+            Some(Value::String(text))
+                if (1..=length_max).contains(&text.len())
+                    && text.bytes().all(|byte| byte.is_ascii_graphic()) =>
+            {
+                Some(Secret::new(text))
+            }
+            _ => {
+                self.fault(
+                    member,
+                    format!("{member} must be a text of 1 to {length_max} visible ASCII characters."),
+                );
+                None
+            }
+        }
+    }
+
+    /// A reader for an object inside this one.
+    pub(super) fn nested(&self, member: &str, members: Map<String, Value>) -> Self {
+        Self { prefix: format!("{}/{member}", self.prefix), members, faults: Vec::new() }
+    }
+
+    /// Adds a fault.
+    pub(super) fn fault(&mut self, member: &str, detail: impl Into<String>) {
+        self.faults.push(RequestFault {
+            location: "body",
+            pointer: format!("{}/{member}", self.prefix),
+            detail: detail.into(),
+        });
+    }
+
+    /// Hands the faults of an object to the one around it.
+    pub(super) fn end_into(mut self, outer: &mut Self) {
+        self.refuse_the_rest();
+        outer.faults.append(&mut self.faults);
+    }
+
+    /// All faults, members that nobody asked for included.
+    pub(super) fn end(mut self) -> Result<(), Problem> {
+        self.refuse_the_rest();
+        if self.faults.is_empty() { Ok(()) } else { Err(Problem::invalid(self.faults)) }
+    }
+
+    fn refuse_the_rest(&mut self) {
+        for (member, _) in std::mem::take(&mut self.members) {
+            // A key of an object can be a misplaced value: its beginning is enough to find it.
+            let shown: String = member.chars().filter(|c| !c.is_control()).take(32).collect();
+            self.fault(&shown, "This member is not known.");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Probes and metrics: for machines that watch the gateway, without credentials.
+
+use actix_web::{HttpResponse, get, web};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{State, problem::Problem};
+
+/// Whether the gateway may be sent requests.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Health {
+    /// `ok`, or `failing`.
+    #[schema(example = "ok")]
+    status: &'static str,
+    /// What fails, of `store`, `engine` and `draining`.
+    failing: Vec<&'static str>,
+}
+
+impl Health {
+    fn of(failing: Vec<&'static str>) -> HttpResponse {
+        let status = if failing.is_empty() { "ok" } else { "failing" };
+        let mut response = if failing.is_empty() {
+            HttpResponse::Ok()
+        } else {
+            HttpResponse::ServiceUnavailable()
+        };
+        response.json(Self { status, failing })
+    }
+}
+
+/// Say that the process lives.
+#[utoipa::path(
+    tag = "health",
+    security(()),
+    responses((status = 200, description = "The process answers requests.", body = Health)),
+)]
+#[get("/livez")]
+pub(crate) async fn livez() -> HttpResponse {
+    Health::of(Vec::new())
+}
+
+/// Say whether requests may be sent here.
+///
+/// The record can be written, the engine is alive and the process is not stopping. The cloud's health has no part in it.
+#[utoipa::path(
+    tag = "health",
+    security(()),
+    responses(
+        (status = 200, description = "Ready.", body = Health),
+        (status = 503, description = "Not ready.", body = Health),
+    ),
+)]
+#[get("/readyz")]
+pub(crate) async fn readyz(state: web::Data<State>) -> HttpResponse {
+    let mut failing = Vec::new();
+    if !state.store_health.is_well(&state.operations).await {
+        failing.push("store");
+    }
+    if !state.operations.is_driven() {
+        failing.push("engine");
+    }
+    if state.operations.is_draining() {
+        failing.push("draining");
+    }
+    Health::of(failing)
+}
+
+/// Give the numbers of this process.
+#[utoipa::path(
+    tag = "health",
+    security(()),
+    responses((
+        status = 200,
+        description = "Metrics in the OpenMetrics text format.",
+        body = String,
+        content_type = "application/openmetrics-text",
+    )),
+)]
+#[get("/metrics")]
+pub(crate) async fn metrics(state: web::Data<State>) -> Result<HttpResponse, Problem> {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &state.registry)
+        .map_err(|_| Problem::internal())?;
+    Ok(HttpResponse::Ok()
+        .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
+        .body(text))
+}

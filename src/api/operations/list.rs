@@ -1,0 +1,73 @@
+//! `GET /operations`.
+
+use actix_web::{HttpRequest, HttpResponse, get};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::view::OperationView;
+use crate::{
+    api::{guard::OnOperations, problem::Problem, query::Query, tasks},
+    domain::{
+        access::Permission,
+        operation::{OperationId, Status},
+        store::OperationQuery,
+        task::TaskId,
+    },
+};
+
+/// One page of operations.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct OperationList {
+    /// The operations, newest first.
+    operations: Vec<OperationView>,
+    /// Send it as `page_token` for the next page; null at the end.
+    next_page_token: Option<String>,
+}
+
+/// List operations.
+///
+/// Those that the caller asked for or joined, newest first; everybody's for holders of `operations:read-all`.
+#[utoipa::path(
+    tag = "operations",
+    params(
+        ("task" = Option<String>, Query, description = "Only operations on the task with this id.", example = "191297407830872"),
+        ("status" = Option<String>, Query, description = "Only operations with this status.", example = "running"),
+        ("page_size" = Option<u32>, Query, description = "The most operations on a page, 1 to 200; 50 if not given.", example = 50, minimum = 1, maximum = 200),
+        ("page_token" = Option<String>, Query, description = "The `next_page_token` of the page before."),
+    ),
+    responses((status = 200, description = "A page of operations.", body = OperationList)),
+)]
+#[get("/operations")]
+pub(crate) async fn list_operations(
+    on: OnOperations,
+    request: HttpRequest,
+) -> Result<HttpResponse, Problem> {
+    let mut query = Query::of(&request);
+    let page_size = tasks::list::page_size(&mut query);
+    let statuses: Vec<&str> = Status::ALL.iter().map(|status| status.as_str()).collect();
+    let status =
+        query.parsed("status", &format!("one of {}", statuses.join(", ")), Status::parse);
+    let task = query.parsed("task", "the id of a task", TaskId::parse);
+    let before =
+        query.parsed("page_token", "the next_page_token of an earlier page", OperationId::parse);
+    query.end()?;
+    let known = &on.known;
+    let sees_all = known.caller.has(Permission::OperationsReadAll);
+    let wanted = OperationQuery {
+        task: None,
+        task_id: task,
+        status,
+        caller: (!sees_all).then(|| known.caller.name.clone()),
+        before,
+        // One more than is shown, to know whether there is another page.
+        limit: u32::try_from(page_size + 1).unwrap_or(u32::MAX),
+    };
+    let mut found = known.state.operations.list(&wanted).await?;
+    let has_more = found.len() > page_size;
+    found.truncate(page_size);
+    let next_page_token =
+        found.last().filter(|_| has_more).map(|operation| operation.id.to_string());
+    let operations =
+        found.iter().map(|operation| OperationView::new(operation, known)).collect();
+    Ok(HttpResponse::Ok().json(OperationList { operations, next_page_token }))
+}

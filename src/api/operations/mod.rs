@@ -1,0 +1,5 @@
+//! Operations: what was asked for, and what became of it.
+
+pub(super) mod list;
+pub(super) mod show;
+pub(super) mod view;

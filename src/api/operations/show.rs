@@ -1,0 +1,50 @@
+//! `GET /operations/{id}`.
+
+use actix_web::{HttpRequest, HttpResponse, get};
+
+use super::view::OperationView;
+use crate::api::{
+    answer,
+    guard::OnOperation,
+    prefer::Preference,
+    problem::Problem,
+    problem_type::ProblemType,
+};
+
+/// Show an operation.
+///
+/// With `Prefer: wait=N` the answer comes when the operation has ended, or after so many seconds. It is 200 in any case:
+/// how the operation ended stands in it.
+#[utoipa::path(
+    tag = "operations",
+    params(
+        ("id" = String, Path, description = "The operation's id.", example = "op_01JGZ4K8W3M5N7P9R1T3V5X7Z9"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait so many seconds for its end.", example = "wait=10"),
+    ),
+    responses((status = 200, description = "The operation.", body = OperationView)),
+)]
+#[get("/operations/{id}")]
+pub(crate) async fn show_operation(
+    on: OnOperation,
+    request: HttpRequest,
+) -> Result<HttpResponse, Problem> {
+    let operations = &on.known.state.operations;
+    let preference = Preference::of(&request, &on.known.state.settings)?;
+    let first = operations.show(on.id).await?.filter(|operation| on.known.may_see(operation));
+    // Who may see it is settled before anybody waits: callers are added to an operation and never taken away.
+    let shown = match (first, preference) {
+        (Some(_), Preference::Wait(limit)) => operations.wait(on.id, limit).await?,
+        (first, _) => first,
+    };
+    let Some(operation) = shown else {
+        return Err(Problem::new(
+            ProblemType::OperationNotFound,
+            "There is no such operation, or it is not one that this caller may see.",
+        ));
+    };
+    let mut response = HttpResponse::Ok();
+    if matches!(preference, Preference::Wait(_)) {
+        answer::applied(&mut response, preference);
+    }
+    Ok(response.json(OperationView::new(&operation, &on.known)))
+}

@@ -1,0 +1,73 @@
+//! The header `Prefer` (RFC 7240), as far as it is about waiting.
+
+use std::time::Duration;
+
+use actix_web::HttpRequest;
+
+use super::{Settings, problem::Problem};
+
+/// How long a request is willing to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Preference {
+    /// Nothing was said: the default.
+    Default(Duration),
+    /// So long; already cut to what is allowed.
+    Wait(Duration),
+    /// Not at all.
+    RespondAsync,
+}
+
+impl Preference {
+    /// Reads the header. Preferences about other things are ignored, as the RFC wants it. With `respond-async` beside
+    /// `wait`, the wait says how long the answer may take before it is asynchronous.
+    pub(super) fn of(request: &HttpRequest, settings: &Settings) -> Result<Self, Problem> {
+        let mut preference = Self::Default(settings.default_wait);
+        for value in request.headers().get_all("prefer") {
+            let text = value.to_str().map_err(|_| fault())?;
+            for one in text.split(',') {
+                let (name, value) = one.split(';').next().unwrap_or_default().split_once('=').map_or_else(
+                    || (one.split(';').next().unwrap_or_default(), None),
+                    |(name, value)| (name, Some(value)),
+                );
+                match (name.trim().to_ascii_lowercase().as_str(), value, preference) {
+                    // The first of several is the one that counts (RFC 7240, section 2).
+                    ("wait", _, Self::Wait(_)) | ("respond-async", None, Self::Wait(_)) => {}
+                    ("wait", Some(value), _) => {
+                        let seconds = value.trim().trim_matches('"').parse::<u32>();
+                        let wait = Duration::from_secs(seconds.map_err(|_| fault())?.into());
+                        preference = Self::Wait(wait.min(settings.max_wait));
+                    }
+                    ("wait", None, _) => return Err(fault()),
+                    ("respond-async", None, _) => preference = Self::RespondAsync,
+                    _ => {}
+                }
+            }
+        }
+        Ok(preference)
+    }
+
+    /// How long to wait.
+    pub(super) fn wait(self) -> Duration {
+        match self {
+            Self::Default(wait) | Self::Wait(wait) => wait,
+            Self::RespondAsync => Duration::ZERO,
+        }
+    }
+
+    /// The value of `Preference-Applied`, if something was preferred.
+    pub(super) fn applied(self) -> Option<String> {
+        match self {
+            Self::Default(_) => None,
+            Self::Wait(wait) => Some(format!("wait={}", wait.as_secs())),
+            Self::RespondAsync => Some("respond-async".to_owned()),
+        }
+    }
+}
+
+fn fault() -> Problem {
+    Problem::fault(
+        "header",
+        "Prefer",
+        "Prefer must be wait= and a whole number of seconds, or respond-async.",
+    )
+}

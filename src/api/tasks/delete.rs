@@ -1,0 +1,64 @@
+//! `DELETE /tasks/{id}`, plain and by force.
+
+use actix_web::{HttpRequest, HttpResponse, delete};
+
+use crate::{
+    api::{
+        answer,
+        body::NoBody,
+        guard::{Action, OnTask},
+        operations::view::OperationView,
+        problem::Problem,
+        query::Query,
+    },
+    domain::{access::Permission, operation::Goal},
+};
+
+/// A deletion; by force it pauses a running task first.
+pub(crate) struct Delete {
+    force: bool,
+}
+
+impl Action for Delete {
+    fn read(query: &mut Query) -> Self {
+        let force = query.parsed("force", "pause", |text| (text == "pause").then_some(()));
+        Self { force: force.is_some() }
+    }
+
+    fn permissions(&self) -> &'static [Permission] {
+        if self.force {
+            &[Permission::TasksDelete, Permission::TasksPause]
+        } else {
+            &[Permission::TasksDelete]
+        }
+    }
+}
+
+/// Delete a task.
+///
+/// A task at rest is deleted; a running one is refused with 409. With `force=pause` a running task is paused first: the
+/// gateway waits until it is really paused, deletes it, and verifies that it is gone. The answer is 200 with the ended
+/// operation, or 202 with the running one when the wait is over; the operation goes on either way.
+#[utoipa::path(
+    tag = "tasks",
+    params(
+        ("id" = String, Path, description = "The service's id of the task.", example = "191297407830872"),
+        ("force" = Option<String>, Query, description = "`pause`: pause the task first if it is running.", example = "pause"),
+        ("service" = Option<String>, Query, description = "The service, where the form of the id does not tell.", example = "oms"),
+        ("project" = Option<String>, Query, description = "A configured project; without it the default one."),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait so many seconds; `respond-async`: do not wait.", example = "wait=10"),
+    ),
+    responses(
+        (status = 200, description = "The task is gone.", body = OperationView),
+        (status = 202, description = "The operation goes on.", body = OperationView),
+    ),
+)]
+#[delete("/tasks/{id}")]
+pub(crate) async fn delete_task(
+    on: OnTask<Delete>,
+    _no_body: NoBody,
+    request: HttpRequest,
+) -> Result<HttpResponse, Problem> {
+    let goal = Goal::Absent { force: on.action.force };
+    answer::to_change(&request, &on.known, on.task, goal, None).await
+}

@@ -1,0 +1,9 @@
+//! Tasks of all services.
+
+pub(super) mod delete;
+pub(super) mod list;
+pub(super) mod page_token;
+pub(super) mod pause;
+pub(super) mod show;
+pub(super) mod start;
+pub(super) mod view;

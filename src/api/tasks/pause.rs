@@ -1,0 +1,53 @@
+//! `POST /tasks/{id}/pause`.
+
+use actix_web::{HttpRequest, HttpResponse, post};
+
+use crate::{
+    api::{
+        answer,
+        body::NoBody,
+        guard::{Action, OnTask},
+        operations::view::OperationView,
+        problem::Problem,
+        query::Query,
+    },
+    domain::{access::Permission, operation::Goal},
+};
+
+/// A pause.
+pub(crate) struct Pause;
+
+impl Action for Pause {
+    fn read(_query: &mut Query) -> Self {
+        Self
+    }
+
+    fn permissions(&self) -> &'static [Permission] {
+        &[Permission::TasksPause]
+    }
+}
+
+/// Pause a task.
+///
+/// Asks for a pause and waits until the task is paused. A task that waits for its turn is paused once it runs.
+#[utoipa::path(
+    tag = "tasks",
+    params(
+        ("id" = String, Path, description = "The service's id of the task.", example = "191297407830872"),
+        ("service" = Option<String>, Query, description = "The service, where the form of the id does not tell.", example = "oms"),
+        ("project" = Option<String>, Query, description = "A configured project; without it the default one."),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait so many seconds; `respond-async`: do not wait.", example = "wait=10"),
+    ),
+    responses(
+        (status = 200, description = "The task is paused.", body = OperationView),
+        (status = 202, description = "The operation goes on.", body = OperationView),
+    ),
+)]
+#[post("/tasks/{id}/pause")]
+pub(crate) async fn pause_task(
+    on: OnTask<Pause>,
+    _no_body: NoBody,
+    request: HttpRequest,
+) -> Result<HttpResponse, Problem> {
+    answer::to_change(&request, &on.known, on.task, Goal::Paused, None).await
+}

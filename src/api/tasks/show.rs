@@ -1,0 +1,57 @@
+//! `GET /tasks/{id}`.
+
+use actix_web::{HttpResponse, get};
+
+use super::{list, view::TaskView};
+use crate::{
+    api::{
+        guard::{Action, OnTask},
+        problem::Problem,
+        problem_type::ProblemType,
+        query::Query,
+    },
+    domain::access::Permission,
+};
+
+/// A look at a task.
+pub(crate) struct Show {
+    is_full: bool,
+}
+
+impl Action for Show {
+    fn read(query: &mut Query) -> Self {
+        let full = query.parsed("view", "full", |text| (text == "full").then_some(()));
+        Self { is_full: full.is_some() }
+    }
+
+    fn permissions(&self) -> &'static [Permission] {
+        &[Permission::TasksRead]
+    }
+}
+
+/// Show a task.
+#[utoipa::path(
+    tag = "tasks",
+    params(
+        ("id" = String, Path, description = "The service's id of the task.", example = "191297407830872"),
+        ("view" = Option<String>, Query, description = "`full`: with the cloud's own document.", example = "full"),
+        ("service" = Option<String>, Query, description = "The service, where the form of the id does not tell.", example = "oms"),
+        ("project" = Option<String>, Query, description = "A configured project; without it the default one."),
+    ),
+    responses((status = 200, description = "The task as it was seen just before.", body = TaskView)),
+)]
+#[get("/tasks/{id}")]
+pub(crate) async fn show_task(on: OnTask<Show>) -> Result<HttpResponse, Problem> {
+    let Some(task) = on.service.port.show(&on.task.id).await? else {
+        let detail =
+            format!("The service {} knows no task {} in this project.", on.task.service, on.task.id);
+        return Err(Problem::new(ProblemType::TaskNotFound, detail));
+    };
+    let link = list::link(&on.known, &task).await?;
+    let details = on.action.is_full.then(|| task.details.clone());
+    let view = TaskView::new(task, &on.known.caller, link);
+    Ok(HttpResponse::Ok().json(match details {
+        Some(details) => view.with_details(details),
+        None => view,
+    }))
+}

@@ -1,0 +1,181 @@
+//! `POST /tasks/{id}/start`.
+
+use actix_web::{HttpRequest, HttpResponse, post};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::{
+    api::{
+        answer,
+        body::{JsonReader, StartBytes},
+        guard::{Action, OnTask},
+        operations::view::OperationView,
+        problem::Problem,
+        problem_type::ProblemType,
+        query::Query,
+    },
+    domain::{
+        access::Permission,
+        operation::Goal,
+        service::{CredentialName, Sent},
+        start::{StartRequest, StorageCredential, StorageKeys},
+    },
+};
+
+/// A start.
+pub(crate) struct Start;
+
+impl Action for Start {
+    fn read(_query: &mut Query) -> Self {
+        Self
+    }
+
+    fn permissions(&self) -> &'static [Permission] {
+        &[Permission::TasksStart]
+    }
+}
+
+/// What a start of an OMS task needs: the cloud does not keep bucket keys between runs.
+#[derive(Debug, Deserialize, ToSchema)]
+#[expect(dead_code, reason = "it describes the body; JsonReader reads it, so that no fault quotes a key")]
+pub(crate) struct StartBody {
+    /// Keys to the source bucket; left out for tasks that read a list of URLs.
+    #[schema(required = false, nullable = false)]
+    source: Option<StorageCredentialBody>,
+    /// Keys to the destination bucket.
+    destination: StorageCredentialBody,
+    /// Copy only the objects that failed before.
+    #[serde(default)]
+    #[schema(default = false)]
+    migrate_failed_objects: bool,
+}
+
+/// Keys to a bucket: the name of an entry of the gateway's `storage_credentials`, or the keys themselves.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = StorageCredential)]
+#[expect(dead_code, reason = "see StartBody")]
+pub(crate) enum StorageCredentialBody {
+    /// The name of an entry of the configuration.
+    #[schema(example = "archive")]
+    Name(String),
+    /// The keys themselves. They are kept in memory only.
+    Keys(StorageKeysBody),
+}
+
+/// Keys to a bucket.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = StorageKeys)]
+#[expect(dead_code, reason = "see StartBody")]
+pub(crate) struct StorageKeysBody {
+    /// The access key.
+    #[schema(min_length = 1, max_length = 100)]
+    access_key: String,
+    /// The secret key.
+    #[schema(min_length = 1, max_length = 100, format = Password)]
+    secret_key: String,
+    /// The token that belongs to temporary keys.
+    #[schema(min_length = 1, max_length = 16384, format = Password)]
+    security_token: Option<String>,
+}
+
+/// Start a task.
+///
+/// Starts a task that is ready, paused or failed, and waits until it runs. OMS needs bucket keys each time, by name or as
+/// they are; SMS takes no body.
+#[utoipa::path(
+    tag = "tasks",
+    params(
+        ("id" = String, Path, description = "The service's id of the task.", example = "191297407830872"),
+        ("service" = Option<String>, Query, description = "The service, where the form of the id does not tell.", example = "oms"),
+        ("project" = Option<String>, Query, description = "A configured project; without it the default one."),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait so many seconds; `respond-async`: do not wait.", example = "wait=10"),
+    ),
+    request_body(
+        content = Option<StartBody>,
+        description = "Needed for OMS, not allowed for SMS.",
+        example = json!({"source": "archive", "destination": "archive", "migrate_failed_objects": false}),
+    ),
+    responses(
+        (status = 200, description = "The task runs.", body = OperationView),
+        (status = 202, description = "The operation goes on.", body = OperationView),
+    ),
+)]
+#[post("/tasks/{id}/start")]
+pub(crate) async fn start_task(
+    on: OnTask<Start>,
+    body: StartBytes,
+    request: HttpRequest,
+) -> Result<HttpResponse, Problem> {
+    let start = if on.traits.start_needs_credentials {
+        Some(read(&body)?)
+    } else if body.is_empty() {
+        None
+    } else {
+        let detail = format!("A start of a task of {} takes no body.", on.traits.name);
+        return Err(Problem::fault("body", "", detail));
+    };
+    for credential in start.iter().flat_map(|start| [&start.source, &start.destination]).flatten() {
+        if let StorageCredential::Named(name) = credential {
+            check_grant(&on, name)?;
+        }
+    }
+    answer::to_change(&request, &on.known, on.task, Goal::Running, start).await
+}
+
+fn read(body: &StartBytes) -> Result<StartRequest, Problem> {
+    let mut reader = JsonReader::of(body)?;
+    let source = credential(&mut reader, "source", false);
+    let destination = credential(&mut reader, "destination", true);
+    let migrate_failed_objects = reader.boolean("migrate_failed_objects").unwrap_or(false);
+    reader.end()?;
+    Ok(StartRequest { source, destination, migrate_failed_objects })
+}
+
+fn credential(
+    reader: &mut JsonReader,
+    member: &'static str,
+    is_required: bool,
+) -> Option<StorageCredential> {
+    let expected = "the name of a storage credential, or an object with access_key and secret_key";
+    match reader.take(member) {
+        None | Some(serde_json::Value::Null) if !is_required => None,
+        Some(serde_json::Value::String(text)) => {
+            let name = CredentialName::parse(&text);
+            if name.is_none() {
+                reader.fault(member, format!("{member} must be {expected}."));
+            }
+            name.map(StorageCredential::Named)
+        }
+        Some(serde_json::Value::Object(members)) => {
+            let mut keys = reader.nested(member, members);
+            let access_key = keys.secret("access_key", 100, true);
+            let secret_key = keys.secret("secret_key", 100, true);
+            let security_token = keys.secret("security_token", 16_384, false);
+            keys.end_into(reader);
+            let (access_key, secret_key) = (access_key?, secret_key?);
+            Some(StorageCredential::Inline(StorageKeys { access_key, secret_key, security_token }))
+        }
+        Some(_) => {
+            reader.fault(member, format!("{member} must be {expected}."));
+            None
+        }
+        None => {
+            reader.fault(member, format!("{member} is needed: {expected}."));
+            None
+        }
+    }
+}
+
+/// The same answer for an entry that does not exist and for one that others may name: names are nobody's business.
+fn check_grant(on: &OnTask<Start>, name: &CredentialName) -> Result<(), Problem> {
+    let grants = &on.known.state.settings.storage_grants;
+    let covered = grants
+        .get(name)
+        .is_some_and(|grant| grant.covers(&on.known.caller.name, &on.task.project));
+    if covered {
+        return Ok(());
+    }
+    let detail = format!("The caller may not use a storage credential named {name} here.");
+    Err(Problem::new(ProblemType::Forbidden, detail).sent(Sent::No))
+}

@@ -1,0 +1,171 @@
+//! Leases: which operations are to be driven, by whom, and until when.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use sqlx::{AnyConnection, Row as _};
+
+use super::{
+    database::{AnyTransaction, unavailable},
+    read::{self, Reports, select_operations},
+    rows::Unreadable,
+};
+use crate::domain::{
+    operation::{Operation, OperationId},
+    store::{Claim, Lease, Leased, StoreError},
+};
+
+/// The moments of a lease, in microseconds.
+struct Term {
+    now: i64,
+    until: i64,
+}
+
+impl Term {
+    fn of(lease: &Lease) -> Self {
+        let now = lease.now.as_microsecond();
+        let duration = i64::try_from(lease.duration.as_micros()).unwrap_or(i64::MAX);
+        Self {
+            now,
+            until: now.saturating_add(duration),
+        }
+    }
+}
+
+/// Where a search for due operations goes on: after this look of this operation.
+type Position = (i64, String);
+
+/// Leases up to `limit` due operations, oldest look first.
+pub(super) async fn claim(
+    mut transaction: AnyTransaction,
+    lease: Lease,
+    limit: u32,
+    reports: Arc<Reports>,
+) -> Result<Claim, StoreError> {
+    let term = Term::of(&lease);
+    let mut claim = Claim::default();
+    let mut after = (i64::MIN, String::new());
+    // Those that cannot be read take no place from the others: the search goes on behind them.
+    'search: while let Some(due) = next_due(&mut transaction, &term, limit, &mut after).await? {
+        for (read, owner) in due {
+            let Some(mut operation) = reports.readable(read) else {
+                continue;
+            };
+            if claim.operations.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
+                claim.next_due_at = Some(operation.next_look_at);
+                break 'search;
+            }
+            if take(&mut transaction, &lease, &term, &mut operation).await? {
+                let taken_over = owner.is_some_and(|owner| owner != lease.owner);
+                claim.operations.push(Leased {
+                    operation,
+                    taken_over,
+                });
+            }
+        }
+    }
+    if claim.next_due_at.is_none() {
+        claim.next_due_at = later(&mut transaction, &lease, &term).await?;
+    }
+    transaction.commit().await?;
+    Ok(claim)
+}
+
+/// An operation that is due, and who let a lease on it end without giving it back.
+type Due = (Result<Operation, Unreadable>, Option<String>);
+
+/// One more than `limit` of the operations that are due after a position, which moves on; `None` if there are none.
+async fn next_due(
+    connection: &mut AnyConnection,
+    term: &Term,
+    limit: u32,
+    after: &mut Position,
+) -> Result<Option<Vec<Due>>, StoreError> {
+    let rows = sqlx::query(select_operations!(
+        "WHERE status = 'running' AND next_look_at <= $1 \
+         AND (lease_until IS NULL OR lease_until <= $1) \
+         AND (next_look_at > $2 OR (next_look_at = $2 AND id > $3)) \
+         ORDER BY next_look_at, id LIMIT $4"
+    ))
+    .bind(term.now)
+    .bind(after.0)
+    .bind(after.1.as_str())
+    .bind(i64::from(limit) + 1)
+    .fetch_all(&mut *connection)
+    .await?;
+    let Some(last) = rows.last() else {
+        return Ok(None);
+    };
+    *after = (last.try_get("next_look_at")?, last.try_get("id")?);
+    let owners = rows
+        .iter()
+        .map(|row| row.try_get("lease_owner"))
+        .collect::<Result<Vec<Option<String>>, _>>()?;
+    let read = read::complete(connection, &rows).await?;
+    Ok(Some(read.into_iter().zip(owners).collect()))
+}
+
+/// Leases one operation. Whether it was still as it was read: it is, where only one can write.
+async fn take(
+    connection: &mut AnyConnection,
+    lease: &Lease,
+    term: &Term,
+    operation: &mut Operation,
+) -> Result<bool, StoreError> {
+    let taken = sqlx::query(
+        "UPDATE operations SET lease_owner = $1, lease_until = $2, version = version + 1 \
+         WHERE id = $3 AND version = $4 AND status = 'running'",
+    )
+    .bind(lease.owner.as_str())
+    .bind(term.until)
+    .bind(operation.id.to_string())
+    .bind(operation.version)
+    .execute(connection)
+    .await?;
+    if taken.rows_affected() != 1 {
+        return Ok(false);
+    }
+    operation.version += 1;
+    Ok(true)
+}
+
+/// When the first of those becomes due that are not due, this owner's own aside.
+async fn later(
+    connection: &mut AnyConnection,
+    lease: &Lease,
+    term: &Term,
+) -> Result<Option<Timestamp>, StoreError> {
+    let due = sqlx::query_scalar::<_, Option<i64>>(
+        "SELECT MIN(CASE WHEN lease_until > next_look_at THEN lease_until ELSE next_look_at END) \
+         FROM operations \
+         WHERE status = 'running' AND (next_look_at > $1 OR lease_until > $1) \
+         AND NOT (COALESCE(lease_owner, '') = $2 AND COALESCE(lease_until, 0) > $1)",
+    )
+    .bind(term.now)
+    .bind(lease.owner.as_str())
+    .fetch_one(connection)
+    .await?;
+    due.map(|due| Timestamp::from_microsecond(due).map_err(unavailable))
+        .transpose()
+}
+
+/// Extends every lease of this owner.
+pub(super) async fn renew(
+    mut transaction: AnyTransaction,
+    lease: Lease,
+    held: Vec<OperationId>,
+) -> Result<(), StoreError> {
+    for id in held {
+        sqlx::query(
+            "UPDATE operations SET lease_until = $1 \
+             WHERE id = $2 AND lease_owner = $3 AND status = 'running'",
+        )
+        .bind(Term::of(&lease).until)
+        .bind(id.to_string())
+        .bind(lease.owner.as_str())
+        .execute(&mut *transaction)
+        .await?;
+    }
+    transaction.commit().await?;
+    Ok(())
+}

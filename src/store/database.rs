@@ -1,0 +1,187 @@
+//! The database behind the record: its connections, its threads, and the bounds on every wait.
+//!
+//! A connection belongs to the runtime that opened it, so a pool on the callers' runtimes stalls with any one of
+//! them. All statements therefore run on a runtime of the database's own, and go on to their end if the caller goes
+//! away. One connection writes: writers queue fairly in its pool instead of waking up by turns at the file's lock.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use sqlx::{Any, AnyPool, Transaction};
+use tokio::runtime::{self, Runtime};
+
+use super::open::{self, OpenError};
+use crate::domain::store::StoreError;
+
+/// How long one thing that a statement needs is waited for: a connection, or the lock of another process.
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A transaction. It is undone when it is dropped.
+pub(super) type AnyTransaction = Transaction<'static, Any>;
+
+/// The two pools, and the file that they are open on.
+#[derive(Clone)]
+pub(super) struct Pools {
+    pub(super) reader: AnyPool,
+    pub(super) writer: AnyPool,
+    pub(super) file: Arc<DatabaseFile>,
+}
+
+/// An open database.
+pub(super) struct Database {
+    /// `None` only while being dropped.
+    runtime: Option<Runtime>,
+    pub(super) pools: Pools,
+    patience: Duration,
+}
+
+impl Database {
+    /// Opens the file, makes it if it is missing, and brings its tables up to date. May be awaited on any runtime.
+    pub(super) async fn open(path: &Path, patience: Duration) -> Result<Self, OpenError> {
+        let failed = |source| OpenError::failed(path, source);
+        let runtime = runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("store")
+            .enable_all()
+            .build()
+            .map_err(failed)?;
+        let opening = runtime.spawn(open::open(path.to_owned(), patience));
+        match opening.await.map_err(io::Error::other).map_err(failed) {
+            Ok(Ok(pools)) => Ok(Self {
+                runtime: Some(runtime),
+                pools,
+                patience,
+            }),
+            Ok(Err(error)) | Err(error) => {
+                runtime.shutdown_background();
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs `work` in a transaction that only reads.
+    pub(super) async fn read<T, F>(
+        &self,
+        work: impl FnOnce(AnyTransaction) -> F + Send + 'static,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let pools = self.pools.clone();
+        self.run(async move { work(pools.reader.begin().await?).await })
+            .await
+    }
+
+    /// Runs `work` in a transaction that holds the lock for writing from its beginning: one that read first and
+    /// wrote then would be refused if another process wrote between. `work` has to commit.
+    pub(super) async fn write<T, F>(
+        &self,
+        work: impl FnOnce(AnyTransaction) -> F + Send + 'static,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let pools = self.pools.clone();
+        self.run(async move {
+            pools.file.verify().await?;
+            work(pools.writer.begin_with("BEGIN IMMEDIATE").await?).await
+        })
+        .await
+    }
+
+    /// Closes every connection, waiting for those in use. Whatever is asked for later is refused.
+    pub(super) async fn close(&self) -> Result<(), StoreError> {
+        let pools = self.pools.clone();
+        self.run(async move {
+            pools.reader.close().await;
+            pools.writer.close().await;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Runs `work` on the database's own runtime. When time is up `work` is dropped, and with it its transaction.
+    async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let runtime = self
+            .runtime
+            .as_ref()
+            .expect("only dropping takes the runtime away");
+        // Longer than the waits inside, so that their more telling errors come first.
+        let limit = self.patience * 3;
+        let task = runtime.spawn(async move {
+            tokio::time::timeout(limit, work)
+                .await
+                .unwrap_or_else(|elapsed| Err(unavailable(elapsed)))
+        });
+        task.await.unwrap_or_else(|error| Err(unavailable(error)))
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // Dropping a runtime waits for it, which is forbidden on a thread of another runtime.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A file, told apart from any other that takes its place.
+///
+/// A database goes on writing into a file that was removed or replaced; what is written there is lost at the next
+/// start.
+pub(super) struct DatabaseFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl DatabaseFile {
+    /// The file that is at this path.
+    pub(super) fn at(path: PathBuf) -> io::Result<Self> {
+        let metadata = fs::metadata(&path)?;
+        Ok(Self {
+            path,
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        })
+    }
+
+    async fn verify(self: &Arc<Self>) -> Result<(), StoreError> {
+        let file = Arc::clone(self);
+        // A disk that hangs must not hold up the thread that keeps the time limits.
+        let same = tokio::task::spawn_blocking(move || {
+            fs::metadata(&file.path)
+                .map(|found| (found.dev(), found.ino()) == (file.device, file.inode))
+        });
+        match same.await.map_err(unavailable)? {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(unavailable("the database file was replaced by another")),
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+}
+
+/// The record cannot be reached or written, for this reason.
+pub(super) fn unavailable(
+    error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> StoreError {
+    StoreError::Unavailable(error.into())
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        unavailable(error)
+    }
+}

@@ -1,0 +1,230 @@
+//! Statements that read operations.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Write as _,
+    sync::{Mutex, PoisonError},
+};
+
+use sqlx::{
+    AnyConnection, Arguments as _, AssertSqlSafe, Row as _,
+    any::{AnyArguments, AnyRow},
+};
+
+use super::{
+    database::{AnyTransaction, unavailable},
+    rows::{self, Columns, Unreadable},
+};
+use crate::domain::{
+    operation::{Operation, OperationId},
+    store::{OperationQuery, StoreError},
+    task::TaskRef,
+};
+
+/// A `SELECT` of whole operations; what follows is its `WHERE`.
+macro_rules! select_operations {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, project, service, task, project_id, region, endpoint, kind, force, \
+             source_credential, destination_credential, inline_credentials, \
+             migrate_failed_objects, status, phase, outcome, failure, superseded_by, \
+             requested_by, created_at, updated_at, deadline_at, finished_at, next_look_at, \
+             history, last_seen, version, lease_owner FROM operations ",
+            $rest
+        )
+    };
+}
+pub(super) use select_operations;
+
+/// The most ids in one statement; engines limit the number of parameters.
+const IDS_PER_STATEMENT: usize = 500;
+
+/// What could be read of some rows, in their order.
+pub(super) type Read = Vec<Result<Operation, Unreadable>>;
+
+/// The operation with this id.
+pub(super) async fn find(
+    mut transaction: AnyTransaction,
+    id: OperationId,
+) -> Result<Option<Operation>, StoreError> {
+    let rows = sqlx::query(select_operations!("WHERE id = $1"))
+        .bind(id.to_string())
+        .fetch_all(&mut *transaction)
+        .await?;
+    one(&mut transaction, rows).await
+}
+
+/// The operation that is running on a task.
+pub(super) async fn running_on(
+    connection: &mut AnyConnection,
+    task: &TaskRef,
+) -> Result<Option<Operation>, StoreError> {
+    let rows = sqlx::query(select_operations!(
+        "WHERE project = $1 AND service = $2 AND task = $3 AND status = 'running'"
+    ))
+    .bind(task.project.as_str())
+    .bind(task.service.as_str())
+    .bind(task.id.as_str())
+    .fetch_all(&mut *connection)
+    .await?;
+    one(connection, rows).await
+}
+
+async fn one(
+    connection: &mut AnyConnection,
+    rows: Vec<AnyRow>,
+) -> Result<Option<Operation>, StoreError> {
+    let read = complete(connection, &rows).await?.into_iter().next();
+    Ok(read.transpose()?)
+}
+
+/// Operations that the query asks for, newest first: three statements, however many there are.
+pub(super) async fn list(
+    mut transaction: AnyTransaction,
+    query: OperationQuery,
+) -> Result<Read, StoreError> {
+    let (sql, arguments) = list_statement(&query).map_err(unavailable)?;
+    // The text is put together from constants; what comes from outside is bound.
+    let rows = sqlx::query_with(AssertSqlSafe(sql), arguments)
+        .fetch_all(&mut *transaction)
+        .await?;
+    complete(&mut transaction, &rows).await
+}
+
+/// A condition that is not asked for is left out of the text, so that an index can serve those that are.
+fn list_statement(
+    query: &OperationQuery,
+) -> Result<(String, AnyArguments), sqlx::error::BoxDynError> {
+    let mut conditions = Vec::new();
+    let mut arguments = AnyArguments::default();
+    let mut add = |condition: &'static str, value: &str| {
+        arguments.add(value)?;
+        conditions.push(condition.replace('?', &format!("${}", arguments.len())));
+        Ok::<(), sqlx::error::BoxDynError>(())
+    };
+    if let Some(task) = &query.task {
+        add("project = ?", task.project.as_str())?;
+        add("service = ?", task.service.as_str())?;
+        add("task = ?", task.id.as_str())?;
+    }
+    if let Some(id) = &query.task_id {
+        add("task = ?", id.as_str())?;
+    }
+    if let Some(status) = query.status {
+        add("status = ?", status.as_str())?;
+    }
+    if let Some(before) = query.before {
+        add("id < ?", &before.to_string())?;
+    }
+    if let Some(caller) = &query.caller {
+        add(
+            "EXISTS (SELECT 1 FROM operation_callers WHERE operation_id = operations.id AND caller = ?)",
+            caller.as_str(),
+        )?;
+    }
+    let mut sql = select_operations!("").to_owned();
+    for (index, condition) in conditions.iter().enumerate() {
+        let word = if index == 0 { "WHERE" } else { " AND" };
+        write!(sql, "{word} {condition}")?;
+    }
+    arguments.add(i64::from(query.limit))?;
+    write!(sql, " ORDER BY id DESC LIMIT ${}", arguments.len())?;
+    Ok((sql, arguments))
+}
+
+/// Adds callers and events to rows of operations, by two statements for every 500 rows.
+pub(super) async fn complete(
+    connection: &mut AnyConnection,
+    operations: &[AnyRow],
+) -> Result<Read, StoreError> {
+    let mut read = Vec::with_capacity(operations.len());
+    for chunk in operations.chunks(IDS_PER_STATEMENT) {
+        let ids = chunk
+            .iter()
+            .map(|row| row.try_get("id"))
+            .collect::<Result<Vec<&str>, _>>()?;
+        let callers = children(
+            connection,
+            "SELECT operation_id, caller FROM operation_callers",
+            &ids,
+        )
+        .await?;
+        let events = children(
+            connection,
+            "SELECT operation_id, happened_at, kind, detail FROM operation_events",
+            &ids,
+        )
+        .await?;
+        for (row, id) in chunk.iter().zip(ids) {
+            let callers = callers.get(id).map_or(&[][..], Vec::as_slice);
+            let events = events.get(id).map_or(&[][..], Vec::as_slice);
+            read.push(rows::operation(Columns::new(row, id), callers, events));
+        }
+    }
+    Ok(read)
+}
+
+/// The rows that belong to these operations, by operation, each in the order of their numbers.
+async fn children(
+    connection: &mut AnyConnection,
+    select: &'static str,
+    ids: &[&str],
+) -> Result<HashMap<String, Vec<AnyRow>>, StoreError> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let mut sql = format!("{select} WHERE operation_id IN (");
+    let mut arguments = AnyArguments::default();
+    for (index, id) in ids.iter().enumerate() {
+        let comma = if index == 0 { "" } else { ", " };
+        write!(sql, "{comma}${}", index + 1).map_err(unavailable)?;
+        arguments.add(*id).map_err(unavailable)?;
+    }
+    sql.push_str(") ORDER BY operation_id, number");
+    // The text is made of constants and numbers.
+    let rows = sqlx::query_with(AssertSqlSafe(sql), arguments)
+        .fetch_all(connection)
+        .await?;
+    let mut by_operation = HashMap::<String, Vec<AnyRow>>::new();
+    for row in rows {
+        let id = row.try_get("operation_id")?;
+        by_operation.entry(id).or_default().push(row);
+    }
+    Ok(by_operation)
+}
+
+/// Reports every operation that cannot be read, each once in the life of the process: it is come across again with
+/// every claim and list.
+#[derive(Default)]
+pub(super) struct Reports(Mutex<HashSet<String>>);
+
+impl Reports {
+    /// Operations that could not be read are remembered up to this number; any further are reported every time.
+    const MAX: usize = 1000;
+
+    /// The operation, or `None` after reporting why it is left alone.
+    pub(super) fn readable(&self, read: Result<Operation, Unreadable>) -> Option<Operation> {
+        match read {
+            Ok(operation) => Some(operation),
+            Err(unreadable) => {
+                self.report(unreadable);
+                None
+            }
+        }
+    }
+
+    fn report(&self, unreadable: Unreadable) {
+        let mut reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if reported.contains(&unreadable.id) {
+            return;
+        }
+        tracing::error!(
+            operation.id = %unreadable.id,
+            column = unreadable.column,
+            "The record of an operation cannot be read. It is left alone; was it written by a newer version?"
+        );
+        if reported.len() < Self::MAX {
+            reported.insert(unreadable.id);
+        }
+    }
+}

@@ -1,0 +1,219 @@
+use std::{collections::HashSet, sync::Arc};
+
+use tokio::task::JoinSet;
+
+use super::{Place, SqlOperationStore, event, fresh, lease, moment};
+use crate::domain::{
+    operation::{EventKind, Operation, OperationId, Status},
+    store::{Claim, Hold, Leased, OperationStore as _, StoreError},
+};
+
+impl SqlOperationStore {
+    async fn claim_as(&self, owner: &str, seconds: i64, limit: u32) -> Claim {
+        self.claim(&lease(owner, seconds), limit).await.unwrap()
+    }
+
+    /// Claims the one operation that is due.
+    async fn claim_one(&self, owner: &str, seconds: i64) -> Leased {
+        let mut claim = self.claim_as(owner, seconds, 10).await;
+        assert_eq!(claim.operations.len(), 1, "at {seconds} by {owner}");
+        claim.operations.remove(0)
+    }
+
+    async fn assert_nothing_for(&self, owner: &str, seconds: i64) {
+        let claim = self.claim_as(owner, seconds, 10).await;
+        assert!(claim.operations.is_empty(), "at {seconds} by {owner}");
+    }
+}
+
+fn due_at(task: &str, seconds: i64) -> Operation {
+    Operation {
+        next_look_at: moment(seconds),
+        ..fresh(task)
+    }
+}
+
+#[tokio::test]
+async fn eight_claimers_in_two_processes_share_the_work_without_overlap() {
+    let place = Place::new();
+    let stores = [Arc::new(place.open().await), Arc::new(place.open().await)];
+    for number in 0..200 {
+        stores[0].add(fresh(&number.to_string())).await;
+    }
+    let mut claimers = JoinSet::new();
+    for number in 0..8 {
+        let store = stores[number % 2].clone();
+        claimers.spawn(async move {
+            let mut mine = Vec::new();
+            loop {
+                let claim = store.claim_as(&format!("owner-{number}"), 0, 7).await;
+                if claim.operations.is_empty() {
+                    return mine;
+                }
+                mine.extend(claim.operations.iter().map(|l| l.operation.id));
+            }
+        });
+    }
+    let mut claimed = Vec::new();
+    while let Some(mine) = claimers.join_next().await {
+        claimed.extend(mine.unwrap());
+    }
+    assert_eq!(claimed.len(), 200);
+    assert_eq!(claimed.iter().collect::<HashSet<_>>().len(), 200);
+}
+
+#[tokio::test]
+async fn a_claim_takes_the_oldest_looks_and_says_when_the_next_is_due() {
+    let place = Place::new();
+    let store = place.open().await;
+    let late = store.add(due_at("1", 5)).await;
+    let early = store.add(due_at("2", 3)).await;
+    store.add(due_at("3", 60)).await;
+
+    let none = store.claim_as("a", 2, 10).await;
+    assert!(none.operations.is_empty());
+    assert_eq!(none.next_due_at, Some(moment(3)));
+
+    let full = store.claim_as("a", 5, 1).await;
+    assert_eq!(full.operations[0].operation.id, early.id);
+    assert_eq!(
+        full.next_due_at,
+        Some(moment(5)),
+        "one that is due had no room"
+    );
+
+    let no_room = store.claim_as("a", 5, 0).await;
+    assert!(no_room.operations.is_empty());
+    assert_eq!(no_room.next_due_at, Some(moment(5)));
+
+    let rest = store.claim_as("a", 5, 10).await;
+    assert_eq!(rest.operations.len(), 1);
+    let leased = &rest.operations[0];
+    assert!(!leased.taken_over);
+    assert_eq!(leased.operation.version, late.version + 1);
+    assert_eq!(leased.operation, store.read_back(late.id).await);
+    assert_eq!(
+        rest.next_due_at,
+        Some(moment(60)),
+        "its own leases do not count"
+    );
+
+    let other = store.claim_as("b", 6, 10).await;
+    assert!(other.operations.is_empty());
+    assert_eq!(
+        other.next_due_at,
+        Some(moment(35)),
+        "the leases of another end"
+    );
+}
+
+#[tokio::test]
+async fn nothing_is_due_when_nothing_runs() {
+    let place = Place::new();
+    let store = place.open().await;
+    assert_eq!(store.claim_as("a", 0, 10).await.next_due_at, None);
+
+    let mut operation = store.add(fresh("1")).await;
+    operation.status = Status::Cancelled;
+    store.save(&mut operation, &[], Hold::Keep).await.unwrap();
+    let claim = store.claim_as("a", 100, 10).await;
+    assert!(claim.operations.is_empty());
+    assert_eq!(claim.next_due_at, None);
+}
+
+#[tokio::test]
+async fn what_is_held_is_claimed_by_nobody() {
+    let place = Place::new();
+    let store = place.open().await;
+    store.add(fresh("1")).await;
+    let mut held = store.claim_one("a", 0).await.operation;
+
+    store.assert_nothing_for("a", 10).await;
+    store.assert_nothing_for("b", 10).await;
+    store.save(&mut held, &[], Hold::Keep).await.unwrap();
+    store.assert_nothing_for("b", 10).await;
+}
+
+#[tokio::test]
+async fn what_was_given_back_is_not_taken_over() {
+    let place = Place::new();
+    let store = place.open().await;
+    store.add(fresh("1")).await;
+    let mut held = store.claim_one("a", 0).await.operation;
+    held.next_look_at = moment(5);
+    store.save(&mut held, &[], Hold::Release).await.unwrap();
+
+    store.assert_nothing_for("b", 4).await;
+    let again = store.claim_one("b", 5).await;
+    assert!(!again.taken_over);
+}
+
+#[tokio::test]
+async fn what_a_process_left_behind_is_taken_over_and_its_late_write_refused() {
+    let place = Place::new();
+    let (first, second) = (place.open().await, place.open().await);
+    first.add(fresh("1")).await;
+    let mut lost = first.claim_one("a", 0).await.operation;
+    first
+        .save(&mut lost, &[event(1, EventKind::Resumed)], Hold::Keep)
+        .await
+        .unwrap();
+
+    second.assert_nothing_for("b", 29).await;
+    let taken = second.claim_one("b", 30).await;
+    assert!(taken.taken_over);
+    assert_eq!(taken.operation.version, lost.version + 1);
+    assert_eq!(taken.operation.events, lost.events);
+
+    let late = first.save(&mut lost, &[], Hold::Release).await;
+    assert!(matches!(late, Err(StoreError::Stale)), "{late:?}");
+    first.assert_nothing_for("a", 31).await;
+}
+
+#[tokio::test]
+async fn a_lease_that_its_owner_let_end_is_claimed_again_but_not_taken_over() {
+    let place = Place::new();
+    let store = place.open().await;
+    store.add(fresh("1")).await;
+    store.claim_one("a", 0).await;
+    assert!(!store.claim_one("a", 30).await.taken_over);
+}
+
+#[tokio::test]
+async fn renewing_keeps_the_leases_that_are_named_and_still_held_and_no_other() {
+    let place = Place::new();
+    let store = place.open().await;
+    let first = store.add(fresh("1")).await.id;
+    store.claim_one("a", 0).await;
+    let second = store.add(fresh("2")).await.id;
+    store.claim_one("b", 0).await;
+
+    let dropped = store.add(fresh("3")).await.id;
+    store.claim_one("a", 0).await;
+
+    store.renew(&lease("a", 20), &[first, second]).await.unwrap();
+    let claim = store.claim_as("c", 40, 10).await;
+    let ids: Vec<OperationId> = claim.operations.iter().map(|l| l.operation.id).collect();
+    assert_eq!(ids, [second, dropped]);
+    assert_eq!(claim.next_due_at, Some(moment(50)));
+    assert_eq!(store.read_back(first).await.version, 2, "versions stay");
+}
+
+#[tokio::test]
+async fn an_end_clears_the_lease() {
+    let place = Place::new();
+    let store = place.open().await;
+    store.add(fresh("1")).await;
+    let mut held = store.claim_one("a", 0).await.operation;
+    held.status = Status::Superseded;
+    store.save(&mut held, &[], Hold::Keep).await.unwrap();
+
+    let leases = sqlx::query_scalar::<_, i64>(
+        "SELECT COUNT(*) FROM operations WHERE lease_owner IS NOT NULL OR lease_until IS NOT NULL",
+    );
+    let held = leases
+        .fetch_one(&store.database.pools.writer)
+        .await
+        .unwrap();
+    assert_eq!(held, 0);
+}

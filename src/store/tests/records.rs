@@ -1,0 +1,401 @@
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
+
+use tokio::task::JoinSet;
+
+use super::{Place, SqlOperationStore, caller, event, fresh, lease, moment, task};
+use crate::domain::{
+    operation::{EVENTS_MAX, EventKind, Operation, OperationId, Outcome, Status},
+    store::{Creation, Hold, OperationQuery, OperationStore as _, StoreError},
+    task::TaskState,
+};
+
+fn ended(operation: &Operation, status: Status) -> Operation {
+    Operation {
+        status,
+        phase: None,
+        outcome: (status == Status::Succeeded).then_some(Outcome::Deleted),
+        finished_at: Some(moment(9)),
+        updated_at: moment(9),
+        ..operation.clone()
+    }
+}
+
+#[tokio::test]
+async fn a_second_operation_on_a_task_is_shown_the_running_one() {
+    let place = Place::new();
+    let store = place.open().await;
+    let first = store.add(fresh("7")).await;
+
+    let second = fresh("7");
+    match store.create(&second).await.unwrap() {
+        Creation::Running(running) => assert_eq!(*running, first),
+        Creation::Created => panic!("two operations run on one task"),
+    }
+    assert_eq!(store.find(second.id).await.unwrap(), None);
+
+    let mut elsewhere = fresh("7");
+    elsewhere.task.service = crate::domain::service::ServiceName::parse("sms").unwrap();
+    store.add(elsewhere).await;
+}
+
+#[tokio::test]
+async fn a_task_is_free_again_when_its_operation_has_ended() {
+    let place = Place::new();
+    let store = place.open().await;
+    let first = store.add(fresh("7")).await;
+    for status in Status::ALL.into_iter().filter(|s| *s != Status::Running) {
+        let running = store.create(&fresh("7")).await.unwrap();
+        let running = match running {
+            Creation::Running(running) => *running,
+            Creation::Created => panic!("two operations run on one task"),
+        };
+        let mut end = ended(&running, status);
+        store.save(&mut end, &[], Hold::Keep).await.unwrap();
+        store.add(fresh("7")).await;
+    }
+    let first = store.read_back(first.id).await;
+    assert_eq!(first.status, Status::Succeeded);
+}
+
+#[tokio::test]
+async fn of_many_that_ask_at_once_in_two_processes_exactly_one_creates() {
+    let place = Place::new();
+    let (one, two) = (place.open().await, place.open().await);
+    let stores = [Arc::new(one), Arc::new(two)];
+    for round in 0..20 {
+        let mut racers = JoinSet::new();
+        for racer in 0..8 {
+            let store = stores[racer % 2].clone();
+            let operation = fresh(&round.to_string());
+            racers.spawn(async move { (operation.id, store.create(&operation).await.unwrap()) });
+        }
+        let (mut created, mut shown) = (Vec::new(), Vec::new());
+        while let Some(joined) = racers.join_next().await {
+            match joined.unwrap() {
+                (id, Creation::Created) => created.push(id),
+                (_, Creation::Running(running)) => shown.push(running.id),
+            }
+        }
+        assert_eq!(created.len(), 1, "round {round}");
+        assert_eq!(shown, vec![created[0]; 7], "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn who_joins_is_recorded_once_and_does_not_disturb_the_driver() {
+    let place = Place::new();
+    let store = place.open().await;
+    let mut driven = store.add(fresh("7")).await;
+
+    for name in ["team-b", "team-b", "team-a", "team-c"] {
+        store
+            .join(driven.id, &caller(name), moment(3))
+            .await
+            .unwrap();
+    }
+    let joined = store.read_back(driven.id).await;
+    assert_eq!(joined.version, driven.version);
+    let names = ["team-a", "team-b", "team-c"].map(caller);
+    assert_eq!(joined.callers, names);
+    assert_eq!(joined.requested_by, caller("team-a"));
+    let kinds = [EventKind::Accepted, EventKind::Joined, EventKind::Joined];
+    let found: Vec<_> = joined.events.into_iter().map(|event| event.kind).collect();
+    assert_eq!(found, kinds);
+
+    let seen = event(4, EventKind::Observed(Some(TaskState::Running)));
+    store
+        .save(&mut driven, std::slice::from_ref(&seen), Hold::Keep)
+        .await
+        .unwrap();
+    let after = store.read_back(driven.id).await;
+    assert_eq!(after.callers, names);
+    assert_eq!(after.events.last(), Some(&seen));
+}
+
+#[tokio::test]
+async fn nobody_joins_what_has_ended_or_never_was() {
+    let place = Place::new();
+    let store = place.open().await;
+    let mut end = ended(&store.add(fresh("7")).await, Status::Cancelled);
+    store.save(&mut end, &[], Hold::Release).await.unwrap();
+
+    store
+        .join(end.id, &caller("team-b"), moment(10))
+        .await
+        .unwrap();
+    store
+        .join(OperationId::at(moment(1)), &caller("team-b"), moment(10))
+        .await
+        .unwrap();
+    assert_eq!(store.read_back(end.id).await, end);
+}
+
+#[tokio::test]
+async fn a_late_write_changes_nothing() {
+    let place = Place::new();
+    let store = place.open().await;
+    let mut first = store.add(fresh("7")).await;
+    let mut late = first.clone();
+    store.save(&mut first, &[], Hold::Keep).await.unwrap();
+    assert_eq!(first.version, 2);
+
+    late.phase = None;
+    let before = late.clone();
+    let refused = store
+        .save(&mut late, &[event(5, EventKind::Resumed)], Hold::Keep)
+        .await;
+    assert!(matches!(refused, Err(StoreError::Stale)), "{refused:?}");
+    assert_eq!(
+        late, before,
+        "a refused write leaves the operation as it is"
+    );
+    assert_eq!(store.read_back(first.id).await, first);
+}
+
+#[tokio::test]
+async fn what_has_ended_stays_as_it_ended() {
+    let place = Place::new();
+    let store = place.open().await;
+    let operation = store.add(fresh("7")).await;
+    let mut end = ended(&operation, Status::Succeeded);
+    store
+        .save(&mut end, &[event(9, EventKind::Ended)], Hold::Release)
+        .await
+        .unwrap();
+
+    let mut again = Operation {
+        status: Status::Failed,
+        ..end.clone()
+    };
+    let refused = store.save(&mut again, &[], Hold::Release).await;
+    assert!(matches!(refused, Err(StoreError::Stale)), "{refused:?}");
+    let mut stranger = fresh("8");
+    let refused = store.save(&mut stranger, &[], Hold::Release).await;
+    assert!(matches!(refused, Err(StoreError::Stale)), "{refused:?}");
+    assert_eq!(store.read_back(end.id).await, end);
+}
+
+#[tokio::test]
+async fn events_beyond_the_limit_are_dropped_but_the_end_is_kept() {
+    let place = Place::new();
+    let store = place.open().await;
+    let mut operation = store.add(fresh("7")).await;
+    for seconds in 0..3 {
+        let many = vec![event(seconds, EventKind::Resumed); EVENTS_MAX / 2];
+        store.save(&mut operation, &many, Hold::Keep).await.unwrap();
+    }
+    assert_eq!(operation.events.len(), EVENTS_MAX - 1);
+    store
+        .join(operation.id, &caller("team-b"), moment(3))
+        .await
+        .unwrap();
+
+    let mut end = ended(&operation, Status::Succeeded);
+    let last = [
+        event(9, EventKind::DeleteSent(None)),
+        event(9, EventKind::Ended),
+    ];
+    store.save(&mut end, &last, Hold::Release).await.unwrap();
+    assert_eq!(end.events.len(), EVENTS_MAX);
+    assert_eq!(end.events.last().unwrap().kind, EventKind::Ended);
+    assert_eq!(store.read_back(end.id).await.events, end.events);
+}
+
+/// Six operations on the tasks 0 to 5, newest first.
+async fn six(store: &SqlOperationStore) -> Vec<OperationId> {
+    let mut ids = Vec::new();
+    for number in 0..6 {
+        let mut operation = fresh(&number.to_string());
+        operation.id = OperationId::at(moment(number));
+        ids.push(store.add(operation).await.id);
+    }
+    ids.reverse();
+    ids
+}
+
+async fn listed(store: &SqlOperationStore, query: OperationQuery) -> Vec<OperationId> {
+    let found = store.list(&query).await.unwrap();
+    found.iter().map(|operation| operation.id).collect()
+}
+
+fn everything() -> OperationQuery {
+    OperationQuery {
+        limit: 100,
+        ..OperationQuery::default()
+    }
+}
+
+#[tokio::test]
+async fn a_list_is_newest_first_and_goes_on_where_a_page_ended() {
+    let place = Place::new();
+    let store = place.open().await;
+    let all = six(&store).await;
+    assert_eq!(listed(&store, everything()).await, all);
+
+    let page = |before| OperationQuery {
+        before,
+        limit: 4,
+        ..everything()
+    };
+    assert_eq!(listed(&store, page(None)).await, all[..4]);
+    assert_eq!(listed(&store, page(Some(all[3]))).await, all[4..]);
+    assert_eq!(listed(&store, page(Some(all[5]))).await, []);
+}
+
+#[tokio::test]
+async fn a_list_holds_what_was_asked_for() {
+    let place = Place::new();
+    let store = place.open().await;
+    let all = six(&store).await;
+    let mut end = ended(&store.read_back(all[3]).await, Status::Failed);
+    store.save(&mut end, &[], Hold::Release).await.unwrap();
+    for id in &all[4..] {
+        store.join(*id, &caller("team-b"), moment(9)).await.unwrap();
+    }
+
+    let failed = OperationQuery {
+        status: Some(Status::Failed),
+        ..everything()
+    };
+    assert_eq!(listed(&store, failed.clone()).await, [all[3]]);
+    let joined = OperationQuery {
+        caller: Some(caller("team-b")),
+        ..everything()
+    };
+    assert_eq!(listed(&store, joined.clone()).await, all[4..]);
+    let on_task = OperationQuery {
+        task: Some(task("1")),
+        ..everything()
+    };
+    assert_eq!(listed(&store, on_task.clone()).await, [all[4]]);
+
+    let all_at_once = OperationQuery {
+        status: Some(Status::Running),
+        before: Some(all[3]),
+        limit: 1,
+        ..OperationQuery {
+            caller: joined.caller,
+            ..on_task
+        }
+    };
+    assert_eq!(listed(&store, all_at_once).await, [all[4]]);
+    let nothing = OperationQuery {
+        caller: Some(caller("team-b")),
+        ..failed
+    };
+    assert_eq!(listed(&store, nothing).await, []);
+
+    let found = store.list(&everything()).await.unwrap();
+    for operation in &found {
+        assert_eq!(operation, &store.read_back(operation.id).await);
+    }
+}
+
+#[tokio::test]
+async fn a_list_may_be_longer_than_one_statement_takes_ids() {
+    let place = Place::new();
+    let store = place.open().await;
+    for number in 0..501 {
+        store.add(fresh(&number.to_string())).await;
+    }
+    let query = OperationQuery {
+        limit: 501,
+        ..OperationQuery::default()
+    };
+    let found = store.list(&query).await.unwrap();
+    assert_eq!(found.len(), 501);
+    for operation in found {
+        assert_eq!(operation.callers, [caller("team-a")]);
+        assert_eq!(operation.events, [event(0, EventKind::Accepted)]);
+    }
+}
+
+#[tokio::test]
+async fn a_row_of_a_newer_version_stands_in_nobodys_way() {
+    for damage in [
+        "UPDATE operations SET phase = 'pondering' WHERE id =",
+        "UPDATE operations SET failure = '{\"reason\":\"bad-luck\"}' WHERE id =",
+        "UPDATE operations SET history = 'none' WHERE id =",
+        "UPDATE operations SET version = 'two' WHERE id =",
+        "UPDATE operations SET created_at = 9223372036854775807 WHERE id =",
+        "UPDATE operations SET kind = 'rename' WHERE id =",
+        "UPDATE operation_events SET kind = 'applauded' WHERE operation_id =",
+        "UPDATE operation_callers SET caller = 'Team A' WHERE operation_id =",
+    ] {
+        let place = Place::new();
+        let store = place.open().await;
+        let strange = store.add(fresh("1")).await;
+        let later = Operation {
+            next_look_at: moment(1),
+            ..fresh("2")
+        };
+        let plain = store.add(later).await;
+        store.meddle(format!("{damage} '{}'", strange.id)).await;
+
+        let unreadable = store.find(strange.id).await;
+        match unreadable {
+            Err(StoreError::Unreadable(text)) => assert!(text.contains(&strange.id.to_string())),
+            other => panic!("{damage}: {other:?}"),
+        }
+        let refused = store.create(&fresh("1")).await;
+        assert!(
+            matches!(refused, Err(StoreError::Unreadable(_))),
+            "{damage}: {refused:?}"
+        );
+        let query = OperationQuery {
+            limit: 10,
+            ..OperationQuery::default()
+        };
+        let listed = store.list(&query).await.unwrap();
+        assert_eq!(listed, std::slice::from_ref(&plain), "{damage}");
+
+        let claim = store.claim(&lease("me", 10), 1).await.unwrap();
+        let claimed: Vec<_> = claim.operations.iter().map(|l| l.operation.id).collect();
+        assert_eq!(claimed, [plain.id], "{damage}");
+        assert_eq!(claim.next_due_at, None, "{damage}");
+    }
+}
+
+/// Log lines, kept.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_reported_once() {
+    let place = Place::new();
+    let store = place.open().await;
+    let strange = store.add(fresh("1")).await.id;
+    let stranger = store.add(fresh("2")).await.id;
+    store
+        .meddle("UPDATE operations SET phase = 'pondering'".to_owned())
+        .await;
+
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::ERROR)
+        .with_writer(move || writer.clone())
+        .finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    for _ in 0..3 {
+        assert_eq!(listed(&store, everything()).await, []);
+    }
+    drop(guard);
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    for id in [strange, stranger] {
+        assert_eq!(text.matches(&id.to_string()).count(), 1, "{text}");
+    }
+}

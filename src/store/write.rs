@@ -1,0 +1,229 @@
+//! Statements that write operations. Each function holds the lock for writing and commits at its end.
+
+use sqlx::AnyConnection;
+
+use super::{
+    database::{AnyTransaction, unavailable},
+    read,
+    rows::{self, Mutable},
+};
+use crate::domain::{
+    operation::{EVENTS_MAX, EventKind, Operation, OperationEvent, OperationId, Status},
+    service::{CallerName, CredentialName},
+    store::{Creation, Hold, StoreError},
+};
+
+/// Records an operation, unless one is running on its task.
+pub(super) async fn create(
+    mut transaction: AnyTransaction,
+    operation: Operation,
+) -> Result<Creation, StoreError> {
+    if !insert(&mut transaction, &operation).await? {
+        let running = read::running_on(&mut transaction, &operation.task).await?;
+        return running
+            .map(|operation| Creation::Running(Box::new(operation)))
+            .ok_or_else(|| unavailable("the running operation ended while it was read"));
+    }
+    for caller in &operation.callers {
+        insert_caller(&mut transaction, operation.id, caller).await?;
+    }
+    append(&mut transaction, operation.id, operation.events).await?;
+    transaction.commit().await?;
+    Ok(Creation::Created)
+}
+
+/// Whether there was room for it: no operation is running on its task.
+async fn insert(connection: &mut AnyConnection, operation: &Operation) -> Result<bool, StoreError> {
+    let Mutable {
+        status,
+        phase,
+        outcome,
+        failure,
+        superseded_by,
+        updated_at,
+        deadline_at,
+        finished_at,
+        next_look_at,
+        history,
+        last_seen,
+    } = Mutable::of(operation).map_err(unavailable)?;
+    let start = &operation.start;
+    let inserted = sqlx::query(
+        "INSERT INTO operations (id, project, service, task, project_id, region, endpoint, kind, \
+         force, source_credential, destination_credential, inline_credentials, \
+         migrate_failed_objects, status, phase, outcome, failure, superseded_by, requested_by, \
+         created_at, updated_at, deadline_at, finished_at, next_look_at, history, last_seen, \
+         version) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
+         $19, $20, $21, $22, $23, $24, $25, $26, $27) \
+         ON CONFLICT (project, service, task) WHERE status = 'running' DO NOTHING",
+    )
+    .bind(operation.id.to_string())
+    .bind(operation.task.project.as_str())
+    .bind(operation.task.service.as_str())
+    .bind(operation.task.id.as_str())
+    .bind(operation.binding.project_id.as_str())
+    .bind(operation.binding.region.as_str())
+    .bind(operation.binding.endpoint.as_str())
+    .bind(operation.goal.kind())
+    .bind(operation.goal.force())
+    .bind(start.source.as_ref().map(CredentialName::as_str))
+    .bind(start.destination.as_ref().map(CredentialName::as_str))
+    .bind(i64::from(start.inline))
+    .bind(i64::from(start.migrate_failed_objects))
+    .bind(status)
+    .bind(phase)
+    .bind(outcome)
+    .bind(failure)
+    .bind(superseded_by)
+    .bind(operation.requested_by.as_str())
+    .bind(operation.created_at.as_microsecond())
+    .bind(updated_at)
+    .bind(deadline_at)
+    .bind(finished_at)
+    .bind(next_look_at)
+    .bind(history)
+    .bind(last_seen)
+    .bind(operation.version)
+    .execute(connection)
+    .await?;
+    Ok(inserted.rows_affected() == 1)
+}
+
+/// Adds a caller to an operation that is running, and the event that says so.
+pub(super) async fn join(
+    mut transaction: AnyTransaction,
+    id: OperationId,
+    caller: CallerName,
+    joined: OperationEvent,
+) -> Result<(), StoreError> {
+    // An update that changes nothing: on an engine with several writers it holds the row, and with it the numbers
+    // of its events, until the commit.
+    let running =
+        sqlx::query("UPDATE operations SET version = version WHERE id = $1 AND status = 'running'")
+            .bind(id.to_string())
+            .execute(&mut *transaction)
+            .await?;
+    if running.rows_affected() == 1 && insert_caller(&mut transaction, id, &caller).await? {
+        append(&mut transaction, id, vec![joined]).await?;
+        transaction.commit().await?;
+    }
+    Ok(())
+}
+
+/// Whether the caller was not among the operation's callers before.
+async fn insert_caller(
+    connection: &mut AnyConnection,
+    id: OperationId,
+    caller: &CallerName,
+) -> Result<bool, StoreError> {
+    let inserted = sqlx::query(
+        "INSERT INTO operation_callers (operation_id, caller, number) \
+         SELECT $1, $2, COALESCE(MAX(number), 0) + 1 FROM operation_callers \
+         WHERE operation_id = $1 \
+         ON CONFLICT (operation_id, caller) DO NOTHING",
+    )
+    .bind(id.to_string())
+    .bind(caller.as_str())
+    .execute(connection)
+    .await?;
+    Ok(inserted.rows_affected() == 1)
+}
+
+/// A write of a driver, guarded by the version that it holds. Returns the events that were kept.
+pub(super) async fn save(
+    mut transaction: AnyTransaction,
+    (id, version): (OperationId, i64),
+    changed: Mutable,
+    events: Vec<OperationEvent>,
+    hold: Hold,
+) -> Result<Vec<OperationEvent>, StoreError> {
+    let keeps = hold == Hold::Keep && changed.status == Status::Running.as_str();
+    let saved = sqlx::query(
+        "UPDATE operations SET status = $1, phase = $2, outcome = $3, failure = $4, \
+         superseded_by = $5, updated_at = $6, deadline_at = $7, finished_at = $8, \
+         next_look_at = $9, history = $10, last_seen = $11, version = version + 1, \
+         lease_owner = CASE WHEN $12 = 1 THEN lease_owner ELSE NULL END, \
+         lease_until = CASE WHEN $12 = 1 THEN lease_until ELSE NULL END \
+         WHERE id = $13 AND version = $14 AND status = 'running'",
+    )
+    .bind(changed.status)
+    .bind(changed.phase)
+    .bind(changed.outcome)
+    .bind(changed.failure)
+    .bind(changed.superseded_by)
+    .bind(changed.updated_at)
+    .bind(changed.deadline_at)
+    .bind(changed.finished_at)
+    .bind(changed.next_look_at)
+    .bind(changed.history)
+    .bind(changed.last_seen)
+    .bind(i64::from(keeps))
+    .bind(id.to_string())
+    .bind(version)
+    .execute(&mut *transaction)
+    .await?;
+    if saved.rows_affected() != 1 {
+        return Err(StoreError::Stale);
+    }
+    let kept = append(&mut transaction, id, events).await?;
+    transaction.commit().await?;
+    Ok(kept)
+}
+
+/// Appends events as long as there is room, and returns those that were kept. The last place belongs to the end.
+async fn append(
+    connection: &mut AnyConnection,
+    id: OperationId,
+    events: Vec<OperationEvent>,
+) -> Result<Vec<OperationEvent>, StoreError> {
+    if events.is_empty() {
+        return Ok(events);
+    }
+    let mut number = sqlx::query_scalar::<_, i64>(
+        "SELECT COALESCE(MAX(number), 0) FROM operation_events WHERE operation_id = $1",
+    )
+    .bind(id.to_string())
+    .fetch_one(&mut *connection)
+    .await?;
+    let mut kept = Vec::with_capacity(events.len());
+    for event in events {
+        let full = usize::try_from(number).is_ok_and(|number| number + 1 >= EVENTS_MAX);
+        if full && event.kind != EventKind::Ended {
+            continue;
+        }
+        number += 1;
+        sqlx::query(
+            "INSERT INTO operation_events (operation_id, number, happened_at, kind, detail) \
+             VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(id.to_string())
+        .bind(number)
+        .bind(event.at.as_microsecond())
+        .bind(event.kind.as_str())
+        .bind(rows::event_detail(&event.kind))
+        .execute(&mut *connection)
+        .await?;
+        kept.push(event);
+    }
+    Ok(kept)
+}
+
+/// How many operations are running, after a small write.
+pub(super) async fn check(mut transaction: AnyTransaction) -> Result<u64, StoreError> {
+    probe(&mut transaction).await?;
+    let running =
+        sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM operations WHERE status = 'running'")
+            .fetch_one(&mut *transaction)
+            .await?;
+    transaction.commit().await?;
+    Ok(u64::try_from(running).unwrap_or(0))
+}
+
+/// Writes for the sake of writing.
+pub(super) async fn probe(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE write_probe SET writes = writes + 1 WHERE id = 1")
+        .execute(connection)
+        .await?;
+    Ok(())
+}
