@@ -1,12 +1,163 @@
-//! The cloud.
+//! The cloud: the only code that speaks to the vendor's services and sees the credentials for them.
+//!
+//! One folder per service turns its verbs and JSON into the port of the domain, and one line in the catalogue makes
+//! the service known. What all of them share stands beside: what an answer means (`answer`), how tasks are read out
+//! of it (`reader`), and the exchanges themselves (`session`).
 
-use std::collections::{BTreeMap, BTreeSet};
+mod answer;
+mod details;
+mod loose;
+mod oms;
+mod reader;
+mod secrets;
+mod session;
+mod sms;
+mod unknown;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    rc::Rc,
+    sync::Arc,
+};
 
 use crate::domain::{
     access::Scope,
+    clock::Clock,
     secret::SecretSource,
-    service::{CallerName, CredentialName, ProjectName, ServiceName},
+    service::{
+        Binding, BoundService, CallerName, CredentialName, MigrationService, ProjectName,
+        ServiceName, ServiceTraits, Services,
+    },
+    task::TaskId,
 };
+
+use self::{
+    reader::{Dialect, Reader},
+    session::Session,
+};
+
+pub use self::unknown::UnknownStates;
+
+/// Every service, in the order in which lists show them.
+const CATALOGUE: [Entry; 2] = [oms::ENTRY, sms::ENTRY];
+
+/// What a service says about itself.
+struct Entry {
+    name: &'static str,
+    owns: fn(&TaskId) -> bool,
+    page_limit: u32,
+    start_needs_credentials: bool,
+    /// The base address that follows from a region, if one does.
+    default_endpoint: fn(&str) -> Option<String>,
+    build: fn(Parts) -> Rc<dyn MigrationService>,
+}
+
+impl Entry {
+    fn service(&self) -> ServiceName {
+        ServiceName::parse(self.name).expect("names in the catalogue are well formed, by a test")
+    }
+
+    fn traits(&self) -> ServiceTraits {
+        ServiceTraits {
+            name: self.service(),
+            owns: self.owns,
+            page_limit: self.page_limit,
+            start_needs_credentials: self.start_needs_credentials,
+        }
+    }
+}
+
+/// What one service of one project is built from.
+struct Parts {
+    session: Session,
+    project_id: String,
+    settings: Arc<Settings>,
+    shared: Shared,
+}
+
+impl Parts {
+    fn reader(&self, dialect: &Dialect) -> Reader {
+        Reader::new(
+            self.session.project().clone(),
+            self.session.service().clone(),
+            dialect,
+            &self.shared,
+        )
+    }
+}
+
+/// What all services of a thread share.
+#[derive(Clone)]
+pub struct Shared {
+    /// Tells when a task was looked at.
+    pub clock: Arc<dyn Clock>,
+    /// Counts states that this program does not know.
+    pub unknown_states: UnknownStates,
+}
+
+/// Every service that this program knows, in the order in which lists show them.
+pub fn catalogue() -> Vec<ServiceTraits> {
+    CATALOGUE.iter().map(Entry::traits).collect()
+}
+
+/// The base address of a service for projects in a region, unless the configuration says another. `None` if the
+/// service is unknown, the region is not well formed, or the address does not follow from the region.
+pub fn default_endpoint(service: &ServiceName, region: &str) -> Option<String> {
+    let entry = CATALOGUE
+        .iter()
+        .find(|entry| entry.name == service.as_str())?;
+    is_region(region)
+        .then(|| (entry.default_endpoint)(region))
+        .flatten()
+}
+
+/// The base address of the token service for projects in a region, unless the configuration says another. `None` if
+/// the region is not well formed.
+pub fn default_iam_endpoint(region: &str) -> Option<String> {
+    is_region(region).then(|| regional_endpoint("iam", region))
+}
+
+/// Builds every service that the configuration offers, for use on this thread. A service without an endpoint is left
+/// out; the configuration has refused such a project before.
+pub fn build(settings: &Arc<Settings>, shared: &Shared) -> Services {
+    let mut bound = HashMap::new();
+    for (project, of_project) in &settings.projects {
+        for entry in &CATALOGUE {
+            let service = entry.service();
+            let Some(endpoint) = of_project.endpoint(&service) else {
+                continue;
+            };
+            let binding = Binding {
+                project_id: of_project.project_id.clone(),
+                region: of_project.region.clone(),
+                endpoint: endpoint.to_owned(),
+            };
+            let port = (entry.build)(Parts {
+                session: Session::new(project.clone(), service.clone(), endpoint),
+                project_id: of_project.project_id.clone(),
+                settings: Arc::clone(settings),
+                shared: shared.clone(),
+            });
+            bound.insert((project.clone(), service), BoundService { port, binding });
+        }
+    }
+    Services::new(catalogue(), bound)
+}
+
+/// The pattern that most services follow. The European site has a domain of its own.
+fn regional_endpoint(service: &str, region: &str) -> String {
+    let top = if region == "eu-west-101" { "eu" } else { "com" };
+    format!("https://{service}.{region}.myhuaweicloud.{top}")
+}
+
+/// Regions become part of a host name.
+fn is_region(text: &str) -> bool {
+    let clean = text
+        .bytes()
+        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    let ends = text.starts_with('-') || text.ends_with('-');
+    clean && !ends && (1..=63).contains(&text.len())
+}
 
 /// The projects of the cloud, and the storage keys that a start may name.
 #[derive(Clone, Debug)]
@@ -32,6 +183,16 @@ pub struct ProjectSettings {
     pub endpoints: BTreeMap<ServiceName, String>,
     /// How the gateway proves its identity.
     pub credentials: CredentialSettings,
+}
+
+impl ProjectSettings {
+    /// The base address of a service, if the project offers it.
+    fn endpoint(&self, service: &ServiceName) -> Option<&str> {
+        self.services
+            .contains(service)
+            .then(|| self.endpoints.get(service).map(String::as_str))
+            .flatten()
+    }
 }
 
 /// How the gateway proves its identity in one project.
@@ -60,3 +221,6 @@ pub struct StorageCredentialSettings {
     /// In which projects.
     pub projects: Scope<ProjectName>,
 }
+
+#[cfg(test)]
+mod tests;

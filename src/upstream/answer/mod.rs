@@ -1,0 +1,359 @@
+//! What an answer of the vendor means.
+//!
+//! Every complete answer of a migration service becomes a document, a receipt or an [`UpstreamError`] here. The
+//! vendor answers almost every error with 400, so the code in the body decides before the status does; which codes
+//! mean what is the service's own [`Codes`]. Nothing here asks anybody anything.
+
+use serde_json::{Map, Value};
+
+use crate::{
+    domain::service::{
+        Receipt, Sent, ServiceName, UpstreamAnswer, UpstreamError, UpstreamErrorKind,
+    },
+    transport::Response,
+};
+
+/// The longest code of the vendor that is kept, in characters. Real ones have about ten.
+const CODE_MAX: usize = 64;
+/// The longest text of the vendor that is kept, in characters.
+pub(super) const MESSAGE_MAX: usize = 1_024;
+/// The longest plain text, in bytes, that can be a service's word of acceptance rather than a page of something else.
+const PLAIN_TEXT_MAX: usize = 256;
+/// The names under which the vendor's services write a code and its text, in the order in which they are tried.
+const PAIRS: [(&str, &str); 3] = [
+    ("error_code", "error_msg"),
+    ("errorCode", "errorMsg"),
+    ("code", "message"),
+];
+
+/// What a service's own codes mean. Codes that are in no list are ordinary refusals of the request.
+#[derive(Debug)]
+pub(crate) struct Codes {
+    /// What its codes begin with, the full stop included.
+    pub(crate) prefix: &'static str,
+    /// There is no such task.
+    pub(crate) gone: &'static str,
+    /// The task is in progress.
+    pub(crate) still_in_progress: &'static [&'static str],
+    /// The gateway's identity lacks a permission.
+    pub(crate) forbidden: &'static [&'static str],
+    /// The gateway's token was refused.
+    pub(crate) credentials: &'static [&'static str],
+    /// A passing fault of the service, whatever the status.
+    pub(crate) transient: &'static [&'static str],
+}
+
+/// Reads the answers of one service.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    service: ServiceName,
+    codes: &'static Codes,
+}
+
+/// What the answered request was for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Read,
+    Change,
+}
+
+/// What a body is, regardless of what it says.
+enum Form {
+    Empty,
+    Json(Value),
+    /// Short text for people; the documentation types some bodies "String".
+    Text,
+    /// Markup, cut or broken JSON, bytes that are no text.
+    Broken,
+}
+
+/// Whose code it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// The service's own.
+    Service,
+    /// The API gateway's, in front of the service.
+    Gateway,
+    /// Somebody else's.
+    Other,
+    /// There is none.
+    Nobody,
+}
+
+impl Answers {
+    /// For a service and its codes.
+    pub(crate) fn new(service: ServiceName, codes: &'static Codes) -> Self {
+        Self { service, codes }
+    }
+
+    /// The document that a read was answered with. [`UpstreamErrorKind::Gone`] if the service said that there is no
+    /// such task.
+    pub(crate) fn document(&self, response: &Response) -> Result<Value, UpstreamError> {
+        let form = form_of(&response.body);
+        if !is_success(response.status) {
+            return Err(self.error(Purpose::Read, response, &form));
+        }
+        match form {
+            Form::Json(document) => Ok(document),
+            Form::Empty | Form::Text | Form::Broken => {
+                Err(self.malformed(response, "which is not the JSON that was asked for"))
+            }
+        }
+    }
+
+    /// The receipt for a change. A 2xx with an empty, well-formed or short plain-text body is one: the bodies of
+    /// control calls are not documented.
+    pub(crate) fn receipt(&self, response: &Response) -> Result<Receipt, UpstreamError> {
+        let form = form_of(&response.body);
+        if !is_success(response.status) {
+            return Err(self.error(Purpose::Change, response, &form));
+        }
+        match form {
+            Form::Empty | Form::Json(_) | Form::Text => Ok(Receipt {
+                request_id: request_id(response),
+            }),
+            // It may come from something in between, so nobody knows whether the change was made.
+            Form::Broken => Err(UpstreamError {
+                sent: Sent::Unknown,
+                ..self.malformed(response, "which is no receipt for the change")
+            }),
+        }
+    }
+
+    /// The error for an answer to a read that has a wrong form; `defect` ends the sentence "… sent an answer, …".
+    pub(crate) fn malformed(&self, response: &Response, defect: &str) -> UpstreamError {
+        UpstreamError {
+            kind: UpstreamErrorKind::Malformed,
+            sent: Sent::No,
+            retry_after: response.retry_after,
+            answer: Some(Box::new(self.shown(response, None))),
+            detail: format!("The service {} sent an answer, {defect}.", self.service),
+        }
+    }
+
+    fn error(&self, purpose: Purpose, response: &Response, form: &Form) -> UpstreamError {
+        let found = error_code(&response.body);
+        let code = found.as_ref().map(|(code, _)| code.as_str());
+        let origin = self.origin(code);
+        let kind = self.kind(purpose, response.status, form, code);
+        UpstreamError {
+            kind,
+            sent: match purpose {
+                Purpose::Read => Sent::No,
+                Purpose::Change => sent(kind, origin, response.status),
+            },
+            retry_after: response.retry_after,
+            detail: sentence(kind, &self.service, response.status),
+            answer: Some(Box::new(self.shown(response, found))),
+        }
+    }
+
+    fn kind(
+        &self,
+        purpose: Purpose,
+        status: u16,
+        form: &Form,
+        code: Option<&str>,
+    ) -> UpstreamErrorKind {
+        if status == 429 || code.is_some_and(is_throttling) {
+            return UpstreamErrorKind::Throttled;
+        }
+        if !(400..500).contains(&status) {
+            // Everything from 500 on is a fault of the vendor's; below 400 are redirects, which nothing here follows.
+            return if status >= 500 {
+                UpstreamErrorKind::Unavailable
+            } else {
+                UpstreamErrorKind::Malformed
+            };
+        }
+        if let Some(kind) = code.and_then(|code| self.meaning(code)) {
+            return kind;
+        }
+        let origin = self.origin(code);
+        match (status, origin) {
+            (403, _) => UpstreamErrorKind::Forbidden,
+            // A service sends 401 for plain mistakes in a request too (`SMS.2005`), so its own codes fall through.
+            (401, Origin::Gateway | Origin::Other | Origin::Nobody) => {
+                UpstreamErrorKind::CredentialsRefused
+            }
+            (404, Origin::Service | Origin::Other | Origin::Nobody)
+                if matches!(form, Form::Empty | Form::Json(_)) =>
+            {
+                UpstreamErrorKind::Gone
+            }
+            (_, Origin::Service) if purpose == Purpose::Change => UpstreamErrorKind::Refused,
+            (_, Origin::Service | Origin::Gateway | Origin::Other) => UpstreamErrorKind::Rejected,
+            (_, Origin::Nobody) => match form {
+                Form::Json(_) => UpstreamErrorKind::Rejected,
+                Form::Empty | Form::Text | Form::Broken => UpstreamErrorKind::Malformed,
+            },
+        }
+    }
+
+    /// What one of the service's own codes means by itself, with any 4xx.
+    fn meaning(&self, code: &str) -> Option<UpstreamErrorKind> {
+        let codes = self.codes;
+        if code == codes.gone {
+            Some(UpstreamErrorKind::Gone)
+        } else if codes.still_in_progress.contains(&code) {
+            Some(UpstreamErrorKind::StillInProgress)
+        } else if codes.forbidden.contains(&code) {
+            Some(UpstreamErrorKind::Forbidden)
+        } else if codes.credentials.contains(&code) {
+            Some(UpstreamErrorKind::CredentialsRefused)
+        } else if codes.transient.contains(&code) {
+            Some(UpstreamErrorKind::Unavailable)
+        } else {
+            None
+        }
+    }
+
+    fn origin(&self, code: Option<&str>) -> Origin {
+        match code {
+            None => Origin::Nobody,
+            Some(code) if code.starts_with(self.codes.prefix) => Origin::Service,
+            Some(code) if gateway_number(code).is_some() => Origin::Gateway,
+            Some(_) => Origin::Other,
+        }
+    }
+
+    /// What of an answer may be shown.
+    fn shown(&self, response: &Response, found: Option<(String, String)>) -> UpstreamAnswer {
+        let (error_code, message) = found.unzip();
+        // Texts of IAM and of the API gateway can name users and keys.
+        let own = self.origin(error_code.as_deref()) == Origin::Service;
+        UpstreamAnswer {
+            service: self.service.to_string(),
+            status: response.status,
+            error_code,
+            error_msg: message.filter(|message| own && !message.is_empty()),
+            request_id: request_id(response),
+        }
+    }
+}
+
+/// Whether a change that was answered like this reached the service.
+fn sent(kind: UpstreamErrorKind, origin: Origin, status: u16) -> Sent {
+    match (origin, kind) {
+        (_, UpstreamErrorKind::Malformed) => Sent::Unknown,
+        (Origin::Service, _) | (_, UpstreamErrorKind::Gone) => Sent::Yes,
+        (_, UpstreamErrorKind::Throttled | UpstreamErrorKind::CredentialsRefused) => Sent::No,
+        // The API gateway passes on what it does not refuse; its 5xx are faults on the way.
+        (Origin::Gateway, _) if status < 500 => Sent::No,
+        _ => Sent::Unknown,
+    }
+}
+
+fn sentence(kind: UpstreamErrorKind, service: &ServiceName, status: u16) -> String {
+    match kind {
+        UpstreamErrorKind::CredentialsRefused => {
+            format!("The service {service} refused the gateway's credentials.")
+        }
+        UpstreamErrorKind::Forbidden => {
+            format!("The gateway's identity lacks a permission at the service {service}.")
+        }
+        UpstreamErrorKind::Refused => {
+            format!("The service {service} refused to change the task in its present state.")
+        }
+        UpstreamErrorKind::StillInProgress => {
+            format!("The service {service} says that the task is still in progress.")
+        }
+        UpstreamErrorKind::Gone => {
+            format!("The service {service} says that there is no such task.")
+        }
+        UpstreamErrorKind::Rejected => format!("The service {service} rejected the request."),
+        UpstreamErrorKind::Throttled => format!("The service {service} asks to slow down."),
+        UpstreamErrorKind::Unavailable => {
+            format!("The service {service} answered with a fault of its own (status {status}).")
+        }
+        UpstreamErrorKind::Timeout => format!("The service {service} did not answer in time."),
+        UpstreamErrorKind::Malformed => {
+            format!("The service {service} sent an answer of a wrong form (status {status}).")
+        }
+    }
+}
+
+fn is_success(status: u16) -> bool {
+    (200..300).contains(&status)
+}
+
+fn is_throttling(code: &str) -> bool {
+    gateway_number(code) == Some("0308")
+}
+
+/// The number in a code of the API gateway; services behind the shared gateway spell its prefix `APIGW.`.
+fn gateway_number(code: &str) -> Option<&str> {
+    code.strip_prefix("APIG.")
+        .or_else(|| code.strip_prefix("APIGW."))
+}
+
+fn request_id(response: &Response) -> Option<String> {
+    let id = clean(response.request_id.as_deref()?, CODE_MAX);
+    (!id.is_empty()).then_some(id)
+}
+
+/// The vendor's code and its text in the body of an error, in any of the shapes that its services use: `error_code`
+/// with `error_msg`, `errorCode` with `errorMsg`, or `code` with `message`, at the top or in a nested object. Numbers
+/// are given as text; both are cut to a bounded length and hold no control characters. `None` if there is no code.
+pub(crate) fn error_code(body: &[u8]) -> Option<(String, String)> {
+    let Form::Json(document) = form_of(body) else {
+        return None;
+    };
+    let (code, message) = pair(document.as_object()?)?;
+    let code = clean(&scalar(code)?, CODE_MAX);
+    let message = clean(&scalar(message).unwrap_or_default(), MESSAGE_MAX);
+    (!code.is_empty()).then_some((code, message))
+}
+
+/// The first pair of names that is there as a whole wins; only then nested objects are asked, and the last one with
+/// an answer wins. That is how the vendor's own SDK reads them. The depth is limited by the JSON parser.
+fn pair(object: &Map<String, Value>) -> Option<(&Value, &Value)> {
+    let here = PAIRS
+        .iter()
+        .find_map(|(code, message)| object.get(*code).zip(object.get(*message)));
+    here.or_else(|| {
+        object
+            .values()
+            .filter_map(Value::as_object)
+            .filter_map(pair)
+            .next_back()
+    })
+}
+
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// A text of the vendor's, fit to be shown: of at most `max` characters, none of them a control character.
+pub(super) fn clean(text: &str, max: usize) -> String {
+    text.chars()
+        .filter(|character| !character.is_control())
+        .take(max)
+        .collect()
+}
+
+fn form_of(body: &[u8]) -> Form {
+    let Ok(text) = std::str::from_utf8(body) else {
+        return Form::Broken;
+    };
+    let text = text.trim_start_matches('\u{feff}').trim();
+    if text.is_empty() {
+        return Form::Empty;
+    }
+    if let Ok(document) = serde_json::from_str(text) {
+        return Form::Json(document);
+    }
+    // What begins like JSON and does not parse was cut; angle brackets are markup of a proxy or a login page.
+    let plain = text.len() <= PLAIN_TEXT_MAX
+        && !text.starts_with(['{', '[', '"'])
+        && !text.contains(['<', '>'])
+        && !text.contains(|character: char| character.is_control() && !character.is_whitespace());
+    if plain { Form::Text } else { Form::Broken }
+}
+
+#[cfg(test)]
+mod tests;

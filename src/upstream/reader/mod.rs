@@ -1,0 +1,202 @@
+//! Reading tasks out of a service's answers: what all services have in common.
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{
+    domain::{
+        service::{ProjectName, Receipt, ServiceName, TaskPage, UpstreamError, UpstreamErrorKind},
+        task::{Stage, Task, TaskError, TaskId, TaskRef},
+    },
+    transport::Response,
+};
+
+use super::{
+    Shared,
+    answer::{self, Answers, Codes},
+    loose,
+};
+
+/// Where and when a document was read.
+pub(super) struct Look<'a> {
+    /// The project that was asked in.
+    pub(super) project: &'a ProjectName,
+    /// The service that was asked.
+    pub(super) service: &'a ServiceName,
+    /// When it answered.
+    pub(super) at: Timestamp,
+}
+
+impl Look<'_> {
+    /// The reference of a task that was found.
+    pub(super) fn reference(&self, id: TaskId) -> TaskRef {
+        TaskRef {
+            project: self.project.clone(),
+            service: self.service.clone(),
+            id,
+        }
+    }
+}
+
+/// What a service says about itself to a [`Reader`].
+pub(super) struct Dialect {
+    /// Its codes.
+    pub(super) codes: &'static Codes,
+    /// Reads one task; `None` if the document has no id or no state that can be read.
+    pub(super) task: fn(Value, &Look<'_>) -> Option<Task>,
+}
+
+/// Reads the answers of one service of one project. It asks nobody anything.
+pub(super) struct Reader {
+    project: ProjectName,
+    service: ServiceName,
+    answers: Answers,
+    task: fn(Value, &Look<'_>) -> Option<Task>,
+    shared: Shared,
+}
+
+/// The list of every service.
+#[derive(Deserialize)]
+struct PageWire {
+    tasks: Option<Vec<Value>>,
+    #[serde(default, deserialize_with = "loose::plain")]
+    count: Option<u64>,
+}
+
+/// Why a task failed, in the members that every service uses; the code is one such as `TRF.0155` or `SMS.0515`.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ReasonWire {
+    #[serde(deserialize_with = "loose::plain")]
+    error_code: Option<String>,
+    #[serde(deserialize_with = "loose::plain")]
+    error_msg: Option<String>,
+}
+
+impl ReasonWire {
+    /// The error, if a code is told.
+    pub(super) fn told(self) -> Option<TaskError> {
+        let message = self.error_msg.unwrap_or_default();
+        Some(TaskError {
+            code: answer::clean(&self.error_code?, answer::MESSAGE_MAX),
+            message: answer::clean(&message, answer::MESSAGE_MAX),
+        })
+    }
+}
+
+impl Reader {
+    /// For one service of one project.
+    pub(super) fn new(
+        project: ProjectName,
+        service: ServiceName,
+        dialect: &Dialect,
+        shared: &Shared,
+    ) -> Self {
+        Self {
+            answers: Answers::new(service.clone(), dialect.codes),
+            task: dialect.task,
+            project,
+            service,
+            shared: shared.clone(),
+        }
+    }
+
+    /// The task that was asked for; `None` if the service said that there is no such task. An answer about another
+    /// task is [`UpstreamErrorKind::Malformed`].
+    pub(super) fn task(
+        &self,
+        response: &Response,
+        asked: &TaskId,
+    ) -> Result<Option<Task>, UpstreamError> {
+        let document = match self.answers.document(response) {
+            Ok(document) => document,
+            Err(error) if error.kind == UpstreamErrorKind::Gone => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match self.read(document) {
+            Some(task) if task.reference.id == *asked => Ok(Some(task)),
+            Some(_) => Err(self
+                .answers
+                .malformed(response, "which is about another task")),
+            None => Err(self
+                .answers
+                .malformed(response, "which does not describe a task")),
+        }
+    }
+
+    /// One page of a list. Rows that cannot be read are counted and left out.
+    pub(super) fn page(&self, response: &Response) -> Result<TaskPage, UpstreamError> {
+        let document = self.answers.document(response).map_err(not_about_a_task)?;
+        let (rows, total) = match loose::object(&document) {
+            Some(PageWire {
+                tasks: Some(rows),
+                count: Some(total),
+            }) => (rows, total),
+            Some(PageWire {
+                tasks: None,
+                count: Some(0),
+            }) => (Vec::new(), 0),
+            Some(_) | None => {
+                return Err(self
+                    .answers
+                    .malformed(response, "which is not a list of tasks"));
+            }
+        };
+        let sent = rows.len();
+        let tasks: Vec<Task> = rows.into_iter().filter_map(|row| self.read(row)).collect();
+        if tasks.len() < sent {
+            tracing::warn!(
+                upstream.service = %self.service,
+                rows = sent - tasks.len(),
+                "left out rows of a list of tasks that cannot be read"
+            );
+        }
+        Ok(TaskPage {
+            tasks,
+            rows: sent as u64,
+            total,
+        })
+    }
+
+    /// The receipt for a change.
+    pub(super) fn receipt(&self, response: &Response) -> Result<Receipt, UpstreamError> {
+        self.answers.receipt(response)
+    }
+
+    fn read(&self, document: Value) -> Option<Task> {
+        let look = Look {
+            project: &self.project,
+            service: &self.service,
+            at: self.shared.clock.now(),
+        };
+        let task = (self.task)(document, &look)?;
+        if task.stage == Stage::Unknown {
+            self.shared.unknown_states.count(&self.service);
+        }
+        Some(task)
+    }
+}
+
+/// A list that is said not to exist is asked for at a wrong place; no task is gone by that.
+fn not_about_a_task(error: UpstreamError) -> UpstreamError {
+    match error.kind {
+        UpstreamErrorKind::Gone => UpstreamError {
+            kind: UpstreamErrorKind::Rejected,
+            detail: "The service says that there is no list of tasks for this project.".to_owned(),
+            ..error
+        },
+        UpstreamErrorKind::CredentialsRefused
+        | UpstreamErrorKind::Forbidden
+        | UpstreamErrorKind::Refused
+        | UpstreamErrorKind::StillInProgress
+        | UpstreamErrorKind::Rejected
+        | UpstreamErrorKind::Throttled
+        | UpstreamErrorKind::Unavailable
+        | UpstreamErrorKind::Timeout
+        | UpstreamErrorKind::Malformed => error,
+    }
+}
+
+#[cfg(test)]
+mod tests;
