@@ -32,6 +32,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(8);
 /// Reads share kept connections. Everything else has a connection of its own, which is closed afterwards: so it never
 /// meets one that the peer is about to close, which would leave open whether the request was carried out.
 ///
+/// Exchanges run inside a [`tokio::task::LocalSet`], as an actix runtime is: the HTTP client spawns onto it.
+///
 /// A dropped future closes its connection; a request that changes something may have arrived all the same.
 pub struct Transport {
     connect_timeout: Duration,

@@ -1,5 +1,12 @@
 //! The cloud.
 
+mod answer;
+mod fault;
+pub mod iam;
+pub mod metrics;
+pub mod secrets;
+pub mod session;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::{
