@@ -66,8 +66,12 @@ impl Transport {
     /// A machine without any root is an error only for an `https` endpoint, see [`Transport::check`].
     pub fn new(settings: &Settings) -> Result<Self, TransportSetupError> {
         let tls = tls::client_config(settings.ca_file.as_deref())?;
+        Ok(Self::with(settings, tls))
+    }
+
+    pub(super) fn with(settings: &Settings, tls: Option<Arc<ClientConfig>>) -> Self {
         let clients = |keep_alive| Clients::new(tls.as_ref(), settings.connect_timeout, keep_alive);
-        Ok(Self {
+        Self {
             connect_timeout: settings.connect_timeout,
             request_timeout: settings.request_timeout,
             kept: RefCell::new(clients(KEEP_ALIVE)),
@@ -75,7 +79,7 @@ impl Transport {
             tls,
             reads: Semaphore::new(LIMIT),
             changes: Semaphore::new(LIMIT),
-        })
+        }
     }
 
     /// Whether an endpoint can be spoken to at all. To be asked at start, so that a missing root does not show at the

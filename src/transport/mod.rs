@@ -70,7 +70,7 @@ impl fmt::Debug for Request {
 }
 
 /// A complete answer, of whatever status.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Response {
     /// The HTTP status, 200 to 599.
     pub status: u16,
@@ -80,6 +80,17 @@ pub struct Response {
     pub request_id: Option<String>,
     /// How long the vendor asks to wait, from `Retry-After` (seconds or a date).
     pub retry_after: Option<Duration>,
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A body can name users and accounts.
+        formatter
+            .debug_struct("Response")
+            .field("status", &self.status)
+            .field("request_id", &self.request_id)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A complete answer to a login.

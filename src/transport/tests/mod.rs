@@ -369,6 +369,13 @@ fn neither_a_token_nor_a_body_shows_in_debug_output() {
         ..get("/")
     };
     assert!(!format!("{request:?}").contains("hidden"));
+    let response = Response {
+        status: 200,
+        body: "hidden".into(),
+        request_id: None,
+        retry_after: None,
+    };
+    assert!(!format!("{response:?}").contains("hidden"));
     let error = TransportError::new(TransportErrorKind::Connect, Method::Get);
     assert_eq!(error.to_string(), "no connection could be made");
 }

@@ -221,3 +221,21 @@ fn a_file_of_roots_that_is_missing_or_holds_none_is_refused() {
     let missing = with(std::path::Path::new("/nonexistent/roots.pem"));
     assert!(matches!(missing, Some(TransportSetupError::CaFile(..))));
 }
+
+#[actix_rt::test]
+async fn a_machine_without_roots_can_speak_to_itself_only() {
+    let transport = Transport::with(&settings(), None);
+    let peer = super::peer::Peer::start(|_, writer| answer(writer, 200, "", "{}"));
+    transport.check(&peer.endpoint()).unwrap();
+    transport
+        .send(&peer.endpoint(), None, &get("/"))
+        .await
+        .unwrap();
+    let secure = Endpoint::parse("https://localhost").unwrap();
+    assert!(matches!(
+        transport.check(&secure),
+        Err(TransportSetupError::NoRoots)
+    ));
+    let result = transport.send(&secure, None, &change(Method::Post)).await;
+    assert_eq!(failed(result), (TransportErrorKind::Tls, Sent::No));
+}

@@ -537,6 +537,34 @@ async fn a_vendor_that_asks_for_a_wait_gets_it() {
     text(&tokens).await;
 }
 
+/// A clock that breaks once, at the given reading.
+struct BrokenClock(Arc<SetClock>, AtomicI64);
+
+impl Clock for BrokenClock {
+    fn now(&self) -> Timestamp {
+        assert_ne!(
+            self.1.fetch_sub(1, Ordering::SeqCst),
+            0,
+            "this reading breaks, as the test wants"
+        );
+        self.0.now()
+    }
+}
+
+#[actix_rt::test]
+async fn a_login_that_breaks_leaves_its_project_usable() {
+    let cloud = Cloud::of_tokens();
+    // The first reading is that of the thread which accepts the call, the second that of the login.
+    let clock = Arc::new(BrokenClock(Arc::clone(&cloud.clock), AtomicI64::new(1)));
+    let settings = cloud.settings(&["p"]);
+    let tokens = Tokens::start(&settings, &peer::settings(), clock, Metrics::default()).unwrap();
+    let error = tokens.token(&project()).await.unwrap_err();
+    assert_eq!(error.kind, UpstreamErrorKind::Unavailable);
+    assert_eq!(error.detail, "the login ended abnormally");
+    cloud.clock.forward(60);
+    assert_eq!(text(&tokens).await, "token-0");
+}
+
 #[test]
 fn an_address_that_cannot_be_used_is_found_at_start() {
     let cloud = Cloud::of_tokens();
