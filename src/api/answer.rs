@@ -3,10 +3,7 @@
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, http::header};
 
 use super::{
-    guard::Known,
-    operations::view::OperationView,
-    prefer::Preference,
-    problem::Problem,
+    guard::Known, operations::view::OperationView, prefer::Preference, problem::Problem,
     problem_type::ProblemType,
 };
 use crate::{
@@ -28,13 +25,21 @@ pub(super) async fn to_change(
     start: Option<StartRequest>,
 ) -> Result<HttpResponse, Problem> {
     let preference = Preference::of(request, &known.state.settings)?;
-    let ask = Ask { caller: known.caller.name.clone(), task, goal, start };
+    let ask = Ask {
+        caller: known.caller.name.clone(),
+        task,
+        goal,
+        start,
+    };
     let operation = match known.state.operations.start(&known.services, &ask).await {
         Ok(operation) => operation,
         Err(error) => return Err(refusal(error, known)),
     };
     let operations = &known.state.operations;
-    let latest = operations.wait(operation.id, preference.wait()).await?.unwrap_or(operation);
+    let latest = operations
+        .wait(operation.id, preference.wait())
+        .await?
+        .unwrap_or(operation);
     let view = OperationView::new(&latest, known);
     match latest.status {
         Status::Succeeded => {
@@ -99,7 +104,13 @@ fn refusal(error: AskError, known: &Known) -> Problem {
         .map(|sight| super::tasks::view::actions(sight, &known.caller))
         .unwrap_or_default()
         .into_iter()
-        .map(|action| if action == "force_delete" { "force=pause" } else { action })
+        .map(|action| {
+            if action == "force_delete" {
+                "force=pause"
+            } else {
+                action
+            }
+        })
         .collect();
     Problem::from(error).allowed(allowed).link(conflict)
 }

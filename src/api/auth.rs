@@ -15,7 +15,14 @@ use super::{Settings, State, problem::Problem, problem_type::ProblemType};
 use crate::domain::{access::Caller, service::Sent};
 
 /// First parts of paths that anybody may read.
-const OPEN: [&str; 6] = ["livez", "readyz", "metrics", "openapi.json", "docs", "problems"];
+const OPEN: [&str; 6] = [
+    "livez",
+    "readyz",
+    "metrics",
+    "openapi.json",
+    "docs",
+    "problems",
+];
 
 /// Finds the caller and keeps it with the request, or refuses the request. The body is not touched.
 pub(super) async fn authenticate(
@@ -43,7 +50,10 @@ fn identify(request: &ServiceRequest, settings: &Settings) -> Result<Caller, Pro
     let mut values = request.headers().get_all(header::AUTHORIZATION);
     let caller = match (values.next(), values.next()) {
         (None, _) => Some(settings.anonymous.clone()),
-        (Some(value), None) => value.to_str().ok().and_then(|text| with_key(text, settings)),
+        (Some(value), None) => value
+            .to_str()
+            .ok()
+            .and_then(|text| with_key(text, settings)),
         (Some(_), Some(_)) => None,
     };
     match caller {

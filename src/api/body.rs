@@ -25,7 +25,9 @@ impl FromRequest for NoBody {
     fn from_request(request: &HttpRequest, _body: &mut Payload) -> Self::Future {
         let headers = request.headers();
         let is_empty = !headers.contains_key(header::TRANSFER_ENCODING)
-            && headers.get(header::CONTENT_LENGTH).is_none_or(|length| length == "0");
+            && headers
+                .get(header::CONTENT_LENGTH)
+                .is_none_or(|length| length == "0");
         ready(if is_empty {
             Ok(Self)
         } else {
@@ -62,9 +64,10 @@ impl FromRequest for StartBytes {
         Box::pin(async move {
             match bytes.await {
                 Ok(bytes) => Ok(Self { bytes, is_json }),
-                Err(error) if error.as_response_error().status_code() == 413 => {
-                    Err(Problem::new(ProblemType::PayloadTooLarge, "The body is too large."))
-                }
+                Err(error) if error.as_response_error().status_code() == 413 => Err(Problem::new(
+                    ProblemType::PayloadTooLarge,
+                    "The body is too large.",
+                )),
                 Err(_) => Err(Problem::fault("body", "", "The body cannot be read.")),
             }
         })
@@ -82,17 +85,27 @@ impl JsonReader {
     /// Reads a body that must be one JSON object.
     pub(super) fn of(body: &StartBytes) -> Result<Self, Problem> {
         if body.is_empty() {
-            return Err(Problem::fault("body", "", "A JSON object is needed in the body."));
+            return Err(Problem::fault(
+                "body",
+                "",
+                "A JSON object is needed in the body.",
+            ));
         }
         if !body.is_json {
             let detail = "The body must be JSON: send Content-Type: application/json.";
             return Err(Problem::fault("header", "Content-Type", detail));
         }
         match serde_json::from_slice::<Value>(&body.bytes) {
-            Ok(Value::Object(members)) => {
-                Ok(Self { prefix: String::new(), members, faults: Vec::new() })
-            }
-            Ok(_) => Err(Problem::fault("body", "", "The body must be a JSON object.")),
+            Ok(Value::Object(members)) => Ok(Self {
+                prefix: String::new(),
+                members,
+                faults: Vec::new(),
+            }),
+            Ok(_) => Err(Problem::fault(
+                "body",
+                "",
+                "The body must be a JSON object.",
+            )),
             Err(error) => {
                 let (line, column) = (error.line(), error.column());
                 let detail = format!("The body is not JSON: line {line}, column {column}.");
@@ -136,7 +149,9 @@ impl JsonReader {
             _ => {
                 self.fault(
                     member,
-                    format!("{member} must be a text of 1 to {length_max} visible ASCII characters."),
+                    format!(
+                        "{member} must be a text of 1 to {length_max} visible ASCII characters."
+                    ),
                 );
                 None
             }
@@ -145,7 +160,11 @@ impl JsonReader {
 
     /// A reader for an object inside this one.
     pub(super) fn nested(&self, member: &str, members: Map<String, Value>) -> Self {
-        Self { prefix: format!("{}/{member}", self.prefix), members, faults: Vec::new() }
+        Self {
+            prefix: format!("{}/{member}", self.prefix),
+            members,
+            faults: Vec::new(),
+        }
     }
 
     /// Adds a fault.
@@ -166,13 +185,21 @@ impl JsonReader {
     /// All faults, members that nobody asked for included.
     pub(super) fn end(mut self) -> Result<(), Problem> {
         self.refuse_the_rest();
-        if self.faults.is_empty() { Ok(()) } else { Err(Problem::invalid(self.faults)) }
+        if self.faults.is_empty() {
+            Ok(())
+        } else {
+            Err(Problem::invalid(self.faults))
+        }
     }
 
     fn refuse_the_rest(&mut self) {
         for (member, _) in std::mem::take(&mut self.members) {
             // A key of an object can be a misplaced value: its beginning is enough to find it.
-            let shown: String = member.chars().filter(|c| !c.is_control()).take(32).collect();
+            let shown: String = member
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(32)
+                .collect();
             self.fault(&shown, "This member is not known.");
         }
     }

@@ -70,7 +70,11 @@ impl Known {
         let state = request.app_data::<web::Data<State>>().cloned();
         let services = request.app_data::<Rc<Services>>().cloned();
         match (caller, state, services) {
-            (Some(caller), Some(state), Some(services)) => Ok(Self { caller, state, services }),
+            (Some(caller), Some(state), Some(services)) => Ok(Self {
+                caller,
+                state,
+                services,
+            }),
             _ => Err(Problem::internal()),
         }
     }
@@ -82,7 +86,11 @@ impl Known {
     }
 
     fn denied(&self, denied: Denied) -> Problem {
-        if self.caller.is_anonymous() { auth::unauthenticated() } else { denied.into() }
+        if self.caller.is_anonymous() {
+            auth::unauthenticated()
+        } else {
+            denied.into()
+        }
     }
 
     fn need(&self, permission: Permission) -> Result<(), Problem> {
@@ -117,10 +125,16 @@ impl Known {
     }
 
     fn service(&self, query: &mut Query) -> Option<ServiceTraits> {
-        let names: Vec<&str> =
-            self.services.catalogue().iter().map(|traits| traits.name.as_str()).collect();
+        let names: Vec<&str> = self
+            .services
+            .catalogue()
+            .iter()
+            .map(|traits| traits.name.as_str())
+            .collect();
         let expected = format!("one of {}", names.join(", "));
-        query.parsed("service", &expected, |text| self.services.named(text).cloned())
+        query.parsed("service", &expected, |text| {
+            self.services.named(text).cloned()
+        })
     }
 }
 
@@ -147,13 +161,32 @@ impl<A: Action> OnTask<A> {
         let (Some(id), Some(traits), Some(project)) = (id, traits, project) else {
             return Err(Problem::internal());
         };
-        let task = TaskRef { project, service: traits.name.clone(), id };
-        access::authorise(&known.caller, action.permissions(), &task.project, &task.service)
-            .map_err(|denied| known.denied(denied))?;
+        let task = TaskRef {
+            project,
+            service: traits.name.clone(),
+            id,
+        };
+        access::authorise(
+            &known.caller,
+            action.permissions(),
+            &task.project,
+            &task.service,
+        )
+        .map_err(|denied| known.denied(denied))?;
         let service = known.services.of(&task).cloned().ok_or_else(|| {
-            Problem::fault("query", "project", "The project does not offer this service.")
+            Problem::fault(
+                "query",
+                "project",
+                "The project does not offer this service.",
+            )
         })?;
-        Ok(Self { known, task, service, traits, action })
+        Ok(Self {
+            known,
+            task,
+            service,
+            traits,
+            action,
+        })
     }
 }
 
@@ -165,7 +198,9 @@ impl<A: Action> OnTasks<A> {
         let project = known.project(&mut query);
         let action = A::read(&mut query);
         query.end()?;
-        let Some(project) = project else { return Err(Problem::internal()) };
+        let Some(project) = project else {
+            return Err(Problem::internal());
+        };
         for permission in action.permissions() {
             known.need(*permission)?;
         }
@@ -183,13 +218,22 @@ impl<A: Action> OnTasks<A> {
             }
             Some(traits) => vec![traits.name],
             None => {
-                let names = known.services.catalogue().iter().map(|traits| traits.name.clone());
+                let names = known
+                    .services
+                    .catalogue()
+                    .iter()
+                    .map(|traits| traits.name.clone());
                 names
                     .filter(|name| known.caller.services.contains(name) && offered(name))
                     .collect()
             }
         };
-        Ok(Self { known, project, services, action })
+        Ok(Self {
+            known,
+            project,
+            services,
+            action,
+        })
     }
 }
 
@@ -207,17 +251,21 @@ impl OnOperation {
         let mut query = Query::of(request);
         let id = OperationId::parse(request.match_info().get("id").unwrap_or_default());
         if id.is_none() {
-            query.path_fault("id", "The id is not one of an operation: op_ and 26 characters.");
+            query.path_fault(
+                "id",
+                "The id is not one of an operation: op_ and 26 characters.",
+            );
         }
         query.end()?;
         known.need(Permission::OperationsRead)?;
-        id.map(|id| Self { known, id }).ok_or_else(Problem::internal)
+        id.map(|id| Self { known, id })
+            .ok_or_else(Problem::internal)
     }
 }
 
 macro_rules! extractor {
-    ($(<$generic:ident>)? $name:ty) => {
-        impl $(<$generic: Action>)? FromRequest for $name {
+    ([$($generics:tt)*] $name:ty) => {
+        impl<$($generics)*> FromRequest for $name {
             type Error = Problem;
             type Future = Ready<Result<Self, Problem>>;
 
@@ -228,7 +276,7 @@ macro_rules! extractor {
     };
 }
 
-extractor!(<A> OnTask<A>);
-extractor!(<A> OnTasks<A>);
-extractor!(OnOperations);
-extractor!(OnOperation);
+extractor!([A: Action] OnTask<A>);
+extractor!([A: Action] OnTasks<A>);
+extractor!([] OnOperations);
+extractor!([] OnOperation);

@@ -17,7 +17,10 @@ pub(super) struct Links {
 impl Links {
     /// Links below `public_url`, or relative ones.
     pub(super) fn new(public_url: Option<String>, default_project: Option<ProjectName>) -> Self {
-        Self { base: public_url.unwrap_or_default(), default_project }
+        Self {
+            base: public_url.unwrap_or_default(),
+            default_project,
+        }
     }
 
     /// The link to an operation.
@@ -31,7 +34,10 @@ impl Links {
         if self.default_project.as_ref() != Some(&task.project) {
             query.push(format!("project={}", task.project));
         }
-        if services.owner_of(&task.id).is_none_or(|owner| owner.name != task.service) {
+        if services
+            .owner_of(&task.id)
+            .is_none_or(|owner| owner.name != task.service)
+        {
             query.push(format!("service={}", task.service));
         }
         let mark = if query.is_empty() { "" } else { "?" };

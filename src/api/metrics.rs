@@ -36,7 +36,10 @@ impl Default for Metrics {
     fn default() -> Self {
         // From a millisecond to two minutes, which is as long as a request may wait.
         let buckets = || Histogram::new(exponential_buckets(0.001, 3.2, 11));
-        Self { requests: Family::default(), duration: Family::new_with_constructor(buckets) }
+        Self {
+            requests: Family::default(),
+            duration: Family::new_with_constructor(buckets),
+        }
     }
 }
 
@@ -59,11 +62,22 @@ impl Metrics {
     /// Counts a request. Methods that are not of HTTP's own share one label, so that nobody can make labels up.
     pub(super) fn count(&self, method: &str, route: &str, status: u16, took: Duration) {
         let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-        let method = known.into_iter().find(|one| *one == method).unwrap_or("OTHER");
+        let method = known
+            .into_iter()
+            .find(|one| *one == method)
+            .unwrap_or("OTHER");
         let route = route.to_owned();
         self.duration
-            .get_or_create(&Route { route: route.clone() })
+            .get_or_create(&Route {
+                route: route.clone(),
+            })
             .observe(took.as_secs_f64());
-        self.requests.get_or_create(&Request { method, route, status }).inc();
+        self.requests
+            .get_or_create(&Request {
+                method,
+                route,
+                status,
+            })
+            .inc();
     }
 }

@@ -1,8 +1,58 @@
-//! The HTTP side.
+//! The HTTP side: from a request to an answer.
+//!
+//! [`routes`] is the one table of routes; the OpenAPI document is made of it. A request passes, in this order: the
+//! outermost layer (`trace`: id, log line, problem documents), the span, authentication (`auth`, before the body is
+//! touched), the route, its guard (`guard`: what is asked about, and is it allowed), and only then its handler.
 
-use std::{net::SocketAddr, time::Duration};
+mod answer;
+mod auth;
+mod body;
+mod guard;
+mod health;
+mod links;
+pub mod metrics;
+mod openapi;
+mod operations;
+mod prefer;
+mod problem;
+mod problem_type;
+mod query;
+mod store_health;
+mod tasks;
+mod trace;
 
-use crate::domain::{access::Caller, service::ProjectName};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use actix_web::{
+    App, Error, HttpRequest, HttpResponse,
+    body::MessageBody,
+    dev::{ServiceFactory, ServiceRequest, ServiceResponse},
+    http::header,
+    middleware::from_fn,
+    web,
+};
+use prometheus_client::registry::Registry;
+use tracing_actix_web::TracingLogger;
+use utoipa_actix_web::service_config::ServiceConfig;
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use self::{
+    links::Links, metrics::Metrics, openapi::Document, problem::Problem, problem_type::ProblemType,
+    store_health::StoreHealth, trace::RequestSpan,
+};
+use crate::{
+    domain::{
+        access::{Caller, StorageGrant},
+        service::{CredentialName, ProjectName, Services},
+    },
+    operations::Operations,
+};
 
 /// How requests are served: sections `server`, `access` and `callers` of the configuration.
 #[derive(Clone, Debug)]
@@ -27,6 +77,8 @@ pub struct Settings {
     pub anonymous: Caller,
     /// Callers with keys.
     pub callers: Vec<KeyedCaller>,
+    /// Who may name which storage credential.
+    pub storage_grants: BTreeMap<CredentialName, StorageGrant>,
 }
 
 /// A caller and the digest of its key.
@@ -36,4 +88,115 @@ pub struct KeyedCaller {
     pub key_sha256: [u8; 32],
     /// Who that is.
     pub caller: Caller,
+}
+
+/// What all threads that serve requests share.
+pub struct State {
+    settings: Settings,
+    projects: BTreeSet<ProjectName>,
+    operations: Operations,
+    links: Links,
+    document: Document,
+    registry: Arc<Registry>,
+    metrics: Metrics,
+    store_health: StoreHealth,
+}
+
+impl State {
+    /// Puts together what requests need. `projects`: all that are configured.
+    pub fn new(
+        settings: Settings,
+        projects: BTreeSet<ProjectName>,
+        operations: Operations,
+        registry: Arc<Registry>,
+        metrics: Metrics,
+    ) -> Self {
+        let links = Links::new(
+            settings.public_url.clone(),
+            settings.default_project.clone(),
+        );
+        Self {
+            settings,
+            projects,
+            operations,
+            links,
+            document: Document::generate(),
+            registry,
+            metrics,
+            store_health: StoreHealth::default(),
+        }
+    }
+}
+
+/// The OpenAPI document of this program, as indented JSON.
+pub fn openapi() -> String {
+    Document::generate().indented()
+}
+
+/// The application of one thread: its routes, and the layers around them.
+pub fn app(
+    state: web::Data<State>,
+    services: Rc<Services>,
+) -> App<
+    impl ServiceFactory<
+        ServiceRequest,
+        Config = (),
+        Response = ServiceResponse<impl MessageBody>,
+        Error = Error,
+        InitError = (),
+    >,
+> {
+    let max_body = state.settings.max_body;
+    // A document that is fetched from here, and nothing that is fetched from elsewhere.
+    let browser = Config::from("/openapi.json").validator_url("none");
+    App::new()
+        .app_data(state)
+        .app_data(services)
+        .app_data(web::PayloadConfig::new(max_body))
+        .configure(|config| routes(&mut ServiceConfig::new(config)))
+        .route("/openapi.json", web::get().to(openapi_json))
+        .service(web::redirect("/docs", "/docs/"))
+        .service(SwaggerUi::new("/docs/{_:.*}").config(browser))
+        .default_service(web::to(no_route))
+        // The last layer that is added is the first that a request meets.
+        .wrap(from_fn(auth::authenticate))
+        .wrap(TracingLogger::<RequestSpan>::new())
+        .wrap(from_fn(trace::finish))
+}
+
+/// Every route that stands in the document.
+fn routes(config: &mut ServiceConfig<'_>) {
+    config
+        .service(tasks::list::list_tasks)
+        .service(tasks::show::show_task)
+        .service(tasks::pause::pause_task)
+        .service(tasks::start::start_task)
+        .service(tasks::delete::delete_task)
+        .service(operations::list::list_operations)
+        .service(operations::show::show_operation)
+        .service(health::livez)
+        .service(health::readyz)
+        .service(health::metrics);
+}
+
+async fn openapi_json(state: web::Data<State>) -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("application/json")
+        .insert_header((header::CACHE_CONTROL, "max-age=300"))
+        .body(state.document.compact().to_owned())
+}
+
+/// Whatever no route answers: a path that is not there, or a method that the path does not know.
+async fn no_route(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Problem> {
+    match state.document.methods_of(request.path()) {
+        Some(methods) => Err(Problem::new(
+            ProblemType::MethodNotAllowed,
+            format!("This resource knows {methods} only."),
+        )
+        .allow(methods)),
+        None => Err(Problem::new(
+            ProblemType::NotFound,
+            "There is no such resource. GET /docs shows what there is.",
+        )),
+    }
 }

@@ -25,10 +25,15 @@ impl Preference {
         for value in request.headers().get_all("prefer") {
             let text = value.to_str().map_err(|_| fault())?;
             for one in text.split(',') {
-                let (name, value) = one.split(';').next().unwrap_or_default().split_once('=').map_or_else(
-                    || (one.split(';').next().unwrap_or_default(), None),
-                    |(name, value)| (name, Some(value)),
-                );
+                let (name, value) = one
+                    .split(';')
+                    .next()
+                    .unwrap_or_default()
+                    .split_once('=')
+                    .map_or_else(
+                        || (one.split(';').next().unwrap_or_default(), None),
+                        |(name, value)| (name, Some(value)),
+                    );
                 match (name.trim().to_ascii_lowercase().as_str(), value, preference) {
                     // The first of several is the one that counts (RFC 7240, section 2).
                     ("wait", _, Self::Wait(_)) | ("respond-async", None, Self::Wait(_)) => {}

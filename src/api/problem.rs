@@ -46,7 +46,9 @@ pub(super) struct ProblemDocument {
     #[schema(minimum = 400, maximum = 599, example = 409)]
     pub(super) status: u16,
     /// What went wrong this time, and what to change.
-    #[schema(example = "Task 191297407830872 is running. Pause it first, or repeat with ?force=pause.")]
+    #[schema(
+        example = "Task 191297407830872 is running. Pause it first, or repeat with ?force=pause."
+    )]
     pub(super) detail: String,
     /// The id of the request, as in `X-Request-Id`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -201,7 +203,10 @@ impl Problem {
 
     /// Carries the operation that ended.
     pub(super) fn ended(mut self, operation: OperationView) -> Self {
-        self.0.document.superseded_by.clone_from(&operation.superseded_by);
+        self.0
+            .document
+            .superseded_by
+            .clone_from(&operation.superseded_by);
         self.0.document.operation = Some(OperationReference::Document(Box::new(operation)));
         self
     }
@@ -243,9 +248,9 @@ impl Problem {
         }
         let mut document = parts.document.clone();
         document.request_id = Some(request_id.to_owned());
-        response.content_type("application/problem+json").body(
-            serde_json::to_string(&document).unwrap_or_else(|_| String::from("{}")),
-        )
+        response
+            .content_type("application/problem+json")
+            .body(serde_json::to_string(&document).unwrap_or_else(|_| String::from("{}")))
     }
 }
 
@@ -291,7 +296,10 @@ impl From<UpstreamError> for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        tracing::error!(error = &error as &dyn std::error::Error, "the store failed a request");
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "the store failed a request"
+        );
         match error {
             StoreError::Unavailable(_) => Self::new(
                 ProblemType::StoreUnavailable,
@@ -322,9 +330,11 @@ impl From<AskError> for Problem {
                 "Another operation is running on the task. Wait for its end, then try again.",
             )
             .sent(Sent::No),
-            AskError::NotOffered => {
-                Self::fault("query", "project", "The project does not offer this service.")
-            }
+            AskError::NotOffered => Self::fault(
+                "query",
+                "project",
+                "The project does not offer this service.",
+            ),
             AskError::Store(error) => error.into(),
         }
     }

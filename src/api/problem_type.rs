@@ -81,6 +81,8 @@ problem_types! {
     ProjectChanged = "project-changed", 502, "The project's configuration has changed";
     /// The cloud asks to slow down.
     UpstreamThrottled = "upstream-throttled", 503, "The cloud asks to slow down";
+    /// The gateway takes no requests just then.
+    Overloaded = "overloaded", 503, "The gateway takes no requests just now";
     /// The record cannot be written.
     StoreUnavailable = "store-unavailable", 503, "The operation cannot be recorded";
     /// No answer from the cloud in time.

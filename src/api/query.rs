@@ -14,9 +14,15 @@ impl Query {
     /// Reads the query string.
     pub(super) fn of(request: &HttpRequest) -> Self {
         match web::Query::<Vec<(String, String)>>::from_query(request.query_string()) {
-            Ok(pairs) => Self { pairs: pairs.into_inner(), faults: Vec::new() },
+            Ok(pairs) => Self {
+                pairs: pairs.into_inner(),
+                faults: Vec::new(),
+            },
             Err(_) => {
-                let mut query = Self { pairs: Vec::new(), faults: Vec::new() };
+                let mut query = Self {
+                    pairs: Vec::new(),
+                    faults: Vec::new(),
+                };
                 query.fault("", "The query string cannot be read.");
                 query
             }
@@ -78,8 +84,15 @@ impl Query {
         unknown.dedup();
         for key in unknown {
             let shown: String = key.chars().filter(|c| !c.is_control()).take(64).collect();
-            self.fault(&shown, format!("{shown} is not a parameter of this request."));
+            self.fault(
+                &shown,
+                format!("{shown} is not a parameter of this request."),
+            );
         }
-        if self.faults.is_empty() { Ok(()) } else { Err(Problem::invalid(self.faults)) }
+        if self.faults.is_empty() {
+            Ok(())
+        } else {
+            Err(Problem::invalid(self.faults))
+        }
     }
 }

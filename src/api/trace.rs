@@ -4,7 +4,7 @@
 use std::{panic::AssertUnwindSafe, time::Instant};
 
 use actix_web::{
-    Error, HttpMessage as _, HttpResponse, ResponseError as _,
+    Error, HttpMessage as _, HttpResponse,
     body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     error::InternalError,
@@ -20,8 +20,11 @@ use tracing::{Span, field};
 use tracing_actix_web::RootSpanBuilder;
 use ulid::Ulid;
 
-use super::{State, problem::Problem};
-use crate::domain::clock::{Clock as _, SystemClock};
+use super::{State, problem::Problem, problem_type::ProblemType};
+use crate::domain::{
+    clock::{Clock as _, SystemClock},
+    service::Sent,
+};
 
 /// The id of a request, made here.
 #[derive(Clone, Debug)]
@@ -39,7 +42,10 @@ pub struct RequestSpan;
 
 impl RootSpanBuilder for RequestSpan {
     fn on_request_start(request: &ServiceRequest) -> Span {
-        let id = request.extensions().get::<RequestId>().map(|id| id.0.clone());
+        let id = request
+            .extensions()
+            .get::<RequestId>()
+            .map(|id| id.0.clone());
         tracing::info_span!(
             "request",
             request_id = id,
@@ -70,16 +76,32 @@ pub(super) async fn finish(
         request.head_mut().method = Method::GET;
     }
     request.extensions_mut().insert(id.clone());
-    let outcome = AssertUnwindSafe(next.call(request)).catch_unwind().await;
     let common = Common { id, client_id };
+    let is_draining = state
+        .as_ref()
+        .is_some_and(|state| state.operations.is_draining());
+    let outcome = if is_draining && !is_probe(request.path()) {
+        Ok(Ok(request.error_response(stopping()).map_into_boxed_body()))
+    } else {
+        let called = AssertUnwindSafe(next.call(request)).catch_unwind().await;
+        called.map(|outcome| outcome.map(ServiceResponse::map_into_boxed_body))
+    };
     match outcome {
         Ok(Ok(response)) => {
-            let response = common.add_to(response.map_into_boxed_body());
+            let response = common.add_to(response);
             let route = route(&response);
-            log(&method, &route, response.status().as_u16(), began, &common.id);
+            log(
+                &method,
+                &route,
+                response.status().as_u16(),
+                began,
+                &common.id,
+            );
             if let Some(state) = state {
                 let status = response.status().as_u16();
-                state.metrics.count(method.as_str(), &route, status, began.elapsed());
+                state
+                    .metrics
+                    .count(method.as_str(), &route, status, began.elapsed());
             }
             Ok(response)
         }
@@ -92,16 +114,33 @@ pub(super) async fn finish(
                 Ok(Err(error)) => error.as_error::<Problem>().cloned(),
                 Ok(Ok(_)) | Err(_) => None,
             };
-            let mut response = problem.unwrap_or_else(Problem::internal).render(&common.id.0);
+            let mut response = problem
+                .unwrap_or_else(Problem::internal)
+                .render(&common.id.0);
             let status = response.status().as_u16();
             common.headers(response.headers_mut());
             log(&method, "none", status, began, &common.id);
             if let Some(state) = state {
-                state.metrics.count(method.as_str(), "none", status, began.elapsed());
+                state
+                    .metrics
+                    .count(method.as_str(), "none", status, began.elapsed());
             }
             Err(InternalError::from_response("the request was given up", response).into())
         }
     }
+}
+
+/// Whoever watches the gateway hears of its stop by these.
+fn is_probe(path: &str) -> bool {
+    ["/livez", "/readyz", "/metrics"].contains(&path)
+}
+
+fn stopping() -> Problem {
+    let detail =
+        "The gateway is stopping. Operations that were accepted go on after its next start.";
+    Problem::new(ProblemType::Overloaded, detail)
+        .sent(Sent::No)
+        .retry_after(5)
 }
 
 /// What all answers to one request have in common.
@@ -138,13 +177,18 @@ impl Common {
 fn client_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
     let value = headers.get("x-request-id")?;
     let text = value.as_bytes();
-    let is_clean = text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte));
+    let is_clean = text
+        .iter()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte));
     ((1..=128).contains(&text.len()) && is_clean).then(|| value.clone())
 }
 
 /// The template of the route that answered; one word for everything that no route answered.
 fn route<B>(response: &ServiceResponse<B>) -> String {
-    response.request().match_pattern().unwrap_or_else(|| "none".to_owned())
+    response
+        .request()
+        .match_pattern()
+        .unwrap_or_else(|| "none".to_owned())
 }
 
 fn log(method: &Method, route: &str, status: u16, began: Instant, id: &RequestId) {

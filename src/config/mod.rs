@@ -15,7 +15,6 @@ mod secrets;
 mod sections;
 mod source;
 mod values;
-mod vendor;
 
 #[cfg(test)]
 mod tests;
@@ -71,12 +70,15 @@ fn load_with(path: &Path, variables: source::Variables) -> Result<Config, Faults
 fn build(mut root: Section, faults: &mut Faults) -> Option<Config> {
     let known = Known {
         projects: scope::declared(&root, "projects", ProjectName::parse),
-        services: vendor::services().into_iter().collect(),
+        services: upstream::catalogue()
+            .into_iter()
+            .map(|service| service.name)
+            .collect(),
         callers: scope::declared(&root, "callers", CallerName::parse),
     };
     let default_project = default_project(&mut root, &known, faults);
     let access = callers::read(&mut root, &known, faults);
-    let api = sections::server(&mut root, default_project, access, faults);
+    let mut api = sections::server(&mut root, default_project, access, faults);
     let telemetry = sections::log(&mut root, faults);
     let store = sections::store(&mut root, faults);
     let operations = sections::operations(&mut root, faults);
@@ -85,6 +87,11 @@ fn build(mut root: Section, faults: &mut Faults) -> Option<Config> {
         projects: projects::read(&mut root, &known, faults),
         storage_credentials: projects::storage_credentials(&mut root, &known, faults),
     };
+    api.storage_grants = upstream
+        .storage_credentials
+        .iter()
+        .map(|(name, entry)| (name.clone(), entry.grant.clone()))
+        .collect();
     root.finish(faults);
     Some(Config {
         api,

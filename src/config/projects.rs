@@ -9,11 +9,13 @@ use super::{
     scope::{self, Known},
     secrets,
     values::{self, Reading},
-    vendor,
 };
 use crate::{
-    domain::service::{CallerName, CredentialName, ProjectName, ServiceName},
-    upstream::{CredentialSettings, ProjectSettings, StorageCredentialSettings},
+    domain::{
+        access::StorageGrant,
+        service::{CallerName, CredentialName, ProjectName, ServiceName},
+    },
+    upstream::{self, CredentialSettings, ProjectSettings, StorageCredentialSettings},
 };
 
 /// Section `projects`: those without faults.
@@ -82,12 +84,20 @@ fn endpoints(
     faults: &mut Faults,
 ) -> Option<(String, BTreeMap<ServiceName, String>)> {
     let mut section = project.section("endpoints", faults);
-    let iam = endpoint(&mut section, "iam", vendor::iam_endpoint(region), faults);
+    let iam = endpoint(
+        &mut section,
+        "iam",
+        upstream::default_iam_endpoint(region),
+        faults,
+    );
     let mut addresses = BTreeMap::new();
-    for service in vendor::services() {
+    for service in upstream::catalogue()
+        .into_iter()
+        .map(|service| service.name)
+    {
         let key = service.as_str();
         if services.contains(&service) {
-            let default = vendor::endpoint(&service, region);
+            let default = upstream::default_endpoint(&service, region);
             let address = endpoint(&mut section, key, default, faults);
             addresses.extend(address.map(|address| (service, address)));
         } else {
@@ -176,7 +186,9 @@ fn storage_credential(
     Some(StorageCredentialSettings {
         access_key: access_key?,
         secret_key: secret_key?,
-        callers: callers?,
-        projects: projects?,
+        grant: StorageGrant {
+            callers: callers?,
+            projects: projects?,
+        },
     })
 }

@@ -1,6 +1,7 @@
 //! The sections that are plain settings: `server`, `log`, `store`, `operations` and `upstream`.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::Read as _,
     net::{Ipv4Addr, SocketAddr},
@@ -62,6 +63,8 @@ pub(super) fn server(
         default_project,
         anonymous: access.anonymous,
         callers: access.callers,
+        // Filled in when the storage credentials are read.
+        storage_grants: BTreeMap::new(),
     };
     server.finish(faults);
     settings

@@ -171,9 +171,8 @@ impl Operations {
         let query = OperationQuery {
             task: Some(task.clone()),
             status: Some(Status::Running),
-            caller: None,
-            before: None,
             limit: 1,
+            ..OperationQuery::default()
         };
         Ok(self.0.store.list(&query).await?.pop())
     }
@@ -191,7 +190,9 @@ impl Operations {
         let mut draining = self.0.draining.subscribe();
         loop {
             let found = self.show(id).await?;
-            let is_running = found.as_ref().is_some_and(|one| one.status == Status::Running);
+            let is_running = found
+                .as_ref()
+                .is_some_and(|one| one.status == Status::Running);
             if !is_running || *draining.borrow_and_update() || Instant::now() >= until {
                 return Ok(found);
             }

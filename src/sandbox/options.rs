@@ -85,6 +85,19 @@ pub struct CloudOptions {
     pub sms_legacy_checks: bool,
 }
 
+impl CloudOptions {
+    /// Delays that a person can watch, and no refusal that the documents do not ask for.
+    pub fn for_people() -> Self {
+        Self {
+            pause_delay: Duration::from_secs(2),
+            start_delay: Duration::from_secs(2),
+            delete_delay: Duration::from_secs(1),
+            oms_stops_retrying: true,
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for CloudOptions {
     fn default() -> Self {
         Self {

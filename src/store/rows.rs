@@ -9,9 +9,11 @@ use sqlx::{Any, Decode, Row as _, Type, any::AnyRow};
 
 use super::failure::FailureRow;
 use crate::domain::{
-    operation::{EventKind, Failure, Goal, Operation, OperationEvent, OperationId, Outcome, Phase, Status},
-    start::{StartRecord},
+    operation::{
+        EventKind, Failure, Goal, Operation, OperationEvent, OperationId, Outcome, Phase, Status,
+    },
     service::{Binding, CallerName, CredentialName, ProjectName, ServiceName},
+    start::StartRecord,
     store::StoreError,
     task::{TaskId, TaskRef, TaskState},
 };

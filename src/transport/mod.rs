@@ -1,6 +1,29 @@
-//! HTTP to the vendor.
+//! HTTP to the vendor: the one place that opens connections, and only to configured base addresses.
+//!
+//! What it promises: an answer is either complete and belongs to the request, or it is an error; one time limit covers
+//! an exchange from connecting to the last byte; redirects are never followed; a request that changes something has a
+//! connection of its own and is never repeated here. What it does not do: it knows no vendor, no token and no status.
 
-use std::{path::PathBuf, time::Duration};
+mod answer;
+mod client;
+mod connector;
+mod endpoint;
+mod error;
+mod prepared;
+mod strict;
+#[cfg(test)]
+pub(crate) mod tests;
+mod tls;
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+pub use self::{
+    client::Transport,
+    endpoint::{Endpoint, EndpointError},
+    error::{TransportError, TransportErrorKind},
+    tls::TransportSetupError,
+};
+use crate::domain::secret::Secret;
 
 /// The limits of every exchange with the vendor: section `upstream` of the configuration.
 #[derive(Clone, Debug)]
@@ -25,7 +48,7 @@ pub enum Method {
 }
 
 /// One request, relative to a base address that the transport was given.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Request {
     /// The method.
     pub method: Method,
@@ -35,8 +58,19 @@ pub struct Request {
     pub body: Option<serde_json::Value>,
 }
 
+impl fmt::Debug for Request {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A body can hold a password or storage keys.
+        formatter
+            .debug_struct("Request")
+            .field("method", &self.method)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A complete answer, of whatever status.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Response {
     /// The HTTP status, 200 to 599.
     pub status: u16,
@@ -46,4 +80,25 @@ pub struct Response {
     pub request_id: Option<String>,
     /// How long the vendor asks to wait, from `Retry-After` (seconds or a date).
     pub retry_after: Option<Duration>,
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A body can name users and accounts.
+        formatter
+            .debug_struct("Response")
+            .field("status", &self.status)
+            .field("request_id", &self.request_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A complete answer to a login.
+#[derive(Clone, Debug)]
+pub struct LoginResponse {
+    /// The answer.
+    pub response: Response,
+    /// The token, from `X-Subject-Token`. `None` unless the answer has exactly one such header, of 1 to 16384 visible
+    /// ASCII characters.
+    pub token: Option<Secret>,
 }

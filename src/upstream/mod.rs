@@ -6,7 +6,10 @@
 
 mod answer;
 mod details;
+mod fault;
+pub mod iam;
 mod loose;
+pub mod metrics;
 mod oms;
 mod reader;
 mod secrets;
@@ -20,23 +23,29 @@ use std::{
     sync::Arc,
 };
 
-use crate::domain::{
-    access::Scope,
-    clock::Clock,
-    secret::SecretSource,
-    service::{
-        Binding, BoundService, CallerName, CredentialName, MigrationService, ProjectName,
-        ServiceName, ServiceTraits, Services,
+use prometheus_client::registry::Registry;
+
+use crate::{
+    domain::{
+        access::StorageGrant,
+        clock::Clock,
+        secret::SecretSource,
+        service::{
+            Binding, BoundService, CredentialName, MigrationService, ProjectName, ServiceName,
+            ServiceTraits, Services,
+        },
+        task::TaskId,
     },
-    task::TaskId,
+    transport::{self, Endpoint, EndpointError, Transport, TransportSetupError},
 };
 
 use self::{
+    iam::{Tokens, TokensError},
+    metrics::Metrics,
     reader::{Dialect, Reader},
     session::Session,
+    unknown::UnknownStates,
 };
-
-pub use self::unknown::UnknownStates;
 
 /// Every service, in the order in which lists show them.
 const CATALOGUE: [Entry; 2] = [oms::ENTRY, sms::ENTRY];
@@ -45,6 +54,7 @@ const CATALOGUE: [Entry; 2] = [oms::ENTRY, sms::ENTRY];
 struct Entry {
     name: &'static str,
     owns: fn(&TaskId) -> bool,
+    accepts: fn(&TaskId) -> bool,
     page_limit: u32,
     start_needs_credentials: bool,
     /// The base address that follows from a region, if one does.
@@ -61,6 +71,7 @@ impl Entry {
         ServiceTraits {
             name: self.service(),
             owns: self.owns,
+            accepts: self.accepts,
             page_limit: self.page_limit,
             start_needs_credentials: self.start_needs_credentials,
         }
@@ -86,13 +97,12 @@ impl Parts {
     }
 }
 
-/// What all services of a thread share.
+/// What all services share.
 #[derive(Clone)]
-pub struct Shared {
+struct Shared {
     /// Tells when a task was looked at.
-    pub clock: Arc<dyn Clock>,
-    /// Counts states that this program does not know.
-    pub unknown_states: UnknownStates,
+    clock: Arc<dyn Clock>,
+    unknown_states: UnknownStates,
 }
 
 /// Every service that this program knows, in the order in which lists show them.
@@ -117,31 +127,91 @@ pub fn default_iam_endpoint(region: &str) -> Option<String> {
     is_region(region).then(|| regional_endpoint("iam", region))
 }
 
-/// Builds every service that the configuration offers, for use on this thread. A service without an endpoint is left
-/// out; the configuration has refused such a project before.
-pub fn build(settings: &Arc<Settings>, shared: &Shared) -> Services {
-    let mut bound = HashMap::new();
-    for (project, of_project) in &settings.projects {
-        for entry in &CATALOGUE {
-            let service = entry.service();
-            let Some(endpoint) = of_project.endpoint(&service) else {
-                continue;
-            };
-            let binding = Binding {
-                project_id: of_project.project_id.clone(),
-                region: of_project.region.clone(),
-                endpoint: endpoint.to_owned(),
-            };
-            let port = (entry.build)(Parts {
-                session: Session::new(project.clone(), service.clone(), endpoint),
-                project_id: of_project.project_id.clone(),
-                settings: Arc::clone(settings),
-                shared: shared.clone(),
-            });
-            bound.insert((project.clone(), service), BoundService { port, binding });
-        }
+/// The cloud as this process uses it: its tokens, and what services are built from on each thread. Cheap to clone.
+#[derive(Clone)]
+pub struct Upstream {
+    settings: Arc<Settings>,
+    transport: transport::Settings,
+    tokens: Tokens,
+    metrics: Metrics,
+    shared: Shared,
+}
+
+/// Why the cloud cannot be used as it is configured.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamSetupError {
+    /// The tokens cannot be set up.
+    #[error("the token service cannot be set up")]
+    Tokens(#[from] TokensError),
+    /// The client cannot be set up.
+    #[error("the client for the cloud cannot be set up")]
+    Transport(#[from] TransportSetupError),
+    /// An address that the configuration should have refused.
+    #[error("the address of a service cannot be used")]
+    Endpoint(#[from] EndpointError),
+}
+
+impl Upstream {
+    /// Makes ready to log in; the first login happens with the first call that needs one.
+    pub fn start(
+        settings: Settings,
+        transport: transport::Settings,
+        clock: Arc<dyn Clock>,
+        registry: &mut Registry,
+    ) -> Result<Self, UpstreamSetupError> {
+        let (metrics, unknown_states) = (Metrics::default(), UnknownStates::default());
+        metrics.register(registry);
+        unknown_states.register(registry);
+        let tokens = Tokens::start(&settings, &transport, Arc::clone(&clock), metrics.clone())?;
+        let shared = Shared {
+            clock,
+            unknown_states,
+        };
+        Ok(Self {
+            settings: Arc::new(settings),
+            transport,
+            tokens,
+            metrics,
+            shared,
+        })
     }
-    Services::new(catalogue(), bound)
+
+    /// Builds every service that the configuration offers, for use on this thread. A service without an endpoint is
+    /// left out; the configuration has refused such a project before.
+    pub fn services(&self) -> Result<Services, UpstreamSetupError> {
+        let transport = Rc::new(Transport::new(&self.transport)?);
+        let mut bound = HashMap::new();
+        for (project, of_project) in &self.settings.projects {
+            for entry in &CATALOGUE {
+                let service = entry.service();
+                let Some(address) = of_project.endpoint(&service) else {
+                    continue;
+                };
+                let endpoint = Endpoint::parse(address)?;
+                transport.check(&endpoint)?;
+                let port = (entry.build)(Parts {
+                    session: Session::new(
+                        Rc::clone(&transport),
+                        self.tokens.clone(),
+                        project.clone(),
+                        service.clone(),
+                        endpoint,
+                        self.metrics.clone(),
+                    ),
+                    project_id: of_project.project_id.clone(),
+                    settings: Arc::clone(&self.settings),
+                    shared: self.shared.clone(),
+                });
+                let binding = Binding {
+                    project_id: of_project.project_id.clone(),
+                    region: of_project.region.clone(),
+                    endpoint: address.to_owned(),
+                };
+                bound.insert((project.clone(), service), BoundService { port, binding });
+            }
+        }
+        Ok(Services::new(catalogue(), bound))
+    }
 }
 
 /// The pattern that most services follow. The European site has a domain of its own.
@@ -216,10 +286,8 @@ pub struct StorageCredentialSettings {
     pub access_key: String,
     /// The secret key.
     pub secret_key: SecretSource,
-    /// Who may name it.
-    pub callers: Scope<CallerName>,
-    /// In which projects.
-    pub projects: Scope<ProjectName>,
+    /// Who may name it, and where.
+    pub grant: StorageGrant,
 }
 
 #[cfg(test)]

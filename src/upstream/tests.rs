@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use crate::domain::clock::SystemClock;
 
 use super::*;
@@ -112,18 +114,21 @@ fn what_is_no_region_never_becomes_a_host() {
 #[test]
 fn a_project_has_the_services_that_it_offers() {
     let name = |text| ProjectName::parse(text).unwrap();
-    let settings = Arc::new(Settings {
+    let settings = Settings {
         projects: BTreeMap::from([
             (name("both"), project(&["oms", "sms"])),
             (name("one"), project(&["oms"])),
         ]),
         storage_credentials: BTreeMap::new(),
-    });
-    let shared = Shared {
-        clock: Arc::new(SystemClock),
-        unknown_states: UnknownStates::default(),
     };
-    let services = build(&settings, &shared);
+    let transport = transport::Settings {
+        connect_timeout: Duration::from_secs(1),
+        request_timeout: Duration::from_secs(1),
+        ca_file: None,
+    };
+    let clock = Arc::new(SystemClock);
+    let upstream = Upstream::start(settings, transport, clock, &mut Registry::default()).unwrap();
+    let services = upstream.services().unwrap();
     assert!(services.get(&name("one"), &service("sms")).is_none());
     for (project, of) in [("both", "oms"), ("both", "sms"), ("one", "oms")] {
         let bound = services.get(&name(project), &service(of)).unwrap();

@@ -45,11 +45,17 @@ pub(crate) async fn list_operations(
     let mut query = Query::of(&request);
     let page_size = tasks::list::page_size(&mut query);
     let statuses: Vec<&str> = Status::ALL.iter().map(|status| status.as_str()).collect();
-    let status =
-        query.parsed("status", &format!("one of {}", statuses.join(", ")), Status::parse);
+    let status = query.parsed(
+        "status",
+        &format!("one of {}", statuses.join(", ")),
+        Status::parse,
+    );
     let task = query.parsed("task", "the id of a task", TaskId::parse);
-    let before =
-        query.parsed("page_token", "the next_page_token of an earlier page", OperationId::parse);
+    let before = query.parsed(
+        "page_token",
+        "the next_page_token of an earlier page",
+        OperationId::parse,
+    );
     query.end()?;
     let known = &on.known;
     let sees_all = known.caller.has(Permission::OperationsReadAll);
@@ -65,9 +71,16 @@ pub(crate) async fn list_operations(
     let mut found = known.state.operations.list(&wanted).await?;
     let has_more = found.len() > page_size;
     found.truncate(page_size);
-    let next_page_token =
-        found.last().filter(|_| has_more).map(|operation| operation.id.to_string());
-    let operations =
-        found.iter().map(|operation| OperationView::new(operation, known)).collect();
-    Ok(HttpResponse::Ok().json(OperationList { operations, next_page_token }))
+    let next_page_token = found
+        .last()
+        .filter(|_| has_more)
+        .map(|operation| operation.id.to_string());
+    let operations = found
+        .iter()
+        .map(|operation| OperationView::new(operation, known))
+        .collect();
+    Ok(HttpResponse::Ok().json(OperationList {
+        operations,
+        next_page_token,
+    }))
 }

@@ -4,11 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, get};
 
 use super::view::OperationView;
 use crate::api::{
-    answer,
-    guard::OnOperation,
-    prefer::Preference,
-    problem::Problem,
-    problem_type::ProblemType,
+    answer, guard::OnOperation, prefer::Preference, problem::Problem, problem_type::ProblemType,
 };
 
 /// Show an operation.
@@ -30,7 +26,10 @@ pub(crate) async fn show_operation(
 ) -> Result<HttpResponse, Problem> {
     let operations = &on.known.state.operations;
     let preference = Preference::of(&request, &on.known.state.settings)?;
-    let first = operations.show(on.id).await?.filter(|operation| on.known.may_see(operation));
+    let first = operations
+        .show(on.id)
+        .await?
+        .filter(|operation| on.known.may_see(operation));
     // Who may see it is settled before anybody waits: callers are added to an operation and never taken away.
     let shown = match (first, preference) {
         (Some(_), Preference::Wait(limit)) => operations.wait(on.id, limit).await?,

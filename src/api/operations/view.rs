@@ -124,7 +124,13 @@ impl From<&OperationEvent> for EventView {
             | EventKind::Cancelled
             | EventKind::Ended => {}
         }
-        Self { at: event.at, event: event.kind.as_str(), state, request_id, code }
+        Self {
+            at: event.at,
+            event: event.kind.as_str(),
+            state,
+            request_id,
+            code,
+        }
     }
 }
 

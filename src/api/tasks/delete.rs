@@ -22,7 +22,9 @@ pub(crate) struct Delete {
 impl Action for Delete {
     fn read(query: &mut Query) -> Self {
         let force = query.parsed("force", "pause", |text| (text == "pause").then_some(()));
-        Self { force: force.is_some() }
+        Self {
+            force: force.is_some(),
+        }
     }
 
     fn permissions(&self) -> &'static [Permission] {
@@ -59,6 +61,8 @@ pub(crate) async fn delete_task(
     _no_body: NoBody,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
-    let goal = Goal::Absent { force: on.action.force };
+    let goal = Goal::Absent {
+        force: on.action.force,
+    };
     answer::to_change(&request, &on.known, on.task, goal, None).await
 }

@@ -107,7 +107,10 @@ pub(crate) async fn list_tasks(on: OnTasks<List>) -> Result<HttpResponse, Proble
         .zip(links)
         .map(|(task, link)| TaskView::new(task, &on.known.caller, link))
         .collect();
-    Ok(HttpResponse::Ok().json(TaskList { tasks, next_page_token }))
+    Ok(HttpResponse::Ok().json(TaskList {
+        tasks,
+        next_page_token,
+    }))
 }
 
 /// The link to the operation that runs on a task, if the caller may see it.
@@ -174,7 +177,10 @@ impl Walk {
         let (Some(service), Some(traits)) = (service, traits) else {
             return Err(Problem::internal());
         };
-        let page = service.port.list(self.offset, self.limit(traits, &on.action)).await?;
+        let page = service
+            .port
+            .list(self.offset, self.limit(traits, &on.action))
+            .await?;
         self.service_pages += 1;
         let (rows, mut passed) = (page.rows.len(), 0);
         for row in page.rows {
@@ -182,7 +188,8 @@ impl Walk {
                 break;
             }
             passed += 1;
-            self.tasks.extend(row.filter(|task| on.action.lets_through(task)));
+            self.tasks
+                .extend(row.filter(|task| on.action.lets_through(task)));
         }
         self.offset = self.offset.saturating_add(passed);
         if rows == 0 || self.offset >= page.total {
@@ -198,7 +205,9 @@ impl Walk {
             return traits.page_limit;
         }
         let room = self.page_size - self.tasks.len();
-        u32::try_from(room).unwrap_or(u32::MAX).min(traits.page_limit)
+        u32::try_from(room)
+            .unwrap_or(u32::MAX)
+            .min(traits.page_limit)
     }
 
     fn next_page_token(&self) -> Option<String> {
@@ -216,7 +225,9 @@ impl List {
     fn lets_through(&self, task: &Task) -> bool {
         self.state.is_none_or(|state| task.stage.state() == state)
             && self.name.as_ref().is_none_or(|part| {
-                task.name.as_ref().is_some_and(|name| name.contains(part.as_str()))
+                task.name
+                    .as_ref()
+                    .is_some_and(|name| name.contains(part.as_str()))
             })
     }
 }

@@ -21,7 +21,9 @@ pub(crate) struct Show {
 impl Action for Show {
     fn read(query: &mut Query) -> Self {
         let full = query.parsed("view", "full", |text| (text == "full").then_some(()));
-        Self { is_full: full.is_some() }
+        Self {
+            is_full: full.is_some(),
+        }
     }
 
     fn permissions(&self) -> &'static [Permission] {
@@ -43,8 +45,10 @@ impl Action for Show {
 #[get("/tasks/{id}")]
 pub(crate) async fn show_task(on: OnTask<Show>) -> Result<HttpResponse, Problem> {
     let Some(task) = on.service.port.show(&on.task.id).await? else {
-        let detail =
-            format!("The service {} knows no task {} in this project.", on.task.service, on.task.id);
+        let detail = format!(
+            "The service {} knows no task {} in this project.",
+            on.task.service, on.task.id
+        );
         return Err(Problem::new(ProblemType::TaskNotFound, detail));
     };
     let link = list::link(&on.known, &task).await?;

@@ -37,7 +37,10 @@ impl Action for Start {
 
 /// What a start of an OMS task needs: the cloud does not keep bucket keys between runs.
 #[derive(Debug, Deserialize, ToSchema)]
-#[expect(dead_code, reason = "it describes the body; JsonReader reads it, so that no fault quotes a key")]
+#[expect(
+    dead_code,
+    reason = "it describes the body; JsonReader reads it, so that no fault quotes a key"
+)]
 pub(crate) struct StartBody {
     /// Keys to the source bucket; left out for tasks that read a list of URLs.
     #[schema(required = false, nullable = false)]
@@ -115,7 +118,11 @@ pub(crate) async fn start_task(
         let detail = format!("A start of a task of {} takes no body.", on.traits.name);
         return Err(Problem::fault("body", "", detail));
     };
-    for credential in start.iter().flat_map(|start| [&start.source, &start.destination]).flatten() {
+    for credential in start
+        .iter()
+        .flat_map(|start| [&start.source, &start.destination])
+        .flatten()
+    {
         if let StorageCredential::Named(name) = credential {
             check_grant(&on, name)?;
         }
@@ -129,7 +136,11 @@ fn read(body: &StartBytes) -> Result<StartRequest, Problem> {
     let destination = credential(&mut reader, "destination", true);
     let migrate_failed_objects = reader.boolean("migrate_failed_objects").unwrap_or(false);
     reader.end()?;
-    Ok(StartRequest { source, destination, migrate_failed_objects })
+    Ok(StartRequest {
+        source,
+        destination,
+        migrate_failed_objects,
+    })
 }
 
 fn credential(
@@ -154,7 +165,11 @@ fn credential(
             let security_token = keys.secret("security_token", 16_384, false);
             keys.end_into(reader);
             let (access_key, secret_key) = (access_key?, secret_key?);
-            Some(StorageCredential::Inline(StorageKeys { access_key, secret_key, security_token }))
+            Some(StorageCredential::Inline(StorageKeys {
+                access_key,
+                secret_key,
+                security_token,
+            }))
         }
         Some(_) => {
             reader.fault(member, format!("{member} must be {expected}."));

@@ -115,8 +115,20 @@ impl From<Amount> for AmountView {
 }
 
 impl From<ObjectCounts> for ObjectCountsView {
-    fn from(ObjectCounts { succeeded, failed, skipped, total }: ObjectCounts) -> Self {
-        Self { succeeded, failed, skipped, total }
+    fn from(
+        ObjectCounts {
+            succeeded,
+            failed,
+            skipped,
+            total,
+        }: ObjectCounts,
+    ) -> Self {
+        Self {
+            succeeded,
+            failed,
+            skipped,
+            total,
+        }
     }
 }
 
@@ -158,14 +170,18 @@ impl TaskView {
 }
 
 /// What would be accepted, both in the task's state and from this caller.
-pub(super) fn actions(sight: Sight, caller: &Caller) -> Vec<&'static str> {
+pub(in crate::api) fn actions(sight: Sight, caller: &Caller) -> Vec<&'static str> {
     const FORCE: Goal = Goal::Absent { force: true };
     const PLAIN: Goal = Goal::Absent { force: false };
     let all = [
         ("pause", Goal::Paused, &[Permission::TasksPause][..]),
         ("start", Goal::Running, &[Permission::TasksStart]),
         ("delete", PLAIN, &[Permission::TasksDelete]),
-        ("force_delete", FORCE, &[Permission::TasksDelete, Permission::TasksPause]),
+        (
+            "force_delete",
+            FORCE,
+            &[Permission::TasksDelete, Permission::TasksPause],
+        ),
     ];
     all.into_iter()
         .filter(|(_, goal, needed)| {

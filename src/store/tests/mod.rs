@@ -13,10 +13,10 @@ use tempfile::TempDir;
 
 use super::{Settings, SqlOperationStore};
 use crate::domain::{
+    history::History,
     operation::{EventKind, Goal, Operation, OperationEvent, OperationId, Phase, Status},
-    history::{History},
-    start::{StartRecord},
     service::{Binding, CallerName, ProjectName, ServiceName},
+    start::StartRecord,
     store::{Creation, Lease, OperationStore as _},
     task::{TaskId, TaskRef},
 };

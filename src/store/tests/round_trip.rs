@@ -9,10 +9,13 @@ use proptest::{
 
 use super::{Place, fresh};
 use crate::domain::{
-    operation::{EventKind, Failure, Goal, Operation, OperationEvent, OperationId, Outcome, Phase, Reason, Status},
     history::{Attempts, Change, History},
-    start::{StartRecord},
+    operation::{
+        EventKind, Failure, Goal, Operation, OperationEvent, OperationId, Outcome, Phase, Reason,
+        Status,
+    },
     service::{Binding, CallerName, CredentialName, Sent, UpstreamAnswer},
+    start::StartRecord,
     store::{Hold, OperationStore as _},
     task::{TaskId, TaskState},
 };

@@ -11,8 +11,8 @@ use std::rc::Rc;
 use async_trait::async_trait;
 
 use crate::domain::{
-    operation::StartRequest,
     service::{MigrationService, Receipt, TaskPage, UpstreamError},
+    start::StartRequest,
     task::{Task, TaskId},
 };
 use crate::transport::Request;
@@ -35,6 +35,7 @@ pub(super) const DIALECT: Dialect = Dialect {
 pub(super) const ENTRY: Entry = Entry {
     name: "oms",
     owns,
+    accepts: owns,
     page_limit: PAGE_LIMIT,
     start_needs_credentials: true,
     default_endpoint: |region| Some(regional_endpoint("oms", region)),

@@ -125,7 +125,7 @@ impl Reader {
         }
     }
 
-    /// One page of a list. Rows that cannot be read are counted and left out.
+    /// One page of a list. Rows that cannot be read keep their place.
     pub(super) fn page(&self, response: &Response) -> Result<TaskPage, UpstreamError> {
         let document = self.answers.document(response).map_err(not_about_a_task)?;
         let (rows, total) = match loose::object(&document) {
@@ -143,20 +143,16 @@ impl Reader {
                     .malformed(response, "which is not a list of tasks"));
             }
         };
-        let sent = rows.len();
-        let tasks: Vec<Task> = rows.into_iter().filter_map(|row| self.read(row)).collect();
-        if tasks.len() < sent {
+        let rows: Vec<Option<Task>> = rows.into_iter().map(|row| self.read(row)).collect();
+        let unreadable = rows.iter().filter(|row| row.is_none()).count();
+        if unreadable > 0 {
             tracing::warn!(
                 upstream.service = %self.service,
-                rows = sent - tasks.len(),
+                rows = unreadable,
                 "left out rows of a list of tasks that cannot be read"
             );
         }
-        Ok(TaskPage {
-            tasks,
-            rows: sent as u64,
-            total,
-        })
+        Ok(TaskPage { rows, total })
     }
 
     /// The receipt for a change.

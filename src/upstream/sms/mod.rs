@@ -11,8 +11,8 @@ use async_trait::async_trait;
 
 use crate::{
     domain::{
-        operation::StartRequest,
         service::{MigrationService, Receipt, TaskPage, UpstreamError},
+        start::StartRequest,
         task::{Task, TaskId},
     },
     transport::{Method, Request},
@@ -35,6 +35,8 @@ pub(super) const DIALECT: Dialect = Dialect {
 pub(super) const ENTRY: Entry = Entry {
     name: "sms",
     owns,
+    // When the service is named, whatever can stand in a path is left to the vendor to know or not.
+    accepts: |_| true,
     page_limit: PAGE_LIMIT,
     start_needs_credentials: false,
     default_endpoint,

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::{
     domain::{
-        operation::{StartRequest, StorageCredential, StorageKeys},
         secret::Secret,
         service::{CredentialName, ProjectName, Sent, UpstreamError, UpstreamErrorKind},
+        start::{StartRequest, StorageCredential, StorageKeys},
         task::TaskId,
     },
     transport::{Method, Request},
@@ -104,7 +104,7 @@ impl Requests {
             .settings
             .storage_credentials
             .get(name)
-            .filter(|entry| entry.projects.contains(&self.project))
+            .filter(|entry| entry.grant.projects.contains(&self.project))
             .ok_or_else(|| {
                 rejected(format!(
                     "The storage credential {name} is not configured for this project."

@@ -4,7 +4,10 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    domain::{access::Scope, secret::SecretSource},
+    domain::{
+        access::{Scope, StorageGrant},
+        secret::SecretSource,
+    },
     upstream::StorageCredentialSettings,
 };
 
@@ -18,8 +21,10 @@ fn requests(secret: PathBuf) -> Requests {
     let archive = StorageCredentialSettings {
         access_key: "ARCHIVEAK".to_owned(),
         secret_key: SecretSource::File(secret),
-        callers: Scope::All,
-        projects: Scope::Only([project("prod")].into()),
+        grant: StorageGrant {
+            callers: Scope::All,
+            projects: Scope::Only([project("prod")].into()),
+        },
     };
     let name = CredentialName::parse("archive").unwrap();
     let settings = Settings {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     domain::{
-        operation::StorageKeys,
+        start::StorageKeys,
         task::{Amount, DeleteGate, ObjectCounts, Stage, Task, TaskId},
     },
     upstream::{

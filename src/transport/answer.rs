@@ -1,0 +1,160 @@
+//! Reading an answer.
+
+use std::time::Duration;
+
+use awc::{
+    ClientResponse,
+    http::{
+        StatusCode,
+        header::{CONTENT_LENGTH, HeaderMap, HeaderName, RETRY_AFTER, TRANSFER_ENCODING},
+    },
+};
+use jiff::{Timestamp, fmt::rfc2822};
+
+use super::Response;
+use crate::domain::{
+    clock::{Clock as _, SystemClock},
+    secret::Secret,
+};
+
+/// The largest body that is read. The vendor's largest is a page of 100 tasks of some 10 KiB each.
+pub(super) const MAX_BODY: usize = 8 << 20;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const SUBJECT_TOKEN: HeaderName = HeaderName::from_static("x-subject-token");
+/// The vendor's own limit for a token.
+const MAX_TOKEN: usize = 16 << 10;
+const MAX_REQUEST_ID: usize = 128;
+/// A longer wait than this is not believed.
+const MAX_RETRY_AFTER: Duration = Duration::from_hours(24);
+
+/// The parts of a head that outlive the reading of the body.
+pub(super) struct Head {
+    status: u16,
+    request_id: Option<String>,
+    retry_after: Option<Duration>,
+    /// The one header of a login, if it is sane.
+    pub(super) token: Option<Secret>,
+}
+
+impl Head {
+    pub(super) fn of<S>(answer: &ClientResponse<S>) -> Self {
+        let headers = answer.headers();
+        Self {
+            status: answer.status().as_u16(),
+            request_id: request_id(headers),
+            retry_after: retry_after(headers),
+            token: subject_token(headers),
+        }
+    }
+
+    pub(super) fn with(self, body: bytes::Bytes) -> Response {
+        Response {
+            status: self.status,
+            body,
+            request_id: self.request_id,
+            retry_after: self.retry_after,
+        }
+    }
+}
+
+/// Whether the end of the body is known: by its length or by chunks, not by both and not by the end of the connection.
+/// The client would take a body without either for an empty one.
+pub(super) fn is_framed<S>(answer: &ClientResponse<S>) -> bool {
+    let sized = answer.headers().contains_key(CONTENT_LENGTH);
+    let bodiless = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&answer.status());
+    match answer.headers().get(TRANSFER_ENCODING) {
+        None => sized || bodiless,
+        Some(coding) => !sized && coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+    }
+}
+
+fn request_id(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(REQUEST_ID)?.to_str().ok()?;
+    let sane = (1..=MAX_REQUEST_ID).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_graphic());
+    sane.then(|| text.to_owned())
+}
+
+fn subject_token(headers: &HeaderMap) -> Option<Secret> {
+    let mut values = headers.get_all(SUBJECT_TOKEN);
+    let (Some(only), None) = (values.next(), values.next()) else {
+        return None;
+    };
+    let text = only.to_str().ok()?;
+    let sane =
+        (1..=MAX_TOKEN).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    sane.then(|| Secret::new(text))
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => wait_until(rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?),
+    };
+    Some(wait.min(MAX_RETRY_AFTER))
+}
+
+fn wait_until(moment: Timestamp) -> Duration {
+    // A moment that has passed asks for no wait.
+    Duration::try_from(moment.duration_since(SystemClock.now())).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use awc::http::header::{HeaderMap, HeaderValue, RETRY_AFTER};
+
+    use super::{
+        MAX_RETRY_AFTER, REQUEST_ID, SUBJECT_TOKEN, request_id, retry_after, subject_token,
+    };
+
+    fn headers(name: &awc::http::header::HeaderName, values: &[&[u8]]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for value in values {
+            map.append(name.clone(), HeaderValue::from_bytes(value).unwrap());
+        }
+        map
+    }
+
+    #[test]
+    fn a_wait_is_read_from_seconds_and_from_a_date() {
+        let wait = |text: &str| retry_after(&headers(&RETRY_AFTER, &[text.as_bytes()]));
+        assert_eq!(wait("7"), Some(Duration::from_secs(7)));
+        assert_eq!(wait("99999999999"), Some(MAX_RETRY_AFTER));
+        assert_eq!(wait("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(wait("Fri, 31 Dec 2100 23:59:59 GMT"), Some(MAX_RETRY_AFTER));
+        assert_eq!(wait("-1"), None);
+        assert_eq!(wait("soon"), None);
+    }
+
+    #[test]
+    fn a_token_is_one_header_of_visible_characters() {
+        let longest = vec![b'x'; 16384];
+        let too_long = vec![b'x'; 16385];
+        let token = |values: &[&[u8]]| {
+            subject_token(&headers(&SUBJECT_TOKEN, values)).map(|token| token.expose().len())
+        };
+        assert_eq!(token(&[b"MIIabc=="]), Some(8));
+        assert_eq!(token(&[&longest]), Some(16384));
+        assert_eq!(token(&[&too_long]), None);
+        assert_eq!(token(&[]), None);
+        assert_eq!(token(&[b""]), None);
+        assert_eq!(token(&[b"one", b"two"]), None);
+        assert_eq!(token(&[b"one", b"one"]), None);
+        assert_eq!(token(&[b"with space"]), None);
+        assert_eq!(token(&[b"tab\there"]), None);
+        assert_eq!(token(&[b"caf\xe9"]), None);
+    }
+
+    #[test]
+    fn a_request_id_that_could_harm_a_log_is_left_out() {
+        let id = |value: &[u8]| request_id(&headers(&REQUEST_ID, &[value]));
+        assert_eq!(id(b"ab-12"), Some("ab-12".to_owned()));
+        assert_eq!(id(b"a b"), None);
+        assert_eq!(id(b"\xff"), None);
+        assert_eq!(id(&[b'x'; 129]), None);
+    }
+}

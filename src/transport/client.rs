@@ -1,0 +1,227 @@
+//! The exchange itself.
+
+use std::{cell::RefCell, sync::Arc, time::Duration};
+
+use rustls::ClientConfig;
+use tokio::{
+    sync::Semaphore,
+    task::{coop::unconstrained, yield_now},
+    time::timeout,
+};
+
+use super::{
+    Endpoint, LoginResponse, Method, Request, Response, Settings, TransportError,
+    TransportErrorKind, TransportSetupError,
+    answer::{self, Head, MAX_BODY},
+    connector::Connector,
+    error::Fault,
+    prepared::Prepared,
+    tls,
+};
+use crate::domain::secret::Secret;
+
+/// The most reads, and the most changes, at the same time on one thread.
+pub(super) const LIMIT: usize = 64;
+/// The longest wait for a free place among them.
+const PLACE_WAIT: Duration = Duration::from_secs(5);
+/// How long a connection for reads is kept: shorter than any idle limit of a peer worth the name.
+const KEEP_ALIVE: Duration = Duration::from_secs(8);
+
+/// HTTP to the vendor, for one thread.
+///
+/// Reads share kept connections. Everything else has a connection of its own, which is closed afterwards: so it never
+/// meets one that the peer is about to close, which would leave open whether the request was carried out.
+///
+/// Exchanges run inside a [`tokio::task::LocalSet`], as an actix runtime is: the HTTP client spawns onto it.
+///
+/// A dropped future closes its connection; a request that changes something may have arrived all the same.
+pub struct Transport {
+    connect_timeout: Duration,
+    request_timeout: Duration,
+    tls: Option<Arc<ClientConfig>>,
+    /// The client that keeps connections. It is replaced as a whole when one of them may hold an answer that nobody
+    /// has read, because that one cannot be told from the others.
+    kept: RefCell<Clients>,
+    single: Clients,
+    reads: Semaphore,
+    changes: Semaphore,
+}
+
+/// One client for clear text and one for TLS.
+#[derive(Clone)]
+struct Clients {
+    plain: awc::Client,
+    encrypted: Option<awc::Client>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Connections {
+    Kept,
+    Single,
+}
+
+impl Transport {
+    /// Reads the trusted roots and builds the clients. Nothing is connected yet.
+    ///
+    /// A machine without any root is an error only for an `https` endpoint, see [`Transport::check`].
+    pub fn new(settings: &Settings) -> Result<Self, TransportSetupError> {
+        let tls = tls::client_config(settings.ca_file.as_deref())?;
+        Ok(Self::with(settings, tls))
+    }
+
+    pub(super) fn with(settings: &Settings, tls: Option<Arc<ClientConfig>>) -> Self {
+        let clients = |keep_alive| Clients::new(tls.as_ref(), settings.connect_timeout, keep_alive);
+        Self {
+            connect_timeout: settings.connect_timeout,
+            request_timeout: settings.request_timeout,
+            kept: RefCell::new(clients(KEEP_ALIVE)),
+            single: clients(Duration::ZERO),
+            tls,
+            reads: Semaphore::new(LIMIT),
+            changes: Semaphore::new(LIMIT),
+        }
+    }
+
+    /// Whether an endpoint can be spoken to at all. To be asked at start, so that a missing root does not show at the
+    /// first request only.
+    pub fn check(&self, endpoint: &Endpoint) -> Result<(), TransportSetupError> {
+        if endpoint.is_secure() && self.tls.is_none() {
+            return Err(TransportSetupError::NoRoots);
+        }
+        Ok(())
+    }
+
+    /// Sends a request and reads the whole answer, of whatever status but 1xx. Redirects are answers like any other.
+    ///
+    /// A read whose kept connection was closed before the first byte of the answer is sent once more, on a connection
+    /// of its own and within the same time limit. Nothing else is sent twice.
+    pub async fn send(
+        &self,
+        endpoint: &Endpoint,
+        token: Option<&Secret>,
+        request: &Request,
+    ) -> Result<Response, TransportError> {
+        let prepared = Prepared::new(endpoint, token, request)?;
+        let answer = self.exchange(&prepared).await?;
+        Ok(answer.response)
+    }
+
+    /// Sends a request for a token, which needs none itself.
+    pub async fn login(
+        &self,
+        endpoint: &Endpoint,
+        request: &Request,
+    ) -> Result<LoginResponse, TransportError> {
+        self.exchange(&Prepared::new(endpoint, None, request)?)
+            .await
+    }
+
+    async fn exchange(&self, prepared: &Prepared) -> Result<LoginResponse, TransportError> {
+        let places = match prepared.method {
+            Method::Get => &self.reads,
+            Method::Post | Method::Delete => &self.changes,
+        };
+        let Ok(Ok(_place)) = timeout(PLACE_WAIT, places.acquire()).await else {
+            return Err(prepared.fails(TransportErrorKind::Busy));
+        };
+        match timeout(self.request_timeout, self.perform(prepared)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(kind)) => Err(prepared.fails(kind)),
+            Err(_) => Err(prepared.fails(TransportErrorKind::Timeout)),
+        }
+    }
+
+    async fn perform(&self, prepared: &Prepared) -> Result<LoginResponse, TransportErrorKind> {
+        let first = match prepared.method {
+            Method::Get => self.attempt(prepared, Connections::Kept).await,
+            Method::Post | Method::Delete => self.attempt(prepared, Connections::Single).await,
+        };
+        let last = match first {
+            Err(Fault::Stale) => self.attempt(prepared, Connections::Single).await,
+            Ok(_) | Err(Fault::Failed(_)) => first,
+        };
+        last.map_err(|fault| match fault {
+            Fault::Stale => TransportErrorKind::Interrupted,
+            Fault::Failed(kind) => kind,
+        })
+    }
+
+    async fn attempt(
+        &self,
+        prepared: &Prepared,
+        connections: Connections,
+    ) -> Result<LoginResponse, Fault> {
+        if connections == Connections::Kept {
+            // Lets the runtime look at the sockets: the client gives up a kept connection on which something came
+            // unasked, but only if the runtime knows of it.
+            yield_now().await;
+        }
+        let request = match connections {
+            Connections::Kept => prepared.on(self.kept.borrow().get(prepared.secure)?),
+            // The client honours only its own word here, not the peer's wish to keep the connection.
+            Connections::Single => prepared.on(self.single.get(prepared.secure)?).force_close(),
+        };
+        // Choosing the client and taking a connection from its pool happen in one poll: in between, another exchange
+        // could find the pool spoilt and replace it. Hence no budget of the scheduler, which could end the poll, and
+        // no limit in the client, which could make it wait; the limit is the one above.
+        let mut answer = unconstrained(request.send_body(prepared.body())).await?;
+        if answer.status().is_informational() || !answer::is_framed(&answer) {
+            // The client has put the connection back although the real answer, or its body, is still to come. Before
+            // anybody else is polled, the pool that holds it is given up.
+            if connections == Connections::Kept {
+                self.replace_kept();
+            }
+            return Err(if answer.status().is_informational() {
+                TransportErrorKind::Informational.into()
+            } else {
+                TransportErrorKind::Malformed.into()
+            });
+        }
+        let mut head = Head::of(&answer);
+        let token = head.token.take();
+        let body = answer.body().limit(MAX_BODY).await?;
+        Ok(LoginResponse {
+            response: head.with(body),
+            token,
+        })
+    }
+
+    fn replace_kept(&self) {
+        let fresh = Clients::new(self.tls.as_ref(), self.connect_timeout, KEEP_ALIVE);
+        let _spoilt = self.kept.replace(fresh);
+    }
+}
+
+impl Clients {
+    fn new(
+        tls: Option<&Arc<ClientConfig>>,
+        connect_timeout: Duration,
+        keep_alive: Duration,
+    ) -> Self {
+        let client = |tls: Option<Arc<ClientConfig>>| {
+            let connector = awc::Connector::new()
+                .connector(Connector::new(tls))
+                .timeout(connect_timeout)
+                .conn_keep_alive(keep_alive)
+                .limit(0);
+            awc::Client::builder()
+                .disable_redirects()
+                .disable_timeout()
+                .no_default_headers()
+                .connector(connector)
+                .finish()
+        };
+        Self {
+            plain: client(None),
+            encrypted: tls.map(|tls| client(Some(Arc::clone(tls)))),
+        }
+    }
+
+    fn get(&self, secure: bool) -> Result<&awc::Client, TransportErrorKind> {
+        if secure {
+            self.encrypted.as_ref().ok_or(TransportErrorKind::Tls)
+        } else {
+            Ok(&self.plain)
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What can go wrong with an exchange, and whether the request may have arrived all the same.
+
+use std::{error::Error, io};
+
+use awc::error::{ConnectError, PayloadError, SendRequestError};
+
+use super::{Method, connector, strict};
+use crate::domain::service::Sent;
+
+/// What went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TransportErrorKind {
+    /// The request cannot be written as HTTP: a path without its first `/`, or a token with characters that a header
+    /// cannot hold.
+    Unsendable,
+    /// Every connection is in use, and none became free in time.
+    Busy,
+    /// The name of the host is not known.
+    Resolve,
+    /// No connection could be made in time.
+    Connect,
+    /// No encrypted connection could be made: the certificate was not accepted, the peer does not speak TLS, or there is
+    /// no root certificate to trust.
+    Tls,
+    /// No complete answer within the time limit.
+    Timeout,
+    /// The connection ended before the head of an answer came.
+    Interrupted,
+    /// An answer of status 1xx, which nobody asked for.
+    Informational,
+    /// What came is not a complete HTTP answer.
+    Malformed,
+    /// The body of the answer is larger than 8 MiB.
+    TooLarge,
+}
+
+impl TransportErrorKind {
+    fn sentence(self) -> &'static str {
+        match self {
+            Self::Unsendable => "the request could not be written",
+            Self::Busy => "all connections are in use",
+            Self::Resolve => "the name of the host could not be resolved",
+            Self::Connect => "no connection could be made",
+            Self::Tls => "no encrypted connection could be made",
+            Self::Timeout => "no complete answer came within the time limit",
+            Self::Interrupted => "the connection ended before an answer came",
+            Self::Informational => "an interim answer came that nobody had asked for",
+            Self::Malformed => "the answer was cut or not in the form of HTTP",
+            Self::TooLarge => "the answer was too large",
+        }
+    }
+
+    /// Whether a failure of this kind happens before the first byte of the request is written.
+    fn is_before_sending(self) -> bool {
+        match self {
+            Self::Unsendable | Self::Busy | Self::Resolve | Self::Connect | Self::Tls => true,
+            Self::Timeout
+            | Self::Interrupted
+            | Self::Informational
+            | Self::Malformed
+            | Self::TooLarge => false,
+        }
+    }
+}
+
+/// A failed exchange. The message holds no address, no header and nothing of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .kind.sentence())]
+pub struct TransportError {
+    /// What went wrong.
+    pub kind: TransportErrorKind,
+    /// Whether a request that changes something may have arrived. `No` for reads.
+    pub sent: Sent,
+}
+
+impl TransportError {
+    pub(super) fn new(kind: TransportErrorKind, method: Method) -> Self {
+        let sent = match method {
+            Method::Get => Sent::No,
+            Method::Post | Method::Delete if kind.is_before_sending() => Sent::No,
+            Method::Post | Method::Delete => Sent::Unknown,
+        };
+        Self { kind, sent }
+    }
+}
+
+/// A failed attempt, as the client needs to know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// A kept connection was lost before the first byte of the answer; a read may be sent again.
+    Stale,
+    /// The exchange failed.
+    Failed(TransportErrorKind),
+}
+
+impl From<TransportErrorKind> for Fault {
+    fn from(kind: TransportErrorKind) -> Self {
+        Self::Failed(kind)
+    }
+}
+
+impl From<SendRequestError> for Fault {
+    fn from(error: SendRequestError) -> Self {
+        use awc::error::SendRequestError as E;
+        let kind = match error {
+            E::Connect(error) => connecting(&error),
+            E::Url(_) | E::Http(_) => TransportErrorKind::Unsendable,
+            E::Send(error) => return interrupted(&error),
+            E::Response(error) => return answering(&error),
+            E::Timeout => TransportErrorKind::Timeout,
+            // None of these happens with HTTP/1.1 and a body in memory; they say nothing about what was sent.
+            E::H2(_) | E::TunnelNotSupported | E::Body(_) | E::Custom(..) | _ => {
+                TransportErrorKind::Interrupted
+            }
+        };
+        Self::Failed(kind)
+    }
+}
+
+impl From<PayloadError> for Fault {
+    fn from(error: PayloadError) -> Self {
+        if matches!(error, PayloadError::Overflow) {
+            Self::Failed(TransportErrorKind::TooLarge)
+        } else {
+            Self::Failed(TransportErrorKind::Malformed)
+        }
+    }
+}
+
+fn connecting(error: &ConnectError) -> TransportErrorKind {
+    match error {
+        ConnectError::Resolver(_) | ConnectError::NoRecords | ConnectError::Unresolved => {
+            TransportErrorKind::Resolve
+        }
+        ConnectError::Io(error) if connector::is_handshake(error) => TransportErrorKind::Tls,
+        ConnectError::Io(_) | ConnectError::Timeout => TransportErrorKind::Connect,
+        ConnectError::SslIsNotSupported => TransportErrorKind::Unsendable,
+        // The client says so when a peer reads the request and closes: the request may well have been carried out.
+        ConnectError::Disconnected | ConnectError::H2(_) | _ => TransportErrorKind::Interrupted,
+    }
+}
+
+fn interrupted(error: &io::Error) -> Fault {
+    if strict::is_stale(error) {
+        Fault::Stale
+    } else {
+        Fault::Failed(TransportErrorKind::Interrupted)
+    }
+}
+
+/// What the client says about an answer that it cannot read. A failed read is among its reasons.
+fn answering(error: &(dyn Error + 'static)) -> Fault {
+    match error.source().and_then(|cause| cause.downcast_ref()) {
+        Some(cause) => interrupted(cause),
+        None => Fault::Failed(TransportErrorKind::Malformed),
+    }
+}

@@ -1,0 +1,144 @@
+//! How often a password that was refused is tried again.
+//!
+//! The vendor locks an account after a few wrong attempts: five in 15 minutes by default, three in the strictest setting.
+
+use std::{collections::HashMap, rc::Rc, time::Duration};
+
+use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Mutex;
+
+use crate::domain::{secret::Secret, service::UpstreamError};
+
+const MOST: usize = 2;
+const WINDOW: Duration = Duration::from_mins(15);
+
+/// Who logs in with what, as a digest: the same user of two projects counts as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Identity([u8; 32]);
+
+impl Identity {
+    pub(super) fn of(domain: &str, user: &str, password: &Secret) -> Self {
+        let mut digest = Sha256::new();
+        for part in [domain, user, password.expose()] {
+            digest.update((part.len() as u64).to_be_bytes());
+            digest.update(part);
+        }
+        Self(digest.finalize().into())
+    }
+}
+
+/// The refusals of one identity.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    at: Vec<Timestamp>,
+    last: Option<UpstreamError>,
+}
+
+impl Refusals {
+    /// The last refusal, if no further attempt may be made yet.
+    pub(super) fn forbid(&mut self, now: Timestamp) -> Option<UpstreamError> {
+        // A refusal from the future was noted before the clock was set back: it counts from here on.
+        for at in &mut self.at {
+            *at = (*at).min(now);
+        }
+        self.at
+            .retain(|at| at.duration_until(now).unsigned_abs() < WINDOW);
+        if self.at.len() < MOST {
+            return None;
+        }
+        self.last.clone()
+    }
+
+    pub(super) fn refused(&mut self, error: &UpstreamError, now: Timestamp) {
+        self.at.push(now);
+        self.last = Some(error.clone());
+    }
+
+    pub(super) fn accepted(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// The refusals of everybody. Whoever logs in holds the lock of the identity meanwhile, so that no more attempts are
+/// under way than may fail.
+#[derive(Debug, Default)]
+pub(super) struct Attempts(HashMap<Identity, Rc<Mutex<Refusals>>>);
+
+impl Attempts {
+    pub(super) fn of(&mut self, identity: Identity) -> Rc<Mutex<Refusals>> {
+        // What nobody holds and has nothing to tell is forgotten, so that old passwords do not pile up.
+        self.0.retain(|_, refusals| {
+            Rc::strong_count(refusals) > 1
+                || refusals.try_lock().is_ok_and(|held| !held.at.is_empty())
+        });
+        Rc::clone(self.0.entry(identity).or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::{SignedDuration, Timestamp};
+
+    use super::{Attempts, Identity, Refusals};
+    use crate::domain::{
+        secret::Secret,
+        service::{Sent, UpstreamError, UpstreamErrorKind},
+    };
+
+    fn error() -> UpstreamError {
+        UpstreamError {
+            kind: UpstreamErrorKind::CredentialsRefused,
+            sent: Sent::No,
+            retry_after: None,
+            answer: None,
+            detail: "x".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_third_attempt_waits_until_the_first_is_15_minutes_old() {
+        let now = Timestamp::UNIX_EPOCH;
+        let after = |minutes| now + SignedDuration::from_mins(minutes);
+        let mut refusals = Refusals::default();
+        refusals.refused(&error(), now);
+        assert!(refusals.forbid(after(1)).is_none());
+        refusals.refused(&error(), after(1));
+        assert!(refusals.forbid(after(1)).is_some());
+        assert!(refusals.forbid(after(14)).is_some());
+        assert!(refusals.forbid(after(15)).is_none());
+        refusals.refused(&error(), after(15));
+        assert!(refusals.forbid(after(15)).is_some());
+        assert!(refusals.forbid(after(16)).is_none());
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_neither_frees_nor_locks_for_ever() {
+        let now = Timestamp::UNIX_EPOCH;
+        let mut refusals = Refusals::default();
+        refusals.refused(&error(), now + SignedDuration::from_hours(48));
+        refusals.refused(&error(), now + SignedDuration::from_hours(48));
+        assert!(refusals.forbid(now).is_some());
+        assert!(
+            refusals
+                .forbid(now + SignedDuration::from_mins(15))
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn identities_differ_in_every_part_and_clean_ones_are_forgotten() {
+        let of = |domain, user, password| Identity::of(domain, user, &Secret::new(password));
+        assert_ne!(of("ab", "c", "d"), of("a", "bc", "d"));
+        assert_ne!(of("a", "b", "c"), of("a", "b", "d"));
+        let mut attempts = Attempts::default();
+        attempts.of(of("a", "b", "c"));
+        attempts
+            .of(of("a", "b", "d"))
+            .try_lock()
+            .unwrap()
+            .refused(&error(), Timestamp::UNIX_EPOCH);
+        attempts.of(of("a", "b", "e"));
+        assert_eq!(attempts.0.len(), 2);
+    }
+}

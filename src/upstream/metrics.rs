@@ -1,0 +1,144 @@
+//! What is counted about the vendor. No label says which project, caller or task it was.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::Registry,
+};
+
+/// The counters of this module. Clones count together, on whatever thread.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    requests: Family<RequestLabels, Counter>,
+    duration: Family<ServiceLabels, Histogram, fn() -> Histogram>,
+    logins: Family<LoginLabels, Counter>,
+    tokens_refused: Family<ServiceLabels, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    service: String,
+    operation: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ServiceLabels {
+    service: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LoginLabels {
+    result: &'static str,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            requests: Family::default(),
+            duration: Family::new_with_constructor(durations),
+            logins: Family::default(),
+            tokens_refused: Family::default(),
+        }
+    }
+}
+
+/// From 10 ms to 20 s: the vendor answers in a tenth of a second, and the default time limit is 15 s.
+fn durations() -> Histogram {
+    Histogram::new(exponential_buckets(0.01, 2.0, 12))
+}
+
+impl Metrics {
+    /// Shows the counters in a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "upstream_requests",
+            "Requests to a migration service of the vendor, by outcome: ok, the class of the status, or the kind of failure",
+            self.requests.clone(),
+        );
+        registry.register(
+            "upstream_request_duration_seconds",
+            "Time from asking for a token to the last byte of the answer",
+            self.duration.clone(),
+        );
+        registry.register(
+            "upstream_logins",
+            "Logins at the token service, by result: ok or the kind of failure",
+            self.logins.clone(),
+        );
+        registry.register(
+            "upstream_tokens_refused",
+            "Answers that called a token dead before its time",
+            self.tokens_refused.clone(),
+        );
+    }
+
+    pub(crate) fn request(
+        &self,
+        service: &str,
+        operation: &'static str,
+        outcome: &'static str,
+        took: Duration,
+    ) {
+        let service = service.to_owned();
+        self.duration
+            .get_or_create(&ServiceLabels {
+                service: service.clone(),
+            })
+            .observe(took.as_secs_f64());
+        self.requests
+            .get_or_create(&RequestLabels {
+                service,
+                operation,
+                outcome,
+            })
+            .inc();
+    }
+
+    pub(crate) fn login(&self, result: &'static str) {
+        self.logins.get_or_create(&LoginLabels { result }).inc();
+    }
+
+    pub(crate) fn token_refused(&self, service: &str) {
+        let service = service.to_owned();
+        self.tokens_refused
+            .get_or_create(&ServiceLabels { service })
+            .inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use prometheus_client::{encoding::text::encode, registry::Registry};
+
+    use super::Metrics;
+
+    #[test]
+    fn what_is_counted_shows_in_the_registry() {
+        let (metrics, mut registry) = (Metrics::default(), Registry::default());
+        metrics.register(&mut registry);
+        metrics
+            .clone()
+            .request("oms", "show", "ok", Duration::from_millis(30));
+        metrics.login("timeout");
+        metrics.token_refused("sms");
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        for line in [
+            r#"upstream_requests_total{service="oms",operation="show",outcome="ok"} 1"#,
+            r#"upstream_request_duration_seconds_bucket{le="0.04",service="oms"} 1"#,
+            r#"upstream_logins_total{result="timeout"} 1"#,
+            r#"upstream_tokens_refused_total{service="sms"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! Requests with tokens, against a cloud on a loopback socket.
+
+use std::{
+    io::Write,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use futures_util::future::join_all;
+use prometheus_client::{encoding::text::encode, registry::Registry};
+use serde_json::json;
+
+use super::Session;
+use crate::{
+    domain::service::{Sent, ServiceName, UpstreamErrorKind},
+    transport::{
+        Endpoint, Method, Request, Transport,
+        tests::peer::{self, Seen, Then, answer},
+    },
+    upstream::{
+        iam::{
+            Tokens,
+            tests::{Cloud, project},
+        },
+        metrics::Metrics,
+    },
+};
+
+struct Bench {
+    cloud: Cloud,
+    tokens: Tokens,
+    transport: Rc<Transport>,
+    metrics: Metrics,
+}
+
+impl Bench {
+    fn new(script: impl Fn(&Seen, &mut dyn Write) -> Then + Send + Sync + 'static) -> Self {
+        let cloud = Cloud::start(script);
+        Self {
+            tokens: cloud.tokens(&["p"]),
+            transport: Rc::new(Transport::new(&peer::settings()).unwrap()),
+            metrics: Metrics::default(),
+            cloud,
+        }
+    }
+
+    fn session_at(&self, service: &str, endpoint: Endpoint) -> Session {
+        let service = ServiceName::parse(service).unwrap();
+        let (transport, tokens) = (Rc::clone(&self.transport), self.tokens.clone());
+        Session::new(
+            transport,
+            tokens,
+            project(),
+            service,
+            endpoint,
+            self.metrics.clone(),
+        )
+    }
+
+    fn session(&self) -> Session {
+        self.session_at("oms", self.cloud.peer.endpoint())
+    }
+
+    fn requests(&self) -> usize {
+        self.cloud.peer.seen().len() - self.cloud.logins()
+    }
+}
+
+fn read() -> Request {
+    Request {
+        method: Method::Get,
+        path: "/tasks/1".to_owned(),
+        body: None,
+    }
+}
+
+fn change() -> Request {
+    let body = Some(json!({"operation": "stop"}));
+    Request {
+        method: Method::Post,
+        path: "/tasks/1/action".to_owned(),
+        body,
+    }
+}
+
+fn fine(_: &Seen, writer: &mut dyn Write) -> Then {
+    answer(writer, 200, "", "{}")
+}
+
+fn refuse(writer: &mut dyn Write, code: &str) -> Then {
+    let body = json!({"error_code": code, "error_msg": "names a user", "request_id": "x"});
+    answer(writer, 401, "X-Request-Id: r-9\r\n", &body.to_string())
+}
+
+#[actix_rt::test]
+async fn an_exchange_carries_the_token_and_is_counted() {
+    let bench = Bench::new(fine);
+    let session = bench.session();
+    session.exchange("show", &read()).await.unwrap();
+    session.exchange("pause", &change()).await.unwrap();
+    assert_eq!((bench.cloud.logins(), bench.requests()), (1, 2));
+    assert_eq!(
+        bench.cloud.peer.seen()[1].header("x-auth-token"),
+        Some("token-0")
+    );
+    let mut registry = Registry::default();
+    bench.metrics.register(&mut registry);
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
+    assert!(
+        text.contains(r#"{service="oms",operation="pause",outcome="ok"} 1"#),
+        "{text}"
+    );
+}
+
+#[actix_rt::test]
+async fn a_revoked_token_that_had_worked_is_replaced_and_the_request_sent_once_more() {
+    for code in ["APIG.0301", "APIGW.0305", "APIGW.0307"] {
+        let bench = Bench::new(move |seen, writer| {
+            let revoked = seen.header("x-auth-token") == Some("token-0") && seen.number > 1;
+            if revoked {
+                refuse(writer, code)
+            } else {
+                fine(seen, writer)
+            }
+        });
+        let session = bench.session();
+        session.exchange("show", &read()).await.unwrap();
+        let response = session.exchange("pause", &change()).await.unwrap();
+        assert_eq!(response.status, 200);
+        assert_eq!((bench.cloud.logins(), bench.requests()), (2, 3), "{code}");
+        assert_eq!(bench.cloud.peer.seen()[4].body, r#"{"operation":"stop"}"#);
+    }
+}
+
+#[actix_rt::test]
+async fn many_who_hold_a_revoked_token_cause_one_login() {
+    let revoked = Arc::new(AtomicBool::new(false));
+    let is_revoked = Arc::clone(&revoked);
+    let bench = Bench::new(move |seen, writer| {
+        let old = seen.header("x-auth-token") == Some("token-0");
+        if old && is_revoked.load(Ordering::SeqCst) {
+            refuse(writer, "APIGW.0307")
+        } else {
+            fine(seen, writer)
+        }
+    });
+    let session = bench.session();
+    session.exchange("show", &read()).await.unwrap();
+    revoked.store(true, Ordering::SeqCst);
+    let request = read();
+    let results = join_all((0..40).map(|_| session.exchange("show", &request))).await;
+    assert!(results.iter().all(Result::is_ok));
+    assert_eq!(bench.cloud.logins(), 2);
+}
+
+#[actix_rt::test]
+async fn a_token_that_is_refused_at_its_first_use_is_an_error_that_is_remembered() {
+    let bench = Bench::new(|_, writer| refuse(writer, "APIGW.0307"));
+    let session = bench.session();
+    for _ in 0..5 {
+        let error = session.exchange("pause", &change()).await.unwrap_err();
+        assert_eq!(error.kind, UpstreamErrorKind::CredentialsRefused);
+        assert_eq!(error.sent, Sent::Yes);
+        let answer = error.answer.as_ref().unwrap();
+        assert_eq!((answer.service.as_str(), answer.status), ("oms", 401));
+        assert_eq!(answer.error_code.as_deref(), Some("APIGW.0307"));
+        assert_eq!(
+            (answer.error_msg.as_ref(), answer.request_id.as_deref()),
+            (None, Some("r-9"))
+        );
+    }
+    assert_eq!((bench.cloud.logins(), bench.requests()), (1, 1));
+    bench.cloud.clock.forward(2);
+    let error = session.exchange("show", &read()).await.unwrap_err();
+    assert_eq!(error.sent, Sent::No);
+    assert_eq!((bench.cloud.logins(), bench.requests()), (2, 2));
+    // The wait has grown.
+    bench.cloud.clock.forward(1);
+    session.exchange("show", &read()).await.unwrap_err();
+    assert_eq!((bench.cloud.logins(), bench.requests()), (2, 2));
+}
+
+#[actix_rt::test]
+async fn many_first_uses_of_a_dead_token_are_remembered_as_one_failure() {
+    let bench = Bench::new(|_, writer| refuse(writer, "APIG.0301"));
+    let session = bench.session();
+    let request = read();
+    let results = join_all((0..30).map(|_| session.exchange("show", &request))).await;
+    assert!(results.iter().all(Result::is_err));
+    assert_eq!(bench.cloud.logins(), 1);
+    bench.cloud.clock.forward(1);
+    session.exchange("show", &request).await.unwrap_err();
+    assert_eq!(
+        bench.cloud.logins(),
+        2,
+        "one failure is remembered for a second"
+    );
+}
+
+#[actix_rt::test]
+async fn a_replacement_that_is_refused_too_ends_the_exchange() {
+    let answers = AtomicUsize::new(0);
+    let bench = Bench::new(move |seen, writer| {
+        if answers.fetch_add(1, Ordering::SeqCst) == 0 {
+            return fine(seen, writer);
+        }
+        refuse(writer, "APIGW.0307")
+    });
+    let session = bench.session();
+    session.exchange("show", &read()).await.unwrap();
+    let error = session.exchange("show", &read()).await.unwrap_err();
+    assert_eq!(error.kind, UpstreamErrorKind::CredentialsRefused);
+    assert_eq!((bench.cloud.logins(), bench.requests()), (2, 3));
+}
+
+#[actix_rt::test]
+async fn a_service_of_another_region_does_not_stop_the_others() {
+    let bench = Bench::new(fine);
+    let elsewhere = peer::Peer::start(|_, writer| refuse(writer, "APIGW.0307"));
+    let (oms, sms) = (
+        bench.session(),
+        bench.session_at("sms", elsewhere.endpoint()),
+    );
+    for _ in 0..10 {
+        oms.exchange("show", &read()).await.unwrap();
+        let error = sms.exchange("show", &read()).await.unwrap_err();
+        assert_eq!(error.kind, UpstreamErrorKind::CredentialsRefused);
+    }
+    assert_eq!(elsewhere.seen().len(), 2);
+    assert!(bench.cloud.logins() <= 3, "{}", bench.cloud.logins());
+}
+
+#[actix_rt::test]
+async fn other_refusals_are_answers_and_cause_no_login() {
+    let body = |code: &str| json!({"error_code": code, "error_msg": "x"}).to_string();
+    for (status, body) in [
+        (401, body("SMS.2005")),
+        (401, body("APIG.0303")),
+        (401, body("XAPIG.0301")),
+        (401, "<html>APIG.0301</html>".to_owned()),
+        (401, String::new()),
+        (403, body("APIGW.0301")),
+        (400, body("OMS.1009")),
+        (500, body("APIG.0601")),
+    ] {
+        let answered = body.clone();
+        let bench = Bench::new(move |_, writer| answer(writer, status, "", &answered));
+        for _ in 0..2 {
+            let response = bench.session().exchange("show", &read()).await.unwrap();
+            assert_eq!(
+                (response.status, &response.body[..]),
+                (status, body.as_bytes())
+            );
+        }
+        assert_eq!((bench.cloud.logins(), bench.requests()), (1, 2));
+    }
+}
+
+#[actix_rt::test]
+async fn a_failed_exchange_says_whether_the_request_may_have_arrived() {
+    for (text, kind) in [
+        ("", UpstreamErrorKind::Unavailable),
+        (
+            "HTTP/1.1 200 X\r\ncontent-length: 9\r\n\r\n{",
+            UpstreamErrorKind::Malformed,
+        ),
+        (
+            "HTTP/1.1 100 Continue\r\n\r\n",
+            UpstreamErrorKind::Malformed,
+        ),
+    ] {
+        let bench = Bench::new(move |_, writer| {
+            peer::write(writer, text);
+            Then::Close
+        });
+        let session = bench.session();
+        let failed = session.exchange("show", &read()).await.unwrap_err();
+        assert_eq!((failed.kind, failed.sent), (kind, Sent::No));
+        let failed = session.exchange("pause", &change()).await.unwrap_err();
+        assert_eq!((failed.kind, failed.sent), (kind, Sent::Unknown));
+        assert_eq!((bench.cloud.logins(), bench.requests()), (1, 2));
+    }
+}
+
+#[actix_rt::test]
+async fn without_a_token_nothing_is_sent() {
+    let bench = Bench::new(fine);
+    bench
+        .cloud
+        .answer_login(|_, writer| answer(writer, 503, "", "{}"));
+    let error = bench
+        .session()
+        .exchange("pause", &change())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind, error.sent),
+        (UpstreamErrorKind::Unavailable, Sent::No)
+    );
+    assert_eq!(error.answer.unwrap().service, "iam");
+    assert_eq!(bench.requests(), 0);
+}
