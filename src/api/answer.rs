@@ -3,8 +3,8 @@
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, http::header};
 
 use super::{
-    guard::Known, operations::view::OperationView, prefer::Preference, problem::Problem,
-    problem_type::ProblemType,
+    operations::view::OperationView, problem::Problem, problem::kinds::ProblemType,
+    request::guard::Known, request::prefer::Preference,
 };
 use crate::{
     domain::{

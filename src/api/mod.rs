@@ -1,22 +1,18 @@
 //! The HTTP side: from a request to an answer.
 //!
 //! [`routes`] is the one table of routes; the OpenAPI document is made of it. A request passes, in this order: the
-//! outermost layer (`trace`: id, log line, problem documents), the span, authentication (`auth`, before the body is
-//! touched), the route, its guard (`guard`: what is asked about, and is it allowed), and only then its handler.
+//! outermost layer (`trace`: id, log line, problem documents), the span, authentication (`request::auth`, before the
+//! body is touched), the route, its guard (`request::guard`: what is asked about, and is it allowed), and only then its
+//! handler.
 
 mod answer;
-mod auth;
-mod body;
-mod guard;
 mod health;
 mod links;
 pub mod metrics;
 mod openapi;
 mod operations;
-mod prefer;
 mod problem;
-mod problem_type;
-mod query;
+mod request;
 mod store_health;
 mod tasks;
 mod trace;
@@ -43,8 +39,8 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use self::{
-    links::Links, metrics::Metrics, openapi::Document, problem::Problem, problem_type::ProblemType,
-    store_health::StoreHealth, trace::RequestSpan,
+    links::Links, metrics::Metrics, openapi::Document, problem::Problem,
+    problem::kinds::ProblemType, store_health::StoreHealth, trace::RequestSpan,
 };
 use crate::{
     domain::{
@@ -159,7 +155,7 @@ pub fn app(
         .service(SwaggerUi::new("/docs/{_:.*}").config(browser))
         .default_service(web::to(no_route))
         // The last layer that is added is the first that a request meets.
-        .wrap(from_fn(auth::authenticate))
+        .wrap(from_fn(request::auth::authenticate))
         .wrap(TracingLogger::<RequestSpan>::new())
         .wrap(from_fn(trace::finish))
 }

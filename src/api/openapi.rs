@@ -13,7 +13,7 @@ use utoipa::{
 };
 use utoipa_actix_web::service_config::ServiceConfig;
 
-use super::{problem::ProblemDocument, problem_type::ProblemType};
+use super::{problem::ProblemDocument, problem::kinds::ProblemType};
 
 /// The document, and what can be read from it.
 pub(super) struct Document {

@@ -20,7 +20,7 @@ use tracing::{Span, field};
 use tracing_actix_web::RootSpanBuilder;
 use ulid::Ulid;
 
-use super::{State, problem::Problem, problem_type::ProblemType};
+use super::{State, problem::Problem, problem::kinds::ProblemType};
 use crate::domain::{
     clock::{Clock as _, SystemClock},
     service::Sent,
@@ -38,7 +38,7 @@ impl RequestId {
 }
 
 /// Opens the span of a request. It holds the route's template and never the query, which is nobody's business in a log.
-pub struct RequestSpan;
+pub(super) struct RequestSpan;
 
 impl RootSpanBuilder for RequestSpan {
     fn on_request_start(request: &ServiceRequest) -> Span {

@@ -34,7 +34,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     super::begin_logging(&telemetry::Settings::default())?;
     // A sandbox whose greeting nobody can read is of use all the same.
     app::sandbox(arguments.listen, |sandbox| {
-        _ = super::print(&greeting(sandbox))
+        _ = super::print(&greeting(sandbox));
     })
     .map_err(|error| Failure::Other(super::sentence(&error)))
 }

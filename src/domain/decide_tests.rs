@@ -348,7 +348,9 @@ fn the_deadline_ends_everything_but_a_goal_that_holds() {
             let seen = Seen::Task(sight(stage, DeleteGate::Open));
             match decide(goal, seen, &History::default(), true) {
                 Action::Finish(_) | Action::Fail(_) => {}
-                other => panic!("{goal:?} at {stage:?} goes on with {other:?}"),
+                action @ (Action::Pause | Action::Start | Action::Delete | Action::Wait) => {
+                    panic!("{goal:?} at {stage:?} goes on with {action:?}")
+                }
             }
         }
     }
@@ -425,7 +427,13 @@ impl World {
                 Stage::Initialising => Stage::Queued,
                 Stage::Queued | Stage::Busy => Stage::Running,
                 Stage::Pausing => Stage::Paused,
-                stage => stage,
+                Stage::Ready
+                | Stage::Running
+                | Stage::Paused
+                | Stage::Failed
+                | Stage::Succeeded
+                | Stage::Deleting
+                | Stage::Unknown => stage,
             };
             let gate = if gate == DeleteGate::Closed {
                 DeleteGate::Open

@@ -13,7 +13,7 @@ const MAX_SIZE: u64 = 64 << 10;
 
 /// Reads a secret. A file is read to its end, at most 64 KiB, and the line ends behind the text are left out; a
 /// variable is taken as it is. Nothing is kept, so that a changed secret is seen at the next call.
-pub fn resolve(source: &SecretSource) -> Result<Secret, SecretError> {
+pub(super) fn resolve(source: &SecretSource) -> Result<Secret, SecretError> {
     let (text, place) = match source {
         SecretSource::File(path) => (read(path)?, path.display().to_string()),
         SecretSource::Env(name) => (variable(name)?, name.clone()),

@@ -11,7 +11,7 @@ use crate::domain::service::ServiceName;
 /// Counts looks that found a task in a state that this program does not know, by service. Clones share the counts.
 /// The state itself is not a label: the vendor could make up any number of them.
 #[derive(Clone, Debug, Default)]
-pub struct UnknownStates(Family<Labels, Counter>);
+pub(super) struct UnknownStates(Family<Labels, Counter>);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
@@ -20,7 +20,7 @@ struct Labels {
 
 impl UnknownStates {
     /// Makes the counts part of what a registry shows.
-    pub fn register(&self, registry: &mut Registry) {
+    pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
             "upstream_unknown_states",
             "Looks that found a task in a state unknown to this program",

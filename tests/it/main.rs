@@ -3,7 +3,9 @@
 mod architecture;
 mod commands;
 mod configuration;
+mod main_job;
 mod program_text;
+mod support;
 
 use std::process::Command;
 

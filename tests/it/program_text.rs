@@ -24,7 +24,7 @@ pub(crate) fn read(root: &Path) -> Vec<SourceFile> {
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let name = path.strip_prefix(root).expect("the path is below the root");
                 let name = name.to_str().expect("the path is text").replace('\\', "/");
-                let is_test = |part: &str| part == "tests" || part == "tests.rs";
+                let is_test = |part: &str| part == "tests" || part.ends_with("tests.rs");
                 if !name.split('/').any(is_test) {
                     let text = fs::read_to_string(&path).expect("the file can be read");
                     files.push(SourceFile::new(name, &text));

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::view::OperationView;
 use crate::{
-    api::{guard::OnOperations, problem::Problem, query::Query, tasks},
+    api::{problem::Problem, request::guard::OnOperations, request::query::Query, tasks},
     domain::{
         access::Permission,
         operation::{OperationId, Status},

@@ -4,7 +4,8 @@ use actix_web::{HttpRequest, HttpResponse, get};
 
 use super::view::OperationView;
 use crate::api::{
-    answer, guard::OnOperation, prefer::Preference, problem::Problem, problem_type::ProblemType,
+    answer, problem::Problem, problem::kinds::ProblemType, request::guard::OnOperation,
+    request::prefer::Preference,
 };
 
 /// Show an operation.

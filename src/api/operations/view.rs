@@ -6,8 +6,8 @@ use utoipa::ToSchema;
 
 use crate::{
     api::{
-        guard::Known,
         problem::{Problem, ProblemDocument},
+        request::guard::Known,
     },
     domain::{
         operation::{EventKind, Operation, OperationEvent, Outcome, Phase},

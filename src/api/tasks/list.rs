@@ -11,9 +11,9 @@ use super::{
 };
 use crate::{
     api::{
-        guard::{Action, Known, OnTasks},
         problem::Problem,
-        query::Query,
+        request::guard::{Action, Known, OnTasks},
+        request::query::Query,
     },
     domain::{
         access::Permission,

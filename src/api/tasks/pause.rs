@@ -5,11 +5,11 @@ use actix_web::{HttpRequest, HttpResponse, post};
 use crate::{
     api::{
         answer,
-        body::NoBody,
-        guard::{Action, OnTask},
         operations::view::OperationView,
         problem::Problem,
-        query::Query,
+        request::body::NoBody,
+        request::guard::{Action, OnTask},
+        request::query::Query,
     },
     domain::{access::Permission, operation::Goal},
 };

@@ -5,10 +5,10 @@ use actix_web::{HttpResponse, get};
 use super::{list, view::TaskView};
 use crate::{
     api::{
-        guard::{Action, OnTask},
         problem::Problem,
-        problem_type::ProblemType,
-        query::Query,
+        problem::kinds::ProblemType,
+        request::guard::{Action, OnTask},
+        request::query::Query,
     },
     domain::access::Permission,
 };

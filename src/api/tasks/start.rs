@@ -7,12 +7,12 @@ use utoipa::ToSchema;
 use crate::{
     api::{
         answer,
-        body::{JsonReader, StartBytes},
-        guard::{Action, OnTask},
         operations::view::OperationView,
         problem::Problem,
-        problem_type::ProblemType,
-        query::Query,
+        problem::kinds::ProblemType,
+        request::body::{JsonReader, StartBytes},
+        request::guard::{Action, OnTask},
+        request::query::Query,
     },
     domain::{
         access::Permission,

@@ -73,6 +73,7 @@ fn the_reference_says_the_defaults_of_the_program() {
     let settings = |config: &Config| {
         let mut api = config.api.clone();
         api.callers.clear();
+        api.storage_grants.clear();
         format!(
             "{api:#?} {:#?} {:#?} {:#?} {:#?}",
             config.telemetry, config.store, config.operations, config.transport
@@ -108,8 +109,8 @@ fn callers_and_storage_keys_are_read() {
         .expect("keys");
     assert!(matches!(stored.secret_key, SecretSource::File(_)));
     let team = CallerName::parse("team-a").expect("a name");
-    assert_eq!(stored.callers, Scope::Only([team].into()));
-    assert_eq!(stored.projects, Scope::Only([prod].into()));
+    assert_eq!(stored.grant.callers, Scope::Only([team].into()));
+    assert_eq!(stored.grant.projects, Scope::Only([prod].into()));
 }
 
 #[test]

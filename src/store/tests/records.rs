@@ -46,7 +46,11 @@ async fn a_task_is_free_again_when_its_operation_has_ended() {
     let place = Place::new();
     let store = place.open().await;
     let first = store.add(fresh("7")).await;
-    for status in Status::ALL.into_iter().filter(|s| *s != Status::Running) {
+    for status in Status::ALL
+        .iter()
+        .copied()
+        .filter(|s| *s != Status::Running)
+    {
         let running = store.create(&fresh("7")).await.unwrap();
         let running = match running {
             Creation::Running(running) => *running,

@@ -9,7 +9,7 @@ use proptest::{
 
 use super::{Place, fresh};
 use crate::domain::{
-    history::{Attempts, Change, History},
+    history::{Attempts, Change, Fault, History},
     operation::{
         EventKind, Failure, Goal, Operation, OperationEvent, OperationId, Outcome, Phase, Reason,
         Status,
@@ -54,7 +54,7 @@ fn sent() -> impl Strategy<Value = Sent> {
 }
 
 fn event() -> impl Strategy<Value = OperationEvent> {
-    let state = option::of(select(&TaskState::ALL[..]));
+    let state = option::of(select(TaskState::ALL));
     let detail = || option::of(text());
     let kind = prop_oneof![
         Just(EventKind::Accepted),
@@ -87,18 +87,14 @@ fn answer() -> impl Strategy<Value = UpstreamAnswer> {
 }
 
 fn failure() -> impl Strategy<Value = Failure> {
-    (
-        select(&Reason::ALL[..]),
-        text(),
-        sent(),
-        option::of(answer()),
-    )
-        .prop_map(|(reason, detail, sent, answer)| Failure {
+    (select(Reason::ALL), text(), sent(), option::of(answer())).prop_map(
+        |(reason, detail, sent, answer)| Failure {
             reason,
             detail,
             sent,
             answer,
-        })
+        },
+    )
 }
 
 fn attempts() -> impl Strategy<Value = Attempts> {
@@ -108,7 +104,9 @@ fn attempts() -> impl Strategy<Value = Attempts> {
 fn history() -> impl Strategy<Value = History> {
     let attempts = (attempts(), attempts(), attempts());
     let changes = (change(), change(), option::of(time()), sent());
-    (changes, attempts, any::<[u32; 6]>()).prop_map(|(changes, attempts, counts)| History {
+    let last_fault = option::of((text(), option::of(answer())));
+    let parts = (changes, attempts, any::<[u32; 6]>(), last_fault);
+    parts.prop_map(|(changes, attempts, counts, last_fault)| History {
         intent: changes.0,
         pause: attempts.0,
         start: attempts.1,
@@ -122,6 +120,7 @@ fn history() -> impl Strategy<Value = History> {
         permanent_faults: counts[4],
         reached: changes.3,
         waits: counts[5],
+        last_fault: last_fault.map(|(detail, answer)| Fault { detail, answer }),
     })
 }
 
@@ -169,10 +168,10 @@ fn recorded() -> impl Strategy<Value = Operation> {
 /// What a write may change about it.
 fn changed(operation: Operation) -> impl Strategy<Value = (Operation, Vec<OperationEvent>)> {
     let words = (
-        select(&Status::ALL[..]),
-        option::of(select(&Phase::ALL[..])),
-        option::of(select(&Outcome::ALL[..])),
-        option::of(select(&TaskState::ALL[..])),
+        select(Status::ALL),
+        option::of(select(Phase::ALL)),
+        option::of(select(Outcome::ALL)),
+        option::of(select(TaskState::ALL)),
     );
     let times = (time(), time(), option::of(time()), time());
     let superseded = option::of(time().prop_map(OperationId::at));

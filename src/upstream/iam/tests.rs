@@ -470,7 +470,7 @@ async fn an_answer_that_is_no_token_is_an_error_of_its_kind() {
         ),
         (Kind::Malformed, 400, "", Some("<html>")),
         (
-            Kind::Malformed,
+            Kind::CredentialsRefused,
             400,
             "",
             Some("{\"error_code\":\"a\\nb\",\"error_msg\":\"x\"}"),

@@ -9,14 +9,13 @@ use std::{
 use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header, web};
 use serde_json::{Map, Value};
 
-use super::{
-    problem::{Problem, RequestFault},
-    problem_type::ProblemType,
+use crate::{
+    api::problem::{Problem, RequestFault, kinds::ProblemType},
+    domain::secret::Secret,
 };
-use crate::domain::secret::Secret;
 
 /// A request that brings no body. One that does is refused, since whoever sent it expects something of it.
-pub(super) struct NoBody;
+pub(in crate::api) struct NoBody;
 
 impl FromRequest for NoBody {
     type Error = Problem;
@@ -37,14 +36,14 @@ impl FromRequest for NoBody {
 }
 
 /// The bytes of a start's body.
-pub(super) struct StartBytes {
+pub(in crate::api) struct StartBytes {
     bytes: web::Bytes,
     is_json: bool,
 }
 
 impl StartBytes {
     /// Whether there was a body at all.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::api) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 }
@@ -75,7 +74,7 @@ impl FromRequest for StartBytes {
 }
 
 /// The members of a JSON object, taken out one by one; whatever is left at the end is a fault.
-pub(super) struct JsonReader {
+pub(in crate::api) struct JsonReader {
     prefix: String,
     members: Map<String, Value>,
     faults: Vec<RequestFault>,
@@ -83,7 +82,7 @@ pub(super) struct JsonReader {
 
 impl JsonReader {
     /// Reads a body that must be one JSON object.
-    pub(super) fn of(body: &StartBytes) -> Result<Self, Problem> {
+    pub(in crate::api) fn of(body: &StartBytes) -> Result<Self, Problem> {
         if body.is_empty() {
             return Err(Problem::fault(
                 "body",
@@ -115,24 +114,22 @@ impl JsonReader {
     }
 
     /// Takes a member out.
-    pub(super) fn take(&mut self, member: &str) -> Option<Value> {
+    pub(in crate::api) fn take(&mut self, member: &str) -> Option<Value> {
         self.members.remove(member)
     }
 
     /// Takes a member out that is `true` or `false`.
-    pub(super) fn boolean(&mut self, member: &str) -> Option<bool> {
-        match self.take(member)? {
-            Value::Bool(value) => Some(value),
-            _ => {
-                self.fault(member, format!("{member} must be true or false."));
-                None
-            }
+    pub(in crate::api) fn boolean(&mut self, member: &str) -> Option<bool> {
+        let value = self.take(member)?.as_bool();
+        if value.is_none() {
+            self.fault(member, format!("{member} must be true or false."));
         }
+        value
     }
 
     /// Takes a member out that is a secret text of at most so many characters, visible ASCII only, since it goes into a
     /// request to the cloud.
-    pub(super) fn secret(
+    pub(in crate::api) fn secret(
         &mut self,
         member: &str,
         length_max: usize,
@@ -159,7 +156,7 @@ impl JsonReader {
     }
 
     /// A reader for an object inside this one.
-    pub(super) fn nested(&self, member: &str, members: Map<String, Value>) -> Self {
+    pub(in crate::api) fn nested(&self, member: &str, members: Map<String, Value>) -> Self {
         Self {
             prefix: format!("{}/{member}", self.prefix),
             members,
@@ -168,7 +165,7 @@ impl JsonReader {
     }
 
     /// Adds a fault.
-    pub(super) fn fault(&mut self, member: &str, detail: impl Into<String>) {
+    pub(in crate::api) fn fault(&mut self, member: &str, detail: impl Into<String>) {
         self.faults.push(RequestFault {
             location: "body",
             pointer: format!("{}/{member}", self.prefix),
@@ -177,13 +174,13 @@ impl JsonReader {
     }
 
     /// Hands the faults of an object to the one around it.
-    pub(super) fn end_into(mut self, outer: &mut Self) {
+    pub(in crate::api) fn end_into(mut self, outer: &mut Self) {
         self.refuse_the_rest();
         outer.faults.append(&mut self.faults);
     }
 
     /// All faults, members that nobody asked for included.
-    pub(super) fn end(mut self) -> Result<(), Problem> {
+    pub(in crate::api) fn end(mut self) -> Result<(), Problem> {
         self.refuse_the_rest();
         if self.faults.is_empty() {
             Ok(())

@@ -2,35 +2,32 @@
 
 use actix_web::{HttpRequest, web};
 
-use super::problem::{Problem, RequestFault};
+use crate::api::problem::{Problem, RequestFault};
 
 /// The query of a request. Values are taken out one by one; whatever is left at the end is a fault.
-pub(super) struct Query {
+pub(in crate::api) struct Query {
     pairs: Vec<(String, String)>,
     faults: Vec<RequestFault>,
 }
 
 impl Query {
     /// Reads the query string.
-    pub(super) fn of(request: &HttpRequest) -> Self {
-        match web::Query::<Vec<(String, String)>>::from_query(request.query_string()) {
-            Ok(pairs) => Self {
-                pairs: pairs.into_inner(),
-                faults: Vec::new(),
-            },
-            Err(_) => {
-                let mut query = Self {
-                    pairs: Vec::new(),
-                    faults: Vec::new(),
-                };
-                query.fault("", "The query string cannot be read.");
-                query
-            }
+    pub(in crate::api) fn of(request: &HttpRequest) -> Self {
+        let pairs = web::Query::<Vec<(String, String)>>::from_query(request.query_string());
+        let is_readable = pairs.is_ok();
+        let pairs = pairs.map(web::Query::into_inner).unwrap_or_default();
+        let mut query = Self {
+            pairs,
+            faults: Vec::new(),
+        };
+        if !is_readable {
+            query.fault("", "The query string cannot be read.");
         }
+        query
     }
 
     /// The value of a key as it stands.
-    pub(super) fn text(&mut self, key: &str) -> Option<String> {
+    pub(in crate::api) fn text(&mut self, key: &str) -> Option<String> {
         let mut values = Vec::new();
         self.pairs.retain_mut(|(name, value)| {
             let matches = name == key;
@@ -46,7 +43,7 @@ impl Query {
     }
 
     /// The value of a key, if `parse` can read it; else it is a fault, and `expected` says what would be right.
-    pub(super) fn parsed<T>(
+    pub(in crate::api) fn parsed<T>(
         &mut self,
         key: &str,
         expected: &str,
@@ -61,7 +58,7 @@ impl Query {
     }
 
     /// Adds a fault.
-    pub(super) fn fault(&mut self, key: &str, detail: impl Into<String>) {
+    pub(in crate::api) fn fault(&mut self, key: &str, detail: impl Into<String>) {
         self.faults.push(RequestFault {
             location: "query",
             pointer: format!("/{key}"),
@@ -70,7 +67,7 @@ impl Query {
     }
 
     /// Adds a fault of the path.
-    pub(super) fn path_fault(&mut self, name: &str, detail: impl Into<String>) {
+    pub(in crate::api) fn path_fault(&mut self, name: &str, detail: impl Into<String>) {
         self.faults.push(RequestFault {
             location: "path",
             pointer: format!("/{name}"),
@@ -79,7 +76,7 @@ impl Query {
     }
 
     /// All faults, those of keys that nobody asked for included.
-    pub(super) fn end(mut self) -> Result<(), Problem> {
+    pub(in crate::api) fn end(mut self) -> Result<(), Problem> {
         let mut unknown: Vec<String> = self.pairs.drain(..).map(|(key, _)| key).collect();
         unknown.dedup();
         for key in unknown {

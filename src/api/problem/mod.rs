@@ -3,14 +3,17 @@
 //! A [`Problem`] travels inside the response it belongs to and is written out by the outermost middleware, which knows
 //! the id of the request. Texts of the vendor and of libraries never become part of `detail`.
 
+pub(super) mod kinds;
+
 use std::fmt;
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{operations::view::OperationView, problem_type::ProblemType};
+use self::kinds::ProblemType;
 use crate::{
+    api::operations::view::OperationView,
     domain::{
         access::Denied,
         operation::Failure,
@@ -22,7 +25,7 @@ use crate::{
 
 /// An error on its way to the caller. Boxed inside, since results of handlers carry it.
 #[derive(Clone, Debug)]
-pub(super) struct Problem(Box<Parts>);
+pub(in crate::api) struct Problem(Box<Parts>);
 
 #[derive(Clone, Debug)]
 struct Parts {
@@ -34,54 +37,54 @@ struct Parts {
 
 /// An error in the form of RFC 9457, `application/problem+json`.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
-pub(super) struct ProblemDocument {
+pub(in crate::api) struct ProblemDocument {
     /// A relative URI that names the kind of problem.
     #[serde(rename = "type")]
     #[schema(example = "/problems/task-in-progress")]
-    pub(super) kind: String,
+    pub(in crate::api) kind: String,
     /// What kind of problem it is, the same for all of the kind.
     #[schema(example = "The task is in progress")]
-    pub(super) title: &'static str,
+    pub(in crate::api) title: &'static str,
     /// The HTTP status of the answer.
     #[schema(minimum = 400, maximum = 599, example = 409)]
-    pub(super) status: u16,
+    pub(in crate::api) status: u16,
     /// What went wrong this time, and what to change.
     #[schema(
         example = "Task 191297407830872 is running. Pause it first, or repeat with ?force=pause."
     )]
-    pub(super) detail: String,
+    pub(in crate::api) detail: String,
     /// The id of the request, as in `X-Request-Id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    pub(super) request_id: Option<String>,
+    pub(in crate::api) request_id: Option<String>,
     /// Whether a request that would change something reached the cloud: `no`, `yes` or `unknown`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "no")]
-    pub(super) sent: Option<&'static str>,
+    pub(in crate::api) sent: Option<&'static str>,
     /// What would be allowed instead.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) allowed: Vec<&'static str>,
+    pub(in crate::api) allowed: Vec<&'static str>,
     /// Every fault of the request.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) errors: Vec<RequestFault>,
+    pub(in crate::api) errors: Vec<RequestFault>,
     /// What the cloud answered, when it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    pub(super) upstream: Option<UpstreamView>,
+    pub(in crate::api) upstream: Option<UpstreamView>,
     /// The operation that the problem ended, or that stands in the way: the whole document, or a link to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    pub(super) operation: Option<OperationReference>,
+    pub(in crate::api) operation: Option<OperationReference>,
     /// A link to the operation that took over.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    pub(super) superseded_by: Option<String>,
+    pub(in crate::api) superseded_by: Option<String>,
 }
 
 /// An operation, or a link to it.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(untagged)]
-pub(super) enum OperationReference {
+pub(in crate::api) enum OperationReference {
     /// The operation that the problem ended.
     Document(Box<OperationView>),
     /// The operation that stands in the way.
@@ -90,33 +93,33 @@ pub(super) enum OperationReference {
 
 /// One fault of a request.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub(super) struct RequestFault {
+pub(in crate::api) struct RequestFault {
     /// Where: `path`, `query`, `header` or `body`.
     #[serde(rename = "in")]
-    pub(super) location: &'static str,
+    pub(in crate::api) location: &'static str,
     /// A JSON pointer to the member of the body, or `/` and the name of the parameter.
     #[schema(example = "/force")]
-    pub(super) pointer: String,
+    pub(in crate::api) pointer: String,
     /// What is wrong, and what would be right.
-    pub(super) detail: String,
+    pub(in crate::api) detail: String,
 }
 
 /// What the cloud answered.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub(super) struct UpstreamView {
+pub(in crate::api) struct UpstreamView {
     /// The service that answered; `iam` for the token service.
     #[schema(example = "oms")]
-    pub(super) service: String,
+    pub(in crate::api) service: String,
     /// The HTTP status.
     #[schema(example = 400)]
-    pub(super) status: u16,
+    pub(in crate::api) status: u16,
     /// The vendor's code.
     #[schema(example = "OMS.0063")]
-    pub(super) error_code: Option<String>,
+    pub(in crate::api) error_code: Option<String>,
     /// The vendor's text; present for codes of a migration service only.
-    pub(super) error_msg: Option<String>,
+    pub(in crate::api) error_msg: Option<String>,
     /// The vendor's id of the request, for its support.
-    pub(super) request_id: Option<String>,
+    pub(in crate::api) request_id: Option<String>,
 }
 
 impl From<&UpstreamAnswer> for UpstreamView {
@@ -133,7 +136,7 @@ impl From<&UpstreamAnswer> for UpstreamView {
 
 impl Problem {
     /// A problem of this kind, told in one sentence.
-    pub(super) fn new(kind: ProblemType, detail: impl Into<String>) -> Self {
+    pub(in crate::api) fn new(kind: ProblemType, detail: impl Into<String>) -> Self {
         Self(Box::new(Parts {
             kind,
             retry_after_seconds: None,
@@ -149,7 +152,7 @@ impl Problem {
     }
 
     /// A request with these faults.
-    pub(super) fn invalid(errors: Vec<RequestFault>) -> Self {
+    pub(in crate::api) fn invalid(errors: Vec<RequestFault>) -> Self {
         let detail = match errors.as_slice() {
             [only] => only.detail.clone(),
             several => format!("The request has {} faults; see errors.", several.len()),
@@ -160,7 +163,11 @@ impl Problem {
     }
 
     /// A request with one fault.
-    pub(super) fn fault(location: &'static str, name: &str, detail: impl Into<String>) -> Self {
+    pub(in crate::api) fn fault(
+        location: &'static str,
+        name: &str,
+        detail: impl Into<String>,
+    ) -> Self {
         Self::invalid(vec![RequestFault {
             location,
             pointer: format!("/{name}"),
@@ -169,7 +176,7 @@ impl Problem {
     }
 
     /// A fault of the gateway itself; what it was stands in the log.
-    pub(super) fn internal() -> Self {
+    pub(in crate::api) fn internal() -> Self {
         Self::new(
             ProblemType::Internal,
             "The gateway failed to handle the request. The log has more under this request_id.",
@@ -177,32 +184,32 @@ impl Problem {
     }
 
     /// A failed operation, with its document.
-    pub(super) fn operation_failed(failure: &Failure, operation: OperationView) -> Self {
+    pub(in crate::api) fn operation_failed(failure: &Failure, operation: OperationView) -> Self {
         let mut problem = Self::from(failure);
         problem.0.document.operation = Some(OperationReference::Document(Box::new(operation)));
         problem
     }
 
     /// Says whether something was sent.
-    pub(super) fn sent(mut self, sent: Sent) -> Self {
+    pub(in crate::api) fn sent(mut self, sent: Sent) -> Self {
         self.0.document.sent = Some(sent.as_str());
         self
     }
 
     /// Says what would be allowed instead.
-    pub(super) fn allowed(mut self, allowed: Vec<&'static str>) -> Self {
+    pub(in crate::api) fn allowed(mut self, allowed: Vec<&'static str>) -> Self {
         self.0.document.allowed = allowed;
         self
     }
 
     /// Names the operation that stands in the way.
-    pub(super) fn link(mut self, operation: Option<String>) -> Self {
+    pub(in crate::api) fn link(mut self, operation: Option<String>) -> Self {
         self.0.document.operation = operation.map(OperationReference::Link);
         self
     }
 
     /// Carries the operation that ended.
-    pub(super) fn ended(mut self, operation: OperationView) -> Self {
+    pub(in crate::api) fn ended(mut self, operation: OperationView) -> Self {
         self.0
             .document
             .superseded_by
@@ -212,29 +219,24 @@ impl Problem {
     }
 
     /// Says which methods the resource knows.
-    pub(super) fn allow(mut self, methods: String) -> Self {
+    pub(in crate::api) fn allow(mut self, methods: String) -> Self {
         self.0.allow = Some(methods);
         self
     }
 
     /// Says when to come back.
-    pub(super) fn retry_after(mut self, seconds: u64) -> Self {
+    pub(in crate::api) fn retry_after(mut self, seconds: u64) -> Self {
         self.0.retry_after_seconds = Some(seconds.max(1));
         self
     }
 
     /// The document, for an operation's `error` member.
-    pub(super) fn document(&self) -> &ProblemDocument {
+    pub(in crate::api) fn document(&self) -> &ProblemDocument {
         &self.0.document
     }
 
-    /// Which kind of problem it is.
-    pub(super) fn kind(&self) -> ProblemType {
-        self.0.kind
-    }
-
     /// The whole answer.
-    pub(super) fn render(&self, request_id: &str) -> HttpResponse {
+    pub(in crate::api) fn render(&self, request_id: &str) -> HttpResponse {
         let parts = &self.0;
         let mut response = HttpResponse::build(self.status_code());
         if let Some(seconds) = parts.retry_after_seconds {

@@ -11,8 +11,13 @@ use actix_web::{
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::{Settings, State, problem::Problem, problem_type::ProblemType};
-use crate::domain::{access::Caller, service::Sent};
+use crate::{
+    api::{
+        Settings, State,
+        problem::{Problem, kinds::ProblemType},
+    },
+    domain::{access::Caller, service::Sent},
+};
 
 /// First parts of paths that anybody may read.
 const OPEN: [&str; 6] = [
@@ -25,7 +30,7 @@ const OPEN: [&str; 6] = [
 ];
 
 /// Finds the caller and keeps it with the request, or refuses the request. The body is not touched.
-pub(super) async fn authenticate(
+pub(in crate::api) async fn authenticate(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
@@ -80,7 +85,7 @@ fn with_key(header: &str, settings: &Settings) -> Option<Caller> {
 }
 
 /// The answer to whoever has to say who they are.
-pub(super) fn unauthenticated() -> Problem {
+pub(in crate::api) fn unauthenticated() -> Problem {
     Problem::new(
         ProblemType::Unauthenticated,
         "Send a key that the gateway knows: Authorization: Bearer <key>.",

@@ -6,26 +6,26 @@ macro_rules! problem_types {
     ($($(#[$doc:meta])* $name:ident = $slug:literal, $status:literal, $title:literal;)+) => {
         /// Every kind of error that callers can meet.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum ProblemType {
+        pub(in crate::api) enum ProblemType {
             $($(#[$doc])* $name,)+
         }
 
         impl ProblemType {
             /// Every kind, in the order of their statuses.
-            pub const ALL: &[Self] = &[$(Self::$name,)+];
+            pub(in crate::api) const ALL: &[Self] = &[$(Self::$name,)+];
 
             /// The last part of the kind's URI.
-            pub fn slug(self) -> &'static str {
+            pub(in crate::api) fn slug(self) -> &'static str {
                 match self { $(Self::$name => $slug,)+ }
             }
 
             /// The HTTP status.
-            pub fn status(self) -> u16 {
+            pub(in crate::api) fn status(self) -> u16 {
                 match self { $(Self::$name => $status,)+ }
             }
 
             /// The same short sentence for every problem of the kind.
-            pub fn title(self) -> &'static str {
+            pub(in crate::api) fn title(self) -> &'static str {
                 match self { $(Self::$name => $title,)+ }
             }
         }

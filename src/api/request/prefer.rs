@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use actix_web::HttpRequest;
 
-use super::{Settings, problem::Problem};
+use crate::api::{Settings, problem::Problem};
 
 /// How long a request is willing to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Preference {
+pub(in crate::api) enum Preference {
     /// Nothing was said: the default.
     Default(Duration),
     /// So long; already cut to what is allowed.
@@ -20,7 +20,7 @@ pub(super) enum Preference {
 impl Preference {
     /// Reads the header. Preferences about other things are ignored, as the RFC wants it. With `respond-async` beside
     /// `wait`, the wait says how long the answer may take before it is asynchronous.
-    pub(super) fn of(request: &HttpRequest, settings: &Settings) -> Result<Self, Problem> {
+    pub(in crate::api) fn of(request: &HttpRequest, settings: &Settings) -> Result<Self, Problem> {
         let mut preference = Self::Default(settings.default_wait);
         for value in request.headers().get_all("prefer") {
             let text = value.to_str().map_err(|_| fault())?;
@@ -52,7 +52,7 @@ impl Preference {
     }
 
     /// How long to wait.
-    pub(super) fn wait(self) -> Duration {
+    pub(in crate::api) fn wait(self) -> Duration {
         match self {
             Self::Default(wait) | Self::Wait(wait) => wait,
             Self::RespondAsync => Duration::ZERO,
@@ -60,7 +60,7 @@ impl Preference {
     }
 
     /// The value of `Preference-Applied`, if something was preferred.
-    pub(super) fn applied(self) -> Option<String> {
+    pub(in crate::api) fn applied(self) -> Option<String> {
         match self {
             Self::Default(_) => None,
             Self::Wait(wait) => Some(format!("wait={}", wait.as_secs())),

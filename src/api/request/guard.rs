@@ -11,16 +11,19 @@ use std::{
 
 use actix_web::{FromRequest, HttpMessage as _, HttpRequest, dev::Payload, web};
 
-use super::{State, auth, problem::Problem, query::Query};
-use crate::domain::{
-    access::{self, Caller, Denied, Permission, Scope},
-    operation::{Operation, OperationId},
-    service::{BoundService, ProjectName, ServiceName, ServiceTraits, Services},
-    task::{TaskId, TaskRef},
+use super::{auth, query::Query};
+use crate::{
+    api::{State, problem::Problem},
+    domain::{
+        access::{self, Caller, Denied, Permission, Scope},
+        operation::{Operation, OperationId},
+        service::{BoundService, ProjectName, ServiceName, ServiceTraits, Services},
+        task::{TaskId, TaskRef},
+    },
 };
 
 /// Something that can be done to a task, with the parameters that it takes.
-pub(super) trait Action: Sized + 'static {
+pub(in crate::api) trait Action: Sized + 'static {
     /// Takes the action's own parameters out of the query.
     fn read(query: &mut Query) -> Self;
 
@@ -29,39 +32,39 @@ pub(super) trait Action: Sized + 'static {
 }
 
 /// A caller who is known.
-pub(super) struct Known {
-    pub(super) caller: Caller,
-    pub(super) state: web::Data<State>,
-    pub(super) services: Rc<Services>,
+pub(in crate::api) struct Known {
+    pub(in crate::api) caller: Caller,
+    pub(in crate::api) state: web::Data<State>,
+    pub(in crate::api) services: Rc<Services>,
 }
 
 /// A task that the caller may do `A` to.
-pub(super) struct OnTask<A> {
-    pub(super) known: Known,
-    pub(super) task: TaskRef,
-    pub(super) service: BoundService,
-    pub(super) traits: ServiceTraits,
-    pub(super) action: A,
+pub(in crate::api) struct OnTask<A> {
+    pub(in crate::api) known: Known,
+    pub(in crate::api) task: TaskRef,
+    pub(in crate::api) service: BoundService,
+    pub(in crate::api) traits: ServiceTraits,
+    pub(in crate::api) action: A,
 }
 
 /// A caller who may read operations.
-pub(super) struct OnOperations {
-    pub(super) known: Known,
+pub(in crate::api) struct OnOperations {
+    pub(in crate::api) known: Known,
 }
 
 /// The operation that is named in the path, by a caller who may read operations.
-pub(super) struct OnOperation {
-    pub(super) known: Known,
-    pub(super) id: OperationId,
+pub(in crate::api) struct OnOperation {
+    pub(in crate::api) known: Known,
+    pub(in crate::api) id: OperationId,
 }
 
 /// A caller who may list the tasks of a project.
-pub(super) struct OnTasks<A> {
-    pub(super) known: Known,
-    pub(super) project: ProjectName,
+pub(in crate::api) struct OnTasks<A> {
+    pub(in crate::api) known: Known,
+    pub(in crate::api) project: ProjectName,
     /// The services to list, in the catalogue's order.
-    pub(super) services: Vec<ServiceName>,
-    pub(super) action: A,
+    pub(in crate::api) services: Vec<ServiceName>,
+    pub(in crate::api) action: A,
 }
 
 impl Known {
@@ -80,7 +83,7 @@ impl Known {
     }
 
     /// Whether the caller may see an operation: they asked for it, joined it, or may see everybody's.
-    pub(super) fn may_see(&self, operation: &Operation) -> bool {
+    pub(in crate::api) fn may_see(&self, operation: &Operation) -> bool {
         self.caller.has(Permission::OperationsReadAll)
             || operation.callers.contains(&self.caller.name)
     }
@@ -218,13 +221,12 @@ impl<A: Action> OnTasks<A> {
             }
             Some(traits) => vec![traits.name],
             None => {
-                let names = known
+                let all = known
                     .services
                     .catalogue()
                     .iter()
                     .map(|traits| traits.name.clone());
-                names
-                    .filter(|name| known.caller.services.contains(name) && offered(name))
+                all.filter(|name| known.caller.services.contains(name) && offered(name))
                     .collect()
             }
         };

@@ -1,0 +1,266 @@
+//! The real program, in a process of its own, in front of a simulated cloud.
+
+use std::{
+    fmt::Write as _,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, ExitStatus, Stdio},
+};
+
+use migration_gateway::sandbox::{Cloud, CloudOptions};
+use sha2::{Digest as _, Sha256};
+
+use super::{http::Client, wait_for};
+
+/// The key of the caller who may do everything.
+pub(crate) const KEY: &str = "test-key-of-the-caller-who-may-do-everything";
+
+/// The lower-case hex SHA-256 of a key, as the configuration has it.
+fn digest(key: &str) -> String {
+    Sha256::digest(key.as_bytes())
+        .iter()
+        .fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+/// A place for a gateway: its cloud, its configuration and its record. A gateway can be started here again and again.
+pub(crate) struct Place {
+    pub(crate) cloud: Cloud,
+    folder: tempfile::TempDir,
+    /// Added to the configuration as it is.
+    extra: String,
+    /// Lines of the sections, in the form `section.key = value`.
+    settings: Vec<(String, String)>,
+}
+
+impl Place {
+    /// A place with a cloud of these options.
+    pub(crate) fn with(options: CloudOptions) -> Self {
+        let cloud = Cloud::start(options).expect("a cloud");
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings = [
+            ("server.listen", "\"127.0.0.1:0\""),
+            ("server.workers", "2"),
+            ("log.format", "\"json\""),
+            ("operations.poll_min", "\"20ms\""),
+            ("operations.poll_max", "\"200ms\""),
+            ("upstream.request_timeout", "\"2s\""),
+        ];
+        let settings = settings
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into_iter()
+            .collect();
+        Self {
+            cloud,
+            folder,
+            extra: String::new(),
+            settings,
+        }
+    }
+
+    pub(crate) fn new() -> Self {
+        Self::with(CloudOptions::default())
+    }
+
+    /// Sets `section.key` to a TOML value.
+    pub(crate) fn set(mut self, key: &str, value: &str) -> Self {
+        self.settings.retain(|(other, _)| other != key);
+        self.settings.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Adds TOML to the end of the configuration.
+    pub(crate) fn add(mut self, toml: &str) -> Self {
+        self.extra.push_str(toml);
+        self
+    }
+
+    /// Adds a caller with this key, and with these lines of TOML.
+    pub(crate) fn caller(self, name: &str, key: &str, toml: &str) -> Self {
+        let digest = digest(key);
+        self.add(&format!(
+            "\n[callers.{name}]\nkey_sha256 = \"{digest}\"\n{toml}\n"
+        ))
+    }
+
+    /// A file in the folder of the place.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file and gives its path as a TOML string.
+    pub(crate) fn secret(&self, name: &str, text: &str) -> String {
+        let path = self.file(name);
+        fs::write(&path, text).expect("a file");
+        format!("{{ file = \"{}\" }}", path.display())
+    }
+
+    fn configuration(&self) -> String {
+        let mut text = String::new();
+        let mut sections: Vec<&str> = self
+            .settings
+            .iter()
+            .filter_map(|(key, _)| key.split('.').next())
+            .collect();
+        sections.dedup();
+        sections.sort_unstable();
+        sections.dedup();
+        for section in sections {
+            writeln!(text, "[{section}]").expect("text");
+            for (key, value) in &self.settings {
+                if let Some(key) = key.strip_prefix(&format!("{section}.")) {
+                    writeln!(text, "{key} = {value}").expect("text");
+                }
+            }
+        }
+        let account = self.cloud.account();
+        let password = self.secret("password", &account.password);
+        writeln!(
+            text,
+            "[store]\nurl = \"sqlite://{}\"\n\
+             [projects.default]\nproject_id = \"{}\"\nregion = \"{}\"\n\
+             [projects.default.endpoints]\niam = \"{}\"\noms = \"{}\"\nsms = \"{}\"\n\
+             [projects.default.credentials]\nkind = \"password\"\ndomain = \"{}\"\nuser = \"{}\"\n\
+             password = {password}",
+            self.file("operations.db").display(),
+            account.project_id,
+            account.region,
+            self.cloud.iam_url(),
+            self.cloud.oms_url(),
+            self.cloud.sms_url(),
+            account.domain,
+            account.user,
+        )
+        .expect("text");
+        let digest = digest(KEY);
+        writeln!(
+            text,
+            "[callers.tester]\nkey_sha256 = \"{digest}\"\npermissions = [\"*\"]\nprojects = [\"*\"]"
+        )
+        .expect("text");
+        text + &self.extra
+    }
+
+    /// Starts the program here, and waits until it says where it listens.
+    pub(crate) fn start(&self) -> Gateway {
+        self.start_logging("info")
+    }
+
+    /// As [`Place::start`], with this much in the log.
+    pub(crate) fn start_logging(&self, level: &str) -> Gateway {
+        let file = self.file("gateway.toml");
+        fs::write(&file, self.configuration()).expect("a configuration");
+        let number = (0..10_000)
+            .find(|n| !self.log_file(*n).exists())
+            .expect("a free number");
+        let log = self.log_file(number);
+        let child = crate::gateway()
+            .env("RUST_LOG", level)
+            .args(["serve", "--config"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).expect("a log"))
+            .spawn()
+            .expect("the program");
+        let mut gateway = Gateway {
+            child,
+            log,
+            base: String::new(),
+        };
+        gateway.base = wait_for("the address of the gateway", || gateway.address());
+        gateway
+    }
+
+    fn log_file(&self, number: u32) -> PathBuf {
+        self.file(&format!("gateway-{number}.log"))
+    }
+}
+
+/// A running gateway. It is killed when the test is over.
+pub(crate) struct Gateway {
+    child: Child,
+    log: PathBuf,
+    base: String,
+}
+
+impl Gateway {
+    /// Where it listens, as it logged.
+    fn address(&mut self) -> Option<String> {
+        let ended = self.child.try_wait().expect("a child");
+        assert!(
+            ended.is_none(),
+            "the gateway ended with {ended:?}: {}",
+            self.log()
+        );
+        self.log()
+            .lines()
+            .find(|line| line.contains("\"serving\""))
+            .map(|line| {
+                let line: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
+                format!("http://{}", line["address"].as_str().expect("an address"))
+            })
+    }
+
+    /// The caller who may do everything.
+    pub(crate) fn client(&self) -> Client {
+        self.client_with(KEY)
+    }
+
+    /// A caller with this key.
+    pub(crate) fn client_with(&self, key: &str) -> Client {
+        Client::new(self.base.clone(), Some(key.to_owned()))
+    }
+
+    /// A caller without a key.
+    pub(crate) fn stranger(&self) -> Client {
+        Client::new(self.base.clone(), None)
+    }
+
+    /// `host:port`.
+    pub(crate) fn authority(&self) -> &str {
+        self.base.strip_prefix("http://").expect("an http address")
+    }
+
+    /// Everything that it logged so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).expect("a log")
+    }
+
+    pub(crate) fn log_path(&self) -> &Path {
+        &self.log
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it without a warning, as `kill -9` does.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("to be killed");
+        self.child.wait().expect("an end");
+    }
+
+    /// Asks it to stop, with this signal.
+    pub(crate) fn signal(&self, signal: &str) {
+        let sent = std::process::Command::new("kill")
+            .args([&format!("-{signal}"), &self.pid().to_string()])
+            .status();
+        assert!(sent.expect("kill").success());
+    }
+
+    /// Waits for its end.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        wait_for("the end of the gateway", || {
+            self.child.try_wait().expect("a child")
+        })
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _killed = self.child.kill();
+        let _status = self.child.wait();
+    }
+}

@@ -1,0 +1,134 @@
+//! A caller of the gateway.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use ureq::{Agent, Body, http};
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    fn read(mut response: http::Response<Body>) -> Self {
+        let text = response
+            .body_mut()
+            .read_to_string()
+            .expect("a body of text");
+        Self {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            text,
+        }
+    }
+
+    /// The body as JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
+
+    /// A header as text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .get(name)
+            .map(|value| value.to_str().expect("a header of text"))
+    }
+
+    /// The last part of a problem's type.
+    pub(crate) fn problem(&self) -> String {
+        assert_eq!(
+            self.header("content-type"),
+            Some("application/problem+json"),
+            "{self:?}"
+        );
+        let document = self.json();
+        assert_eq!(document["status"], self.status, "{self:?}");
+        let kind = document["type"].as_str().expect("a type");
+        kind.strip_prefix("/problems/")
+            .expect("a relative type")
+            .to_owned()
+    }
+}
+
+/// One who calls the gateway, with or without a key.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    base: String,
+    key: Option<String>,
+    agent: Agent,
+}
+
+impl Client {
+    pub(crate) fn new(base: String, key: Option<String>) -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .timeout_global(Some(Duration::from_mins(1)))
+            .build();
+        Self {
+            base,
+            key,
+            agent: config.into(),
+        }
+    }
+
+    /// Sends a request.
+    pub(crate) fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Result<Answer, ureq::Error> {
+        let mut request = http::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base));
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = match body {
+            Some(body) => {
+                let request = request.header("content-type", "application/json");
+                self.agent
+                    .run(request.body(body.to_string()).expect("a request"))
+            }
+            None => self.agent.run(request.body(()).expect("a request")),
+        };
+        response.map(Answer::read)
+    }
+
+    /// Sends a request that must be answered.
+    pub(crate) fn request(&self, method: &str, path: &str) -> Answer {
+        self.send(method, path, &[], None)
+            .unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        self.request("GET", path)
+    }
+
+    pub(crate) fn delete(&self, path: &str) -> Answer {
+        self.request("DELETE", path)
+    }
+
+    pub(crate) fn post(&self, path: &str) -> Answer {
+        self.request("POST", path)
+    }
+
+    /// Sends JSON.
+    pub(crate) fn post_json(&self, path: &str, body: &Value) -> Answer {
+        self.send("POST", path, &[], Some(body)).expect("an answer")
+    }
+
+    /// Sends a request with one more header.
+    pub(crate) fn with(&self, method: &str, path: &str, header: (&str, &str)) -> Answer {
+        self.send(method, path, &[header], None).expect("an answer")
+    }
+}

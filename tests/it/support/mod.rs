@@ -1,0 +1,22 @@
+//! What tests of the whole program stand on: the real program in a process of its own, the simulated cloud behind it,
+//! and plain HTTP in front.
+
+pub(crate) mod gateway;
+pub(crate) mod http;
+
+use std::time::{Duration, Instant};
+
+/// The longest that a test waits for something that must happen.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `condition` gives something. A test that waits in vain says for what.
+pub(crate) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = condition() {
+            return found;
+        }
+        assert!(began.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
