@@ -4,6 +4,7 @@ mod architecture;
 mod commands;
 mod configuration;
 mod main_job;
+mod openapi;
 mod program_text;
 mod support;
 

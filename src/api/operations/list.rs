@@ -21,6 +21,7 @@ pub(crate) struct OperationList {
     /// The operations, newest first.
     operations: Vec<OperationView>,
     /// Send it as `page_token` for the next page; null at the end.
+    #[schema(required = true)]
     next_page_token: Option<String>,
 }
 

@@ -26,7 +26,7 @@ pub(crate) struct OperationView {
     #[schema(example = "delete")]
     kind: &'static str,
     /// `pause` if a running task may be paused to delete it.
-    #[schema(example = "pause")]
+    #[schema(required = true, example = "pause")]
     force: Option<&'static str>,
     /// The task.
     task: OperationTaskView,
@@ -34,9 +34,10 @@ pub(crate) struct OperationView {
     #[schema(example = "succeeded")]
     status: &'static str,
     /// What it is about just now, for people; null at the end.
+    #[schema(required = true)]
     phase: Option<&'static str>,
     /// How the goal came to hold: `deleted`, `already_gone`, `paused`, `already_paused`, `started` or `already_running`.
-    #[schema(example = "deleted")]
+    #[schema(required = true, example = "deleted")]
     outcome: Option<&'static str>,
     /// The caller who asked first.
     #[schema(example = "team-a")]
@@ -51,12 +52,12 @@ pub(crate) struct OperationView {
     #[schema(example = "2026-01-05T10:50:41Z")]
     deadline_at: Timestamp,
     /// When it ended.
-    #[schema(example = "2026-01-05T10:20:44Z")]
+    #[schema(required = true, example = "2026-01-05T10:20:44Z")]
     finished_at: Option<Timestamp>,
     /// What happened, oldest first, at most 200 entries.
     events: Vec<EventView>,
     /// Why it failed.
-    #[schema(no_recursion)]
+    #[schema(required = true, no_recursion)]
     error: Option<Box<ProblemDocument>>,
     /// A link to the operation that took over, if this caller may see it.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -37,6 +37,7 @@ struct Parts {
 
 /// An error in the form of RFC 9457, `application/problem+json`.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
+#[schema(as = Problem)]
 pub(in crate::api) struct ProblemDocument {
     /// A relative URI that names the kind of problem.
     #[serde(rename = "type")]
@@ -106,6 +107,7 @@ pub(in crate::api) struct RequestFault {
 
 /// What the cloud answered.
 #[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = UpstreamAnswer)]
 pub(in crate::api) struct UpstreamView {
     /// The service that answered; `iam` for the token service.
     #[schema(example = "oms")]

@@ -73,6 +73,7 @@ pub(crate) struct TaskList {
     /// The tasks, service by service, in each service's own order.
     tasks: Vec<TaskView>,
     /// Send it as `page_token` for the next page; null at the end.
+    #[schema(required = true)]
     next_page_token: Option<String>,
 }
 

@@ -25,7 +25,7 @@ pub(crate) struct TaskView {
     #[schema(example = "default")]
     project: String,
     /// Its name at the cloud.
-    #[schema(example = "logs-2026")]
+    #[schema(required = true, example = "logs-2026")]
     name: Option<String>,
     /// Where it stands: `waiting`, `running`, `pausing`, `paused`, `succeeded`, `failed`, `deleting` or `unknown`.
     #[schema(example = "running")]
@@ -37,28 +37,31 @@ pub(crate) struct TaskView {
     #[schema(example = json!(["pause", "force_delete"]))]
     actions: Vec<&'static str>,
     /// How far it is, 0 to 1.
-    #[schema(minimum = 0, maximum = 1, example = 0.52)]
+    #[schema(required = true, minimum = 0, maximum = 1, example = 0.52)]
     progress: Option<f64>,
     /// Bytes moved and to be moved.
+    #[schema(required = true)]
     bytes: Option<AmountView>,
     /// Objects by what became of them.
+    #[schema(required = true)]
     objects: Option<ObjectCountsView>,
     /// Present speed.
-    #[schema(minimum = 0, example = 19_871_000)]
+    #[schema(required = true, minimum = 0, example = 19_871_000)]
     bytes_per_second: Option<u64>,
     /// The cloud's estimate of the time left.
-    #[schema(minimum = 0, example = 284)]
+    #[schema(required = true, minimum = 0, example = 284)]
     remaining_seconds: Option<u64>,
     /// When it was last started.
-    #[schema(example = "2026-01-05T10:15:31Z")]
+    #[schema(required = true, example = "2026-01-05T10:15:31Z")]
     started_at: Option<Timestamp>,
     /// Why it failed.
+    #[schema(required = true)]
     error: Option<TaskErrorView>,
     /// When the gateway saw it like this.
     #[schema(example = "2026-01-05T10:20:41Z")]
     observed_at: Timestamp,
     /// A link to the operation that is running on it, if this caller may see that.
-    #[schema(example = "/operations/op_01JGZ4K8W3M5N7P9R1T3V5X7Z9")]
+    #[schema(required = true, example = "/operations/op_01JGZ4K8W3M5N7P9R1T3V5X7Z9")]
     operation: Option<String>,
     /// The cloud's own document, with `view=full`; members named like secrets are left out.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,89 +1,26 @@
-//! The OpenAPI document: made of the routes, with the errors that each of them can answer with.
+//! The OpenAPI document: made of the table of routes, and refined by what the types of handlers cannot say.
 
-use std::collections::BTreeMap;
+mod errors;
+mod refine;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::{
-    Modify, OpenApi, ToSchema,
+    Modify, OpenApi,
     openapi::{
-        self, Content, Info, License, Ref, ResponseBuilder, Tag,
-        path::Operation,
+        self, Info, License, Tag,
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
 use utoipa_actix_web::service_config::ServiceConfig;
 
-use super::{problem::ProblemDocument, problem::kinds::ProblemType};
+use super::problem::ProblemDocument;
 
 /// The document, and what can be read from it.
 pub(super) struct Document {
-    api: openapi::OpenApi,
+    json: Value,
     compact: String,
     /// The segments of each path, `None` for a parameter, and the methods that it knows.
     methods: Vec<(Vec<Option<String>>, String)>,
-}
-
-/// What every guarded route can answer with.
-const GUARDED: [ProblemType; 4] = [
-    ProblemType::InvalidRequest,
-    ProblemType::Unauthenticated,
-    ProblemType::Forbidden,
-    ProblemType::StoreUnavailable,
-];
-
-/// What every look at the cloud can answer with.
-const LOOK: [ProblemType; 7] = [
-    ProblemType::CredentialsRefused,
-    ProblemType::UpstreamForbidden,
-    ProblemType::UpstreamRejected,
-    ProblemType::UpstreamUnavailable,
-    ProblemType::UpstreamMalformed,
-    ProblemType::UpstreamThrottled,
-    ProblemType::UpstreamTimeout,
-];
-
-/// What every operation can end with, or be refused with.
-const CHANGE: [ProblemType; 11] = [
-    ProblemType::TaskNotFound,
-    ProblemType::TaskInProgress,
-    ProblemType::OperationConflict,
-    ProblemType::OperationSuperseded,
-    ProblemType::OperationCancelled,
-    ProblemType::CredentialsRefused,
-    ProblemType::UpstreamForbidden,
-    ProblemType::UpstreamRejected,
-    ProblemType::ProjectChanged,
-    ProblemType::DeadlineExceeded,
-    ProblemType::StoreUnavailable,
-];
-
-/// The kinds of problem that an operation of the document can answer with, beside `internal`.
-fn problems_of(operation_id: &str) -> Vec<ProblemType> {
-    use ProblemType as P;
-    let (groups, own): (&[&[P]], &[P]) = match operation_id {
-        "list_tasks" => (&[&GUARDED, &LOOK], &[]),
-        "show_task" => (&[&GUARDED, &LOOK], &[P::TaskNotFound]),
-        "pause_task" => (&[&GUARDED, &CHANGE], &[P::TaskFinished, P::TaskNotStarted]),
-        "start_task" => (
-            &[&GUARDED, &CHANGE],
-            &[
-                P::TaskFinished,
-                P::TaskFailed,
-                P::CredentialsLost,
-                P::PayloadTooLarge,
-            ],
-        ),
-        "delete_task" => (&[&GUARDED, &CHANGE], &[]),
-        "list_operations" => (&[&GUARDED], &[]),
-        "show_operation" => (&[&GUARDED], &[P::OperationNotFound]),
-        _ => (&[], &[]),
-    };
-    let wanted = |kind: &P| {
-        *kind == P::Internal
-            || own.contains(kind)
-            || groups.iter().any(|group| group.contains(kind))
-    };
-    ProblemType::ALL.iter().copied().filter(wanted).collect()
 }
 
 #[derive(OpenApi)]
@@ -132,20 +69,13 @@ impl Document {
             tag("health", "For machines that watch the gateway"),
         ]);
         collect_routes(&mut api);
-        for item in api.paths.paths.values_mut() {
-            let operations = [&mut item.get, &mut item.post, &mut item.delete]
-                .into_iter()
-                .flatten();
-            for operation in operations {
-                add_problems(operation);
-            }
-        }
-        // A document of our own types always serialises.
-        let compact = serde_json::to_string(&api).unwrap_or_default();
         let methods = methods(&api);
+        // A document of our own types always serialises.
+        let mut document = serde_json::to_value(&api).unwrap_or_default();
+        refine::refine(&mut document);
         Self {
-            api,
-            compact,
+            compact: document.to_string(),
+            json: document,
             methods,
         }
     }
@@ -157,7 +87,7 @@ impl Document {
 
     /// The document as JSON for people, with a newline at its end.
     pub(super) fn indented(&self) -> String {
-        let mut text = serde_json::to_string_pretty(&self.api).unwrap_or_default();
+        let mut text = serde_json::to_string_pretty(&self.json).unwrap_or_default();
         text.push('\n');
         text
     }
@@ -201,42 +131,6 @@ fn collect_routes(api: &mut openapi::OpenApi) {
     api.info = info;
     api.tags = tags;
     api.security = security;
-}
-
-fn add_problems(operation: &mut Operation) {
-    let Some(id) = operation.operation_id.clone() else {
-        return;
-    };
-    let mut by_status: BTreeMap<u16, Vec<ProblemType>> = BTreeMap::new();
-    for kind in problems_of(&id) {
-        by_status.entry(kind.status()).or_default().push(kind);
-    }
-    for (status, kinds) in by_status {
-        let titles: Vec<String> = kinds
-            .iter()
-            .map(|kind| format!("`{}`: {}.", kind.slug(), kind.title()))
-            .collect();
-        let mut content = Content::new(Some(Ref::from_schema_name(ProblemDocument::name())));
-        content.example = kinds.first().map(|kind| example(*kind));
-        let response = ResponseBuilder::new()
-            .description(titles.join("\n"))
-            .content("application/problem+json", content)
-            .build();
-        operation
-            .responses
-            .responses
-            .insert(status.to_string(), response.into());
-    }
-}
-
-fn example(kind: ProblemType) -> Value {
-    json!({
-        "type": format!("/problems/{}", kind.slug()),
-        "title": kind.title(),
-        "status": kind.status(),
-        "detail": format!("{}.", kind.title()),
-        "request_id": "01JGZ4K8W3M5N7P9R1T3V5X7Z9",
-    })
 }
 
 fn methods(api: &openapi::OpenApi) -> Vec<(Vec<Option<String>>, String)> {

@@ -1,0 +1,295 @@
+//! What the types of handlers cannot say: the words of enumerations, common headers, the errors of each route, and whole
+//! examples.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::errors;
+use crate::{
+    api::problem::kinds::ProblemType,
+    domain::{
+        operation::{Outcome, Phase, Status},
+        task::TaskState,
+    },
+};
+
+/// Completes the document that was made of the routes.
+pub(super) fn refine(document: &mut Value) {
+    enumerate_words(document);
+    let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) else {
+        return;
+    };
+    for item in paths.values_mut().filter_map(Value::as_object_mut) {
+        for operation in item.values_mut().filter_map(Value::as_object_mut) {
+            add_problems(operation);
+            add_headers(operation);
+            add_examples(operation);
+        }
+    }
+}
+
+fn enumerate_words(document: &mut Value) {
+    let states = words(TaskState::ALL, TaskState::as_str);
+    let statuses = words(Status::ALL, Status::as_str);
+    let types: Vec<Value> = ProblemType::ALL
+        .iter()
+        .map(|kind| json!(format!("/problems/{}", kind.slug())))
+        .collect();
+    let actions = vec![
+        json!("pause"),
+        json!("start"),
+        json!("delete"),
+        json!("force_delete"),
+    ];
+    let schemas = [
+        ("Task/properties/state", states.clone()),
+        ("Task/properties/actions/items", actions),
+        (
+            "Operation/properties/kind",
+            vec![json!("delete"), json!("pause"), json!("start")],
+        ),
+        (
+            "Operation/properties/force",
+            vec![json!("pause"), Value::Null],
+        ),
+        ("Operation/properties/status", statuses.clone()),
+        (
+            "Operation/properties/phase",
+            or_null(words(Phase::ALL, Phase::as_str)),
+        ),
+        (
+            "Operation/properties/outcome",
+            or_null(words(Outcome::ALL, Outcome::as_str)),
+        ),
+        ("Problem/properties/type", types),
+        (
+            "Problem/properties/sent",
+            vec![json!("no"), json!("yes"), json!("unknown")],
+        ),
+    ];
+    for (place, words) in schemas {
+        enumerate(document, &format!("/components/schemas/{place}"), words);
+    }
+    let parameters = [
+        ("~1tasks/get", "state", states),
+        ("~1operations/get", "status", statuses),
+        ("~1tasks~1{id}/delete", "force", vec![json!("pause")]),
+        ("~1tasks~1{id}/get", "view", vec![json!("full")]),
+    ];
+    for (operation, name, words) in parameters {
+        let parameters = document.pointer(&format!("/paths/{operation}/parameters"));
+        let index = parameters
+            .and_then(Value::as_array)
+            .and_then(|all| all.iter().position(|parameter| parameter["name"] == name));
+        if let Some(index) = index {
+            let place = format!("/paths/{operation}/parameters/{index}/schema");
+            enumerate(document, &place, words);
+        }
+    }
+}
+
+fn words<T: Copy>(all: &[T], word: fn(T) -> &'static str) -> Vec<Value> {
+    all.iter().map(|value| json!(word(*value))).collect()
+}
+
+fn or_null(mut words: Vec<Value>) -> Vec<Value> {
+    words.push(Value::Null);
+    words
+}
+
+fn enumerate(document: &mut Value, place: &str, words: Vec<Value>) {
+    if let Some(schema) = document.pointer_mut(place).and_then(Value::as_object_mut) {
+        schema.insert("enum".to_owned(), Value::Array(words));
+    }
+}
+
+/// The errors of a route, those of one status together, each with an example.
+fn add_problems(operation: &mut Map<String, Value>) {
+    let id = operation
+        .get("operationId")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let mut by_status: BTreeMap<u16, Vec<ProblemType>> = BTreeMap::new();
+    for kind in errors::problems_of(id) {
+        by_status.entry(kind.status()).or_default().push(kind);
+    }
+    let Some(responses) = operation
+        .get_mut("responses")
+        .and_then(Value::as_object_mut)
+    else {
+        return;
+    };
+    for (status, kinds) in by_status {
+        let lines: Vec<String> = kinds
+            .iter()
+            .map(|kind| format!("- `{}`: {}.", kind.slug(), kind.title()))
+            .collect();
+        let examples: Map<String, Value> = kinds
+            .iter()
+            .map(|kind| {
+                (
+                    kind.slug().to_owned(),
+                    json!({"value": problem_example(*kind)}),
+                )
+            })
+            .collect();
+        let content = json!({
+            "schema": {"$ref": "#/components/schemas/Problem"},
+            "examples": examples,
+        });
+        responses.insert(
+            status.to_string(),
+            json!({
+                "description": lines.join("\n"),
+                "content": {"application/problem+json": content},
+            }),
+        );
+    }
+}
+
+fn problem_example(kind: ProblemType) -> Value {
+    let mut example = json!({
+        "type": format!("/problems/{}", kind.slug()),
+        "title": kind.title(),
+        "status": kind.status(),
+        "detail": format!("{}.", kind.title()),
+        "request_id": "01JGZ4K8W3M5N7P9R1T3V5X7Z9",
+    });
+    if kind == ProblemType::TaskInProgress {
+        example["detail"] =
+            json!("Task 191297407830872 is running. Pause it first, or repeat with ?force=pause.");
+        example["sent"] = json!("no");
+        example["allowed"] = json!(["pause", "force=pause"]);
+    }
+    if kind == ProblemType::InvalidRequest {
+        example["detail"] = json!("force must be pause.");
+        example["errors"] =
+            json!([{"in": "query", "pointer": "/force", "detail": "force must be pause."}]);
+    }
+    example
+}
+
+/// Headers that answers of a status have on every route.
+fn add_headers(operation: &mut Map<String, Value>) {
+    let has_prefer = operation
+        .get("parameters")
+        .and_then(Value::as_array)
+        .is_some_and(|all| all.iter().any(|parameter| parameter["name"] == "Prefer"));
+    let Some(responses) = operation
+        .get_mut("responses")
+        .and_then(Value::as_object_mut)
+    else {
+        return;
+    };
+    let text =
+        |description: &str| json!({"description": description, "schema": {"type": "string"}});
+    let seconds =
+        |description: &str| json!({"description": description, "schema": {"type": "integer"}});
+    for (status, response) in responses {
+        let mut headers = Map::new();
+        headers.insert(
+            "X-Request-Id".to_owned(),
+            text("The gateway's id of the request."),
+        );
+        if has_prefer && matches!(status.as_str(), "200" | "202") {
+            let applied = text("The preference that was heeded, if one was sent.");
+            headers.insert("Preference-Applied".to_owned(), applied);
+        }
+        if status == "202" {
+            headers.insert("Location".to_owned(), text("The operation."));
+            let wait = seconds("Ask again after so many seconds.");
+            headers.insert("Retry-After".to_owned(), wait);
+        }
+        if status == "401" {
+            headers.insert("WWW-Authenticate".to_owned(), text("`Bearer`."));
+        }
+        if status == "503" {
+            let wait = seconds("Try again after so many seconds.");
+            headers.insert("Retry-After".to_owned(), wait);
+        }
+        response["headers"] = Value::Object(headers);
+    }
+}
+
+/// A whole example for every answer with a document.
+fn add_examples(operation: &mut Map<String, Value>) {
+    let Some(responses) = operation
+        .get_mut("responses")
+        .and_then(Value::as_object_mut)
+    else {
+        return;
+    };
+    for (status, response) in responses {
+        let Some(content) = response.pointer_mut("/content/application~1json") else {
+            continue;
+        };
+        let schema = content["schema"]["$ref"].as_str().unwrap_or_default();
+        let example = match (
+            schema.rsplit('/').next().unwrap_or_default(),
+            status.as_str(),
+        ) {
+            ("Task", _) => task(),
+            ("TaskList", _) => json!({"tasks": [task()], "next_page_token": null}),
+            ("Operation", "202") => running_operation(),
+            ("Operation", _) => ended_operation(),
+            ("OperationList", _) => {
+                json!({"operations": [running_operation()], "next_page_token": null})
+            }
+            ("Health", "503") => json!({"status": "failing", "failing": ["draining"]}),
+            ("Health", _) => json!({"status": "ok", "failing": []}),
+            _ => continue,
+        };
+        content["example"] = example;
+    }
+}
+
+fn task() -> Value {
+    json!({
+        "id": "191297407830872", "service": "oms", "project": "default", "name": "logs-2026",
+        "state": "running", "upstream_state": "2", "actions": ["pause", "force_delete"],
+        "progress": 0.52, "bytes": {"done": 38_310_000_000_u64, "total": 73_400_320_000_u64},
+        "objects": {"succeeded": 6200, "failed": 3, "skipped": 41, "total": 12000},
+        "bytes_per_second": 19_871_000, "remaining_seconds": 284,
+        "started_at": "2026-01-05T10:15:31Z", "error": null,
+        "observed_at": "2026-01-05T10:20:41Z", "operation": null,
+    })
+}
+
+fn ended_operation() -> Value {
+    let mut operation = running_operation();
+    operation["status"] = json!("succeeded");
+    operation["phase"] = Value::Null;
+    operation["outcome"] = json!("deleted");
+    operation["updated_at"] = json!("2026-01-05T10:20:46Z");
+    operation["finished_at"] = json!("2026-01-05T10:20:46Z");
+    if let Some(events) = operation["events"].as_array_mut() {
+        events.extend([
+            json!({"at": "2026-01-05T10:20:45Z", "event": "observed", "state": "paused"}),
+            json!({"at": "2026-01-05T10:20:45Z", "event": "delete_sent"}),
+            json!({"at": "2026-01-05T10:20:46Z", "event": "observed", "state": "gone"}),
+            json!({"at": "2026-01-05T10:20:46Z", "event": "ended"}),
+        ]);
+    }
+    operation
+}
+
+fn running_operation() -> Value {
+    json!({
+        "id": "op_01JGZ4K8W3M5N7P9R1T3V5X7Z9", "kind": "delete", "force": "pause",
+        "task": {
+            "id": "191297407830872", "service": "oms", "project": "default",
+            "href": "/tasks/191297407830872",
+        },
+        "status": "running", "phase": "waiting_until_paused", "outcome": null,
+        "requested_by": "team-a",
+        "created_at": "2026-01-05T10:20:41Z", "updated_at": "2026-01-05T10:20:42Z",
+        "deadline_at": "2026-01-05T10:50:41Z", "finished_at": null,
+        "events": [
+            {"at": "2026-01-05T10:20:41Z", "event": "accepted"},
+            {"at": "2026-01-05T10:20:41Z", "event": "observed", "state": "running"},
+            {"at": "2026-01-05T10:20:42Z", "event": "pause_sent"},
+        ],
+        "error": null,
+    })
+}
