@@ -4,7 +4,8 @@ use jiff::Timestamp;
 
 /// A source of the time of day.
 pub trait Clock: Send + Sync {
-    /// The present moment, in UTC. It may jump when the machine's clock is set.
+    /// The present moment, in UTC and whole milliseconds, as records and answers show it. It may jump when the machine's
+    /// clock is set.
     fn now(&self) -> Timestamp;
 }
 
@@ -18,6 +19,8 @@ impl Clock for SystemClock {
         reason = "this is the one place that reads the machine's clock"
     )]
     fn now(&self) -> Timestamp {
-        Timestamp::now()
+        let now = Timestamp::now();
+        // A number of milliseconds that came from a moment is one.
+        Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
     }
 }
