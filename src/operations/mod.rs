@@ -136,7 +136,12 @@ impl Operations {
         self.refuse_by_a_look(services, ask).await?;
         let operation = self.fresh(services, ask, record.clone())?;
         if let (true, Some(start)) = (record.inline, &ask.start) {
-            self.0.inline_keys.keep(operation.id, start.clone());
+            self.0.inline_keys.keep(
+                operation.id,
+                start.clone(),
+                operation.created_at,
+                operation.deadline_at,
+            );
         }
         match self.0.store.create(&operation).await {
             Ok(Creation::Created) => {
