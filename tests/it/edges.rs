@@ -1,4 +1,5 @@
-//! What happens between the steps: callers without any permission, and a record that is away for a while.
+//! What happens between the steps: callers without any permission, a record that is away for a while, and one that two
+//! processes share.
 
 use std::{
     fs, thread,
@@ -67,4 +68,34 @@ fn what_was_seen_before_the_record_was_away_is_no_ground_to_act() {
         (&"/problems/task-in-progress".into(), &"no".into())
     );
     assert_eq!(place.cloud.count(Operation::Delete, None), 0);
+}
+
+#[test]
+fn a_request_hears_of_an_end_that_another_process_brought_about() {
+    let place = Place::new();
+    let (gateway, _other) = (place.start(), place.start());
+    let ids: Vec<String> = (0..12)
+        .map(|number| place.cloud.add_oms(OmsSpec::new(&number.to_string(), 7)))
+        .collect();
+    let (began, gateway) = (Instant::now(), &gateway);
+    thread::scope(|scope| {
+        for id in &ids {
+            scope.spawn(move || {
+                let path = format!("/tasks/{id}?force=pause");
+                let answer = gateway
+                    .client()
+                    .with("DELETE", &path, ("Prefer", "wait=60"));
+                assert_eq!(answer.status, 200, "{answer:?}");
+            });
+        }
+        // Long enough for both to have taken up some of them.
+        wait_for("many looks", || {
+            (place.cloud.count(Operation::Show, None) > 20 * ids.len()).then_some(())
+        });
+        for id in &ids {
+            assert!(place.cloud.set_oms_status(id, 3));
+        }
+    });
+    assert!(began.elapsed() < Duration::from_secs(20));
+    assert_eq!(place.cloud.count(Operation::Delete, None), ids.len());
 }
