@@ -35,7 +35,7 @@ fn place(source: &SecretSource) -> String {
 
 /// Reads a secret. A file is read to its end, at most 64 KiB, and the line ends behind the text are left out; a
 /// variable is taken as it is. Nothing is kept, so that a changed secret is seen at the next call.
-fn resolve(source: &SecretSource) -> Result<Secret, SecretError> {
+pub(super) fn resolve(source: &SecretSource) -> Result<Secret, SecretError> {
     let text = match source {
         SecretSource::File(path) => file(path)?,
         SecretSource::Env(name) => variable(name)?,
