@@ -36,10 +36,18 @@ pub(super) async fn to_change(
         Err(error) => return Err(refusal(error, known)),
     };
     let operations = &known.state.operations;
-    let latest = operations
-        .wait(operation.id, preference.wait())
-        .await?
-        .unwrap_or(operation);
+    let latest = match operations.wait(operation.id, preference.wait()).await {
+        Ok(latest) => latest.unwrap_or(operation),
+        Err(error) => {
+            // It is on record and goes on: an answer that calls it not recorded would be wrong.
+            tracing::error!(
+                operation.id = %operation.id,
+                error = &error as &dyn std::error::Error,
+                "the end of an operation cannot be waited for"
+            );
+            operation
+        }
+    };
     let view = OperationView::new(&latest, known);
     match latest.status {
         Status::Succeeded => {

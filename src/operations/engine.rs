@@ -95,9 +95,10 @@ impl Engine {
     }
 
     /// Returns once all rounds have ended after [`Operations::drain`].
-    pub async fn stopped(self) {
+    /// Before that, that its thread was lost. Not to be called again once it has returned.
+    pub async fn stopped(&mut self) {
         // An error means that the thread is gone, which is what is waited for.
-        let _gone = self.stopped.await;
+        let _gone = (&mut self.stopped).await;
     }
 }
 

@@ -35,6 +35,9 @@ use crate::domain::{
     task::{TaskRef, TaskState},
 };
 
+/// How often a waiting request looks at the record by itself: it is not told of what another process does.
+const RECHECK: Duration = Duration::from_secs(2);
+
 /// How operations are driven: section `operations` of the configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -136,7 +139,12 @@ impl Operations {
         self.refuse_by_a_look(services, ask).await?;
         let operation = self.fresh(services, ask, record.clone())?;
         if let (true, Some(start)) = (record.inline, &ask.start) {
-            self.0.inline_keys.keep(operation.id, start.clone());
+            self.0.inline_keys.keep(
+                operation.id,
+                start.clone(),
+                operation.created_at,
+                operation.deadline_at,
+            );
         }
         match self.0.store.create(&operation).await {
             Ok(Creation::Created) => {
@@ -196,9 +204,10 @@ impl Operations {
             if !is_running || *draining.borrow_and_update() || Instant::now() >= until {
                 return Ok(found);
             }
+            let recheck = until.min(Instant::now() + RECHECK);
             tokio::select! {
                 () = subscription.announced() => {}
-                () = tokio::time::sleep_until(until) => {}
+                () = tokio::time::sleep_until(recheck) => {}
                 // An error means that the sender is gone, and with it this process's operations.
                 _ = draining.changed() => {}
             }
@@ -225,7 +234,13 @@ impl Operations {
 
     /// Whether the record can be written to.
     pub async fn check_store(&self) -> Result<(), StoreError> {
-        self.0.store.check().await.map(|_running| ())
+        let running = self.0.store.check().await?;
+        // Other processes end operations too, so that counting up and down alone goes astray.
+        self.0
+            .metrics
+            .running
+            .set(i64::try_from(running).unwrap_or(i64::MAX));
+        Ok(())
     }
 
     async fn join(

@@ -3,6 +3,7 @@
 mod architecture;
 mod commands;
 mod configuration;
+mod edges;
 mod main_job;
 mod openapi;
 mod program_text;
