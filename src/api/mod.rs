@@ -170,6 +170,7 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(tasks::delete::delete_task)
         .service(operations::list::list_operations)
         .service(operations::show::show_operation)
+        .service(operations::cancel::cancel_operation)
         .service(health::livez)
         .service(health::readyz)
         .service(health::metrics);
@@ -189,7 +190,7 @@ async fn no_route(request: HttpRequest, state: web::Data<State>) -> Result<HttpR
             ProblemType::MethodNotAllowed,
             format!("This resource knows {methods} only."),
         )
-        .allow(methods)),
+        .header("Allow", methods)),
         None => Err(Problem::new(
             ProblemType::NotFound,
             "There is no such resource. GET /docs shows what there is.",
