@@ -179,6 +179,14 @@ impl Problem {
         }])
     }
 
+    /// A path that leads nowhere.
+    pub(in crate::api) fn not_found() -> Self {
+        Self::new(
+            ProblemType::NotFound,
+            "There is no such resource. GET /docs shows what there is.",
+        )
+    }
+
     /// A fault of the gateway itself; what it was stands in the log.
     pub(in crate::api) fn internal() -> Self {
         Self::new(
