@@ -61,7 +61,7 @@ fn a_repeat_with_the_same_key_answers_as_the_first_and_does_nothing() {
 
 #[test]
 fn the_same_key_with_another_request_is_refused() {
-    let place = place();
+    let place = place().set("server.default_wait", "\"100ms\"");
     let gateway = place.start();
     let (one, two) = (hanging(&place), hanging(&place));
     let first = keyed(
