@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{Shared, later, log_event, metrics::Ended, sentences};
+use super::{Shared, later, log_event, sentences};
 use crate::domain::{
     decide::{self, Action, Seen, Sight},
     history::Change,
@@ -216,7 +216,7 @@ impl Round<'_> {
 
     async fn finish(&mut self, outcome: Outcome) -> Option<Timestamp> {
         self.operation.outcome = Some(outcome);
-        self.end(Status::Succeeded, outcome.as_str()).await
+        self.end(Status::Succeeded).await
     }
 
     async fn fail(&mut self, reason: Reason, detail: Option<String>) -> Option<Timestamp> {
@@ -233,24 +233,16 @@ impl Round<'_> {
             sent,
             answer,
         });
-        self.end(Status::Failed, reason.as_str()).await
+        self.end(Status::Failed).await
     }
 
-    async fn end(&mut self, status: Status, outcome: &'static str) -> Option<Timestamp> {
+    async fn end(&mut self, status: Status) -> Option<Timestamp> {
         self.operation.status = status;
         self.operation.phase = None;
         self.operation.finished_at = Some(self.shared.clock.now());
         self.note(EventKind::Ended);
         if self.save(Hold::Release).await {
-            let kind = self.operation.goal.kind();
-            self.shared.metrics.running.dec();
-            self.shared
-                .metrics
-                .ended
-                .get_or_create(&Ended { kind, outcome })
-                .inc();
-            self.shared.inline_keys.forget(self.operation.id);
-            self.shared.endings.announce(self.operation.id);
+            self.shared.ended(&self.operation);
         }
         None
     }

@@ -8,6 +8,7 @@ mod main_job;
 mod openapi;
 mod program_text;
 mod support;
+mod takeover;
 
 use std::process::Command;
 

@@ -63,8 +63,12 @@ problem_types! {
     OperationSuperseded = "operation-superseded", 409, "Another operation took over";
     /// The operation was cancelled.
     OperationCancelled = "operation-cancelled", 409, "The operation was cancelled";
+    /// A delete was sent and cannot be taken back.
+    PastPointOfNoReturn = "past-point-of-no-return", 409, "The operation cannot be cancelled any more";
     /// The body is larger than allowed.
     PayloadTooLarge = "payload-too-large", 413, "The body is too large";
+    /// The key was used for another request.
+    IdempotencyKeyReused = "idempotency-key-reused", 422, "The key was used for another request";
     /// A fault of the gateway itself.
     Internal = "internal", 500, "The gateway failed";
     /// The cloud refused the gateway's credentials.
