@@ -1,11 +1,19 @@
 //! Tests of the program as a whole.
 
+mod access;
 mod architecture;
 mod commands;
 mod configuration;
+mod errors;
 mod main_job;
+mod operations;
 mod program_text;
+mod requests;
+mod starts;
+mod states;
 mod support;
+mod surface;
+mod tasks;
 
 use std::process::Command;
 
