@@ -24,10 +24,11 @@ pub(super) struct Document {
 }
 
 /// What every guarded route can answer with.
-const GUARDED: [ProblemType; 4] = [
+const GUARDED: [ProblemType; 5] = [
     ProblemType::InvalidRequest,
     ProblemType::Unauthenticated,
     ProblemType::Forbidden,
+    ProblemType::Overloaded,
     ProblemType::StoreUnavailable,
 ];
 
