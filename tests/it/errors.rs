@@ -65,6 +65,12 @@ fn every_route_answers_with_the_problems_that_the_document_promises() {
             continue;
         }
         let (verb, filled) = (method.to_uppercase(), filled(&path));
+        // What every route answers with while the gateway stops.
+        let stopping = &document["paths"][&path][&method]["responses"]["503"]["description"];
+        assert!(
+            stopping.to_string().contains("`overloaded`"),
+            "{verb} {path}"
+        );
         let unknown_key = format!("{filled}?unknown=1");
         let answers = [
             gateway.stranger().request(&verb, &filled),

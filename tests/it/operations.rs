@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::support::{
     gateway::{KEY, Place},
     http::Answer,
-    raw,
+    raw, schema,
 };
 
 const EVERYTHING: &str = "permissions = [\"*\"]\nprojects = [\"*\"]";
@@ -33,7 +33,14 @@ fn id_of(answer: &Answer) -> String {
 fn thirty_that_ask_for_the_same_at_once_share_one_operation_one_stop_and_one_delete() {
     let place = Place::new();
     let gateway = place.start();
-    let task = place.cloud.add_oms(OmsSpec::new("shared", 2));
+    // Long enough for all of them to arrive.
+    let task = place.cloud.add_oms(OmsSpec {
+        switches: TaskSwitches {
+            pause_delay: Some(Duration::from_secs(3)),
+            ..TaskSwitches::default()
+        },
+        ..OmsSpec::new("shared", 2)
+    });
     let path = forced(&task);
     let ids: Vec<String> = thread::scope(|scope| {
         let asking: Vec<_> = (0..30)
@@ -177,6 +184,16 @@ fn an_operation_that_fails_is_answered_with_its_problem_and_shown_with_200() {
     assert_eq!(problem["operation"]["error"]["type"], problem["type"]);
     let id = problem["operation"]["id"].as_str().expect("an id");
     let shown = caller.operation(id);
+    let document = caller.get("/openapi.json").json();
+    let list = caller.get("/operations").json();
+    for (name, value) in [
+        ("ProblemDocument", &problem),
+        ("Operation", &shown),
+        ("OperationList", &list),
+    ] {
+        let schema = json!({"$ref": format!("#/components/schemas/{name}")});
+        assert_eq!(schema::faults(&document, &schema, value, ""), [""; 0]);
+    }
     assert_eq!(shown["status"], "failed");
     assert_eq!(shown["error"]["detail"], problem["detail"]);
     assert_eq!(shown["outcome"], Value::Null);

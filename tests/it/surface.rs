@@ -3,8 +3,12 @@
 use std::collections::BTreeSet;
 
 use migration_gateway::sandbox::{OmsSpec, Operation};
+use serde_json::{Value, json};
 
-use crate::support::{gateway::Place, raw};
+use crate::support::{
+    gateway::{KEY, Place},
+    raw,
+};
 
 /// Where an id belongs, and none is.
 #[rustfmt::skip]
@@ -171,4 +175,58 @@ fn the_document_and_its_page_come_from_here_alone() {
         }
     }
     assert!(place.cloud.requests().is_empty());
+}
+
+#[test]
+fn a_request_for_a_websocket_does_not_swallow_the_next_request() {
+    let place = Place::new();
+    let gateway = place.start();
+    let task = place.cloud.add_oms(OmsSpec::new("upgrade", 3));
+    let ask = |method: &str, suffix: &str, upgrade: &str| {
+        let head = format!(
+            "Host: gateway\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
+        );
+        let request = format!(
+            "{method} /tasks/{task}{suffix} HTTP/1.1\r\n{head}Connection: Upgrade\r\nUpgrade: {upgrade}\r\n\r\n\
+             DELETE /tasks/{task} HTTP/1.1\r\n{head}\r\n"
+        );
+        raw::exchange(gateway.authority(), request.as_bytes())
+    };
+    for (method, suffix) in [
+        ("GET", ""),
+        ("POST", "/start"),
+        ("POST", "/pause"),
+        ("DELETE", ""),
+    ] {
+        for upgrade in ["websocket", "WebSocket"] {
+            let answer = ask(method, suffix, upgrade);
+            assert_eq!(
+                (answer.status, answer.problem().as_str()),
+                (400, "invalid-request")
+            );
+            assert!(answer.head.contains("connection: close"), "{answer:?}");
+        }
+    }
+    assert!(place.cloud.requests().is_empty());
+    assert_eq!(ask("GET", "", "h2c").status, 200);
+}
+
+#[test]
+fn a_request_with_thousands_of_faults_has_an_answer_of_bounded_length() {
+    let place = Place::new();
+    let gateway = place.start();
+    let keys: Vec<String> = (0..5000).map(|n| format!("k{n}=")).collect();
+    let query = gateway.client().get(&format!("/tasks?{}", keys.join("&")));
+    let members = (0..50_000).map(|n| (format!("k{n}"), json!(n))).collect();
+    let body = gateway
+        .client()
+        .post_json("/tasks/7/start", &Value::Object(members));
+    for answer in [query, body] {
+        assert_eq!(
+            (answer.status, answer.problem().as_str()),
+            (400, "invalid-request")
+        );
+        assert!(answer.text.len() < 10_000, "{} bytes", answer.text.len());
+        assert_eq!(answer.json()["errors"].as_array().map(Vec::len), Some(50));
+    }
 }
