@@ -1,14 +1,14 @@
 //! Errors: one shape everywhere, for every route, and for whatever is sent there.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, thread};
 
-use migration_gateway::sandbox::OmsSpec;
+use migration_gateway::sandbox::{Fault, FaultKind, OmsSpec, Operation, Service};
 use serde_json::{Value, json};
 
 use crate::support::{
     gateway::{KEY, Place},
     http::Answer,
-    raw, schema,
+    raw, schema, wait_for,
 };
 
 const READER: &str = "permissions = [\"status:read\"]\nprojects = [\"default\"]";
@@ -250,4 +250,109 @@ fn an_error_of_the_framework_is_a_problem_too() {
         let answer = post(&format!("/tasks/{task}/pause"), rest);
         assert_eq!(answer.status, 200, "{rest}: {answer:?}");
     }
+}
+
+#[test]
+fn what_goes_wrong_at_the_cloud_is_told_without_its_texts_about_users_and_keys() {
+    let place = Place::new();
+    let gateway = place.start();
+    let caller = gateway.client();
+    let document = caller.get("/openapi.json").json();
+    let task = place.cloud.add_oms(OmsSpec::new("faulty", 2));
+    let path = format!("/tasks/{task}");
+    let told = FaultKind::error(400, "OMS.0064", "told-text");
+    let untold = FaultKind::error(500, "APIGW.0999", "untold-text of user svc-migrate");
+    for (kind, problem, code) in [
+        (
+            FaultKind::error(500, "OMS.9999", "told-text"),
+            "upstream-unavailable",
+            "OMS.9999",
+        ),
+        (untold, "upstream-unavailable", "APIGW.0999"),
+        (told, "upstream-rejected", "OMS.0064"),
+        (FaultKind::throttled(), "upstream-throttled", "APIGW.0308"),
+        (
+            FaultKind::denied(Service::Oms),
+            "upstream-forbidden",
+            "OMS.0206",
+        ),
+        (
+            FaultKind::HtmlPage { status: 502 },
+            "upstream-unavailable",
+            "",
+        ),
+        (
+            FaultKind::HtmlPage { status: 200 },
+            "upstream-malformed",
+            "",
+        ),
+        (FaultKind::GarbledBody, "upstream-malformed", ""),
+        (FaultKind::CutBody, "upstream-malformed", ""),
+        (FaultKind::DropBeforeEffect, "upstream-unavailable", ""),
+        (FaultKind::Hang, "upstream-timeout", ""),
+        // The last one, since a token that is refused twice is not tried again for a while.
+        (
+            FaultKind::token_refused(),
+            "credentials-refused",
+            "APIGW.0307",
+        ),
+    ] {
+        let what = format!("{kind:?}");
+        let fault = Fault::on(Service::Oms, Operation::Show, kind).always();
+        let fault = place.cloud.fault(fault);
+        let answer = caller.get(&path);
+        fault.cancel();
+        assert!(fault.fired() > 0, "{what}: {answer:?}");
+        assert_eq!(answer.problem(), problem, "{what}: {answer:?}");
+        assert_promised(&document, "/tasks/{id}", "get", &answer);
+        let waits = answer.header("retry-after").is_some();
+        assert_eq!(waits, answer.status == 503, "{what}: {answer:?}");
+        let body = answer.json();
+        assert_eq!(body["sent"], "no", "{what}");
+        for hidden in [
+            "untold",
+            "svc-migrate",
+            "ratelimit",
+            "127.0.0.1",
+            "token must",
+        ] {
+            assert!(!answer.text.contains(hidden), "{what}: {answer:?}");
+        }
+        assert_eq!(
+            body["upstream"]["error_code"].as_str().unwrap_or_default(),
+            code,
+            "{what}"
+        );
+        let is_told = body["upstream"]["error_msg"].is_string();
+        assert_eq!(is_told, code.starts_with("OMS."), "{what}: {answer:?}");
+    }
+    wait_for("the token to be tried again", || {
+        (caller.get(&path).status == 200).then_some(())
+    });
+}
+
+#[test]
+fn a_body_that_never_arrives_does_not_keep_a_request_for_ever() {
+    let place = Place::new();
+    let gateway = place.start();
+    let task = place.cloud.add_oms(OmsSpec::new("stalled", 3));
+    let stalled = &|rest: &str| {
+        let request = format!(
+            "POST /tasks/{task}/{rest}\r\nHost: gateway\r\nAuthorization: Bearer {KEY}\r\n\
+             Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        );
+        raw::exchange(gateway.authority(), request.as_bytes())
+    };
+    thread::scope(|scope| {
+        let stalling =
+            ["start HTTP/1.1", "pause HTTP/1.1"].map(|rest| scope.spawn(move || stalled(rest)));
+        for one in stalling {
+            let answer = one.join().expect("an answer");
+            assert_eq!(
+                (answer.status, answer.problem().as_str()),
+                (400, "invalid-request")
+            );
+            assert!(answer.body.contains("in time"), "{answer:?}");
+        }
+    });
 }
