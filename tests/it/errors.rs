@@ -252,17 +252,11 @@ fn an_error_of_the_framework_is_a_problem_too() {
     }
 }
 
-#[test]
-fn what_goes_wrong_at_the_cloud_is_told_without_its_texts_about_users_and_keys() {
-    let place = Place::new();
-    let gateway = place.start();
-    let caller = gateway.client();
-    let document = caller.get("/openapi.json").json();
-    let task = place.cloud.add_oms(OmsSpec::new("faulty", 2));
-    let path = format!("/tasks/{task}");
+/// What can go wrong at the cloud, the problem that it comes to, and the code that is told.
+fn cloud_faults() -> Vec<(FaultKind, &'static str, &'static str)> {
     let told = FaultKind::error(400, "OMS.0064", "told-text");
     let untold = FaultKind::error(500, "APIGW.0999", "untold-text of user svc-migrate");
-    for (kind, problem, code) in [
+    vec![
         (
             FaultKind::error(500, "OMS.9999", "told-text"),
             "upstream-unavailable",
@@ -296,7 +290,18 @@ fn what_goes_wrong_at_the_cloud_is_told_without_its_texts_about_users_and_keys()
             "credentials-refused",
             "APIGW.0307",
         ),
-    ] {
+    ]
+}
+
+#[test]
+fn what_goes_wrong_at_the_cloud_is_told_without_its_texts_about_users_and_keys() {
+    let place = Place::new();
+    let gateway = place.start();
+    let caller = gateway.client();
+    let document = caller.get("/openapi.json").json();
+    let task = place.cloud.add_oms(OmsSpec::new("faulty", 2));
+    let path = format!("/tasks/{task}");
+    for (kind, problem, code) in cloud_faults() {
         let what = format!("{kind:?}");
         let fault = Fault::on(Service::Oms, Operation::Show, kind).always();
         let fault = place.cloud.fault(fault);
