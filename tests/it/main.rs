@@ -1,14 +1,22 @@
 //! Tests of the program as a whole.
 
+mod access;
 mod architecture;
 mod commands;
 mod configuration;
 mod edges;
+mod errors;
 mod main_job;
 mod openapi;
+mod operations;
 mod program_text;
+mod requests;
+mod starts;
+mod states;
 mod support;
+mod surface;
 mod takeover;
+mod tasks;
 
 use std::process::Command;
 

@@ -3,10 +3,11 @@
 use crate::api::problem::kinds::ProblemType;
 
 /// What every guarded route can answer with.
-const GUARDED: [ProblemType; 4] = [
+const GUARDED: [ProblemType; 5] = [
     ProblemType::InvalidRequest,
     ProblemType::Unauthenticated,
     ProblemType::Forbidden,
+    ProblemType::Overloaded,
     ProblemType::StoreUnavailable,
 ];
 

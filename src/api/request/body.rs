@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// How long the body of a request may take to arrive. Nothing else limits it.
-const ARRIVAL_MAX: Duration = Duration::from_secs(15);
+const ARRIVAL_MAX: Duration = Duration::from_secs(10);
 
 /// A request that brings no body. One that does is refused, since whoever sent it expects something of it.
 ///

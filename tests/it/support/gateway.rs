@@ -62,7 +62,7 @@ impl Place {
         Self::with(CloudOptions::default())
     }
 
-    /// Sets `section.key` to a TOML value.
+    /// Sets `section.key`, or a key outside of all sections, to a TOML value.
     pub(crate) fn set(mut self, key: &str, value: &str) -> Self {
         self.settings.retain(|(other, _)| other != key);
         self.settings.push((key.to_owned(), value.to_owned()));
@@ -81,6 +81,24 @@ impl Place {
         self.add(&format!(
             "\n[callers.{name}]\nkey_sha256 = \"{digest}\"\n{toml}\n"
         ))
+    }
+
+    /// Adds a second project of the same account, whose id and region these are.
+    pub(crate) fn project(self, name: &str, id: &str, region: &str) -> Self {
+        let account = self.cloud.add_project(id, region);
+        let password = self.secret("password", &account.password);
+        let toml = format!(
+            "\n[projects.{name}]\nproject_id = \"{id}\"\nregion = \"{region}\"\n\
+             [projects.{name}.endpoints]\niam = \"{}\"\noms = \"{}\"\nsms = \"{}\"\n\
+             [projects.{name}.credentials]\nkind = \"password\"\ndomain = \"{}\"\nuser = \"{}\"\n\
+             password = {password}\n",
+            self.cloud.iam_url(),
+            self.cloud.oms_url(),
+            self.cloud.sms_url(),
+            account.domain,
+            account.user,
+        );
+        self.set("default_project", "\"default\"").add(&toml)
     }
 
     /// A file in the folder of the place.
@@ -115,10 +133,14 @@ impl Place {
 
     fn configuration(&self) -> String {
         let mut text = String::new();
+        for (key, value) in self.settings.iter().filter(|(key, _)| !key.contains('.')) {
+            writeln!(text, "{key} = {value}").expect("text");
+        }
         let mut sections: Vec<&str> = self
             .settings
             .iter()
-            .filter_map(|(key, _)| key.split('.').next())
+            .filter_map(|(key, _)| key.split_once('.'))
+            .map(|(section, _)| section)
             .collect();
         sections.dedup();
         sections.sort_unstable();

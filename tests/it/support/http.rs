@@ -127,6 +127,30 @@ impl Client {
         self.send("POST", path, &[], Some(body)).expect("an answer")
     }
 
+    /// Asks for something without waiting for its end, and gives the id of the operation.
+    pub(crate) fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> String {
+        let prefer = [("prefer", "respond-async")];
+        let answer = self.send(method, path, &prefer, body).expect("an answer");
+        assert_eq!(answer.status, 202, "{method} {path}: {answer:?}");
+        answer.json()["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// An operation, as it stands now.
+    pub(crate) fn operation(&self, id: &str) -> Value {
+        let answer = self.get(&format!("/operations/{id}"));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()
+    }
+
+    /// An operation that ends within the time that a test is ready to wait.
+    pub(crate) fn ended(&self, id: &str) -> Value {
+        let path = format!("/operations/{id}");
+        let answer = self.with("GET", &path, ("prefer", "wait=30"));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_ne!(answer.json()["status"], "running", "{answer:?}");
+        answer.json()
+    }
+
     /// Sends a request with one more header.
     pub(crate) fn with(&self, method: &str, path: &str, header: (&str, &str)) -> Answer {
         self.send(method, path, &[header], None).expect("an answer")
