@@ -187,7 +187,7 @@ fn an_operation_that_fails_is_answered_with_its_problem_and_shown_with_200() {
     let document = caller.get("/openapi.json").json();
     let list = caller.get("/operations").json();
     for (name, value) in [
-        ("ProblemDocument", &problem),
+        ("Problem", &problem),
         ("Operation", &shown),
         ("OperationList", &list),
     ] {
