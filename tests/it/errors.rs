@@ -37,7 +37,7 @@ fn filled(path: &str) -> String {
 fn assert_promised(document: &Value, path: &str, method: &str, answer: &Answer) {
     answer.problem();
     let body = answer.json();
-    let schema = json!({"$ref": "#/components/schemas/ProblemDocument"});
+    let schema = json!({"$ref": "#/components/schemas/Problem"});
     assert_eq!(
         schema::faults(document, &schema, &body, ""),
         [""; 0],
