@@ -107,24 +107,24 @@ impl Clerk {
             return Err(refusal(&response));
         }
         let malformed = |detail| of_answer(&response, UpstreamErrorKind::Malformed, detail, None);
-        let text = login
-            .token
-            .ok_or_else(|| malformed("the token service answered without one well-formed token"))?;
+        let text = login.token.ok_or_else(|| {
+            malformed("The token service answered without one well-formed token.")
+        })?;
         let issued: IssuedWire = serde_json::from_slice(&response.body)
-            .map_err(|_| malformed("the token service's document could not be read"))?;
+            .map_err(|_| malformed("The token service's document could not be read."))?;
         if issued
             .token
             .project
             .is_some_and(|project| project.id != account.project_id)
         {
             return Err(malformed(
-                "the token service issued a token for another project",
+                "The token service issued a token for another project.",
             ));
         }
         let lifetime = Lifetime::new(begun, issued.token.issued_at, issued.token.expires_at)
             .ok_or_else(|| {
                 malformed(
-                    "the token service issued a token with an impossible lifetime, or the clock of this machine is wrong",
+                    "The token service issued a token with an impossible lifetime, or the clock of this machine is wrong.",
                 )
             })?;
         let serial = self.serial.get() + 1;
@@ -149,7 +149,7 @@ async fn read(project: &ProjectName, source: &SecretSource) -> Result<Secret, Up
             tracing::warn!(project = %project, "the password of a project was not read in time");
         }
     }
-    let detail = "the gateway's own password for the token service could not be read";
+    let detail = "The gateway's own password for the token service could not be read.";
     Err(failure(UpstreamErrorKind::Unavailable, detail))
 }
 
@@ -169,24 +169,24 @@ fn refusal(response: &Response) -> UpstreamError {
         .filter(|code| is_code(code));
     let (kind, detail) = match (response.status, code.as_deref()) {
         (429, _) | (_, Some("IAM.0012")) => {
-            (Kind::Throttled, "the token service asks to slow down")
+            (Kind::Throttled, "The token service asks to slow down.")
         }
         (500.., _) => (
             Kind::Unavailable,
-            "the token service has a fault of its own",
+            "The token service has a fault of its own.",
         ),
         // Something in between answered, when the document is none of the token service's.
         (400 | 401 | 403, Some(_)) => (
             Kind::CredentialsRefused,
-            "the token service refused the gateway's credentials",
+            "The token service refused the gateway's credentials.",
         ),
         (404, Some(_)) => (
             Kind::Rejected,
-            "the token service does not know what was asked for",
+            "The token service does not know what was asked for.",
         ),
         (_, _) => (
             Kind::Malformed,
-            "the token service gave an answer that makes no sense",
+            "The token service gave an answer that makes no sense.",
         ),
     };
     of_answer(response, kind, detail, code)
@@ -224,8 +224,7 @@ fn of_transport(error: TransportError) -> UpstreamError {
     UpstreamError {
         // A login changes nothing at the migration services.
         sent: Sent::No,
-        detail: format!("no token was issued: {error}"),
-        ..fault::of_transport(error)
+        ..fault::of_transport("No token was issued", error)
     }
 }
 

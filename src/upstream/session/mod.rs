@@ -113,7 +113,10 @@ impl Session {
             .transport
             .send(&self.endpoint, Some(token.text()), request)
             .await
-            .map_err(fault::of_transport)?;
+            .map_err(|error| {
+                let begun = format!("The exchange with the service {} failed", self.service);
+                fault::of_transport(&begun, error)
+            })?;
         if shows_accepted_token(response.status) {
             self.tokens.worked(token, &self.service);
         }
@@ -136,7 +139,7 @@ impl Session {
                 request_id: response.request_id.clone(),
             })),
             detail: format!(
-                "{} refused a fresh token of the gateway; the endpoint may belong to another region",
+                "The service {} refused a fresh token of the gateway; the endpoint may belong to another region.",
                 self.service
             ),
         }
