@@ -3,8 +3,10 @@
 mod architecture;
 mod commands;
 mod configuration;
+mod faults;
 mod main_job;
 mod program_text;
+mod stubborn;
 mod support;
 
 use std::process::Command;
