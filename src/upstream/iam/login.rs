@@ -164,9 +164,7 @@ fn is_wrong_secret(error: &UpstreamError) -> bool {
 /// What an answer without a token means.
 fn refusal(response: &Response) -> UpstreamError {
     use UpstreamErrorKind as Kind;
-    let code = answer::error_code(&response.body)
-        .map(|(code, _)| code)
-        .filter(|code| is_code(code));
+    let code = answer::error_code(&response.body).map(|(code, _)| code);
     let (kind, detail) = match (response.status, code.as_deref()) {
         (429, _) | (_, Some("IAM.0012")) => {
             (Kind::Throttled, "The token service asks to slow down.")
@@ -189,16 +187,17 @@ fn refusal(response: &Response) -> UpstreamError {
             "The token service gave an answer that makes no sense.",
         ),
     };
-    of_answer(response, kind, detail, code)
+    of_answer(response, kind, detail, code.filter(|code| is_code(code)))
 }
 
-/// Whether a text can be a code of the vendor. Codes are logged and shown, so whatever else a document holds in their
-/// place stays out.
+/// Whether a text can be a code of the vendor: a number, or letters, a full stop and a number. Codes are logged and shown,
+/// so whatever else a document holds in their place stays out.
 fn is_code(text: &str) -> bool {
+    let (prefix, number) = text.split_once('.').unwrap_or(("", text));
     text.len() <= 32
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        && prefix.bytes().all(|byte| byte.is_ascii_alphabetic())
+        && !number.is_empty()
+        && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn of_answer(
