@@ -6,7 +6,7 @@ mod tests;
 use std::{rc::Rc, time::Instant};
 
 use super::{
-    answer, fault,
+    answer, echo, fault,
     iam::{Token, Tokens},
     metrics::Metrics,
 };
@@ -120,7 +120,7 @@ impl Session {
         if shows_accepted_token(response.status) {
             self.tokens.worked(token, &self.service);
         }
-        Ok(response)
+        Ok(echo::without_token(response, token.text()))
     }
 
     fn refusal(&self, request: &Request, response: &Response, code: String) -> UpstreamError {
