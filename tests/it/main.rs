@@ -6,6 +6,9 @@ mod configuration;
 mod faults;
 mod main_job;
 mod program_text;
+mod recovery;
+mod secrets;
+mod stopping;
 mod stubborn;
 mod support;
 
