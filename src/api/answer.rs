@@ -36,10 +36,18 @@ pub(super) async fn to_change(
         Err(error) => return Err(refusal(error, known)),
     };
     let operations = &known.state.operations;
-    let latest = operations
-        .wait(operation.id, preference.wait())
-        .await?
-        .unwrap_or(operation);
+    let latest = match operations.wait(operation.id, preference.wait()).await {
+        Ok(latest) => latest.unwrap_or(operation),
+        Err(error) => {
+            // It is on record and may have been acted on, so this is no refusal.
+            tracing::error!(
+                operation.id = %operation.id,
+                error = &error as &dyn std::error::Error,
+                "an accepted operation cannot be read; it is answered as it was accepted"
+            );
+            operation
+        }
+    };
     let view = OperationView::new(&latest, known);
     match latest.status {
         Status::Succeeded => {
