@@ -35,6 +35,10 @@ use crate::domain::{
     task::{TaskRef, TaskState},
 };
 
+/// How often whoever waits for an operation reads the record: another process may drive it, and its end is announced
+/// there only.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+
 /// How operations are driven: section `operations` of the configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -198,7 +202,7 @@ impl Operations {
             }
             tokio::select! {
                 () = subscription.announced() => {}
-                () = tokio::time::sleep_until(until) => {}
+                () = tokio::time::sleep_until(until.min(Instant::now() + READ_AGAIN)) => {}
                 // An error means that the sender is gone, and with it this process's operations.
                 _ = draining.changed() => {}
             }
