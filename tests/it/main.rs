@@ -9,6 +9,7 @@ mod program_text;
 mod recovery;
 mod secrets;
 mod stopping;
+mod storage;
 mod stubborn;
 mod support;
 

@@ -1,11 +1,19 @@
 //! The process is killed, and the next one goes on.
 
-use std::{sync::Mutex, thread, time::Duration};
+use std::{
+    sync::Mutex,
+    thread,
+    time::{Duration, Instant},
+};
 
 use migration_gateway::sandbox::{Cloud, Fault, FaultKind, OmsSpec, Operation, Service, SmsSpec};
 use serde_json::{Value, json};
 
-use crate::support::{gateway::Place, http::Client, wait_for};
+use crate::support::{
+    gateway::{Gateway, Place},
+    http::Client,
+    wait_for,
+};
 
 const ASYNC: (&str, &str) = ("Prefer", "respond-async");
 
@@ -101,6 +109,22 @@ fn wave(cloud: &Cloud) -> Vec<Job> {
     jobs
 }
 
+/// The operation on a task whose request was not answered, if it came to be recorded.
+fn on_record(client: &Client, task: &str) -> Option<String> {
+    let answer = client.get(&format!("/operations?task={task}"));
+    let operations = answer.json()["operations"].clone();
+    assert!(operations.is_array(), "{answer:?}");
+    operations[0]["id"].as_str().map(str::to_owned)
+}
+
+/// How many requests that change something were sent about a task.
+fn changes(cloud: &Cloud, task: &str) -> usize {
+    [Operation::Pause, Operation::Start, Operation::Delete]
+        .map(|change| cloud.count(change, Some(task)))
+        .iter()
+        .sum()
+}
+
 fn has_event(operation: &Value, event: &str) -> bool {
     let events = operation["events"].as_array().expect("events");
     events.iter().any(|entry| entry["event"] == event)
@@ -167,8 +191,11 @@ fn survive(moments: &[Moment]) -> usize {
     for (job, id) in &all {
         let deletes = place.cloud.count(Operation::Delete, Some(&job.task));
         assert!(job.outcome == "deleted" || deletes == 0, "{}", job.path);
-        let Some(id) = id else { continue };
-        let operation = client.ended(id);
+        let Some(id) = id.clone().or_else(|| on_record(&client, &job.task)) else {
+            assert_eq!(changes(&place.cloud, &job.task), 0, "{}", job.path);
+            continue;
+        };
+        let operation = client.ended(&id);
         assert_eq!(
             operation["outcome"], job.outcome,
             "{}: {operation}",
@@ -188,9 +215,7 @@ fn survive(moments: &[Moment]) -> usize {
         assert!(good.contains(&state.as_deref()), "{}: {state:?}", job.path);
     }
     for id in bystanders {
-        for change in [Operation::Pause, Operation::Start, Operation::Delete] {
-            assert_eq!(place.cloud.count(change, Some(&id)), 0);
-        }
+        assert_eq!(changes(&place.cloud, &id), 0);
     }
     resumed
 }
@@ -285,4 +310,30 @@ fn a_change_that_was_on_its_way_at_a_kill_is_settled_by_looking() {
             assert_eq!(operation["outcome"], job.outcome, "{operation}");
         }
     }
+}
+
+#[test]
+fn two_gateways_on_one_record_share_the_work_and_do_nothing_twice() {
+    let place = place();
+    let gateways = [place.start(), place.start()];
+    let clients = gateways.each_ref().map(Gateway::client);
+    let jobs = wave(&place.cloud);
+    let began = Instant::now();
+    thread::scope(|scope| {
+        for (number, job) in jobs.iter().enumerate() {
+            let (one, other) = (&clients[number % 2], &clients[(number + 1) % 2]);
+            let cloud = &place.cloud;
+            scope.spawn(move || {
+                let id = job.send(one).expect("an operation");
+                let wait = ("Prefer", "wait=30");
+                let answer = other.with("GET", &format!("/operations/{id}"), wait);
+                assert_eq!(answer.json()["outcome"], job.outcome, "{answer:?}");
+                let expected = if job.outcome == "deleted" { 2 } else { 1 };
+                assert_eq!(changes(cloud, &job.task), expected, "{answer:?}");
+                assert!(!has_event(&answer.json(), "resumed"), "{answer:?}");
+            });
+        }
+    });
+    // Whoever waits at the one hears soon of what the other does.
+    assert!(began.elapsed() < Duration::from_secs(15));
 }
