@@ -255,14 +255,14 @@ fn whatever_was_accepted_before_a_kill_is_done_after_it() {
 
 #[test]
 fn a_change_that_was_on_its_way_at_a_kill_is_settled_by_looking() {
+    use Operation::{Delete, Pause, Start};
+    use Service::{Oms, Sms};
     let place = place();
     let cloud = &place.cloud;
     let gateway = place.start();
     let client = gateway.client();
     let oms = |status| cloud.add_oms(OmsSpec::new("logs", status));
     let sms = |state| cloud.add_sms(SmsSpec::new("web", state));
-    use Operation::{Delete, Pause, Start};
-    use Service::{Oms, Sms};
     let lost = Job {
         outcome: "credentials-lost",
         ..Job::start(oms(3), Some(inline()))

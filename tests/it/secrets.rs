@@ -2,8 +2,12 @@
 
 use std::{fmt::Write as _, fs};
 
-use migration_gateway::sandbox::{
-    Account, Answer, CloudOptions, Fault, FaultKind, OmsSpec, Operation, Service, SmsSpec,
+use jiff::SignedDuration;
+use migration_gateway::{
+    domain::clock::{Clock as _, SystemClock},
+    sandbox::{
+        Account, Answer, CloudOptions, Fault, FaultKind, OmsSpec, Operation, Service, SmsSpec,
+    },
 };
 use serde_json::{Value, json};
 
@@ -105,9 +109,10 @@ fn place(format: &str) -> Place {
 /// Lets the next login give a token that is known here, which the cloud accepts.
 fn known_token(place: &Place) -> String {
     let token = place.cloud.issue_token();
+    let now = SystemClock.now();
     let issued = json!({"token": {
-        "issued_at": jiff::Timestamp::now().to_string(),
-        "expires_at": (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24)).to_string(),
+        "issued_at": now.to_string(),
+        "expires_at": (now + SignedDuration::from_hours(24)).to_string(),
         "project": {"id": place.cloud.account().project_id},
     }});
     let answer = Answer::json(201, &issued).header("X-Subject-Token", &token);
@@ -179,7 +184,7 @@ fn ask_wrongly(seen: &mut Seen, place: &Place, gateway: &Gateway) {
     for body in wrong {
         assert_eq!(seen.send(client, "POST", start, Some(&body)), 400, "{body}");
     }
-    let unknown = format!("{{\"destination\": \"{}\"}}", UNKNOWN_KEY);
+    let unknown = format!("{{\"destination\": \"{UNKNOWN_KEY}\"}}");
     assert_eq!(seen.send(client, "POST", start, Some(&unknown)), 403);
     let strange = &gateway.client_with(UNKNOWN_KEY);
     assert_eq!(seen.send(strange, "GET", "/tasks", None), 401);

@@ -106,11 +106,9 @@ fn a_missing_permission_ends_the_operation_after_five_rounds_and_is_named() {
                 let fault = Fault::on(service, at, kind.clone()).task(&id).skip(skip);
                 let fault = cloud.fault(fault.always());
                 let answer = force_delete(&gateway, &id);
-                let sent = match at {
-                    Operation::Delete => "yes",
-                    Operation::Pause if reaches_service => "yes",
-                    _ => "no",
-                };
+                let reached =
+                    at == Operation::Delete || (at == Operation::Pause && reaches_service);
+                let sent = if reached { "yes" } else { "no" };
                 let problem = assert_failed(&answer, 502, "upstream-forbidden", sent);
                 assert_eq!(problem["upstream"]["error_code"], code, "{answer:?}");
                 assert_eq!(problem["upstream"]["status"], 403, "{answer:?}");
