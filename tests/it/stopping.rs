@@ -3,7 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -13,7 +13,7 @@ use migration_gateway::sandbox::{
 
 use crate::support::{
     gateway::{Gateway, Place},
-    http::Client,
+    http::{Answer, Client},
     wait_for,
 };
 
@@ -71,21 +71,22 @@ fn a_signal_lets_waiting_requests_go_and_the_next_start_finishes_the_work() {
 }
 
 fn stop_and_go_on(signal: &str, upstream_hangs: bool) {
-    let drain_timeout = Duration::from_secs(3);
+    let drain_timeout = Duration::from_secs(5);
     let place = Place::new()
-        .set("server.drain_timeout", "\"3s\"")
+        .set("server.drain_timeout", "\"5s\"")
         .set("upstream.request_timeout", "\"60s\"");
     let cloud = &place.cloud;
     let id = cloud.add_oms(stuck());
     let hanging = cloud.add_sms(SmsSpec::new("web", "RUNNING"));
     let mut gateway = place.start();
     let client = gateway.client();
-    let mut operations = Vec::new();
+    let (mut operations, mut unaccepted) = (Vec::new(), None);
     if upstream_hangs {
         let fault = Fault::on(Service::Sms, Operation::Pause, FaultKind::Hang).task(&hanging);
         let fault = cloud.fault(fault);
         operations.push(begin(&client, &hanging));
         wait_for("the fault", || (fault.fired() == 1).then_some(()));
+        unaccepted = Some(hang_before_acceptance(&place, &gateway));
     }
     let mut idle = Idle::open(&gateway);
     let began = thread::scope(|scope| {
@@ -113,7 +114,7 @@ fn stop_and_go_on(signal: &str, upstream_hangs: bool) {
     assert_eq!(status.code(), Some(0), "{}", gateway.log());
     let took = began.elapsed();
     let limit = if upstream_hangs {
-        drain_timeout + Duration::from_secs(1)
+        drain_timeout + Duration::from_secs(2)
     } else {
         drain_timeout
     };
@@ -124,6 +125,26 @@ fn stop_and_go_on(signal: &str, upstream_hangs: bool) {
     for operation in operations {
         assert_eq!(gateway.client().ended(&operation)["outcome"], "deleted");
     }
+    if let Some((task, request)) = unaccepted {
+        let answer = request.join().expect("a request");
+        assert!(answer.is_none_or(|answer| answer.status >= 500));
+        let answer = gateway.client().get(&format!("/operations?task={task}"));
+        assert_eq!(answer.json()["operations"], serde_json::json!([]));
+    }
+}
+
+/// A request that hangs at its first look, so that it is not accepted yet.
+fn hang_before_acceptance(
+    place: &Place,
+    gateway: &Gateway,
+) -> (String, JoinHandle<Option<Answer>>) {
+    let task = place.cloud.add_oms(OmsSpec::new("logs", 2));
+    let fault = Fault::on(Service::Oms, Operation::Show, FaultKind::Hang).task(&task);
+    let fault = place.cloud.fault(fault);
+    let (client, path) = (gateway.client(), format!("/tasks/{task}?force=pause"));
+    let request = thread::spawn(move || client.send("DELETE", &path, &[], None).ok());
+    wait_for("the fault", || (fault.fired() == 1).then_some(()));
+    (task, request)
 }
 
 #[test]
