@@ -31,6 +31,8 @@ pub(crate) struct Place {
     extra: String,
     /// Lines of the sections, in the form `section.key = value`.
     settings: Vec<(String, String)>,
+    /// Variables of the program's environment.
+    environment: Vec<(String, String)>,
 }
 
 impl Place {
@@ -55,6 +57,7 @@ impl Place {
             folder,
             extra: String::new(),
             settings,
+            environment: Vec::new(),
         }
     }
 
@@ -66,6 +69,12 @@ impl Place {
     pub(crate) fn set(mut self, key: &str, value: &str) -> Self {
         self.settings.retain(|(other, _)| other != key);
         self.settings.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Sets a variable in the environment of programs that are started here.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -196,6 +205,7 @@ impl Place {
         let log = self.log_file(number);
         let child = crate::gateway()
             .env("RUST_LOG", level)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .args(["serve", "--config"])
             .arg(&file)
             .stdin(Stdio::null())
@@ -233,13 +243,14 @@ impl Gateway {
             "the gateway ended with {ended:?}: {}",
             self.log()
         );
-        self.log()
-            .lines()
-            .find(|line| line.contains("\"serving\""))
-            .map(|line| {
-                let line: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
-                format!("http://{}", line["address"].as_str().expect("an address"))
-            })
+        let log = self.log();
+        let line = log.lines().find(|line| line.contains("serving"))?;
+        // A line of JSON, or one of text.
+        let address = match serde_json::from_str::<serde_json::Value>(line) {
+            Ok(line) => line["address"].as_str().map(str::to_owned),
+            Err(_) => line.split("address=").nth(1).map(str::to_owned),
+        };
+        Some(format!("http://{}", address.expect("an address")))
     }
 
     /// The caller who may do everything.
