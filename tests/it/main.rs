@@ -3,6 +3,8 @@
 mod architecture;
 mod commands;
 mod configuration;
+mod healthcheck;
+mod login;
 mod main_job;
 mod openapi;
 mod program_text;
