@@ -170,6 +170,7 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(tasks::delete::delete_task)
         .service(operations::list::list_operations)
         .service(operations::show::show_operation)
+        .service(problem::pages::show_problem)
         .service(health::livez)
         .service(health::readyz)
         .service(health::metrics);

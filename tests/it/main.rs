@@ -3,10 +3,12 @@
 mod architecture;
 mod commands;
 mod configuration;
+mod docs;
 mod healthcheck;
 mod login;
 mod main_job;
 mod openapi;
+mod problem_pages;
 mod program_text;
 mod support;
 

@@ -55,6 +55,7 @@ pub(super) fn problems_of(operation_id: &str) -> Vec<ProblemType> {
         "delete_task" => (&[&GUARDED, &CHANGE], &[]),
         "list_operations" => (&[&GUARDED], &[]),
         "show_operation" => (&[&GUARDED], &[P::OperationNotFound]),
+        "show_problem" => (&[], &[P::NotFound]),
         _ => (&[], &[]),
     };
     let wanted = |kind: &P| {

@@ -4,6 +4,7 @@
 //! the id of the request. Texts of the vendor and of libraries never become part of `detail`.
 
 pub(super) mod kinds;
+pub(super) mod pages;
 
 use std::fmt;
 
