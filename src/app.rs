@@ -63,6 +63,9 @@ pub enum Error {
     /// The engine cannot be started.
     #[error(transparent)]
     Engine(#[from] EngineError<UpstreamSetupError>),
+    /// The engine's thread was lost: nothing would be driven any more.
+    #[error("the engine broke off")]
+    EngineLost,
     /// The simulated cloud cannot be started.
     #[error("the simulated cloud cannot be started")]
     Cloud(#[source] io::Error),
@@ -221,7 +224,7 @@ impl Gateway {
         let Self {
             server,
             operations,
-            engine,
+            mut engine,
             store,
             drain_timeout,
             ..
@@ -232,6 +235,7 @@ impl Gateway {
         let mut server = std::pin::pin!(server);
         tokio::select! {
             ended = &mut server => return ended.map_err(Error::Server),
+            () = engine.stopped() => return Err(Error::EngineLost),
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }

@@ -3,17 +3,20 @@
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, http::header};
 
 use super::{
-    operations::view::OperationView, problem::Problem, problem::kinds::ProblemType,
-    request::guard::Known, request::prefer::Preference,
+    operations::view::OperationView,
+    problem::Problem,
+    problem::kinds::ProblemType,
+    request::{guard::Known, idempotency, prefer::Preference},
 };
 use crate::{
     domain::{
+        access::Caller,
         decide::Sight,
-        operation::{Goal, Operation, Status},
+        operation::{Goal, Status},
         start::StartRequest,
         task::TaskRef,
     },
-    operations::{Ask, AskError},
+    operations::{Accepted, Ask, AskError},
 };
 
 /// Records what is asked for, or joins what runs already, and answers.
@@ -25,43 +28,94 @@ pub(super) async fn to_change(
     start: Option<StartRequest>,
 ) -> Result<HttpResponse, Problem> {
     let preference = Preference::of(request, &known.state.settings)?;
+    let key = idempotency::key_of(request, start.as_ref())?;
+    let caller = known.caller.name.clone();
     let ask = Ask {
-        caller: known.caller.name.clone(),
+        caller,
         task,
         goal,
         start,
-    };
-    let operation = match known.state.operations.start(&known.services, &ask).await {
-        Ok(operation) => operation,
-        Err(error) => return Err(refusal(error, known)),
+        key,
     };
     let operations = &known.state.operations;
-    let latest = operations
-        .wait(operation.id, preference.wait())
-        .await?
-        .unwrap_or(operation);
-    let view = OperationView::new(&latest, known);
-    match latest.status {
-        Status::Succeeded => {
-            let mut response = HttpResponse::Ok();
-            applied(&mut response, preference);
-            Ok(response.json(view))
+    let Accepted {
+        operation,
+        is_replayed,
+    } = match operations.start(&known.services, &ask).await {
+        Ok(accepted) => accepted,
+        Err(error) => return Err(refusal(error, &ask, known).await?),
+    };
+    let latest = match operations.wait(operation.id, preference.wait()).await {
+        Ok(latest) => latest.unwrap_or(operation),
+        Err(error) => {
+            // It is on record and goes on: an answer that calls it not recorded would be wrong.
+            tracing::error!(
+                operation.id = %operation.id,
+                error = &error as &dyn std::error::Error,
+                "the end of an operation cannot be waited for"
+            );
+            operation
         }
-        Status::Running => Ok(accepted(&latest, view, preference, known)),
+    };
+    let said = Said {
+        preference,
+        is_replayed,
+    };
+    let view = OperationView::of(&latest, known).await;
+    let problem = match latest.status {
+        Status::Succeeded => return Ok(said.in_answer(HttpResponse::Ok()).json(view)),
+        Status::Running => {
+            return Ok(said
+                .in_answer(HttpResponse::Accepted())
+                .insert_header((header::LOCATION, known.state.links.operation(latest.id)))
+                .insert_header((header::RETRY_AFTER, 1))
+                .json(view));
+        }
         Status::Failed => match &latest.failure {
-            Some(failure) => Err(Problem::operation_failed(failure, view)),
-            None => Err(Problem::internal()),
+            Some(failure) => Problem::operation_failed(failure, view),
+            None => Problem::internal(),
         },
-        Status::Cancelled => Err(Problem::new(
-            ProblemType::OperationCancelled,
-            "The operation was cancelled by somebody who may do so.",
-        )
-        .ended(view)),
-        Status::Superseded => Err(Problem::new(
-            ProblemType::OperationSuperseded,
-            "Another operation on the same task took over.",
-        )
-        .ended(view)),
+        Status::Cancelled => {
+            let detail = "The operation was cancelled by the caller who asked for it first.";
+            Problem::new(ProblemType::OperationCancelled, detail).ended(view)
+        }
+        Status::Superseded => {
+            let detail = "Another operation on the same task took over.";
+            Problem::new(ProblemType::OperationSuperseded, detail).ended(view)
+        }
+    };
+    Err(said.in_problem(problem.sent(latest.history.reached)))
+}
+
+/// What an answer says about how the request was taken.
+struct Said {
+    preference: Preference,
+    is_replayed: bool,
+}
+
+impl Said {
+    fn headers(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let applied = self
+            .preference
+            .applied()
+            .map(|applied| ("Preference-Applied", applied));
+        let replayed = self
+            .is_replayed
+            .then(|| ("Idempotency-Replayed", "true".to_owned()));
+        applied.into_iter().chain(replayed)
+    }
+
+    fn in_answer(&self, mut response: HttpResponseBuilder) -> HttpResponseBuilder {
+        for header in self.headers() {
+            response.insert_header(header);
+        }
+        response
+    }
+
+    fn in_problem(&self, problem: Problem) -> Problem {
+        self.headers().fold(problem, |problem, (name, value)| {
+            problem.header(name, value)
+        })
     }
 }
 
@@ -72,45 +126,43 @@ pub(super) fn applied(response: &mut HttpResponseBuilder, preference: Preference
     }
 }
 
-fn accepted(
-    operation: &Operation,
-    view: OperationView,
-    preference: Preference,
-    known: &Known,
-) -> HttpResponse {
-    let mut response = HttpResponse::Accepted();
-    applied(&mut response, preference);
-    response
-        .insert_header((header::LOCATION, known.state.links.operation(operation.id)))
-        .insert_header((header::RETRY_AFTER, 1))
-        .json(view)
+/// Why nothing was recorded, with what helps the caller on.
+async fn refusal(error: AskError, ask: &Ask, known: &Known) -> Result<Problem, Problem> {
+    let links = &known.state.links;
+    let problem = match &error {
+        AskError::Conflict(running) => {
+            let link = known.may_see(running).then(|| links.operation(running.id));
+            return Ok(Problem::from(error).link(link));
+        }
+        AskError::Refused {
+            sight: Some(sight), ..
+        } => {
+            let allowed = allowed(*sight, &known.caller);
+            return Ok(Problem::from(error).allowed(allowed));
+        }
+        AskError::Refused { sight: None, .. } if matches!(ask.goal, Goal::Absent { .. }) => {
+            let deleted_by = known.state.operations.deletion_of(&ask.task).await?;
+            let visible = deleted_by.filter(|operation| known.may_see(operation));
+            let link = visible.map(|operation| links.operation(operation.id));
+            Problem::from(error).deleted_by(link)
+        }
+        AskError::Refused { sight: None, .. }
+        | AskError::KeyReused
+        | AskError::NotOffered
+        | AskError::Store(_) => Problem::from(error),
+    };
+    Ok(problem)
 }
 
-fn refusal(error: AskError, known: &Known) -> Problem {
-    let sight: Option<Sight> = match &error {
-        AskError::Refused { sight, .. } => *sight,
-        AskError::Conflict(_) | AskError::NotOffered | AskError::Store(_) => None,
-    };
-    let conflict = match &error {
-        AskError::Conflict(running) if known.may_see(running) => {
-            Some(known.state.links.operation(running.id))
+/// What would be accepted instead, in the words of a request.
+fn allowed(sight: Sight, caller: &Caller) -> Vec<&'static str> {
+    let actions = super::tasks::view::actions(sight, caller);
+    let word = |action| {
+        if action == "force_delete" {
+            "force=pause"
+        } else {
+            action
         }
-        AskError::Conflict(_)
-        | AskError::Refused { .. }
-        | AskError::NotOffered
-        | AskError::Store(_) => None,
     };
-    let allowed = sight
-        .map(|sight| super::tasks::view::actions(sight, &known.caller))
-        .unwrap_or_default()
-        .into_iter()
-        .map(|action| {
-            if action == "force_delete" {
-                "force=pause"
-            } else {
-                action
-            }
-        })
-        .collect();
-    Problem::from(error).allowed(allowed).link(conflict)
+    actions.into_iter().map(word).collect()
 }

@@ -26,9 +26,10 @@ use std::{
 };
 
 use actix_web::{
-    App, Error, HttpRequest, HttpResponse,
+    App, Error, HttpRequest, HttpResponse, Resource,
     body::MessageBody,
     dev::{ServiceFactory, ServiceRequest, ServiceResponse},
+    guard,
     http::header,
     middleware::from_fn,
     web,
@@ -150,8 +151,10 @@ pub fn app(
         .app_data(services)
         .app_data(web::PayloadConfig::new(max_body))
         .configure(|config| routes(&mut ServiceConfig::new(config)))
-        .route("/openapi.json", web::get().to(openapi_json))
-        .service(web::redirect("/docs", "/docs/"))
+        // Guarded as a whole, like the routes of the document: a resource whose routes do not match answers for itself,
+        // with neither a body nor `Allow`.
+        .service(page("/openapi.json").to(openapi_json))
+        .service(page("/docs").to(|| async { web::Redirect::to("/docs/") }))
         .service(SwaggerUi::new("/docs/{_:.*}").config(browser))
         .default_service(web::to(no_route))
         // The last layer that is added is the first that a request meets.
@@ -170,10 +173,16 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(tasks::delete::delete_task)
         .service(operations::list::list_operations)
         .service(operations::show::show_operation)
+        .service(operations::cancel::cancel_operation)
         .service(problem::pages::show_problem)
         .service(health::livez)
         .service(health::readyz)
         .service(health::metrics);
+}
+
+/// A resource that knows no method but GET.
+fn page(path: &str) -> Resource {
+    web::resource(path).guard(guard::Get())
 }
 
 async fn openapi_json(state: web::Data<State>) -> HttpResponse {
@@ -190,10 +199,7 @@ async fn no_route(request: HttpRequest, state: web::Data<State>) -> Result<HttpR
             ProblemType::MethodNotAllowed,
             format!("This resource knows {methods} only."),
         )
-        .allow(methods)),
-        None => Err(Problem::new(
-            ProblemType::NotFound,
-            "There is no such resource. GET /docs shows what there is.",
-        )),
+        .header("Allow", methods)),
+        None => Err(Problem::not_found()),
     }
 }

@@ -5,11 +5,11 @@ use std::{panic::AssertUnwindSafe, time::Instant};
 
 use actix_web::{
     Error, HttpMessage as _, HttpResponse,
-    body::{BoxBody, MessageBody},
+    body::{BodySize, BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     error::InternalError,
     http::{
-        Method,
+        Method, StatusCode,
         header::{self, HeaderMap, HeaderName, HeaderValue},
     },
     middleware::Next,
@@ -152,6 +152,7 @@ struct Common {
 impl Common {
     fn add_to(&self, mut response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
         let problem = response.response().extensions().get::<Problem>().cloned();
+        let problem = problem.or_else(|| bare(&response));
         if let Some(problem) = problem {
             let rendered: HttpResponse = problem.render(&self.id.0);
             response = response.into_response(rendered);
@@ -170,6 +171,24 @@ impl Common {
         if !headers.contains_key(header::CACHE_CONTROL) {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
+    }
+}
+
+/// The problem of an error that has none, since it was not one of our handlers that answered: the pages of the document
+/// do, and the framework where it reads a request before any handler.
+fn bare(response: &ServiceResponse<BoxBody>) -> Option<Problem> {
+    let status = response.status();
+    let is_error = status.is_client_error() || status.is_server_error();
+    let is_foreign = response.response().error().is_some()
+        || response.response().body().size() == BodySize::Sized(0);
+    match status {
+        _ if !(is_error && is_foreign) => None,
+        StatusCode::NOT_FOUND => Some(Problem::not_found()),
+        _ if status.is_client_error() => Some(Problem::new(
+            ProblemType::InvalidRequest,
+            "The request cannot be read.",
+        )),
+        _ => Some(Problem::internal()),
     }
 }
 
@@ -201,4 +220,80 @@ fn log(method: &Method, route: &str, status: u16, began: Instant, id: &RequestId
         request_id = id.0,
         "request answered"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::{SocketAddr, TcpStream},
+        time::Duration,
+    };
+
+    use actix_web::{App, HttpServer, middleware::from_fn};
+    use serde_json::Value;
+
+    use super::*;
+
+    async fn fall() -> HttpResponse {
+        panic!("canary");
+    }
+
+    async fn stand() -> HttpResponse {
+        HttpResponse::Ok().body("standing")
+    }
+
+    async fn fail() -> Result<HttpResponse, Error> {
+        Err(actix_web::error::ErrorServiceUnavailable("canary"))
+    }
+
+    /// The head and the body of an answer to a request that asks for no further one.
+    fn ask(address: SocketAddr, path: &str) -> (String, String) {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        (head.to_ascii_lowercase(), body.to_owned())
+    }
+
+    #[actix_web::test]
+    async fn a_panic_of_a_handler_is_answered_and_takes_nothing_else_along() {
+        let server = HttpServer::new(|| {
+            App::new()
+                .route("/fall", web::get().to(fall))
+                .route("/stand", web::get().to(stand))
+                .route("/fail", web::get().to(fail))
+                .wrap(from_fn(finish))
+        })
+        .workers(1)
+        .disable_signals()
+        .bind("127.0.0.1:0")
+        .unwrap();
+        let address = server.addrs()[0];
+        let server = server.run();
+        let handle = server.handle();
+        actix_web::rt::spawn(server);
+        let asked = actix_web::rt::task::spawn_blocking(move || {
+            ["/fall", "/fail", "/fall", "/stand"].map(|path| ask(address, path))
+        });
+        let [fallen, failed, again, standing] = asked.await.unwrap();
+        for (head, body) in [&fallen, &failed, &again] {
+            assert!(head.starts_with("http/1.1 500 "), "{head}");
+            assert!(head.contains("content-type: application/problem+json"));
+            assert!(head.contains("cache-control: no-store"));
+            assert!(!body.contains("canary"), "{body}");
+            let problem: Value = serde_json::from_str(body).unwrap();
+            assert_eq!(problem["type"], "/problems/internal");
+            let id = problem["request_id"].as_str().unwrap().to_lowercase();
+            assert!(head.contains(&format!("x-request-id: {id}")), "{head}");
+        }
+        assert!(standing.0.starts_with("http/1.1 200 "), "{standing:?}");
+        assert_eq!(standing.1, "standing");
+        handle.stop(true).await;
+    }
 }

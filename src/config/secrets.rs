@@ -1,13 +1,11 @@
 //! Secrets are given by reference only. The reference is followed once while the configuration is read, so that a
 //! missing secret is found before anything starts; what is kept is the reference.
 
-use std::{fs::File, io::Read as _};
-
 use super::{fault::Faults, reader::Section, values};
-use crate::domain::secret::SecretSource;
-
-/// Passwords and keys are short; tokens of the cloud have 16 KiB.
-const LARGEST_SECRET: u64 = 64 * 1024;
+use crate::{
+    domain::secret::{SecretError, SecretSource},
+    upstream,
+};
 
 /// Takes out a reference to a secret that must be there. `None` only after a fault was recorded.
 pub(super) fn required(
@@ -47,27 +45,12 @@ pub(super) fn required(
 /// Whether the secret can be had. The message does not repeat the reference, as somebody may have written the secret
 /// itself in its place.
 fn check(source: &SecretSource) -> Result<(), String> {
-    let text = match source {
-        SecretSource::File(path) => {
-            let mut text = String::new();
-            File::open(path)
-                .and_then(|file| file.take(LARGEST_SECRET).read_to_string(&mut text))
-                .map_err(|error| format!("refers to a file that cannot be read: {error}"))?;
-            text
+    upstream::check_secret(source).map_err(|error| match error {
+        SecretError::File(_, error) => format!("refers to a file that cannot be read: {error}"),
+        SecretError::Env(_) => {
+            "refers to an environment variable that is not set or is not valid UTF-8".to_owned()
         }
-        SecretSource::Env(variable) => variable_text(variable)
-            .ok_or("refers to an environment variable that is not set or is not valid UTF-8")?,
-    };
-    if text.trim_end_matches(['\r', '\n']).is_empty() {
-        return Err("refers to a secret that is empty".to_owned());
-    }
-    Ok(())
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the configuration checks that the secrets it refers to are there"
-)]
-fn variable_text(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+        SecretError::Late(_) => "refers to a file that was not read in time".to_owned(),
+        SecretError::Empty(_) => "refers to a secret that is empty".to_owned(),
+    })
 }

@@ -45,6 +45,9 @@ pub enum SecretError {
     /// The variable is not set, or not valid text.
     #[error("the environment variable {0} is not set")]
     Env(String),
+    /// It was not read in time: the file can be on a network.
+    #[error("the secret in {0} was not read in time")]
+    Late(String),
     /// There is nothing in it.
     #[error("the secret in {0} is empty")]
     Empty(String),

@@ -21,20 +21,28 @@ use super::{
 /// lost. Times are kept to the microsecond.
 #[async_trait]
 pub trait OperationStore: Send + Sync {
-    /// Records a fresh operation, its caller and its events, unless an operation is running on the same task.
-    /// After `Created` the operation survives a crash. Both happen in one transaction, so that of two requests at
-    /// the same moment one creates and the other is shown what was created.
-    async fn create(&self, operation: &Operation) -> Result<Creation, StoreError>;
+    /// Records a fresh operation with all that belongs to it, unless an operation is running on the same task and is
+    /// not superseded by it. After `Created` the operation survives a crash. All this happens in one transaction, so
+    /// that of two requests at the same moment one creates and the other is shown what was created.
+    async fn create(&self, fresh: &NewOperation) -> Result<Creation, StoreError>;
 
-    /// Adds a caller, and the event that says so, to an operation that is running. Nothing happens, and that is no
-    /// error, if the caller is among its callers already, or if the operation has ended or never was. The version
-    /// stays, so that the driver is not disturbed; the driver's copy of the operation does not show the caller.
+    /// Adds a caller, with the event that says so unless it is among the callers already, and its key, to an operation
+    /// that is running. The version stays, so that the driver is not disturbed; the driver's copy of the operation does
+    /// not show the caller.
     async fn join(
         &self,
         id: OperationId,
         caller: &CallerName,
+        key: Option<&IdempotencyKey>,
         at: Timestamp,
-    ) -> Result<(), StoreError>;
+    ) -> Result<Joining, StoreError>;
+
+    /// The operation that a caller's key stands for, and the fingerprint of the request that it came with.
+    async fn recall(
+        &self,
+        caller: &CallerName,
+        key: &str,
+    ) -> Result<Option<(Operation, String)>, StoreError>;
 
     /// The operation with this id, events and callers included. [`StoreError::Unreadable`] if it was written by a
     /// newer version of this program.
@@ -64,8 +72,53 @@ pub trait OperationStore: Send + Sync {
         hold: Hold,
     ) -> Result<(), StoreError>;
 
+    /// Removes up to `limit` operations that ended before a moment, the oldest first, with all that belongs to them.
+    /// Tells how many were removed.
+    async fn remove_ended(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError>;
+
     /// How many operations are running. Also tells whether the store can be written to, by writing.
     async fn check(&self) -> Result<u64, StoreError>;
+}
+
+/// A caller's own name for a request, so that it can be repeated without harm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// 1 to 64 visible ASCII characters.
+    pub key: String,
+    /// The hash of what was asked for, secrets aside.
+    pub fingerprint: String,
+}
+
+/// An operation that is to be recorded, with all that is recorded in the same transaction.
+#[derive(Clone, Debug)]
+pub struct NewOperation {
+    /// The operation.
+    pub operation: Operation,
+    /// The key that its caller gave the request.
+    pub key: Option<IdempotencyKey>,
+    /// A running operation on the same task that it takes over from: as it is to be written, with the version that
+    /// guards it, and with the events to be appended.
+    pub supersedes: Option<(Operation, Vec<OperationEvent>)>,
+}
+
+impl NewOperation {
+    /// An operation without a key that takes over from nothing.
+    pub fn new(operation: Operation) -> Self {
+        Self {
+            operation,
+            key: None,
+            supersedes: None,
+        }
+    }
+}
+
+/// What became of an attempt to join an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joining {
+    /// The caller is among its callers, and the key stands for it.
+    Joined,
+    /// Nothing was written: it is not running any more, or the key stands for another one meanwhile.
+    Lost,
 }
 
 /// What became of an attempt to record an operation.
@@ -75,6 +128,8 @@ pub enum Creation {
     Created,
     /// Nothing was written: this operation is running on the task.
     Running(Box<Operation>),
+    /// Nothing was written: the operation to be superseded has moved on, or the key stands for another one meanwhile.
+    Lost,
 }
 
 /// Which operations a list shows.

@@ -6,7 +6,7 @@
 
 use std::{collections::HashMap, io, rc::Rc, sync::Arc, thread, time::Duration};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::{
     sync::oneshot,
     task::{Id, JoinError, JoinSet, LocalSet},
@@ -29,6 +29,9 @@ const RENEWAL: Duration = Duration::from_secs(3);
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// How long to leave a store alone that failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// How often operations that ended long ago are removed, and how many at a time: few enough to be in nobody's way.
+const REMOVAL: Duration = Duration::from_mins(1);
+const REMOVED_MAX: u32 = 100;
 /// An engine that did not come round its loop for so long is not alive.
 pub const SILENCE_MAX: Duration = Duration::from_secs(15);
 
@@ -95,9 +98,10 @@ impl Engine {
     }
 
     /// Returns once all rounds have ended after [`Operations::drain`].
-    pub async fn stopped(self) {
+    /// Before that, that its thread was lost. Not to be called again once it has returned.
+    pub async fn stopped(&mut self) {
         // An error means that the thread is gone, which is what is waited for.
-        let _gone = self.stopped.await;
+        let _gone = (&mut self.stopped).await;
     }
 }
 
@@ -112,6 +116,8 @@ struct Loop {
     due: Option<Timestamp>,
     /// Until when a store that failed is left alone.
     store_rests_until: Instant,
+    /// When ended operations are removed next.
+    removal_at: Instant,
 }
 
 impl Loop {
@@ -128,6 +134,7 @@ impl Loop {
             held: HashMap::new(),
             due: Some(Timestamp::MIN),
             store_rests_until: Instant::now(),
+            removal_at: Instant::now(),
         }
     }
 
@@ -145,6 +152,7 @@ impl Loop {
             }
             if !stopping {
                 self.take_up().await;
+                self.remove_ended().await;
             }
             let sleep = self.until_due();
             tokio::select! {
@@ -215,6 +223,39 @@ impl Loop {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
                     "operations cannot be taken up; trying again"
+                );
+            }
+        }
+    }
+
+    /// Removes some of the operations whose time is over. If there were as many as it takes, the next come soon.
+    async fn remove_ended(&mut self) {
+        let now = Instant::now();
+        if now < self.removal_at || now < self.store_rests_until {
+            return;
+        }
+        let kept =
+            SignedDuration::try_from(self.shared.settings.history).unwrap_or(SignedDuration::MAX);
+        let before = self
+            .shared
+            .clock
+            .now()
+            .saturating_sub(kept)
+            .unwrap_or(Timestamp::MIN);
+        let removed = self.shared.store.remove_ended(before, REMOVED_MAX).await;
+        self.removal_at = now
+            + match &removed {
+                Ok(removed) if *removed >= u64::from(REMOVED_MAX) => SLEEP_MAX,
+                Ok(_) | Err(_) => REMOVAL,
+            };
+        match removed {
+            Ok(0) => {}
+            Ok(removed) => tracing::info!(operations = removed, "removed ended operations"),
+            Err(error) => {
+                self.shared.metrics.store_faults.inc();
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "ended operations cannot be removed; trying again"
                 );
             }
         }

@@ -6,6 +6,7 @@
 //!
 //! Nothing here names a vendor, a database or HTTP: it knows the ports only.
 
+mod accept;
 mod endings;
 pub mod engine;
 mod inline_keys;
@@ -21,19 +22,23 @@ use tokio::{
     time::Instant,
 };
 
-use self::{endings::Endings, inline_keys::InlineKeys, metrics::Metrics};
+use self::{
+    endings::Endings,
+    inline_keys::InlineKeys,
+    metrics::{Ended, Metrics},
+};
 use crate::domain::{
     clock::Clock,
-    decide::{self, Sight},
-    history::History,
-    operation::{
-        EventKind, Goal, Operation, OperationEvent, OperationId, Outcome, Phase, Reason, Status,
-    },
-    service::{CallerName, Services},
-    start::{StartRecord, StartRequest, StorageCredential},
-    store::{Creation, OperationQuery, OperationStore, StoreError},
+    history::Change,
+    operation::{EventKind, Operation, OperationEvent, OperationId, Outcome, Status},
+    store::{Hold, OperationQuery, OperationStore, StoreError},
     task::{TaskRef, TaskState},
 };
+
+pub use self::accept::{Accepted, Ask, AskError};
+
+/// How often a waiting request looks at the record by itself: it is not told of what another process does.
+const RECHECK: Duration = Duration::from_secs(2);
 
 /// How operations are driven: section `operations` of the configuration.
 #[derive(Clone, Debug)]
@@ -48,6 +53,20 @@ pub struct Settings {
     pub concurrency: usize,
     /// How long ended operations are kept.
     pub history: Duration,
+}
+
+/// How often a write is tried again that somebody else was faster with. A driver writes a few times a second at most.
+const WRITES_MAX: usize = 10;
+
+/// What became of an attempt to cancel an operation.
+#[derive(Clone, Debug)]
+pub enum Cancellation {
+    /// There is no such operation.
+    Unknown,
+    /// It has ended: by this, or before.
+    Ended(Box<Operation>),
+    /// A delete was sent, and cannot be taken back.
+    TooLate(Box<Operation>),
 }
 
 /// The operations of this process. Cheap to clone, usable from any thread.
@@ -66,43 +85,6 @@ struct Shared {
     draining: watch::Sender<bool>,
     /// When the engine last came round its loop.
     heartbeat: watch::Sender<Option<Instant>>,
-}
-
-/// What a caller asks for.
-#[derive(Clone, Debug)]
-pub struct Ask {
-    /// Who asks.
-    pub caller: CallerName,
-    /// Of which task.
-    pub task: TaskRef,
-    /// What is to be true of it.
-    pub goal: Goal,
-    /// What a start needs; `None` for other goals and for services whose start needs nothing.
-    pub start: Option<StartRequest>,
-}
-
-/// Why nothing was recorded.
-#[derive(Debug, thiserror::Error)]
-pub enum AskError {
-    /// The task's state stands against it; it was seen a moment ago.
-    #[error("{detail}")]
-    Refused {
-        /// Why.
-        reason: Reason,
-        /// One sentence for people.
-        detail: String,
-        /// Where the task stands; `None` if there is no such task.
-        sight: Option<Sight>,
-    },
-    /// Another operation is running on the task.
-    #[error("another operation is running on the task")]
-    Conflict(Box<Operation>),
-    /// The project does not offer the service.
-    #[error("the project does not offer the service")]
-    NotOffered,
-    /// It could not be recorded.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 impl Operations {
@@ -126,36 +108,6 @@ impl Operations {
         }))
     }
 
-    /// Records an operation, or joins the one that does the same already. Once this returns `Ok` the operation survives
-    /// a crash. Nothing that changes anything at the vendor is sent from here.
-    pub async fn start(&self, services: &Services, ask: &Ask) -> Result<Operation, AskError> {
-        let record = record_of(ask.start.as_ref());
-        if let Some(running) = self.running_on(&ask.task).await? {
-            return self.join(running, ask, &record).await;
-        }
-        self.refuse_by_a_look(services, ask).await?;
-        let operation = self.fresh(services, ask, record.clone())?;
-        if let (true, Some(start)) = (record.inline, &ask.start) {
-            self.0.inline_keys.keep(operation.id, start.clone());
-        }
-        match self.0.store.create(&operation).await {
-            Ok(Creation::Created) => {
-                self.0.metrics.running.inc();
-                log_event(&operation, &EventKind::Accepted);
-                self.0.wake.notify_one();
-                Ok(operation)
-            }
-            Ok(Creation::Running(running)) => {
-                self.0.inline_keys.forget(operation.id);
-                self.join(*running, ask, &record).await
-            }
-            Err(error) => {
-                self.0.inline_keys.forget(operation.id);
-                Err(error.into())
-            }
-        }
-    }
-
     /// The operation with this id, whoever asks.
     pub async fn show(&self, id: OperationId) -> Result<Option<Operation>, StoreError> {
         self.0.store.find(id).await
@@ -177,6 +129,18 @@ impl Operations {
         Ok(self.0.store.list(&query).await?.pop())
     }
 
+    /// The operation that deleted a task, if it is the latest that succeeded.
+    pub async fn deletion_of(&self, task: &TaskRef) -> Result<Option<Operation>, StoreError> {
+        let query = OperationQuery {
+            task: Some(task.clone()),
+            status: Some(Status::Succeeded),
+            limit: 1,
+            ..OperationQuery::default()
+        };
+        let latest = self.0.store.list(&query).await?.pop();
+        Ok(latest.filter(|operation| operation.outcome == Some(Outcome::Deleted)))
+    }
+
     /// Waits until the operation has ended, the time is over or the process is to stop, and tells how it stands then.
     /// `None`: there is no such operation.
     pub async fn wait(
@@ -196,13 +160,63 @@ impl Operations {
             if !is_running || *draining.borrow_and_update() || Instant::now() >= until {
                 return Ok(found);
             }
+            let recheck = until.min(Instant::now() + RECHECK);
             tokio::select! {
                 () = subscription.announced() => {}
-                () = tokio::time::sleep_until(until) => {}
+                () = tokio::time::sleep_until(recheck) => {}
                 // An error means that the sender is gone, and with it this process's operations.
                 _ = draining.changed() => {}
             }
         }
+    }
+
+    /// Ends a running operation without a result. What it did to the task stays done. An operation that has ended stays as
+    /// it is.
+    pub async fn cancel(&self, id: OperationId) -> Result<Cancellation, StoreError> {
+        for _ in 0..WRITES_MAX {
+            let Some(mut operation) = self.show(id).await? else {
+                return Ok(Cancellation::Unknown);
+            };
+            if operation.status != Status::Running {
+                return Ok(Cancellation::Ended(Box::new(operation)));
+            }
+            if operation.history.was_sent(Change::Delete) {
+                return Ok(Cancellation::TooLate(Box::new(operation)));
+            }
+            let events = self.end(&mut operation, Status::Cancelled, EventKind::Cancelled);
+            match self
+                .0
+                .store
+                .save(&mut operation, &events, Hold::Release)
+                .await
+            {
+                Ok(()) => {
+                    self.0.ended(&operation);
+                    return Ok(Cancellation::Ended(Box::new(operation)));
+                }
+                // The driver was faster. What it did may have made it too late.
+                Err(StoreError::Stale) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(StoreError::Stale)
+    }
+
+    /// Makes an operation one that was ended from outside, and gives the events that say so.
+    fn end(
+        &self,
+        operation: &mut Operation,
+        status: Status,
+        why: EventKind,
+    ) -> Vec<OperationEvent> {
+        let at = self.0.clock.now();
+        operation.status = status;
+        operation.phase = None;
+        operation.updated_at = at;
+        operation.finished_at = Some(at);
+        [why, EventKind::Ended]
+            .map(|kind| OperationEvent { at, kind })
+            .into()
     }
 
     /// Ends all waiting and takes up no more rounds; rounds in flight go on.
@@ -225,124 +239,32 @@ impl Operations {
 
     /// Whether the record can be written to.
     pub async fn check_store(&self) -> Result<(), StoreError> {
-        self.0.store.check().await.map(|_running| ())
-    }
-
-    async fn join(
-        &self,
-        running: Operation,
-        ask: &Ask,
-        record: &StartRecord,
-    ) -> Result<Operation, AskError> {
-        // Whoever wants a task gone, if it is at rest, is served by a deletion that also pauses it.
-        let served = running.goal == (Goal::Absent { force: true })
-            && ask.goal == (Goal::Absent { force: false });
-        if !served && !running.is_same_request(ask.goal, record) {
-            return Err(AskError::Conflict(Box::new(running)));
-        }
-        if !running.callers.contains(&ask.caller) {
-            self.0
-                .store
-                .join(running.id, &ask.caller, self.0.clock.now())
-                .await?;
-            log_event(&running, &EventKind::Joined);
-        }
-        Ok(running)
-    }
-
-    /// One look at the task. A definite answer can refuse the request; a fault cannot, since the operation will look
-    /// again.
-    async fn refuse_by_a_look(&self, services: &Services, ask: &Ask) -> Result<(), AskError> {
-        let service = services.of(&ask.task).ok_or(AskError::NotOffered)?;
-        let seen = match service.port.show(&ask.task.id).await {
-            Ok(seen) => seen,
-            Err(error) => {
-                tracing::warn!(
-                    task.service = %ask.task.service,
-                    task.id = %ask.task.id,
-                    error.kind = error.kind.as_str(),
-                    "the look before accepting an operation failed: {error}"
-                );
-                return Ok(());
-            }
-        };
-        let Some(task) = seen else {
-            let detail = sentences::refused(Reason::TaskNotFound, &ask.task, None);
-            return Err(AskError::Refused {
-                reason: Reason::TaskNotFound,
-                detail,
-                sight: None,
-            });
-        };
-        let sight = Sight::from(&task);
-        match decide::refusal(ask.goal, sight) {
-            None => Ok(()),
-            Some(reason) => {
-                let state: TaskState = sight.stage.state();
-                let detail = sentences::refused(reason, &ask.task, Some(state));
-                Err(AskError::Refused {
-                    reason,
-                    detail,
-                    sight: Some(sight),
-                })
-            }
-        }
-    }
-
-    fn fresh(
-        &self,
-        services: &Services,
-        ask: &Ask,
-        start: StartRecord,
-    ) -> Result<Operation, AskError> {
-        let service = services.of(&ask.task).ok_or(AskError::NotOffered)?;
-        let now = self.0.clock.now();
-        Ok(Operation {
-            id: OperationId::at(now),
-            task: ask.task.clone(),
-            binding: service.binding.clone(),
-            goal: ask.goal,
-            start,
-            status: Status::Running,
-            phase: Some(Phase::Observing),
-            outcome: None,
-            failure: None,
-            superseded_by: None,
-            requested_by: ask.caller.clone(),
-            callers: vec![ask.caller.clone()],
-            created_at: now,
-            updated_at: now,
-            deadline_at: later(now, self.0.settings.deadline),
-            finished_at: None,
-            next_look_at: now,
-            version: 1,
-            history: History::default(),
-            last_seen: None,
-            events: vec![OperationEvent {
-                at: now,
-                kind: EventKind::Accepted,
-            }],
-        })
+        let running = self.0.store.check().await?;
+        // Other processes end operations too, so that counting up and down alone goes astray.
+        self.0
+            .metrics
+            .running
+            .set(i64::try_from(running).unwrap_or(i64::MAX));
+        Ok(())
     }
 }
 
-/// What is recorded of a start: names, never keys.
-fn record_of(start: Option<&StartRequest>) -> StartRecord {
-    let Some(start) = start else {
-        return StartRecord::default();
-    };
-    let name = |credential: &Option<StorageCredential>| match credential {
-        Some(StorageCredential::Named(name)) => Some(name.clone()),
-        Some(StorageCredential::Inline(_)) | None => None,
-    };
-    let is_inline = |credential: &Option<StorageCredential>| {
-        matches!(credential, Some(StorageCredential::Inline(_)))
-    };
-    StartRecord {
-        source: name(&start.source),
-        destination: name(&start.destination),
-        inline: is_inline(&start.source) || is_inline(&start.destination),
-        migrate_failed_objects: start.migrate_failed_objects,
+impl Shared {
+    /// Tells everybody that an operation has ended, which is on record already.
+    fn ended(&self, operation: &Operation) {
+        let kind = operation.goal.kind();
+        let outcome = match (operation.outcome, &operation.failure) {
+            (Some(outcome), _) => outcome.as_str(),
+            (None, Some(failure)) => failure.reason.as_str(),
+            (None, None) => operation.status.as_str(),
+        };
+        self.metrics.running.dec();
+        self.metrics
+            .ended
+            .get_or_create(&Ended { kind, outcome })
+            .inc();
+        self.inline_keys.forget(operation.id);
+        self.endings.announce(operation.id);
     }
 }
 

@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
-use super::{Shared, later, log_event, metrics::Ended, sentences};
+use super::{Shared, later, log_event, sentences};
 use crate::domain::{
     decide::{self, Action, Seen, Sight},
     history::Change,
@@ -25,12 +26,17 @@ const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 /// How long to wait before a write to a store that is unavailable is tried again.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
+/// A look that is older than this is no ground to act. Rounds wait for the store as long as it is away, and meanwhile
+/// others may change the task, or take over when the lease has ended.
+const LOOK_AGE_MAX: Duration = Duration::from_secs(5);
+
 /// Runs one round. Tells when the operation is to be looked at next; `None` if it has ended or is no longer ours.
 pub(super) async fn run(shared: &Shared, services: &Services, leased: Leased) -> Option<Timestamp> {
     let mut round = Round {
         shared,
         operation: leased.operation,
         events: Vec::new(),
+        looked_at: Instant::now(),
     };
     // Whoever drove it before did not get to record a result, and nobody will.
     round.operation.history.settle_unknown();
@@ -55,11 +61,14 @@ struct Round<'a> {
     operation: Operation,
     /// What happened and is not on record yet.
     events: Vec<OperationEvent>,
+    /// When the answer to the look came.
+    looked_at: Instant,
 }
 
 impl Round<'_> {
     async fn looked(&mut self, service: &BoundService, task: Option<&Task>) -> Option<Timestamp> {
         let seen = task.map_or(Seen::Gone, |task| Seen::Task(Sight::from(task)));
+        self.looked_at = Instant::now();
         self.observe(seen);
         let overdue = self.is_overdue();
         match (
@@ -122,6 +131,7 @@ impl Round<'_> {
             },
             Change::Pause | Change::Delete => None,
         };
+        let before = self.operation.history.clone();
         self.operation.history.intend(change, sight.started_at);
         self.operation.phase = Some(match change {
             Change::Pause => Phase::Pausing,
@@ -131,6 +141,10 @@ impl Round<'_> {
         // The intent must be on disk before anything is sent. If somebody else wrote meanwhile, it is theirs to act.
         if !self.save(Hold::Keep).await {
             return None;
+        }
+        if self.looked_at.elapsed() > LOOK_AGE_MAX {
+            self.operation.history = before;
+            return self.pause_for(Duration::ZERO).await;
         }
         let id = self.operation.task.id.clone();
         let result = match (change, &start) {
@@ -202,7 +216,7 @@ impl Round<'_> {
 
     async fn finish(&mut self, outcome: Outcome) -> Option<Timestamp> {
         self.operation.outcome = Some(outcome);
-        self.end(Status::Succeeded, outcome.as_str()).await
+        self.end(Status::Succeeded).await
     }
 
     async fn fail(&mut self, reason: Reason, detail: Option<String>) -> Option<Timestamp> {
@@ -219,24 +233,16 @@ impl Round<'_> {
             sent,
             answer,
         });
-        self.end(Status::Failed, reason.as_str()).await
+        self.end(Status::Failed).await
     }
 
-    async fn end(&mut self, status: Status, outcome: &'static str) -> Option<Timestamp> {
+    async fn end(&mut self, status: Status) -> Option<Timestamp> {
         self.operation.status = status;
         self.operation.phase = None;
         self.operation.finished_at = Some(self.shared.clock.now());
         self.note(EventKind::Ended);
         if self.save(Hold::Release).await {
-            let kind = self.operation.goal.kind();
-            self.shared.metrics.running.dec();
-            self.shared
-                .metrics
-                .ended
-                .get_or_create(&Ended { kind, outcome })
-                .inc();
-            self.shared.inline_keys.forget(self.operation.id);
-            self.shared.endings.announce(self.operation.id);
+            self.shared.ended(&self.operation);
         }
         None
     }

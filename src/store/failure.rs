@@ -13,16 +13,7 @@ pub(super) struct FailureRow {
     reason: String,
     detail: String,
     sent: Sent,
-    answer: Option<AnswerRow>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct AnswerRow {
-    service: String,
-    status: u16,
-    error_code: Option<String>,
-    error_msg: Option<String>,
-    request_id: Option<String>,
+    answer: Option<UpstreamAnswer>,
 }
 
 impl FailureRow {
@@ -31,13 +22,7 @@ impl FailureRow {
             reason: failure.reason.as_str().to_owned(),
             detail: failure.detail.clone(),
             sent: failure.sent,
-            answer: failure.answer.clone().map(|answer| AnswerRow {
-                service: answer.service,
-                status: answer.status,
-                error_code: answer.error_code,
-                error_msg: answer.error_msg,
-                request_id: answer.request_id,
-            }),
+            answer: failure.answer.clone(),
         }
     }
 
@@ -47,13 +32,7 @@ impl FailureRow {
             reason: Reason::parse(&self.reason)?,
             detail: self.detail,
             sent: self.sent,
-            answer: self.answer.map(|answer| UpstreamAnswer {
-                service: answer.service,
-                status: answer.status,
-                error_code: answer.error_code,
-                error_msg: answer.error_msg,
-                request_id: answer.request_id,
-            }),
+            answer: self.answer,
         })
     }
 }

@@ -31,7 +31,10 @@ use self::{
 use crate::domain::{
     operation::{EventKind, Operation, OperationEvent, OperationId},
     service::CallerName,
-    store::{Claim, Creation, Hold, Lease, OperationQuery, OperationStore, StoreError},
+    store::{
+        Claim, Creation, Hold, IdempotencyKey, Joining, Lease, NewOperation, OperationQuery,
+        OperationStore, StoreError,
+    },
 };
 
 pub use self::open::OpenError;
@@ -83,10 +86,10 @@ impl fmt::Debug for SqlOperationStore {
 
 #[async_trait]
 impl OperationStore for SqlOperationStore {
-    async fn create(&self, operation: &Operation) -> Result<Creation, StoreError> {
-        let operation = operation.clone();
+    async fn create(&self, fresh: &NewOperation) -> Result<Creation, StoreError> {
+        let fresh = fresh.clone();
         self.database
-            .write(|transaction| write::create(transaction, operation))
+            .write(|transaction| write::create(transaction, fresh))
             .await
     }
 
@@ -94,15 +97,27 @@ impl OperationStore for SqlOperationStore {
         &self,
         id: OperationId,
         caller: &CallerName,
+        key: Option<&IdempotencyKey>,
         at: Timestamp,
-    ) -> Result<(), StoreError> {
-        let caller = caller.clone();
+    ) -> Result<Joining, StoreError> {
+        let who = (caller.clone(), key.cloned());
         let joined = OperationEvent {
             at,
             kind: EventKind::Joined,
         };
         self.database
-            .write(move |transaction| write::join(transaction, id, caller, joined))
+            .write(move |transaction| write::join(transaction, id, who, joined))
+            .await
+    }
+
+    async fn recall(
+        &self,
+        caller: &CallerName,
+        key: &str,
+    ) -> Result<Option<(Operation, String)>, StoreError> {
+        let (caller, key) = (caller.clone(), key.to_owned());
+        self.database
+            .read(|transaction| read::recall(transaction, caller, key))
             .await
     }
 
@@ -152,6 +167,13 @@ impl OperationStore for SqlOperationStore {
         operation.version += 1;
         operation.events.extend(kept);
         Ok(())
+    }
+
+    async fn remove_ended(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        let before = before.as_microsecond();
+        self.database
+            .write(move |transaction| write::remove_ended(transaction, before, limit))
+            .await
     }
 
     async fn check(&self) -> Result<u64, StoreError> {

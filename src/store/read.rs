@@ -17,6 +17,7 @@ use super::{
 };
 use crate::domain::{
     operation::{Operation, OperationId},
+    service::CallerName,
     store::{OperationQuery, StoreError},
     task::TaskRef,
 };
@@ -52,6 +53,32 @@ pub(super) async fn find(
         .fetch_all(&mut *transaction)
         .await?;
     one(&mut transaction, rows).await
+}
+
+/// The operation that a caller's key stands for, and the fingerprint of the request that it came with.
+pub(super) async fn recall(
+    mut transaction: AnyTransaction,
+    caller: CallerName,
+    key: String,
+) -> Result<Option<(Operation, String)>, StoreError> {
+    let known = sqlx::query(
+        "SELECT operation_id, fingerprint FROM idempotency_keys WHERE caller = $1 AND key = $2",
+    )
+    .bind(caller.as_str())
+    .bind(key)
+    .fetch_optional(&mut *transaction)
+    .await?;
+    let Some(known) = known else { return Ok(None) };
+    let (id, fingerprint): (String, String) = (
+        known.try_get("operation_id")?,
+        known.try_get("fingerprint")?,
+    );
+    let rows = sqlx::query(select_operations!("WHERE id = $1"))
+        .bind(id)
+        .fetch_all(&mut *transaction)
+        .await?;
+    let operation = one(&mut transaction, rows).await?;
+    Ok(operation.map(|operation| (operation, fingerprint)))
 }
 
 /// The operation that is running on a task.

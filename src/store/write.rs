@@ -10,14 +10,27 @@ use super::{
 use crate::domain::{
     operation::{EVENTS_MAX, EventKind, Operation, OperationEvent, OperationId, Status},
     service::{CallerName, CredentialName},
-    store::{Creation, Hold, StoreError},
+    store::{Creation, Hold, IdempotencyKey, Joining, NewOperation, StoreError},
 };
 
 /// Records an operation, unless one is running on its task.
 pub(super) async fn create(
     mut transaction: AnyTransaction,
-    operation: Operation,
+    fresh: NewOperation,
 ) -> Result<Creation, StoreError> {
+    let NewOperation {
+        operation,
+        key,
+        supersedes,
+    } = fresh;
+    if let Some((superseded, events)) = supersedes {
+        let guard = (superseded.id, superseded.version);
+        let changed = Mutable::of(&superseded).map_err(unavailable)?;
+        if !update(&mut transaction, guard, changed, Hold::Release).await? {
+            return Ok(Creation::Lost);
+        }
+        append(&mut transaction, superseded.id, events).await?;
+    }
     if !insert(&mut transaction, &operation).await? {
         let running = read::running_on(&mut transaction, &operation.task).await?;
         return running
@@ -26,6 +39,10 @@ pub(super) async fn create(
     }
     for caller in &operation.callers {
         insert_caller(&mut transaction, operation.id, caller).await?;
+    }
+    let caller = &operation.requested_by;
+    if !insert_key(&mut transaction, operation.id, caller, key.as_ref()).await? {
+        return Ok(Creation::Lost);
     }
     append(&mut transaction, operation.id, operation.events).await?;
     transaction.commit().await?;
@@ -94,9 +111,9 @@ async fn insert(connection: &mut AnyConnection, operation: &Operation) -> Result
 pub(super) async fn join(
     mut transaction: AnyTransaction,
     id: OperationId,
-    caller: CallerName,
+    (caller, key): (CallerName, Option<IdempotencyKey>),
     joined: OperationEvent,
-) -> Result<(), StoreError> {
+) -> Result<Joining, StoreError> {
     // An update that changes nothing: on an engine with several writers it holds the row, and with it the numbers
     // of its events, until the commit.
     let running =
@@ -104,11 +121,37 @@ pub(super) async fn join(
             .bind(id.to_string())
             .execute(&mut *transaction)
             .await?;
-    if running.rows_affected() == 1 && insert_caller(&mut transaction, id, &caller).await? {
-        append(&mut transaction, id, vec![joined]).await?;
-        transaction.commit().await?;
+    if running.rows_affected() != 1
+        || !insert_key(&mut transaction, id, &caller, key.as_ref()).await?
+    {
+        return Ok(Joining::Lost);
     }
-    Ok(())
+    if insert_caller(&mut transaction, id, &caller).await? {
+        append(&mut transaction, id, vec![joined]).await?;
+    }
+    transaction.commit().await?;
+    Ok(Joining::Joined)
+}
+
+/// Whether the key, if there is one, stands for the operation from here on: it stood for none before.
+async fn insert_key(
+    connection: &mut AnyConnection,
+    id: OperationId,
+    caller: &CallerName,
+    key: Option<&IdempotencyKey>,
+) -> Result<bool, StoreError> {
+    let Some(key) = key else { return Ok(true) };
+    let inserted = sqlx::query(
+        "INSERT INTO idempotency_keys (caller, key, operation_id, fingerprint) \
+         VALUES ($1, $2, $3, $4) ON CONFLICT (caller, key) DO NOTHING",
+    )
+    .bind(caller.as_str())
+    .bind(key.key.as_str())
+    .bind(id.to_string())
+    .bind(key.fingerprint.as_str())
+    .execute(connection)
+    .await?;
+    Ok(inserted.rows_affected() == 1)
 }
 
 /// Whether the caller was not among the operation's callers before.
@@ -133,11 +176,26 @@ async fn insert_caller(
 /// A write of a driver, guarded by the version that it holds. Returns the events that were kept.
 pub(super) async fn save(
     mut transaction: AnyTransaction,
-    (id, version): (OperationId, i64),
+    guard: (OperationId, i64),
     changed: Mutable,
     events: Vec<OperationEvent>,
     hold: Hold,
 ) -> Result<Vec<OperationEvent>, StoreError> {
+    if !update(&mut transaction, guard, changed, hold).await? {
+        return Err(StoreError::Stale);
+    }
+    let kept = append(&mut transaction, guard.0, events).await?;
+    transaction.commit().await?;
+    Ok(kept)
+}
+
+/// Whether the operation was running in this version, and was written.
+async fn update(
+    connection: &mut AnyConnection,
+    (id, version): (OperationId, i64),
+    changed: Mutable,
+    hold: Hold,
+) -> Result<bool, StoreError> {
     let keeps = hold == Hold::Keep && changed.status == Status::Running.as_str();
     let saved = sqlx::query(
         "UPDATE operations SET status = $1, phase = $2, outcome = $3, failure = $4, \
@@ -161,14 +219,27 @@ pub(super) async fn save(
     .bind(i64::from(keeps))
     .bind(id.to_string())
     .bind(version)
+    .execute(connection)
+    .await?;
+    Ok(saved.rows_affected() == 1)
+}
+
+/// Removes the operations that ended first, with what belongs to them. Their other rows go along by themselves.
+pub(super) async fn remove_ended(
+    mut transaction: AnyTransaction,
+    before: i64,
+    limit: u32,
+) -> Result<u64, StoreError> {
+    let removed = sqlx::query(
+        "DELETE FROM operations WHERE id IN (SELECT id FROM operations \
+         WHERE status <> 'running' AND finished_at < $1 ORDER BY finished_at LIMIT $2)",
+    )
+    .bind(before)
+    .bind(i64::from(limit))
     .execute(&mut *transaction)
     .await?;
-    if saved.rows_affected() != 1 {
-        return Err(StoreError::Stale);
-    }
-    let kept = append(&mut transaction, id, events).await?;
     transaction.commit().await?;
-    Ok(kept)
+    Ok(removed.rows_affected())
 }
 
 /// Appends events as long as there is room, and returns those that were kept. The last place belongs to the end.

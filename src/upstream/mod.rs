@@ -29,7 +29,7 @@ use crate::{
     domain::{
         access::StorageGrant,
         clock::Clock,
-        secret::SecretSource,
+        secret::{SecretError, SecretSource},
         service::{
             Binding, BoundService, CredentialName, MigrationService, ProjectName, ServiceName,
             ServiceTraits, Services, UpstreamError,
@@ -125,6 +125,11 @@ pub fn default_endpoint(service: &ServiceName, region: &str) -> Option<String> {
 /// the region is not well formed.
 pub fn default_iam_endpoint(region: &str) -> Option<String> {
     is_region(region).then(|| regional_endpoint("iam", region))
+}
+
+/// Whether a secret can be had, just now and in the way in which it will be read. It is not kept.
+pub fn check_secret(source: &SecretSource) -> Result<(), SecretError> {
+    secrets::resolve(source).map(|_secret| ())
 }
 
 /// The cloud as this process uses it: its tokens, and what services are built from on each thread. Cheap to clone.

@@ -4,27 +4,49 @@ use std::{
     fs::File,
     io::{self, Read as _},
     path::Path,
+    time::Duration,
 };
+
+use tokio::{task::spawn_blocking, time::timeout};
 
 use crate::domain::secret::{Secret, SecretError, SecretSource};
 
 /// The largest secret that a file may hold.
 const MAX_SIZE: u64 = 64 << 10;
 
+/// The longest that the reading of a secret may take.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Reads a secret without holding up the thread, and within [`PATIENCE`]. Otherwise as [`resolve`].
+pub(super) async fn read(source: &SecretSource) -> Result<Secret, SecretError> {
+    let owned = source.clone();
+    match timeout(PATIENCE, spawn_blocking(move || resolve(&owned))).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) | Err(_) => Err(SecretError::Late(place(source))),
+    }
+}
+
+fn place(source: &SecretSource) -> String {
+    match source {
+        SecretSource::File(path) => path.display().to_string(),
+        SecretSource::Env(name) => name.clone(),
+    }
+}
+
 /// Reads a secret. A file is read to its end, at most 64 KiB, and the line ends behind the text are left out; a
 /// variable is taken as it is. Nothing is kept, so that a changed secret is seen at the next call.
 pub(super) fn resolve(source: &SecretSource) -> Result<Secret, SecretError> {
-    let (text, place) = match source {
-        SecretSource::File(path) => (read(path)?, path.display().to_string()),
-        SecretSource::Env(name) => (variable(name)?, name.clone()),
+    let text = match source {
+        SecretSource::File(path) => file(path)?,
+        SecretSource::Env(name) => variable(name)?,
     };
     if text.is_empty() {
-        return Err(SecretError::Empty(place));
+        return Err(SecretError::Empty(place(source)));
     }
     Ok(Secret::new(text))
 }
 
-fn read(path: &Path) -> Result<String, SecretError> {
+fn file(path: &Path) -> Result<String, SecretError> {
     let failed = |error| SecretError::File(path.to_owned(), error);
     let mut bytes = Vec::new();
     File::open(path)
@@ -57,7 +79,7 @@ fn variable(name: &str) -> Result<String, SecretError> {
 mod tests {
     use std::{error::Error as _, fs};
 
-    use super::resolve;
+    use super::{read, resolve};
     use crate::domain::secret::{SecretError, SecretSource};
 
     fn of_file(content: &[u8]) -> Result<String, SecretError> {
@@ -93,6 +115,20 @@ mod tests {
         assert_eq!(of_file(&vec![b'x'; 65536]).unwrap().len(), 65536);
         let missing = SecretSource::File("/nonexistent/secret".into());
         assert!(matches!(resolve(&missing), Err(SecretError::File(..))));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_keeps_its_reader_waiting_does_not_keep_the_thread() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        let source = SecretSource::File(pipe.clone());
+        let write = tokio::task::spawn_blocking(move || fs::write(pipe, "s3cret\n"));
+        // Both run on this one thread; neither end of a pipe opens before the other.
+        let (secret, written) = tokio::join!(read(&source), write);
+        written.unwrap().unwrap();
+        assert_eq!(secret.unwrap().expose(), "s3cret");
     }
 
     #[test]

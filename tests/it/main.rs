@@ -4,6 +4,7 @@ mod architecture;
 mod commands;
 mod configuration;
 mod docs;
+mod edges;
 mod healthcheck;
 mod login;
 mod main_job;
@@ -11,6 +12,7 @@ mod openapi;
 mod problem_pages;
 mod program_text;
 mod support;
+mod takeover;
 
 use std::process::Command;
 

@@ -22,7 +22,8 @@ const LOOK: [ProblemType; 7] = [
 ];
 
 /// What every operation can end with, or be refused with.
-const CHANGE: [ProblemType; 11] = [
+const CHANGE: [ProblemType; 12] = [
+    ProblemType::IdempotencyKeyReused,
     ProblemType::TaskNotFound,
     ProblemType::TaskInProgress,
     ProblemType::OperationConflict,
@@ -54,6 +55,7 @@ pub(super) fn problems_of(operation_id: &str) -> Vec<ProblemType> {
         ),
         "delete_task" => (&[&GUARDED, &CHANGE], &[]),
         "list_operations" => (&[&GUARDED], &[]),
+        "cancel_operation" => (&[&GUARDED], &[P::OperationNotFound, P::PastPointOfNoReturn]),
         "show_operation" => (&[&GUARDED], &[P::OperationNotFound]),
         "show_problem" => (&[], &[P::NotFound]),
         _ => (&[], &[]),

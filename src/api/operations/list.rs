@@ -1,6 +1,7 @@
 //! `GET /operations`.
 
 use actix_web::{HttpRequest, HttpResponse, get};
+use futures_util::future;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -76,10 +77,10 @@ pub(crate) async fn list_operations(
         .last()
         .filter(|_| has_more)
         .map(|operation| operation.id.to_string());
-    let operations = found
+    let views = found
         .iter()
-        .map(|operation| OperationView::new(operation, known))
-        .collect();
+        .map(|operation| OperationView::of(operation, known));
+    let operations = future::join_all(views).await;
     Ok(HttpResponse::Ok().json(OperationList {
         operations,
         next_page_token,

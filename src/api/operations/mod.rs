@@ -1,5 +1,6 @@
 //! Operations: what was asked for, and what became of it.
 
+pub(super) mod cancel;
 pub(super) mod list;
 pub(super) mod show;
 pub(super) mod view;

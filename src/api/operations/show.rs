@@ -46,5 +46,5 @@ pub(crate) async fn show_operation(
     if matches!(preference, Preference::Wait(_)) {
         answer::applied(&mut response, preference);
     }
-    Ok(response.json(OperationView::new(&operation, &on.known)))
+    Ok(response.json(OperationView::of(&operation, &on.known).await))
 }

@@ -136,8 +136,30 @@ impl From<&OperationEvent> for EventView {
 }
 
 impl OperationView {
-    /// The operation as a caller sees it who may see it.
-    pub(crate) fn new(operation: &Operation, known: &Known) -> Self {
+    /// The operation as a caller sees it who may see it. The operation that took over from it is named only if the
+    /// caller may see that too.
+    pub(crate) async fn of(operation: &Operation, known: &Known) -> Self {
+        let mut view = Self::new(operation, known);
+        if let Some(id) = operation.superseded_by {
+            view.superseded_by = match known.state.operations.show(id).await {
+                Ok(other) => other
+                    .filter(|other| known.may_see(other))
+                    .map(|other| known.state.links.operation(other.id)),
+                // A link is not worth the whole answer.
+                Err(error) => {
+                    tracing::error!(
+                        operation.id = %id,
+                        error = &error as &dyn std::error::Error,
+                        "an operation cannot be read, and is not linked to"
+                    );
+                    None
+                }
+            };
+        }
+        view
+    }
+
+    fn new(operation: &Operation, known: &Known) -> Self {
         let links = &known.state.links;
         let task = &operation.task;
         Self {
@@ -163,7 +185,7 @@ impl OperationView {
                 .failure
                 .as_ref()
                 .map(|failure| Box::new(Problem::from(failure).document().clone())),
-            superseded_by: operation.superseded_by.map(|id| links.operation(id)),
+            superseded_by: None,
         }
     }
 }

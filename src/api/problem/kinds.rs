@@ -72,12 +72,12 @@ problem_types! {
     OperationSuperseded = "operation-superseded", 409, "Another operation took over";
     /// The operation was cancelled.
     OperationCancelled = "operation-cancelled", 409, "The operation was cancelled";
-    /// A delete that can no longer be taken back.
-    PastPointOfNoReturn = "past-point-of-no-return", 409, "The delete cannot be taken back";
+    /// A delete was sent and cannot be taken back.
+    PastPointOfNoReturn = "past-point-of-no-return", 409, "The operation cannot be cancelled any more";
     /// The body is larger than allowed.
     PayloadTooLarge = "payload-too-large", 413, "The body is too large";
-    /// One key for two requests.
-    IdempotencyKeyReused = "idempotency-key-reused", 422, "The idempotency key belongs to another request";
+    /// The key was used for another request.
+    IdempotencyKeyReused = "idempotency-key-reused", 422, "The key was used for another request";
     /// More requests than the caller may send.
     RateLimited = "rate-limited", 429, "The caller sends too many requests";
     /// A fault of the gateway itself.

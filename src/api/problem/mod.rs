@@ -31,8 +31,7 @@ pub(in crate::api) struct Problem(Box<Parts>);
 #[derive(Clone, Debug)]
 struct Parts {
     kind: ProblemType,
-    retry_after_seconds: Option<u64>,
-    allow: Option<String>,
+    headers: Vec<(&'static str, String)>,
     document: ProblemDocument,
 }
 
@@ -77,6 +76,10 @@ pub(in crate::api) struct ProblemDocument {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(in crate::api) operation: Option<OperationReference>,
+    /// A link to the operation that deleted the task.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(in crate::api) deleted_by: Option<String>,
     /// A link to the operation that took over.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -142,8 +145,7 @@ impl Problem {
     pub(in crate::api) fn new(kind: ProblemType, detail: impl Into<String>) -> Self {
         Self(Box::new(Parts {
             kind,
-            retry_after_seconds: None,
-            allow: None,
+            headers: Vec::new(),
             document: ProblemDocument {
                 kind: format!("/problems/{}", kind.slug()),
                 title: kind.title(),
@@ -176,6 +178,14 @@ impl Problem {
             pointer: format!("/{name}"),
             detail: detail.into(),
         }])
+    }
+
+    /// A path that leads nowhere.
+    pub(in crate::api) fn not_found() -> Self {
+        Self::new(
+            ProblemType::NotFound,
+            "There is no such resource. GET /docs shows what there is.",
+        )
     }
 
     /// A fault of the gateway itself; what it was stands in the log.
@@ -211,6 +221,12 @@ impl Problem {
         self
     }
 
+    /// Names the operation that deleted the task.
+    pub(in crate::api) fn deleted_by(mut self, operation: Option<String>) -> Self {
+        self.0.document.deleted_by = operation;
+        self
+    }
+
     /// Carries the operation that ended.
     pub(in crate::api) fn ended(mut self, operation: OperationView) -> Self {
         self.0
@@ -221,16 +237,15 @@ impl Problem {
         self
     }
 
-    /// Says which methods the resource knows.
-    pub(in crate::api) fn allow(mut self, methods: String) -> Self {
-        self.0.allow = Some(methods);
+    /// Adds a header to the answer.
+    pub(in crate::api) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.0.headers.push((name, value.into()));
         self
     }
 
-    /// Says when to come back.
-    pub(in crate::api) fn retry_after(mut self, seconds: u64) -> Self {
-        self.0.retry_after_seconds = Some(seconds.max(1));
-        self
+    /// Says when to come back, in seconds.
+    pub(in crate::api) fn retry_after(self, seconds: u64) -> Self {
+        self.header("Retry-After", seconds.max(1).to_string())
     }
 
     /// The document, for an operation's `error` member.
@@ -242,11 +257,8 @@ impl Problem {
     pub(in crate::api) fn render(&self, request_id: &str) -> HttpResponse {
         let parts = &self.0;
         let mut response = HttpResponse::build(self.status_code());
-        if let Some(seconds) = parts.retry_after_seconds {
-            response.insert_header(("Retry-After", seconds));
-        }
-        if let Some(methods) = &parts.allow {
-            response.insert_header(("Allow", methods.as_str()));
+        for (name, value) in &parts.headers {
+            response.insert_header((*name, value.as_str()));
         }
         if parts.kind == ProblemType::Unauthenticated {
             response.insert_header(("WWW-Authenticate", "Bearer"));
@@ -333,6 +345,11 @@ impl From<AskError> for Problem {
             AskError::Conflict(_) => Self::new(
                 ProblemType::OperationConflict,
                 "Another operation is running on the task. Wait for its end, then try again.",
+            )
+            .sent(Sent::No),
+            AskError::KeyReused => Self::new(
+                ProblemType::IdempotencyKeyReused,
+                "This Idempotency-Key was used for another request. Use a fresh one for each request.",
             )
             .sent(Sent::No),
             AskError::NotOffered => Self::fault(

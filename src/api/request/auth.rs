@@ -62,7 +62,9 @@ fn identify(request: &ServiceRequest, settings: &Settings) -> Result<Caller, Pro
         (Some(_), Some(_)) => None,
     };
     match caller {
-        Some(caller) if caller.permissions.is_empty() => Err(unauthenticated()),
+        Some(caller) if caller.is_anonymous() && caller.permissions.is_empty() => {
+            Err(unauthenticated())
+        }
         Some(caller) => Ok(caller),
         None => Err(unauthenticated()),
     }

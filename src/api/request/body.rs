@@ -1,38 +1,63 @@
 //! Bodies of requests. They are read after the guard has let the request in, with a limit on their size; whatever is
 //! wrong in them is told by its place, never by its value, since values can be secrets.
 
-use std::{
-    future::{Future, Ready, ready},
-    pin::Pin,
-};
+use std::{future::Future, pin::Pin, time::Duration};
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header, web};
+use futures_util::StreamExt as _;
 use serde_json::{Map, Value};
+use tokio::time::timeout;
 
 use crate::{
     api::problem::{Problem, RequestFault, kinds::ProblemType},
     domain::secret::Secret,
 };
 
+/// How long the body of a request may take to arrive. Nothing else limits it.
+const ARRIVAL_MAX: Duration = Duration::from_secs(15);
+
 /// A request that brings no body. One that does is refused, since whoever sent it expects something of it.
+///
+/// Some client libraries send a body of no bytes in chunks, which is no body, but has to be read to be known as one.
 pub(in crate::api) struct NoBody;
 
 impl FromRequest for NoBody {
     type Error = Problem;
-    type Future = Ready<Result<Self, Problem>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
 
-    fn from_request(request: &HttpRequest, _body: &mut Payload) -> Self::Future {
+    fn from_request(request: &HttpRequest, body: &mut Payload) -> Self::Future {
         let headers = request.headers();
-        let is_empty = !headers.contains_key(header::TRANSFER_ENCODING)
-            && headers
-                .get(header::CONTENT_LENGTH)
-                .is_none_or(|length| length == "0");
-        ready(if is_empty {
-            Ok(Self)
-        } else {
-            Err(Problem::fault("body", "", "This request takes no body."))
+        let announced = headers
+            .get(header::CONTENT_LENGTH)
+            .is_some_and(|length| length != "0");
+        let chunked = headers.contains_key(header::TRANSFER_ENCODING);
+        let mut body = body.take();
+        Box::pin(async move {
+            if announced {
+                return Err(unwanted());
+            }
+            // No chunk is empty but the last one, which the stream leaves out.
+            let first = if chunked {
+                timeout(ARRIVAL_MAX, body.next()).await
+            } else {
+                Ok(None)
+            };
+            match first {
+                Ok(None) => Ok(Self),
+                Ok(Some(Ok(_))) => Err(unwanted()),
+                Ok(Some(Err(_))) => Err(Problem::fault("body", "", "The body cannot be read.")),
+                Err(_) => Err(late()),
+            }
         })
     }
+}
+
+fn unwanted() -> Problem {
+    Problem::fault("body", "", "This request takes no body.")
+}
+
+fn late() -> Problem {
+    Problem::fault("body", "", "The body did not arrive in time.")
 }
 
 /// The bytes of a start's body.
@@ -61,7 +86,10 @@ impl FromRequest for StartBytes {
             .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
         let bytes = web::Bytes::from_request(request, body);
         Box::pin(async move {
-            match bytes.await {
+            let Ok(bytes) = timeout(ARRIVAL_MAX, bytes).await else {
+                return Err(late());
+            };
+            match bytes {
                 Ok(bytes) => Ok(Self { bytes, is_json }),
                 Err(error) if error.as_response_error().status_code() == 413 => Err(Problem::new(
                     ProblemType::PayloadTooLarge,

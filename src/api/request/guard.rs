@@ -58,6 +58,12 @@ pub(in crate::api) struct OnOperation {
     pub(in crate::api) id: OperationId,
 }
 
+/// The operation that is named in the path, by a caller who may do something to it if it is their own.
+pub(in crate::api) struct OnOwnOperation {
+    pub(in crate::api) known: Known,
+    pub(in crate::api) id: OperationId,
+}
+
 /// A caller who may list the tasks of a project.
 pub(in crate::api) struct OnTasks<A> {
     pub(in crate::api) known: Known,
@@ -249,6 +255,14 @@ impl OnOperations {
 
 impl OnOperation {
     fn of(request: &HttpRequest) -> Result<Self, Problem> {
+        let OnOwnOperation { known, id } = OnOwnOperation::of(request)?;
+        known.need(Permission::OperationsRead)?;
+        Ok(Self { known, id })
+    }
+}
+
+impl OnOwnOperation {
+    fn of(request: &HttpRequest) -> Result<Self, Problem> {
         let known = Known::of(request)?;
         let mut query = Query::of(request);
         let id = OperationId::parse(request.match_info().get("id").unwrap_or_default());
@@ -259,7 +273,6 @@ impl OnOperation {
             );
         }
         query.end()?;
-        known.need(Permission::OperationsRead)?;
         id.map(|id| Self { known, id })
             .ok_or_else(Problem::internal)
     }
@@ -282,3 +295,4 @@ extractor!([A: Action] OnTask<A>);
 extractor!([A: Action] OnTasks<A>);
 extractor!([] OnOperations);
 extractor!([] OnOperation);
+extractor!([] OnOwnOperation);

@@ -3,5 +3,6 @@
 pub(super) mod auth;
 pub(super) mod body;
 pub(super) mod guard;
+pub(super) mod idempotency;
 pub(super) mod prefer;
 pub(super) mod query;

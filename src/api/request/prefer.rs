@@ -38,8 +38,7 @@ impl Preference {
                     // The first of several is the one that counts (RFC 7240, section 2).
                     ("wait", _, Self::Wait(_)) | ("respond-async", None, Self::Wait(_)) => {}
                     ("wait", Some(value), _) => {
-                        let seconds = value.trim().trim_matches('"').parse::<u32>();
-                        let wait = Duration::from_secs(seconds.map_err(|_| fault())?.into());
+                        let wait = seconds(value).ok_or_else(fault)?;
                         preference = Self::Wait(wait.min(settings.max_wait));
                     }
                     ("wait", None, _) => return Err(fault()),
@@ -67,6 +66,13 @@ impl Preference {
             Self::RespondAsync => Some("respond-async".to_owned()),
         }
     }
+}
+
+/// A number of seconds. One that no machine can hold is no fault: it is cut to the longest wait like any other.
+fn seconds(value: &str) -> Option<Duration> {
+    let digits = value.trim().trim_matches('"');
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| Duration::from_secs(digits.parse().unwrap_or(u64::MAX)))
 }
 
 fn fault() -> Problem {

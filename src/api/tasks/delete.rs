@@ -49,6 +49,7 @@ impl Action for Delete {
         ("service" = Option<String>, Query, description = "The service, where the form of the id does not tell.", example = "oms"),
         ("project" = Option<String>, Query, description = "A configured project; without it the default one."),
         ("Prefer" = Option<String>, Header, description = "`wait=N`: wait so many seconds; `respond-async`: do not wait.", example = "wait=10"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The caller's own name for the request, 1 to 64 visible ASCII characters: a repeat answers as the first would, and does nothing.", example = "nightly-2026-01-05"),
     ),
     responses(
         (status = 200, description = "The task is gone.", body = OperationView),

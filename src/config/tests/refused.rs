@@ -218,6 +218,9 @@ fn faulty_secrets_are_refused() {
     let empty = directory.path().join("empty");
     fs::write(&empty, "\n").expect("an empty secret");
     let empty = format!("{{ file = \"{}\" }}", empty.display());
+    let large = directory.path().join("large");
+    fs::write(&large, vec![b'x'; 64 * 1024 + 1]).expect("a large file");
+    let large = format!("{{ file = \"{}\" }}", large.display());
     for (by, key, words) in [
         ("\"canary\"", "", "given by reference only: write { file = "),
         ("{ file = \"/nowhere/canary\" }", ".file", "cannot be read"),
@@ -236,6 +239,7 @@ fn faulty_secrets_are_refused() {
             "not a known key",
         ),
         (&empty, ".file", "is empty"),
+        (&large, ".file", "cannot be read"),
     ] {
         for name in [
             "projects.prod.credentials.password",

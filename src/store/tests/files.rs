@@ -15,7 +15,7 @@ use futures_util::FutureExt as _;
 
 use super::{Place, fresh, lease, open};
 use crate::{
-    domain::store::{OperationStore as _, StoreError},
+    domain::store::{NewOperation, OperationStore as _, StoreError},
     store::{OpenError, Settings, SqlOperationStore},
 };
 
@@ -107,7 +107,7 @@ async fn a_closed_store_refuses_and_opens_again_with_everything_in_it() {
     let operation = store.add(fresh("1")).await;
     store.close().await.unwrap();
     assert_unavailable(store.find(operation.id).await);
-    assert_unavailable(store.create(&fresh("2")).await);
+    assert_unavailable(store.create(&NewOperation::new(fresh("2"))).await);
 
     let store = place.open().await;
     assert_eq!(store.read_back(operation.id).await, operation);
@@ -241,7 +241,7 @@ async fn a_file_that_was_replaced_or_removed_is_not_written_to() {
     let other = place.0.path().join("other");
     fs::write(&other, "garbage").unwrap();
     fs::rename(&other, place.file()).unwrap();
-    let reason = assert_unavailable(store.create(&fresh("1")).await);
+    let reason = assert_unavailable(store.create(&NewOperation::new(fresh("1"))).await);
     assert!(reason.contains("replaced"), "{reason}");
     assert_unavailable(store.check().await);
 
@@ -270,7 +270,7 @@ async fn a_database_that_turned_read_only_is_unavailable() {
     let operation = store.add(fresh("1")).await;
     store.meddle("PRAGMA query_only = ON".to_owned()).await;
     assert_unavailable(store.check().await);
-    assert_unavailable(store.create(&fresh("2")).await);
+    assert_unavailable(store.create(&NewOperation::new(fresh("2"))).await);
     let mut changed = operation.clone();
     let saved = store.save(&mut changed, &[], crate::domain::store::Hold::Keep);
     assert_unavailable(saved.await);
@@ -287,7 +287,7 @@ async fn a_full_disk_is_unavailable_and_leaves_nothing_half_written() {
     store.meddle("PRAGMA max_page_count = 1".to_owned()).await;
     let mut large = fresh("1");
     large.binding.endpoint = "x".repeat(100_000);
-    let reason = assert_unavailable(store.create(&large).await);
+    let reason = assert_unavailable(store.create(&NewOperation::new(large.clone())).await);
     assert!(reason.contains("full"), "{reason}");
     assert_eq!(store.find(large.id).await.unwrap(), None);
 
@@ -336,7 +336,9 @@ async fn what_was_begun_is_ended_when_the_caller_goes_away() {
     let place = Place::new();
     let store = place.open().await;
     let operation = fresh("1");
-    let unfinished = store.create(&operation).now_or_never();
+    let unfinished = store
+        .create(&NewOperation::new(operation.clone()))
+        .now_or_never();
     assert!(unfinished.is_none(), "the caller went away in the middle");
 
     let give_up = Instant::now() + Duration::from_secs(5);

@@ -17,7 +17,7 @@ use crate::domain::{
     operation::{EventKind, Goal, Operation, OperationEvent, OperationId, Phase, Status},
     service::{Binding, CallerName, ProjectName, ServiceName},
     start::StartRecord,
-    store::{Creation, Lease, OperationStore as _},
+    store::{Creation, Lease, NewOperation, OperationStore as _},
     task::{TaskId, TaskRef},
 };
 
@@ -111,7 +111,10 @@ fn lease(owner: &str, seconds: i64) -> Lease {
 impl SqlOperationStore {
     /// Records an operation that has to be the only one on its task.
     async fn add(&self, operation: Operation) -> Operation {
-        let creation = self.create(&operation).await.unwrap();
+        let creation = self
+            .create(&NewOperation::new(operation.clone()))
+            .await
+            .unwrap();
         assert!(matches!(creation, Creation::Created), "{creation:?}");
         operation
     }

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use super::{Place, SqlOperationStore, caller, event, fresh, lease, moment, task};
 use crate::domain::{
     operation::{EVENTS_MAX, EventKind, Operation, OperationId, Outcome, Status},
-    store::{Creation, Hold, OperationQuery, OperationStore as _, StoreError},
+    store::{Creation, Hold, NewOperation, OperationQuery, OperationStore as _, StoreError},
     task::TaskState,
 };
 
@@ -30,9 +30,13 @@ async fn a_second_operation_on_a_task_is_shown_the_running_one() {
     let first = store.add(fresh("7")).await;
 
     let second = fresh("7");
-    match store.create(&second).await.unwrap() {
+    match store
+        .create(&NewOperation::new(second.clone()))
+        .await
+        .unwrap()
+    {
         Creation::Running(running) => assert_eq!(*running, first),
-        Creation::Created => panic!("two operations run on one task"),
+        Creation::Created | Creation::Lost => panic!("two operations run on one task"),
     }
     assert_eq!(store.find(second.id).await.unwrap(), None);
 
@@ -51,10 +55,10 @@ async fn a_task_is_free_again_when_its_operation_has_ended() {
         .copied()
         .filter(|s| *s != Status::Running)
     {
-        let running = store.create(&fresh("7")).await.unwrap();
+        let running = store.create(&NewOperation::new(fresh("7"))).await.unwrap();
         let running = match running {
             Creation::Running(running) => *running,
-            Creation::Created => panic!("two operations run on one task"),
+            Creation::Created | Creation::Lost => panic!("two operations run on one task"),
         };
         let mut end = ended(&running, status);
         store.save(&mut end, &[], Hold::Keep).await.unwrap();
@@ -74,13 +78,22 @@ async fn of_many_that_ask_at_once_in_two_processes_exactly_one_creates() {
         for racer in 0..8 {
             let store = stores[racer % 2].clone();
             let operation = fresh(&round.to_string());
-            racers.spawn(async move { (operation.id, store.create(&operation).await.unwrap()) });
+            racers.spawn(async move {
+                (
+                    operation.id,
+                    store
+                        .create(&NewOperation::new(operation.clone()))
+                        .await
+                        .unwrap(),
+                )
+            });
         }
         let (mut created, mut shown) = (Vec::new(), Vec::new());
         while let Some(joined) = racers.join_next().await {
             match joined.unwrap() {
                 (id, Creation::Created) => created.push(id),
                 (_, Creation::Running(running)) => shown.push(running.id),
+                (_, Creation::Lost) => panic!("nothing was to be lost"),
             }
         }
         assert_eq!(created.len(), 1, "round {round}");
@@ -96,7 +109,7 @@ async fn who_joins_is_recorded_once_and_does_not_disturb_the_driver() {
 
     for name in ["team-b", "team-b", "team-a", "team-c"] {
         store
-            .join(driven.id, &caller(name), moment(3))
+            .join(driven.id, &caller(name), None, moment(3))
             .await
             .unwrap();
     }
@@ -127,11 +140,16 @@ async fn nobody_joins_what_has_ended_or_never_was() {
     store.save(&mut end, &[], Hold::Release).await.unwrap();
 
     store
-        .join(end.id, &caller("team-b"), moment(10))
+        .join(end.id, &caller("team-b"), None, moment(10))
         .await
         .unwrap();
     store
-        .join(OperationId::at(moment(1)), &caller("team-b"), moment(10))
+        .join(
+            OperationId::at(moment(1)),
+            &caller("team-b"),
+            None,
+            moment(10),
+        )
         .await
         .unwrap();
     assert_eq!(store.read_back(end.id).await, end);
@@ -193,7 +211,7 @@ async fn events_beyond_the_limit_are_dropped_but_the_end_is_kept() {
     }
     assert_eq!(operation.events.len(), EVENTS_MAX - 1);
     store
-        .join(operation.id, &caller("team-b"), moment(3))
+        .join(operation.id, &caller("team-b"), None, moment(3))
         .await
         .unwrap();
 
@@ -257,7 +275,10 @@ async fn a_list_holds_what_was_asked_for() {
     let mut end = ended(&store.read_back(all[3]).await, Status::Failed);
     store.save(&mut end, &[], Hold::Release).await.unwrap();
     for id in &all[4..] {
-        store.join(*id, &caller("team-b"), moment(9)).await.unwrap();
+        store
+            .join(*id, &caller("team-b"), None, moment(9))
+            .await
+            .unwrap();
     }
 
     let failed = OperationQuery {
@@ -344,7 +365,7 @@ async fn a_row_of_a_newer_version_stands_in_nobodys_way() {
             Err(StoreError::Unreadable(text)) => assert!(text.contains(&strange.id.to_string())),
             other => panic!("{damage}: {other:?}"),
         }
-        let refused = store.create(&fresh("1")).await;
+        let refused = store.create(&NewOperation::new(fresh("1"))).await;
         assert!(
             matches!(refused, Err(StoreError::Unreadable(_))),
             "{damage}: {refused:?}"

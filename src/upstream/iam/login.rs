@@ -3,10 +3,8 @@
 use std::{
     cell::{Cell, RefCell},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
-
-use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
     attempts::{Attempts, Identity},
@@ -22,9 +20,6 @@ use crate::{
     transport::{Endpoint, LoginResponse, Method, Request, Response, Transport, TransportError},
     upstream::{CredentialSettings, answer, fault, secrets},
 };
-
-/// The longest that the reading of a secret may take: it can be a file on a network.
-pub(super) const SECRET_WAIT: Duration = Duration::from_secs(5);
 
 /// Who logs in where, and for which project.
 #[derive(Debug)]
@@ -134,23 +129,12 @@ impl Clerk {
 }
 
 async fn read(project: &ProjectName, source: &SecretSource) -> Result<Secret, UpstreamError> {
-    let source = source.clone();
-    let reading = timeout(
-        SECRET_WAIT,
-        spawn_blocking(move || secrets::resolve(&source)),
-    );
-    match reading.await {
-        Ok(Ok(Ok(secret))) => return Ok(secret),
-        Ok(Ok(Err(error))) => {
-            // Its place is for operators only, so it is not part of the error that travels to callers.
-            tracing::warn!(project = %project, %error, "the password of a project cannot be read");
-        }
-        Ok(Err(_)) | Err(_) => {
-            tracing::warn!(project = %project, "the password of a project was not read in time");
-        }
-    }
-    let detail = "the gateway's own password for the token service could not be read";
-    Err(failure(UpstreamErrorKind::Unavailable, detail))
+    secrets::read(source).await.map_err(|error| {
+        // Its place is for operators only, so it is not part of the error that travels to callers.
+        tracing::warn!(project = %project, %error, "the password of a project cannot be read");
+        let detail = "the gateway's own password for the token service could not be read";
+        failure(UpstreamErrorKind::Unavailable, detail)
+    })
 }
 
 /// Whether the vendor counts this as a wrong attempt, and may lock the account after some more.

@@ -41,9 +41,9 @@ use self::{
     attempts::Attempts,
     backoff::Backoff,
     keeper::{Command, Keeper},
-    login::{Account, Clerk, SECRET_WAIT, failure},
+    login::{Account, Clerk, failure},
 };
-use super::{Settings, metrics::Metrics};
+use super::{Settings, metrics::Metrics, secrets};
 use crate::{
     domain::{
         clock::Clock,
@@ -190,7 +190,7 @@ impl Tokens {
             refusals: Arc::default(),
             patience: transport
                 .request_timeout
-                .saturating_add(SECRET_WAIT)
+                .saturating_add(secrets::PATIENCE)
                 .saturating_add(PATIENCE),
         })
     }

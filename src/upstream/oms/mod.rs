@@ -101,7 +101,7 @@ impl MigrationService for Oms {
     }
 
     async fn start(&self, id: &TaskId, request: &StartRequest) -> Result<Receipt, UpstreamError> {
-        let request = self.requests.start(id, request)?;
+        let request = self.requests.start(id, request).await?;
         self.change("start", &request).await
     }
 

@@ -14,7 +14,7 @@ use crate::{
     domain::service::{
         ProjectName, Sent, ServiceName, UpstreamAnswer, UpstreamError, UpstreamErrorKind,
     },
-    transport::{Endpoint, Method, Request, Response, Transport},
+    transport::{Endpoint, Request, Response, Transport},
 };
 
 /// The codes by which the vendor's API gateway calls a token dead, without the prefix that differs from service to
@@ -100,7 +100,7 @@ impl Session {
             };
             self.tokens.refused(&token, &self.service).await;
             if !(had_worked && may_replace) {
-                let error = self.refusal(request, &response, code);
+                let error = self.refusal(&response, code);
                 self.tokens.give_up(&token, &self.service, &error);
                 return Err(error);
             }
@@ -120,13 +120,11 @@ impl Session {
         Ok(response)
     }
 
-    fn refusal(&self, request: &Request, response: &Response, code: String) -> UpstreamError {
+    fn refusal(&self, response: &Response, code: String) -> UpstreamError {
         UpstreamError {
             kind: UpstreamErrorKind::CredentialsRefused,
-            sent: match request.method {
-                Method::Get => Sent::No,
-                Method::Post | Method::Delete => Sent::Yes,
-            },
+            // The API gateway passes on nothing whose token it refuses.
+            sent: Sent::No,
             retry_after: response.retry_after,
             answer: Some(Box::new(UpstreamAnswer {
                 service: self.service.as_str().to_owned(),

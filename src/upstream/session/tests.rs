@@ -164,7 +164,7 @@ async fn a_token_that_is_refused_at_its_first_use_is_an_error_that_is_remembered
     for _ in 0..5 {
         let error = session.exchange("pause", &change()).await.unwrap_err();
         assert_eq!(error.kind, UpstreamErrorKind::CredentialsRefused);
-        assert_eq!(error.sent, Sent::Yes);
+        assert_eq!(error.sent, Sent::No);
         let answer = error.answer.as_ref().unwrap();
         assert_eq!((answer.service.as_str(), answer.status), ("oms", 401));
         assert_eq!(answer.error_code.as_deref(), Some("APIGW.0307"));

@@ -9,6 +9,7 @@ use std::{
 
 use migration_gateway::sandbox::{Cloud, CloudOptions};
 use sha2::{Digest as _, Sha256};
+use sqlx::Connection as _;
 
 use super::{http::Client, wait_for};
 
@@ -85,6 +86,24 @@ impl Place {
     /// A file in the folder of the place.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// Makes every ended operation one that ended long ago. The gateway must not run.
+    pub(crate) fn age_operations(&self) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.expect("a runtime").block_on(async {
+            sqlx::any::install_default_drivers();
+            let url = format!("sqlite://{}", self.file("operations.db").display());
+            let mut database = sqlx::AnyConnection::connect(&url)
+                .await
+                .expect("the database");
+            let aged = sqlx::query("UPDATE operations SET finished_at = 1 WHERE finished_at > 1");
+            let aged = aged.execute(&mut database).await.expect("an update");
+            assert!(aged.rows_affected() > 0, "nothing had ended");
+            database.close().await.expect("an end");
+        });
     }
 
     /// Writes a file and gives its path as a TOML string.

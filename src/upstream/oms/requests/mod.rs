@@ -60,21 +60,20 @@ impl Requests {
 
     /// "Starting a Migration Task", with the keys that the request names or brings. [`UpstreamErrorKind::Rejected`]
     /// if a named one cannot be had.
-    pub(super) fn start(
+    pub(super) async fn start(
         &self,
         id: &TaskId,
         start: &StartRequest,
     ) -> Result<Request, UpstreamError> {
-        let source = start
-            .source
-            .as_ref()
-            .map(|credential| self.keys(credential))
-            .transpose()?;
+        let source = match &start.source {
+            Some(credential) => Some(self.keys(credential).await?),
+            None => None,
+        };
         let destination = start
             .destination
             .as_ref()
             .ok_or_else(|| rejected("A start needs keys to the destination.".to_owned()))?;
-        let destination = self.keys(destination)?;
+        let destination = self.keys(destination).await?;
         let body = wire::start_body(source.as_ref(), &destination, start.migrate_failed_objects);
         Ok(Request {
             body: Some(body),
@@ -91,15 +90,15 @@ impl Requests {
         }
     }
 
-    fn keys(&self, credential: &StorageCredential) -> Result<StorageKeys, UpstreamError> {
+    async fn keys(&self, credential: &StorageCredential) -> Result<StorageKeys, UpstreamError> {
         match credential {
             StorageCredential::Inline(keys) => Ok(keys.clone()),
-            StorageCredential::Named(name) => self.named_keys(name),
+            StorageCredential::Named(name) => self.named_keys(name).await,
         }
     }
 
     /// The configuration can have changed since the start was accepted, so it is asked again each time.
-    fn named_keys(&self, name: &CredentialName) -> Result<StorageKeys, UpstreamError> {
+    async fn named_keys(&self, name: &CredentialName) -> Result<StorageKeys, UpstreamError> {
         let entry = self
             .settings
             .storage_credentials
@@ -110,7 +109,7 @@ impl Requests {
                     "The storage credential {name} is not configured for this project."
                 ))
             })?;
-        let secret_key = secrets::resolve(&entry.secret_key).map_err(|error| {
+        let secret_key = secrets::read(&entry.secret_key).await.map_err(|error| {
             // Where the secret is kept is for the operator; whoever asked gets to know the name only.
             tracing::warn!(credential = %name, %error, "a storage credential cannot be read");
             rejected(format!("The storage credential {name} cannot be read."))

@@ -93,8 +93,8 @@ fn a_page_is_never_empty_and_never_too_long() {
     }
 }
 
-#[test]
-fn a_named_credential_is_read_again_at_each_start() {
+#[tokio::test]
+async fn a_named_credential_is_read_again_at_each_start() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("key");
     let requests = requests(file.clone());
@@ -105,6 +105,7 @@ fn a_named_credential_is_read_again_at_each_start() {
                 &task(),
                 &start(Some(inline(Some("SRCTOKEN"))), named("archive")),
             )
+            .await
             .unwrap();
         assert_eq!(request.method, Method::Post);
         assert!(request.path.ends_with("/tasks/204871530992144/start"));
@@ -118,19 +119,22 @@ fn a_named_credential_is_read_again_at_each_start() {
     }
 }
 
-#[test]
-fn a_list_of_urls_needs_no_source_keys() {
+#[tokio::test]
+async fn a_list_of_urls_needs_no_source_keys() {
     let mut start = start(None, Some(inline(None)));
     start.migrate_failed_objects = true;
-    let request = requests(PathBuf::new()).start(&task(), &start).unwrap();
+    let request = requests(PathBuf::new())
+        .start(&task(), &start)
+        .await
+        .unwrap();
     assert_eq!(
         request.body,
         Some(json!({"dst_ak": "SRCAK", "dst_sk": "SRCSK", "migrate_failed_object": true}))
     );
 }
 
-#[test]
-fn a_credential_that_cannot_be_had_is_rejected_and_nothing_is_sent() {
+#[tokio::test]
+async fn a_credential_that_cannot_be_had_is_rejected_and_nothing_is_sent() {
     let missing = PathBuf::from("/nonexistent/place-of-the-secret");
     let mut elsewhere = requests(missing.clone());
     elsewhere.project = project("test");
@@ -141,7 +145,7 @@ fn a_credential_that_cannot_be_had_is_rejected_and_nothing_is_sent() {
         (&elsewhere, start(None, named("archive")), "archive"),
         (&requests, start(Some(inline(None)), None), "destination"),
     ] {
-        let error = requests.start(&task(), &start).unwrap_err();
+        let error = requests.start(&task(), &start).await.unwrap_err();
         assert_eq!(error.kind, UpstreamErrorKind::Rejected);
         assert_eq!(error.sent, Sent::No);
         assert!(error.detail.contains(word), "{}", error.detail);

@@ -1,0 +1,292 @@
+//! From a request to a record: repeat, join, take over, refuse, or begin.
+//!
+//! Nothing that changes anything at the vendor is sent from here. Where two requests race, the store's transaction decides;
+//! whoever loses begins again, with what the winner recorded before its eyes.
+
+use super::{Operations, WRITES_MAX, later, log_event, sentences};
+use crate::domain::{
+    decide::{self, Sight},
+    history::History,
+    operation::{EventKind, Goal, Operation, OperationEvent, OperationId, Phase, Reason, Status},
+    service::{CallerName, Services},
+    start::{StartRecord, StartRequest, StorageCredential},
+    store::{Creation, IdempotencyKey, Joining, NewOperation, StoreError},
+    task::TaskRef,
+};
+
+/// What a caller asks for.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// Who asks.
+    pub caller: CallerName,
+    /// Of which task.
+    pub task: TaskRef,
+    /// What is to be true of it.
+    pub goal: Goal,
+    /// What a start needs; `None` for other goals and for services whose start needs nothing.
+    pub start: Option<StartRequest>,
+    /// The caller's own name for the request.
+    pub key: Option<IdempotencyKey>,
+}
+
+/// What a request led to.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    /// The operation that does what was asked for.
+    pub operation: Operation,
+    /// Whether the key of the request was known already, so that nothing was done this time.
+    pub is_replayed: bool,
+}
+
+/// Why nothing was recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// The task's state stands against it; it was seen a moment ago.
+    #[error("{detail}")]
+    Refused {
+        /// Why.
+        reason: Reason,
+        /// One sentence for people.
+        detail: String,
+        /// Where the task stands; `None` if there is no such task.
+        sight: Option<Sight>,
+    },
+    /// Another operation is running on the task.
+    #[error("another operation is running on the task")]
+    Conflict(Box<Operation>),
+    /// The key stands for another request.
+    #[error("the key was used for another request")]
+    KeyReused,
+    /// The project does not offer the service.
+    #[error("the project does not offer the service")]
+    NotOffered,
+    /// It could not be recorded.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Operations {
+    /// Records an operation, or joins the one that does the same already. Once this returns `Ok` the operation survives
+    /// a crash.
+    pub async fn start(&self, services: &Services, ask: &Ask) -> Result<Accepted, AskError> {
+        let record = record_of(ask.start.as_ref());
+        let mut was_looked_at = false;
+        for _ in 0..WRITES_MAX {
+            if let Some(operation) = self.recall(ask).await? {
+                return Ok(Accepted {
+                    operation,
+                    is_replayed: true,
+                });
+            }
+            let running = self.running_on(&ask.task).await?;
+            let supersedes = match running {
+                None => None,
+                Some(running) if joins(&running, ask.goal, &record) => {
+                    match self.join(running, ask).await? {
+                        Some(operation) => {
+                            return Ok(Accepted {
+                                operation,
+                                is_replayed: false,
+                            });
+                        }
+                        None => continue,
+                    }
+                }
+                Some(running) if supersedes(ask.goal, running.goal) => Some(running),
+                Some(running) => return Err(AskError::Conflict(Box::new(running))),
+            };
+            if !was_looked_at {
+                self.refuse_by_a_look(services, ask).await?;
+                was_looked_at = true;
+                // A look takes long enough for everything to be different.
+                if supersedes.is_some() {
+                    continue;
+                }
+            }
+            let operation = self.fresh(services, ask, record.clone())?;
+            if self.create(&operation, ask, supersedes).await? {
+                return Ok(Accepted {
+                    operation,
+                    is_replayed: false,
+                });
+            }
+        }
+        Err(StoreError::Stale.into())
+    }
+
+    /// The operation that the key of a request stands for.
+    async fn recall(&self, ask: &Ask) -> Result<Option<Operation>, AskError> {
+        let Some(key) = &ask.key else { return Ok(None) };
+        match self.0.store.recall(&ask.caller, &key.key).await? {
+            Some((_, fingerprint)) if fingerprint != key.fingerprint => Err(AskError::KeyReused),
+            known => Ok(known.map(|(operation, _)| operation)),
+        }
+    }
+
+    /// `None`: it ended, or the key was taken, meanwhile.
+    async fn join(&self, running: Operation, ask: &Ask) -> Result<Option<Operation>, StoreError> {
+        if running.callers.contains(&ask.caller) && ask.key.is_none() {
+            return Ok(Some(running));
+        }
+        let now = self.0.clock.now();
+        match self
+            .0
+            .store
+            .join(running.id, &ask.caller, ask.key.as_ref(), now)
+            .await?
+        {
+            Joining::Joined => {
+                log_event(&running, &EventKind::Joined);
+                Ok(Some(running))
+            }
+            Joining::Lost => Ok(None),
+        }
+    }
+
+    /// `false`: somebody else recorded something first.
+    async fn create(
+        &self,
+        operation: &Operation,
+        ask: &Ask,
+        supersedes: Option<Operation>,
+    ) -> Result<bool, StoreError> {
+        let supersedes = supersedes.map(|mut old| {
+            old.superseded_by = Some(operation.id);
+            let events = self.end(&mut old, Status::Superseded, EventKind::Superseded);
+            (old, events)
+        });
+        let fresh = NewOperation {
+            operation: operation.clone(),
+            key: ask.key.clone(),
+            supersedes,
+        };
+        if let (true, Some(start)) = (operation.start.inline, &ask.start) {
+            self.0.inline_keys.keep(
+                operation.id,
+                start.clone(),
+                operation.created_at,
+                operation.deadline_at,
+            );
+        }
+        let creation = self.0.store.create(&fresh).await;
+        if !matches!(creation, Ok(Creation::Created)) {
+            self.0.inline_keys.forget(operation.id);
+        }
+        match creation? {
+            Creation::Created => {}
+            Creation::Running(_) | Creation::Lost => return Ok(false),
+        }
+        if let Some((old, _)) = &fresh.supersedes {
+            log_event(old, &EventKind::Superseded);
+            self.0.ended(old);
+        }
+        self.0.metrics.running.inc();
+        log_event(operation, &EventKind::Accepted);
+        self.0.wake.notify_one();
+        Ok(true)
+    }
+
+    /// One look at the task. A definite answer can refuse the request; a fault cannot, since the operation will look
+    /// again.
+    async fn refuse_by_a_look(&self, services: &Services, ask: &Ask) -> Result<(), AskError> {
+        let service = services.of(&ask.task).ok_or(AskError::NotOffered)?;
+        let seen = match service.port.show(&ask.task.id).await {
+            Ok(seen) => seen,
+            Err(error) => {
+                tracing::warn!(
+                    task.service = %ask.task.service,
+                    task.id = %ask.task.id,
+                    error.kind = error.kind.as_str(),
+                    "the look before accepting an operation failed: {error}"
+                );
+                return Ok(());
+            }
+        };
+        let sight = seen.as_ref().map(Sight::from);
+        let reason = match sight {
+            None => Some(Reason::TaskNotFound),
+            Some(sight) => decide::refusal(ask.goal, sight),
+        };
+        let Some(reason) = reason else { return Ok(()) };
+        let state = sight.map(|sight| sight.stage.state());
+        let detail = sentences::refused(reason, &ask.task, state);
+        Err(AskError::Refused {
+            reason,
+            detail,
+            sight,
+        })
+    }
+
+    fn fresh(
+        &self,
+        services: &Services,
+        ask: &Ask,
+        start: StartRecord,
+    ) -> Result<Operation, AskError> {
+        let service = services.of(&ask.task).ok_or(AskError::NotOffered)?;
+        let now = self.0.clock.now();
+        Ok(Operation {
+            id: OperationId::at(now),
+            task: ask.task.clone(),
+            binding: service.binding.clone(),
+            goal: ask.goal,
+            start,
+            status: Status::Running,
+            phase: Some(Phase::Observing),
+            outcome: None,
+            failure: None,
+            superseded_by: None,
+            requested_by: ask.caller.clone(),
+            callers: vec![ask.caller.clone()],
+            created_at: now,
+            updated_at: now,
+            deadline_at: later(now, self.0.settings.deadline),
+            finished_at: None,
+            next_look_at: now,
+            version: 1,
+            history: History::default(),
+            last_seen: None,
+            events: vec![OperationEvent {
+                at: now,
+                kind: EventKind::Accepted,
+            }],
+        })
+    }
+}
+
+/// Whether a request is served by an operation that is running: it is the same, or it is for a task to be gone if it is at
+/// rest, which a deletion that also pauses it does too.
+fn joins(running: &Operation, goal: Goal, start: &StartRecord) -> bool {
+    let force_delete = Goal::Absent { force: true };
+    running.is_same_request(goal, start)
+        || (running.goal == force_delete && goal == Goal::Absent { force: false })
+}
+
+/// Whether a goal takes over from one that is being driven at.
+fn supersedes(goal: Goal, running: Goal) -> bool {
+    match goal {
+        Goal::Absent { force: true } => true,
+        Goal::Paused => running == Goal::Running,
+        Goal::Absent { force: false } | Goal::Running => false,
+    }
+}
+
+/// What is recorded of a start: names, never keys.
+fn record_of(start: Option<&StartRequest>) -> StartRecord {
+    let Some(start) = start else {
+        return StartRecord::default();
+    };
+    let name = |credential: &Option<StorageCredential>| match credential {
+        Some(StorageCredential::Named(name)) => Some(name.clone()),
+        Some(StorageCredential::Inline(_)) | None => None,
+    };
+    let is_inline = |credential: &Option<StorageCredential>| {
+        matches!(credential, Some(StorageCredential::Inline(_)))
+    };
+    StartRecord {
+        source: name(&start.source),
+        destination: name(&start.destination),
+        inline: is_inline(&start.source) || is_inline(&start.destination),
+        migrate_failed_objects: start.migrate_failed_objects,
+    }
+}

@@ -1,0 +1,319 @@
+//! Requests that meet: keys that make a repeat harmless, operations that take over, operations that are cancelled.
+
+use migration_gateway::sandbox::{OmsSpec, Operation, SmsSpec, TaskSwitches};
+use serde_json::json;
+
+use crate::support::{
+    gateway::{Gateway, Place},
+    http::Answer,
+    wait_for,
+};
+
+/// A place with a second caller, who sees only what is their own.
+fn place() -> Place {
+    Place::new().caller(
+        "other",
+        "key-of-the-other-caller",
+        "permissions = [\"*\"]\nprojects = [\"*\"]",
+    )
+}
+
+/// A task whose pause never comes to its end by itself.
+fn hanging(place: &Place) -> String {
+    let id = place.cloud.add_oms(OmsSpec::new("logs", 2));
+    let hour = std::time::Duration::from_hours(1);
+    assert!(place.cloud.switch(
+        &id,
+        TaskSwitches {
+            pause_delay: Some(hour),
+            ..Default::default()
+        }
+    ));
+    id
+}
+
+fn keyed(gateway: &Gateway, method: &str, path: &str, key: &str) -> Answer {
+    gateway
+        .client()
+        .with(method, path, ("idempotency-key", key))
+}
+
+#[test]
+fn a_repeat_with_the_same_key_answers_as_the_first_and_does_nothing() {
+    let place = place();
+    let gateway = place.start();
+    let id = place.cloud.add_oms(OmsSpec::new("logs", 2));
+    let path = format!("/tasks/{id}?force=pause");
+
+    let first = keyed(&gateway, "DELETE", &path, "nightly-1");
+    let again = keyed(&gateway, "DELETE", &path, "nightly-1");
+
+    assert_eq!((first.status, again.status), (200, 200), "{again:?}");
+    assert_eq!(first.json(), again.json());
+    assert_eq!(first.header("idempotency-replayed"), None);
+    assert_eq!(again.header("idempotency-replayed"), Some("true"));
+    assert_eq!(place.cloud.count(Operation::Delete, Some(&id)), 1);
+
+    let other = gateway.client_with("key-of-the-other-caller");
+    let theirs = other.with("DELETE", &path, ("idempotency-key", "nightly-1"));
+    assert_eq!(theirs.status, 404, "keys are each caller's own: {theirs:?}");
+}
+
+#[test]
+fn the_same_key_with_another_request_is_refused() {
+    let place = place().set("server.default_wait", "\"100ms\"");
+    let gateway = place.start();
+    let (one, two) = (hanging(&place), hanging(&place));
+    let first = keyed(
+        &gateway,
+        "POST",
+        &format!("/tasks/{one}/pause?project=default"),
+        "k",
+    );
+    assert_eq!(first.status, 202, "{first:?}");
+    for (method, path) in [
+        ("POST", format!("/tasks/{two}/pause?project=default")),
+        ("POST", format!("/tasks/{one}/pause")),
+        ("DELETE", format!("/tasks/{one}?force=pause")),
+    ] {
+        let answer = keyed(&gateway, method, &path, "k");
+        assert_eq!(answer.status, 422, "{method} {path}");
+        assert_eq!(answer.problem(), "idempotency-key-reused");
+    }
+}
+
+#[test]
+fn a_refused_request_keeps_no_key_and_a_malformed_key_is_refused() {
+    let place = place();
+    let gateway = place.start();
+    let id = place.cloud.add_oms(OmsSpec::new("logs", 2));
+    let path = format!("/tasks/{id}");
+    assert_eq!(keyed(&gateway, "DELETE", &path, "k").status, 409);
+    assert!(place.cloud.set_oms_status(&id, 3));
+    assert_eq!(keyed(&gateway, "DELETE", &path, "k").status, 200);
+    let long = "x".repeat(65);
+    for key in ["", "with space", &long] {
+        let answer = keyed(&gateway, "DELETE", &path, key);
+        assert_eq!(answer.status, 400, "{key:?}");
+    }
+}
+
+#[test]
+fn many_repeats_at_once_are_one_operation() {
+    let place = place();
+    let gateway = place.start();
+    let id = place.cloud.add_oms(OmsSpec::new("logs", 2));
+    let path = format!("/tasks/{id}?force=pause");
+    let answers: Vec<Answer> = std::thread::scope(|scope| {
+        let racers: Vec<_> = (0..20)
+            .map(|_| scope.spawn(|| keyed(&gateway, "DELETE", &path, "same")))
+            .collect();
+        racers
+            .into_iter()
+            .map(|racer| racer.join().expect("an answer"))
+            .collect()
+    });
+    for answer in &answers {
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.json()["id"], answers[0].json()["id"]);
+    }
+    let fresh = answers
+        .iter()
+        .filter(|one| one.header("idempotency-replayed").is_none());
+    assert_eq!(fresh.count(), 1);
+    assert_eq!(place.cloud.count(Operation::Pause, Some(&id)), 1);
+}
+
+#[test]
+fn a_force_delete_takes_over_from_a_pause_and_a_pause_from_a_start() {
+    let place = place();
+    let gateway = place.start();
+    let id = hanging(&place);
+    let client = gateway.client();
+    let pause = client.with(
+        "POST",
+        &format!("/tasks/{id}/pause"),
+        ("prefer", "respond-async"),
+    );
+    assert_eq!(pause.status, 202);
+    let waiting = {
+        let (client, path) = (client.clone(), format!("/tasks/{id}/pause"));
+        std::thread::spawn(move || client.with("POST", &path, ("prefer", "wait=20")))
+    };
+    wait_for("the pause at the cloud", || {
+        (place.cloud.oms_status(&id) == Some(7)).then_some(())
+    });
+
+    let delete = client.with(
+        "DELETE",
+        &format!("/tasks/{id}?force=pause"),
+        ("prefer", "respond-async"),
+    );
+
+    assert_eq!(delete.status, 202, "{delete:?}");
+    let ended = waiting.join().expect("an answer");
+    assert_eq!(ended.problem(), "operation-superseded", "{ended:?}");
+    let link = format!(
+        "/operations/{}",
+        delete.json()["id"].as_str().expect("an id")
+    );
+    assert_eq!(ended.json()["superseded_by"], link);
+    let old = client.get(&format!(
+        "/operations/{}",
+        pause.json()["id"].as_str().expect("an id")
+    ));
+    assert_eq!(old.json()["status"], "superseded");
+    assert_eq!(old.json()["superseded_by"], link);
+    assert!(place.cloud.set_oms_status(&id, 3));
+    let done = client.with("GET", &link, ("prefer", "wait=20"));
+    assert_eq!(done.json()["outcome"], "deleted", "{done:?}");
+
+    let sms = place.cloud.add_sms(SmsSpec::new("web", "SKIPPING"));
+    let start = client.with(
+        "POST",
+        &format!("/tasks/{sms}/start"),
+        ("prefer", "respond-async"),
+    );
+    assert_eq!(start.status, 202, "{start:?}");
+    let pause = client.with(
+        "POST",
+        &format!("/tasks/{sms}/pause"),
+        ("prefer", "respond-async"),
+    );
+    assert_eq!(pause.status, 202, "{pause:?}");
+    assert_ne!(pause.json()["id"], start.json()["id"]);
+    let start = client.with(
+        "POST",
+        &format!("/tasks/{sms}/start"),
+        ("prefer", "respond-async"),
+    );
+    assert_eq!(
+        start.problem(),
+        "operation-conflict",
+        "a start does not take over"
+    );
+}
+
+#[test]
+fn a_link_to_the_operation_that_took_over_is_hidden_from_those_who_may_not_see_it() {
+    let place = place();
+    let gateway = place.start();
+    let id = hanging(&place);
+    let other = gateway.client_with("key-of-the-other-caller");
+    let pause = gateway.client().with(
+        "POST",
+        &format!("/tasks/{id}/pause"),
+        ("prefer", "respond-async"),
+    );
+    let path = format!("/tasks/{id}?force=pause");
+    assert_eq!(
+        other
+            .with("DELETE", &path, ("prefer", "respond-async"))
+            .status,
+        202
+    );
+    let id = pause.json()["id"].as_str().expect("an id").to_owned();
+    let old = gateway.client().get(&format!("/operations/{id}")).json();
+    assert_eq!(
+        (&old["status"], &old["superseded_by"]),
+        (&json!("superseded"), &json!(null))
+    );
+}
+
+#[test]
+fn an_operation_is_cancelled_by_its_requester_until_a_delete_was_sent() {
+    let place = place();
+    let gateway = place.start();
+    let id = hanging(&place);
+    let client = gateway.client();
+    let delete = client.with(
+        "DELETE",
+        &format!("/tasks/{id}?force=pause"),
+        ("prefer", "respond-async"),
+    );
+    let operation = format!(
+        "/operations/{}",
+        delete.json()["id"].as_str().expect("an id")
+    );
+    wait_for("the pause at the cloud", || {
+        (place.cloud.oms_status(&id) == Some(7)).then_some(())
+    });
+
+    let other = gateway.client_with("key-of-the-other-caller");
+    assert_eq!(other.post(&format!("{operation}/cancel")).status, 404);
+    let joined = other.with(
+        "DELETE",
+        &format!("/tasks/{id}?force=pause"),
+        ("prefer", "respond-async"),
+    );
+    assert_eq!(joined.status, 202);
+    assert_eq!(other.post(&format!("{operation}/cancel")).status, 403);
+
+    let cancelled = client.post(&format!("{operation}/cancel"));
+    assert_eq!(cancelled.status, 200, "{cancelled:?}");
+    assert_eq!(cancelled.json()["status"], "cancelled");
+    let again = client.post(&format!("{operation}/cancel"));
+    assert_eq!(
+        (again.status, again.json()["status"].clone()),
+        (200, json!("cancelled"))
+    );
+    assert_eq!(place.cloud.oms_status(&id), Some(7), "nothing is undone");
+
+    let stubborn = place.cloud.add_oms(OmsSpec::new("logs", 3));
+    let switches = TaskSwitches {
+        ignore_deletes: 1000,
+        ..Default::default()
+    };
+    assert!(place.cloud.switch(&stubborn, switches));
+    let delete = client.with(
+        "DELETE",
+        &format!("/tasks/{stubborn}"),
+        ("prefer", "respond-async"),
+    );
+    wait_for("a delete", || {
+        (place.cloud.count(Operation::Delete, Some(&stubborn)) > 0).then_some(())
+    });
+    let operation = format!(
+        "/operations/{}",
+        delete.json()["id"].as_str().expect("an id")
+    );
+    let late = client.post(&format!("{operation}/cancel"));
+    assert_eq!(late.problem(), "past-point-of-no-return", "{late:?}");
+}
+
+#[test]
+fn a_delete_of_a_deleted_task_names_the_operation_that_did_it_to_those_who_may_see_it() {
+    let place = place();
+    let gateway = place.start();
+    let id = place.cloud.add_oms(OmsSpec::new("logs", 3));
+    let path = format!("/tasks/{id}");
+    let done = gateway.client().delete(&path);
+    assert_eq!(done.status, 200);
+
+    let again = gateway.client().delete(&path);
+    assert_eq!(again.problem(), "task-not-found");
+    let link = format!("/operations/{}", done.json()["id"].as_str().expect("an id"));
+    assert_eq!(again.json()["deleted_by"], link);
+    let theirs = gateway.client_with("key-of-the-other-caller").delete(&path);
+    assert_eq!(theirs.status, 404);
+    assert_eq!(theirs.json()["deleted_by"], json!(null));
+}
+
+#[test]
+fn operations_that_ended_long_ago_are_removed() {
+    let place = place().set("operations.history", "\"1m\"");
+    let gateway = place.start();
+    let id = place.cloud.add_oms(OmsSpec::new("logs", 3));
+    let done = keyed(&gateway, "DELETE", &format!("/tasks/{id}"), "k");
+    let operation = format!("/operations/{}", done.json()["id"].as_str().expect("an id"));
+    assert_eq!(gateway.client().get(&operation).status, 200);
+    gateway.kill();
+    place.age_operations();
+    let gateway = place.start();
+    wait_for("the removal", || {
+        (gateway.client().get(&operation).status == 404).then_some(())
+    });
+    let fresh = keyed(&gateway, "DELETE", &format!("/tasks/{id}"), "k");
+    assert_eq!(fresh.status, 404, "its key is forgotten too: {fresh:?}");
+    assert_eq!(fresh.json()["deleted_by"], json!(null));
+}
