@@ -248,10 +248,7 @@ impl Gateway {
             tracing::warn!("the time to stop is over; what is left goes on after the next start");
         }
         if let Err(error) = store.close().await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "the record was not closed"
-            );
+            tracing::warn!(error = error.with_causes(), "the record was not closed");
         }
         tracing::info!("stopped");
         Ok(())

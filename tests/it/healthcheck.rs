@@ -11,7 +11,10 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{gateway, support::gateway::Place};
+use crate::{
+    gateway,
+    support::{gateway::Place, wait_for},
+};
 
 /// Checks by a configuration of this text.
 fn check(toml: &str) -> Output {
@@ -105,6 +108,24 @@ fn a_gateway_that_is_not_ready_is_status_1_with_what_fails() {
         request.contains(&format!("Host: {address}\r\n")),
         "{request}"
     );
+}
+
+#[test]
+fn a_gateway_without_its_database_is_not_ready_and_its_log_says_why() {
+    let place = Place::new();
+    let running = place.start();
+    let file = place.file("operations.db");
+    fs::rename(&file, place.file("elsewhere.db")).expect("to be moved");
+    fs::write(&file, "").expect("a file");
+    let output = wait_for("the loss to be noticed", || {
+        let output = check(&listening_on(running.authority()));
+        (output.status.code() != Some(0)).then_some(output)
+    });
+    assert_eq!(output.status.code(), Some(1));
+    let message = text(&output.stderr);
+    assert!(message.contains("\"store\""), "{message}");
+    let reason = "the store is unavailable: the database file was replaced by another";
+    assert!(running.log().contains(reason), "{}", running.log());
 }
 
 #[test]
