@@ -28,7 +28,7 @@ use crate::{
         access::{Caller, Permission},
         clock::{Clock, SystemClock},
         secret::SecretSource,
-        service::{ProjectName, ServiceName},
+        service::{ProjectName, ServiceName, UpstreamError},
     },
     operations::{self, Operations, engine::Engine, engine::EngineError},
     sandbox::{self, Cloud, CloudOptions},
@@ -108,6 +108,34 @@ pub fn sandbox(listen: SocketAddr, greet: impl FnOnce(&Sandbox)) -> Result<(), E
             tasks,
         });
         gateway.run().await
+    })
+}
+
+/// What became of the login of one project.
+pub struct Login {
+    /// The project.
+    pub project: ProjectName,
+    /// Why there is no token.
+    pub result: Result<(), UpstreamError>,
+}
+
+/// Logs in once for each project, one after the other. Nothing is served and no task is looked at.
+pub fn log_in(config: Config) -> Result<Vec<Login>, Error> {
+    System::new().block_on(async {
+        let projects = config.upstream.projects.keys().cloned().collect::<Vec<_>>();
+        let mut registry = Registry::default();
+        let upstream = Upstream::start(
+            config.upstream,
+            config.transport,
+            Arc::new(SystemClock),
+            &mut registry,
+        )?;
+        let mut logins = Vec::new();
+        for project in projects {
+            let result = upstream.log_in(&project).await;
+            logins.push(Login { project, result });
+        }
+        Ok(logins)
     })
 }
 
@@ -220,10 +248,7 @@ impl Gateway {
             tracing::warn!("the time to stop is over; what is left goes on after the next start");
         }
         if let Err(error) = store.close().await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "the record was not closed"
-            );
+            tracing::warn!(error = error.with_causes(), "the record was not closed");
         }
         tracing::info!("stopped");
         Ok(())

@@ -51,7 +51,7 @@ pub(super) async fn to_change(
             // It is on record and goes on: an answer that calls it not recorded would be wrong.
             tracing::error!(
                 operation.id = %operation.id,
-                error = &error as &dyn std::error::Error,
+                error = error.with_causes(),
                 "the end of an operation cannot be waited for"
             );
             operation

@@ -174,6 +174,7 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(operations::list::list_operations)
         .service(operations::show::show_operation)
         .service(operations::cancel::cancel_operation)
+        .service(problem::pages::show_problem)
         .service(health::livez)
         .service(health::readyz)
         .service(health::metrics);

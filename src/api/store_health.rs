@@ -25,10 +25,7 @@ impl StoreHealth {
         }
         let checked = operations.check_store().await;
         if let Err(error) = &checked {
-            tracing::error!(
-                error = error as &dyn std::error::Error,
-                "the store is not well"
-            );
+            tracing::error!(error = error.with_causes(), "the store is not well");
         }
         *last = Some((Instant::now(), checked.is_ok()));
         checked.is_ok()

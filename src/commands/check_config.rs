@@ -1,14 +1,77 @@
 //! `check-config`.
 
+use clap::Args;
+use migration_gateway::{
+    app::{self, Login},
+    domain::service::UpstreamError,
+};
+
 use super::{ConfigFile, Failure};
 
-pub(super) fn run(file: &ConfigFile) -> Result<(), Failure> {
-    let config = file.load()?;
+/// Arguments of `check-config`.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Also log in to the cloud, once for each project. Status 2 if the cloud refuses a login, 1 if it cannot be asked.
+    #[arg(long)]
+    login: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let config = arguments.file.load()?;
     super::print(&format!(
         "The configuration is right: {}, {}.",
         count(config.upstream.projects.len(), "project"),
         count(config.api.callers.len(), "caller"),
-    ))
+    ))?;
+    if arguments.login {
+        let logins =
+            app::log_in(config).map_err(|error| Failure::Other(super::sentence(&error)))?;
+        report(&logins)?;
+    }
+    Ok(())
+}
+
+/// Tells of each login: the good ones on the output, the bad ones in the failure.
+fn report(logins: &[Login]) -> Result<(), Failure> {
+    let mut failures = Vec::new();
+    let mut is_refused = false;
+    for Login { project, result } in logins {
+        match result {
+            Ok(()) => super::print(&format!("Project {project}: logged in."))?,
+            Err(error) => {
+                is_refused |= error.is_permanent();
+                failures.push(format!(
+                    "Project {project}: no login ({}): {}{}.",
+                    error.kind.as_str(),
+                    error.detail.trim_end_matches('.'),
+                    answer(error)
+                ));
+            }
+        }
+    }
+    let text = failures.join("\n");
+    if failures.is_empty() {
+        Ok(())
+    } else if is_refused {
+        Err(Failure::Usage(text))
+    } else {
+        Err(Failure::Other(text))
+    }
+}
+
+/// What the cloud answered, for whoever looks it up in its documentation or asks its support.
+fn answer(error: &UpstreamError) -> String {
+    let Some(answer) = &error.answer else {
+        return String::new();
+    };
+    let code = answer.error_code.as_deref().unwrap_or("without a code");
+    let id = answer.request_id.as_deref().unwrap_or("unknown");
+    format!(
+        " (it answered {} {code}, its request id is {id})",
+        answer.status
+    )
 }
 
 fn count(number: usize, noun: &str) -> String {

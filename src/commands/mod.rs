@@ -1,6 +1,7 @@
 //! The commands. Each reads its arguments, calls the library, and says in a plain sentence what went wrong.
 
 mod check_config;
+mod healthcheck;
 mod new_key;
 mod sandbox;
 mod serve;
@@ -24,7 +25,9 @@ pub(crate) enum Command {
     /// Serve a simulated cloud and a gateway in front of it: no account, no keys, nothing leaves this machine.
     Sandbox(sandbox::Arguments),
     /// Check a configuration and report everything that is wrong with it; nothing is started.
-    CheckConfig(ConfigFile),
+    CheckConfig(check_config::Arguments),
+    /// Ask the gateway that was started with a configuration whether it is ready (/readyz).
+    Healthcheck(ConfigFile),
     /// Make a key for a caller and print it with its lines for the configuration.
     NewKey(new_key::Arguments),
     /// Print the OpenAPI document of the API.
@@ -37,14 +40,16 @@ Examples:
       Try everything on http://127.0.0.1:8080 without an account.
   migration-gateway new-key team-a
       Make a key; put the printed lines into the configuration.
-  migration-gateway check-config --config gateway.toml
-      See whether a configuration is right before it is used.
+  migration-gateway check-config --login --config gateway.toml
+      See whether a configuration is right before it is used, and whether the
+      cloud lets the gateway in.
   migration-gateway serve --config gateway.toml
       Serve. MIGRATION_GATEWAY__SERVER__LISTEN=0.0.0.0:8080 in the environment
       overrides `listen` in section `server`, and so on for every key.
 
-Exit status: 0 when all went well, 2 for a wrong command line or configuration,
-1 for everything else.";
+Exit status: 0 when all went well, 2 for a wrong command line or configuration
+(a login that the cloud refuses included), 1 for everything else. `healthcheck`
+ends with 0 when the gateway is ready, else with 1.";
 
 /// Where the configuration is.
 #[derive(Debug, Args)]
@@ -83,7 +88,8 @@ impl Command {
         match self {
             Self::Serve(file) => serve::run(&file),
             Self::Sandbox(arguments) => sandbox::run(&arguments),
-            Self::CheckConfig(file) => check_config::run(&file),
+            Self::CheckConfig(arguments) => check_config::run(&arguments),
+            Self::Healthcheck(file) => healthcheck::run(&file),
             Self::NewKey(arguments) => new_key::run(&arguments),
             Self::Openapi => print(&app::openapi()),
         }

@@ -19,7 +19,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::{net::SocketAddr, path::Path};
 
 use self::{
     fault::{Faults, Origin},
@@ -53,6 +53,18 @@ pub struct Config {
 /// everything: also that every secret that is referred to can be read and is not empty.
 pub fn load(path: &Path) -> Result<Config, Faults> {
     load_with(path, source::environment())
+}
+
+/// The address to listen on, and nothing else of the configuration: faults elsewhere do not matter to whoever only wants
+/// to know where a gateway that was started with it is.
+pub fn load_listen(path: &Path) -> Result<SocketAddr, Faults> {
+    let mut faults = Faults::of(path);
+    let listen = source::read(path, source::environment(), &mut faults)
+        .map(|mut root| sections::listen(&mut root.section("server", &mut faults), &mut faults));
+    match listen {
+        Some(listen) if faults.is_empty() => Ok(listen),
+        Some(_) | None => Err(faults),
+    }
 }
 
 /// As [`load`], with these environment variables instead of the process's own.

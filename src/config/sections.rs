@@ -42,9 +42,7 @@ pub(super) fn server(
         faults,
     );
     let settings = api::Settings {
-        listen: server
-            .optional("listen", faults, listen)
-            .unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))),
+        listen: listen(&mut server, faults),
         public_url: server
             .optional("public_url", faults, address::public_url)
             .flatten(),
@@ -70,7 +68,14 @@ pub(super) fn server(
     settings
 }
 
-fn listen(entry: &Entry) -> Reading<SocketAddr> {
+/// Where to listen, by section `server`.
+pub(super) fn listen(server: &mut Section, faults: &mut Faults) -> SocketAddr {
+    server
+        .optional("listen", faults, socket_address)
+        .unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)))
+}
+
+fn socket_address(entry: &Entry) -> Reading<SocketAddr> {
     entry
         .text()
         .and_then(|text| text.parse().ok())

@@ -4,7 +4,7 @@
 //! it is on disk. Every write of a driver is guarded by the operation's `version`, so that a late driver cannot
 //! overwrite a newer one, and no transaction of the store is open while the vendor is asked.
 
-use std::time::Duration;
+use std::{error::Error as _, time::Duration};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -201,4 +201,19 @@ pub enum StoreError {
     /// A row that this version of the program cannot read.
     #[error("the record of {0} cannot be read")]
     Unreadable(String),
+}
+
+impl StoreError {
+    /// The error and its causes in one line, for the log, whose JSON form shows the message of an error only: and that
+    /// does not say whether the disk is full.
+    pub fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = self.source();
+        while let Some(cause) = source {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        text
+    }
 }

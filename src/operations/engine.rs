@@ -178,7 +178,7 @@ impl Loop {
                     .set(i64::try_from(running).unwrap_or(i64::MAX));
             }
             Err(error) => tracing::error!(
-                error = &error as &dyn std::error::Error,
+                error = error.with_causes(),
                 "running operations cannot be counted"
             ),
         }
@@ -221,7 +221,7 @@ impl Loop {
                 self.shared.metrics.store_faults.inc();
                 self.store_rests_until = Instant::now() + STORE_PAUSE;
                 tracing::error!(
-                    error = &error as &dyn std::error::Error,
+                    error = error.with_causes(),
                     "operations cannot be taken up; trying again"
                 );
             }
@@ -254,7 +254,7 @@ impl Loop {
             Err(error) => {
                 self.shared.metrics.store_faults.inc();
                 tracing::error!(
-                    error = &error as &dyn std::error::Error,
+                    error = error.with_causes(),
                     "ended operations cannot be removed; trying again"
                 );
             }
@@ -289,7 +289,7 @@ impl Loop {
         if let Err(error) = self.shared.store.renew(&lease, &held).await {
             self.shared.metrics.store_faults.inc();
             tracing::error!(
-                error = &error as &dyn std::error::Error,
+                error = error.with_causes(),
                 "leases cannot be renewed; trying again"
             );
         }

@@ -292,7 +292,7 @@ impl Round<'_> {
                     self.shared.metrics.store_faults.inc();
                     tracing::error!(
                         operation.id = %self.operation.id,
-                        error = &error as &dyn std::error::Error,
+                        error = error.with_causes(),
                         "the operation cannot be recorded; trying again"
                     );
                 }

@@ -33,7 +33,7 @@ use crate::{
         secret::{SecretError, SecretSource},
         service::{
             Binding, BoundService, CredentialName, MigrationService, ProjectName, ServiceName,
-            ServiceTraits, Services,
+            ServiceTraits, Services, UpstreamError,
         },
         task::TaskId,
     },
@@ -180,6 +180,11 @@ impl Upstream {
             metrics,
             shared,
         })
+    }
+
+    /// Makes sure that there is a token for the project, by a login unless one is at hand.
+    pub async fn log_in(&self, project: &ProjectName) -> Result<(), UpstreamError> {
+        self.tokens.token(project).await.map(|_token| ())
     }
 
     /// Builds every service that the configuration offers, for use on this thread. A service without an endpoint is

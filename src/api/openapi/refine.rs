@@ -36,6 +36,7 @@ fn enumerate_words(document: &mut Value) {
         .iter()
         .map(|kind| json!(format!("/problems/{}", kind.slug())))
         .collect();
+    let slugs = words(ProblemType::ALL, ProblemType::slug);
     let actions = vec![
         json!("pause"),
         json!("start"),
@@ -76,6 +77,7 @@ fn enumerate_words(document: &mut Value) {
         ("~1operations/get", "status", statuses),
         ("~1tasks~1{id}/delete", "force", vec![json!("pause")]),
         ("~1tasks~1{id}/get", "view", vec![json!("full")]),
+        ("~1problems~1{slug}/get", "slug", slugs),
     ];
     for (operation, name, words) in parameters {
         let parameters = document.pointer(&format!("/paths/{operation}/parameters"));

@@ -149,7 +149,7 @@ impl OperationView {
                 Err(error) => {
                     tracing::error!(
                         operation.id = %id,
-                        error = &error as &dyn std::error::Error,
+                        error = error.with_causes(),
                         "an operation cannot be read, and is not linked to"
                     );
                     None

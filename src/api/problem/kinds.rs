@@ -24,6 +24,15 @@ macro_rules! problem_types {
                 match self { $(Self::$name => $status,)+ }
             }
 
+            /// The page that tells people what it means and what to do about it. A kind without one does not compile.
+            pub(in crate::api) fn page(self) -> &'static str {
+                match self {
+                    $(Self::$name => include_str!(concat!(
+                        env!("CARGO_MANIFEST_DIR"), "/docs/problems/", $slug, ".md"
+                    )),)+
+                }
+            }
+
             /// The same short sentence for every problem of the kind.
             pub(in crate::api) fn title(self) -> &'static str {
                 match self { $(Self::$name => $title,)+ }
@@ -69,6 +78,8 @@ problem_types! {
     PayloadTooLarge = "payload-too-large", 413, "The body is too large";
     /// The key was used for another request.
     IdempotencyKeyReused = "idempotency-key-reused", 422, "The key was used for another request";
+    /// More requests than the caller may send.
+    RateLimited = "rate-limited", 429, "The caller sends too many requests";
     /// A fault of the gateway itself.
     Internal = "internal", 500, "The gateway failed";
     /// The cloud refused the gateway's credentials.
@@ -89,6 +100,8 @@ problem_types! {
     Overloaded = "overloaded", 503, "The gateway takes no requests just now";
     /// The record cannot be written.
     StoreUnavailable = "store-unavailable", 503, "The operation cannot be recorded";
+    /// What is done cannot be noted down for those who audit it.
+    AuditUnavailable = "audit-unavailable", 503, "The request cannot be audited";
     /// No answer from the cloud in time.
     UpstreamTimeout = "upstream-timeout", 504, "The cloud did not answer in time";
     /// The operation did not end in time.

@@ -4,6 +4,7 @@
 //! the id of the request. Texts of the vendor and of libraries never become part of `detail`.
 
 pub(super) mod kinds;
+pub(super) mod pages;
 
 use std::fmt;
 
@@ -316,10 +317,7 @@ impl From<UpstreamError> for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        tracing::error!(
-            error = &error as &dyn std::error::Error,
-            "the store failed a request"
-        );
+        tracing::error!(error = error.with_causes(), "the store failed a request");
         match error {
             StoreError::Unavailable(_) => Self::new(
                 ProblemType::StoreUnavailable,

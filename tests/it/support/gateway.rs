@@ -190,6 +190,13 @@ impl Place {
         text + &self.extra
     }
 
+    /// Writes the configuration, and gives its path.
+    pub(crate) fn write_configuration(&self) -> PathBuf {
+        let file = self.file("gateway.toml");
+        fs::write(&file, self.configuration()).expect("a configuration");
+        file
+    }
+
     /// Starts the program here, and waits until it says where it listens.
     pub(crate) fn start(&self) -> Gateway {
         self.start_logging("info")
@@ -197,8 +204,7 @@ impl Place {
 
     /// As [`Place::start`], with this much in the log.
     pub(crate) fn start_logging(&self, level: &str) -> Gateway {
-        let file = self.file("gateway.toml");
-        fs::write(&file, self.configuration()).expect("a configuration");
+        let file = self.write_configuration();
         let number = (0..10_000)
             .find(|n| !self.log_file(*n).exists())
             .expect("a free number");

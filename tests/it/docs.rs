@@ -1,0 +1,111 @@
+//! What the pages for operators name is there: lines of the log, metrics and keys of the configuration.
+
+use std::{fs, path::Path};
+
+use crate::program_text;
+
+/// The runbook and the pages about problems, with their paths.
+fn pages() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let mut pages = Vec::new();
+    let mut folders = vec![root];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let text = fs::read_to_string(&path).expect("a page");
+                pages.push((path.display().to_string(), text));
+            }
+        }
+    }
+    assert!(pages.len() > 20, "only {} pages", pages.len());
+    pages
+}
+
+/// The text of the program.
+fn program() -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    program_text::read(&root)
+        .into_iter()
+        .map(|file| file.code)
+        .collect()
+}
+
+/// What stands in backticks.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn every_line_of_the_log_that_is_quoted_is_written_by_the_program() {
+    let program = program();
+    let mut count = 0;
+    for (page, text) in pages() {
+        let quoted = code(&text).filter_map(|code| code.strip_prefix('"')?.strip_suffix('"'));
+        for line in quoted.filter(|line| !line.contains('$') && line.contains(char::is_alphabetic))
+        {
+            // The lines of an operation's events are made of two parts.
+            let part = line.strip_prefix("operation ").unwrap_or(line);
+            let is_written = program.contains(&format!("{line}\""))
+                || part != line && program.contains(&format!("\"{part}\""));
+            assert!(is_written, "{page}: nobody writes {line:?}");
+            count += 1;
+        }
+    }
+    assert!(count > 20, "only {count} lines are quoted");
+}
+
+#[test]
+fn every_metric_that_is_named_is_counted_by_the_program() {
+    let program = program();
+    let mut count = 0;
+    for (page, text) in pages() {
+        for rest in text.split("migration_gateway_").skip(1) {
+            let end = rest.find(|c: char| !(c.is_ascii_lowercase() || c == '_'));
+            let name = &rest[..end.unwrap_or(rest.len())];
+            let known = [
+                name,
+                name.trim_end_matches("_total"),
+                name.trim_end_matches("_seconds"),
+            ]
+            .into_iter()
+            .any(|name| program.contains(&format!("\"{name}\",")));
+            assert!(known, "{page}: nobody counts migration_gateway_{name}");
+            count += 1;
+        }
+    }
+    assert!(count > 20, "only {count} metrics are named");
+}
+
+#[test]
+fn every_key_of_the_configuration_that_is_named_is_in_the_reference() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/gateway.toml");
+    let reference = fs::read_to_string(path).expect("config/gateway.toml");
+    let reference: config::Map<String, config::Value> = config::Config::builder()
+        .add_source(config::File::from_str(&reference, config::FileFormat::Toml))
+        .build()
+        .and_then(config::Config::try_deserialize)
+        .expect("TOML");
+    let mut count = 0;
+    for (page, text) in pages() {
+        for name in code(&text) {
+            let Some((section, key)) = name.split_once('.') else {
+                continue;
+            };
+            let is_plain = ["server", "log", "store", "operations", "access"].contains(&section);
+            if !is_plain
+                || !key
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+            {
+                continue;
+            }
+            let table = reference[section].clone().into_table().expect("a table");
+            assert!(table.contains_key(key), "{page}: there is no key {name}");
+            count += 1;
+        }
+    }
+    assert!(count > 5, "only {count} keys are named");
+}
