@@ -156,6 +156,9 @@ fn towards_absent(force: bool, sight: Sight, history: &History) -> Action {
     }
     match (sight.stage, force) {
         (Stage::Deleting, _) => Action::Wait,
+        // Whether the service deletes a task that waits for its turn is not documented. If it does not, a forced delete
+        // waits until the task runs, and pauses it then.
+        (Stage::Queued, true) if history.refusals >= REFUSALS_MAX => Action::Wait,
         (Stage::Queued, _) => Action::Delete,
         (Stage::Ready | Stage::Paused | Stage::Failed | Stage::Succeeded, _) => match sight.gate {
             DeleteGate::Open | DeleteGate::Offline => Action::Delete,

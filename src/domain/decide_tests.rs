@@ -339,6 +339,11 @@ fn still_in_progress_at_rest_is_waited_out_until_the_deadline() {
         decide(PLAIN, queued, &history, false),
         Action::Fail(Reason::UpstreamRejected)
     );
+    assert_eq!(
+        decide(FORCE, queued, &history, false),
+        Action::Wait,
+        "it will run, and be paused"
+    );
 }
 
 #[test]

@@ -168,7 +168,13 @@ impl Operations {
                 operation.deadline_at,
             );
         }
-        let creation = self.0.store.create(&fresh).await;
+        let mut creation = self.0.store.create(&fresh).await;
+        // The store's word can get lost although it did what it was asked for.
+        if matches!(creation, Err(StoreError::Unavailable(_)))
+            && matches!(self.0.store.find(operation.id).await, Ok(Some(_)))
+        {
+            creation = Ok(Creation::Created);
+        }
         if !matches!(creation, Ok(Creation::Created)) {
             self.0.inline_keys.forget(operation.id);
         }

@@ -192,7 +192,10 @@ impl Loop {
             .concurrency
             .saturating_sub(self.rounds.len());
         let now = self.shared.clock.now();
-        let is_due = self.due.is_none_or(|due| due <= now);
+        // Nothing is ever due later than the longest sleep from when that was said: if it seems so, the clock was set back.
+        let is_due = self
+            .due
+            .is_none_or(|due| due <= now || due > later(now, SLEEP_MAX));
         if free == 0 || !is_due || Instant::now() < self.store_rests_until {
             return;
         }
