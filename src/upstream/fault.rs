@@ -5,8 +5,9 @@ use crate::{
     transport::{TransportError, TransportErrorKind},
 };
 
-/// The failure in the words of the port. The sentence is the transport's, which names no address.
-pub(super) fn of_transport(error: TransportError) -> UpstreamError {
+/// The failure in the words of the port. `begun` begins the sentence; the transport, which names no address, says how it
+/// ends.
+pub(super) fn of_transport(begun: &str, error: TransportError) -> UpstreamError {
     use TransportErrorKind as Fault;
     let kind = match error.kind {
         Fault::Busy | Fault::Resolve | Fault::Connect | Fault::Tls | Fault::Interrupted => {
@@ -22,6 +23,6 @@ pub(super) fn of_transport(error: TransportError) -> UpstreamError {
         sent: error.sent,
         retry_after: None,
         answer: None,
-        detail: error.to_string(),
+        detail: format!("{begun}: {error}."),
     }
 }

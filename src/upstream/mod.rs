@@ -6,6 +6,7 @@
 
 mod answer;
 mod details;
+mod echo;
 mod fault;
 pub mod iam;
 mod loose;

@@ -1,18 +1,32 @@
 //! Tests of the program as a whole.
 
+mod access;
 mod architecture;
 mod commands;
 mod configuration;
 mod docs;
 mod edges;
+mod errors;
+mod faults;
 mod healthcheck;
 mod login;
 mod main_job;
 mod openapi;
+mod operations;
 mod problem_pages;
 mod program_text;
+mod recovery;
+mod requests;
+mod secrets;
+mod starts;
+mod states;
+mod stopping;
+mod storage;
+mod stubborn;
 mod support;
+mod surface;
 mod takeover;
+mod tasks;
 
 use std::process::Command;
 

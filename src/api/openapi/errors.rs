@@ -3,10 +3,11 @@
 use crate::api::problem::kinds::ProblemType;
 
 /// What every guarded route can answer with.
-const GUARDED: [ProblemType; 4] = [
+const GUARDED: [ProblemType; 5] = [
     ProblemType::InvalidRequest,
     ProblemType::Unauthenticated,
     ProblemType::Forbidden,
+    ProblemType::Overloaded,
     ProblemType::StoreUnavailable,
 ];
 
@@ -57,7 +58,7 @@ pub(super) fn problems_of(operation_id: &str) -> Vec<ProblemType> {
         "list_operations" => (&[&GUARDED], &[]),
         "cancel_operation" => (&[&GUARDED], &[P::OperationNotFound, P::PastPointOfNoReturn]),
         "show_operation" => (&[&GUARDED], &[P::OperationNotFound]),
-        "show_problem" => (&[], &[P::NotFound]),
+        "show_problem" => (&[], &[P::NotFound, P::Overloaded]),
         _ => (&[], &[]),
     };
     let wanted = |kind: &P| {

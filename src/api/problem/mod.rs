@@ -24,6 +24,9 @@ use crate::{
     operations::AskError,
 };
 
+/// The most faults of a request that its answer lists.
+const FAULTS_MAX: usize = 50;
+
 /// An error on its way to the caller. Boxed inside, since results of handlers carry it.
 #[derive(Clone, Debug)]
 pub(in crate::api) struct Problem(Box<Parts>);
@@ -65,7 +68,7 @@ pub(in crate::api) struct ProblemDocument {
     /// What would be allowed instead.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(in crate::api) allowed: Vec<&'static str>,
-    /// Every fault of the request.
+    /// The faults of the request, at most 50 of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(in crate::api) errors: Vec<RequestFault>,
     /// What the cloud answered, when it did.
@@ -156,13 +159,14 @@ impl Problem {
         }))
     }
 
-    /// A request with these faults.
-    pub(in crate::api) fn invalid(errors: Vec<RequestFault>) -> Self {
+    /// A request with these faults. A request can have as many as it has bytes; the first ones are told.
+    pub(in crate::api) fn invalid(mut errors: Vec<RequestFault>) -> Self {
         let detail = match errors.as_slice() {
             [only] => only.detail.clone(),
             several => format!("The request has {} faults; see errors.", several.len()),
         };
         let mut problem = Self::new(ProblemType::InvalidRequest, detail);
+        errors.truncate(FAULTS_MAX);
         problem.0.document.errors = errors;
         problem
     }

@@ -4,7 +4,7 @@ use actix_web::{
     Error, HttpMessage as _,
     body::MessageBody,
     dev::{ServiceRequest, ServiceResponse},
-    http::header,
+    http::header::{self, HeaderMap, HeaderValue},
     middleware::Next,
     web,
 };
@@ -43,12 +43,29 @@ pub(in crate::api) async fn authenticate(
         None => Err(Problem::internal()),
     };
     match caller {
+        Ok(_) if asks_for_a_websocket(request.headers()) => {
+            let detail = "There are no WebSockets here: leave out Upgrade.";
+            let problem = Problem::fault("header", "Upgrade", detail).sent(Sent::No);
+            Ok(request.error_response(problem).map_into_right_body())
+        }
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             Ok(next.call(request).await?.map_into_left_body())
         }
         Err(problem) => Ok(request.error_response(problem).map_into_right_body()),
     }
+}
+
+/// Whether the framework would take whatever comes next on the connection, another request even, for the body of this
+/// one. It does so for this upgrade only; other offers, which some clients make with every request, are ignored.
+fn asks_for_a_websocket(headers: &HeaderMap) -> bool {
+    let is_websocket = |value: &HeaderValue| {
+        let protocols = value.as_bytes().split(|byte| *byte == b',');
+        protocols
+            .map(<[u8]>::trim_ascii)
+            .any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
+    };
+    headers.get_all(header::UPGRADE).any(is_websocket)
 }
 
 fn identify(request: &ServiceRequest, settings: &Settings) -> Result<Caller, Problem> {

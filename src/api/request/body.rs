@@ -9,12 +9,15 @@ use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use crate::{
-    api::problem::{Problem, RequestFault, kinds::ProblemType},
+    api::{
+        problem::{Problem, RequestFault, kinds::ProblemType},
+        request::is_plain_name,
+    },
     domain::secret::Secret,
 };
 
 /// How long the body of a request may take to arrive. Nothing else limits it.
-const ARRIVAL_MAX: Duration = Duration::from_secs(15);
+const ARRIVAL_MAX: Duration = Duration::from_secs(10);
 
 /// A request that brings no body. One that does is refused, since whoever sent it expects something of it.
 ///
@@ -219,13 +222,16 @@ impl JsonReader {
 
     fn refuse_the_rest(&mut self) {
         for (member, _) in std::mem::take(&mut self.members) {
-            // A key of an object can be a misplaced value: its beginning is enough to find it.
-            let shown: String = member
-                .chars()
-                .filter(|c| !c.is_control())
-                .take(32)
-                .collect();
-            self.fault(&shown, "This member is not known.");
+            if is_plain_name(&member) {
+                self.fault(&member, "This member is not known.");
+            } else {
+                let detail = "A member of this object is not known; its name is not repeated here.";
+                self.faults.push(RequestFault {
+                    location: "body",
+                    pointer: self.prefix.clone(),
+                    detail: detail.to_owned(),
+                });
+            }
         }
     }
 }

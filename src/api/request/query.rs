@@ -2,7 +2,10 @@
 
 use actix_web::{HttpRequest, web};
 
-use crate::api::problem::{Problem, RequestFault};
+use crate::api::{
+    problem::{Problem, RequestFault},
+    request::is_plain_name,
+};
 
 /// The query of a request. Values are taken out one by one; whatever is left at the end is a fault.
 pub(in crate::api) struct Query {
@@ -80,11 +83,12 @@ impl Query {
         let mut unknown: Vec<String> = self.pairs.drain(..).map(|(key, _)| key).collect();
         unknown.dedup();
         for key in unknown {
-            let shown: String = key.chars().filter(|c| !c.is_control()).take(64).collect();
-            self.fault(
-                &shown,
-                format!("{shown} is not a parameter of this request."),
-            );
+            if is_plain_name(&key) {
+                self.fault(&key, format!("{key} is not a parameter of this request."));
+            } else {
+                let detail = "A key of the query is not a parameter of this request; it is not repeated here.";
+                self.fault("", detail);
+            }
         }
         if self.faults.is_empty() {
             Ok(())

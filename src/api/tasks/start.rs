@@ -192,6 +192,7 @@ fn check_grant(on: &OnTask<Start>, name: &CredentialName) -> Result<(), Problem>
     if covered {
         return Ok(());
     }
-    let detail = format!("The caller may not use a storage credential named {name} here.");
+    // The name is not repeated: it can be a key in the wrong place.
+    let detail = "The caller may not use a storage credential of that name here.";
     Err(Problem::new(ProblemType::Forbidden, detail).sent(Sent::No))
 }

@@ -86,7 +86,10 @@ impl Keeper {
         let cached = self.vault.get(&project).await;
         let now = self.vault.clock.now();
         let Some(desk) = self.desks.get_mut(&project) else {
-            let error = failure(UpstreamErrorKind::Rejected, "the project is not configured");
+            let error = failure(
+                UpstreamErrorKind::Rejected,
+                "The project is not configured.",
+            );
             return answer(reply, Err(error));
         };
         if let Some(token) = cached {
@@ -100,7 +103,7 @@ impl Keeper {
         if desk.waiting.len() == MAX_WAITING {
             let error = failure(
                 UpstreamErrorKind::Unavailable,
-                "too many callers wait for a token",
+                "Too many callers wait for a token.",
             );
             return answer(reply, Err(error));
         }
@@ -176,7 +179,10 @@ impl Keeper {
             .iter()
             .find(|(_, desk)| desk.login == Some(panic.id()));
         if let Some(project) = broken.map(|(project, _)| project.clone()) {
-            let error = failure(UpstreamErrorKind::Unavailable, "the login ended abnormally");
+            let error = failure(
+                UpstreamErrorKind::Unavailable,
+                "The login ended abnormally.",
+            );
             self.finish(&project, Err(Failure::Tried(error))).await;
         }
     }

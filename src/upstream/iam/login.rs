@@ -102,24 +102,24 @@ impl Clerk {
             return Err(refusal(&response));
         }
         let malformed = |detail| of_answer(&response, UpstreamErrorKind::Malformed, detail, None);
-        let text = login
-            .token
-            .ok_or_else(|| malformed("the token service answered without one well-formed token"))?;
+        let text = login.token.ok_or_else(|| {
+            malformed("The token service answered without one well-formed token.")
+        })?;
         let issued: IssuedWire = serde_json::from_slice(&response.body)
-            .map_err(|_| malformed("the token service's document could not be read"))?;
+            .map_err(|_| malformed("The token service's document could not be read."))?;
         if issued
             .token
             .project
             .is_some_and(|project| project.id != account.project_id)
         {
             return Err(malformed(
-                "the token service issued a token for another project",
+                "The token service issued a token for another project.",
             ));
         }
         let lifetime = Lifetime::new(begun, issued.token.issued_at, issued.token.expires_at)
             .ok_or_else(|| {
                 malformed(
-                    "the token service issued a token with an impossible lifetime, or the clock of this machine is wrong",
+                    "The token service issued a token with an impossible lifetime, or the clock of this machine is wrong.",
                 )
             })?;
         let serial = self.serial.get() + 1;
@@ -132,7 +132,7 @@ async fn read(project: &ProjectName, source: &SecretSource) -> Result<Secret, Up
     secrets::read(source).await.map_err(|error| {
         // Its place is for operators only, so it is not part of the error that travels to callers.
         tracing::warn!(project = %project, %error, "the password of a project cannot be read");
-        let detail = "the gateway's own password for the token service could not be read";
+        let detail = "The gateway's own password for the token service could not be read.";
         failure(UpstreamErrorKind::Unavailable, detail)
     })
 }
@@ -148,41 +148,40 @@ fn is_wrong_secret(error: &UpstreamError) -> bool {
 /// What an answer without a token means.
 fn refusal(response: &Response) -> UpstreamError {
     use UpstreamErrorKind as Kind;
-    let code = answer::error_code(&response.body)
-        .map(|(code, _)| code)
-        .filter(|code| is_code(code));
+    let code = answer::error_code(&response.body).map(|(code, _)| code);
     let (kind, detail) = match (response.status, code.as_deref()) {
         (429, _) | (_, Some("IAM.0012")) => {
-            (Kind::Throttled, "the token service asks to slow down")
+            (Kind::Throttled, "The token service asks to slow down.")
         }
         (500.., _) => (
             Kind::Unavailable,
-            "the token service has a fault of its own",
+            "The token service has a fault of its own.",
         ),
         // Something in between answered, when the document is none of the token service's.
         (400 | 401 | 403, Some(_)) => (
             Kind::CredentialsRefused,
-            "the token service refused the gateway's credentials",
+            "The token service refused the gateway's credentials.",
         ),
         (404, Some(_)) => (
             Kind::Rejected,
-            "the token service does not know what was asked for",
+            "The token service does not know what was asked for.",
         ),
         (_, _) => (
             Kind::Malformed,
-            "the token service gave an answer that makes no sense",
+            "The token service gave an answer that makes no sense.",
         ),
     };
-    of_answer(response, kind, detail, code)
+    of_answer(response, kind, detail, code.filter(|code| is_code(code)))
 }
 
-/// Whether a text can be a code of the vendor. Codes are logged and shown, so whatever else a document holds in their
-/// place stays out.
+/// Whether a text can be a code of the vendor: a number, or letters, a full stop and a number. Codes are logged and shown,
+/// so whatever else a document holds in their place stays out.
 fn is_code(text: &str) -> bool {
+    let (prefix, number) = text.split_once('.').unwrap_or(("", text));
     text.len() <= 32
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        && prefix.bytes().all(|byte| byte.is_ascii_alphabetic())
+        && !number.is_empty()
+        && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn of_answer(
@@ -208,8 +207,7 @@ fn of_transport(error: TransportError) -> UpstreamError {
     UpstreamError {
         // A login changes nothing at the migration services.
         sent: Sent::No,
-        detail: format!("no token was issued: {error}"),
-        ..fault::of_transport(error)
+        ..fault::of_transport("No token was issued", error)
     }
 }
 

@@ -215,18 +215,18 @@ impl Tokens {
         if self.commands.try_send(command).is_err() {
             return Err(failure(
                 UpstreamErrorKind::Unavailable,
-                "no login can be asked for",
+                "No login can be asked for.",
             ));
         }
         match timeout(self.patience, answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(failure(
                 UpstreamErrorKind::Unavailable,
-                "the login was given up",
+                "The login was given up.",
             )),
             Err(_) => Err(failure(
                 UpstreamErrorKind::Timeout,
-                "the login took too long",
+                "The login took too long.",
             )),
         }
     }

@@ -560,7 +560,7 @@ async fn a_login_that_breaks_leaves_its_project_usable() {
     let tokens = Tokens::start(&settings, &peer::settings(), clock, Metrics::default()).unwrap();
     let error = tokens.token(&project()).await.unwrap_err();
     assert_eq!(error.kind, UpstreamErrorKind::Unavailable);
-    assert_eq!(error.detail, "the login ended abnormally");
+    assert_eq!(error.detail, "The login ended abnormally.");
     cloud.clock.forward(60);
     assert_eq!(text(&tokens).await, "token-0");
 }

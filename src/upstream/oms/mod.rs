@@ -19,7 +19,7 @@ use crate::transport::Request;
 
 use self::requests::Requests;
 use super::{
-    Entry, Parts,
+    Entry, Parts, echo,
     reader::{Dialect, Reader},
     regional_endpoint,
     session::Session,
@@ -102,7 +102,9 @@ impl MigrationService for Oms {
 
     async fn start(&self, id: &TaskId, request: &StartRequest) -> Result<Receipt, UpstreamError> {
         let request = self.requests.start(id, request).await?;
-        self.change("start", &request).await
+        let started = self.change("start", &request).await;
+        // Every text in the body of a start is a key.
+        started.map_err(|error| echo::without_texts(error, request.body.as_ref()))
     }
 
     async fn delete(&self, id: &TaskId) -> Result<Receipt, UpstreamError> {

@@ -6,7 +6,7 @@ mod tests;
 use std::{rc::Rc, time::Instant};
 
 use super::{
-    answer, fault,
+    answer, echo, fault,
     iam::{Token, Tokens},
     metrics::Metrics,
 };
@@ -113,11 +113,14 @@ impl Session {
             .transport
             .send(&self.endpoint, Some(token.text()), request)
             .await
-            .map_err(fault::of_transport)?;
+            .map_err(|error| {
+                let begun = format!("The exchange with the service {} failed", self.service);
+                fault::of_transport(&begun, error)
+            })?;
         if shows_accepted_token(response.status) {
             self.tokens.worked(token, &self.service);
         }
-        Ok(response)
+        Ok(echo::without_token(response, token.text()))
     }
 
     fn refusal(&self, response: &Response, code: String) -> UpstreamError {
@@ -134,7 +137,7 @@ impl Session {
                 request_id: response.request_id.clone(),
             })),
             detail: format!(
-                "{} refused a fresh token of the gateway; the endpoint may belong to another region",
+                "The service {} refused a fresh token of the gateway; the endpoint may belong to another region.",
                 self.service
             ),
         }

@@ -31,6 +31,8 @@ pub(crate) struct Place {
     extra: String,
     /// Lines of the sections, in the form `section.key = value`.
     settings: Vec<(String, String)>,
+    /// Variables of the program's environment.
+    environment: Vec<(String, String)>,
 }
 
 impl Place {
@@ -55,6 +57,7 @@ impl Place {
             folder,
             extra: String::new(),
             settings,
+            environment: Vec::new(),
         }
     }
 
@@ -62,10 +65,16 @@ impl Place {
         Self::with(CloudOptions::default())
     }
 
-    /// Sets `section.key` to a TOML value.
+    /// Sets `section.key`, or a key outside of all sections, to a TOML value.
     pub(crate) fn set(mut self, key: &str, value: &str) -> Self {
         self.settings.retain(|(other, _)| other != key);
         self.settings.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Sets a variable in the environment of programs that are started here.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -81,6 +90,24 @@ impl Place {
         self.add(&format!(
             "\n[callers.{name}]\nkey_sha256 = \"{digest}\"\n{toml}\n"
         ))
+    }
+
+    /// Adds a second project of the same account, whose id and region these are.
+    pub(crate) fn project(self, name: &str, id: &str, region: &str) -> Self {
+        let account = self.cloud.add_project(id, region);
+        let password = self.secret("password", &account.password);
+        let toml = format!(
+            "\n[projects.{name}]\nproject_id = \"{id}\"\nregion = \"{region}\"\n\
+             [projects.{name}.endpoints]\niam = \"{}\"\noms = \"{}\"\nsms = \"{}\"\n\
+             [projects.{name}.credentials]\nkind = \"password\"\ndomain = \"{}\"\nuser = \"{}\"\n\
+             password = {password}\n",
+            self.cloud.iam_url(),
+            self.cloud.oms_url(),
+            self.cloud.sms_url(),
+            account.domain,
+            account.user,
+        );
+        self.set("default_project", "\"default\"").add(&toml)
     }
 
     /// A file in the folder of the place.
@@ -115,10 +142,14 @@ impl Place {
 
     fn configuration(&self) -> String {
         let mut text = String::new();
+        for (key, value) in self.settings.iter().filter(|(key, _)| !key.contains('.')) {
+            writeln!(text, "{key} = {value}").expect("text");
+        }
         let mut sections: Vec<&str> = self
             .settings
             .iter()
-            .filter_map(|(key, _)| key.split('.').next())
+            .filter_map(|(key, _)| key.split_once('.'))
+            .map(|(section, _)| section)
             .collect();
         sections.dedup();
         sections.sort_unstable();
@@ -180,6 +211,7 @@ impl Place {
         let log = self.log_file(number);
         let child = crate::gateway()
             .env("RUST_LOG", level)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .args(["serve", "--config"])
             .arg(&file)
             .stdin(Stdio::null())
@@ -217,13 +249,14 @@ impl Gateway {
             "the gateway ended with {ended:?}: {}",
             self.log()
         );
-        self.log()
-            .lines()
-            .find(|line| line.contains("\"serving\""))
-            .map(|line| {
-                let line: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
-                format!("http://{}", line["address"].as_str().expect("an address"))
-            })
+        let log = self.log();
+        let line = log.lines().find(|line| line.contains("serving"))?;
+        // A line of JSON, or one of text.
+        let address = match serde_json::from_str::<serde_json::Value>(line) {
+            Ok(line) => line["address"].as_str().map(str::to_owned),
+            Err(_) => line.split("address=").nth(1).map(str::to_owned),
+        };
+        Some(format!("http://{}", address.expect("an address")))
     }
 
     /// The caller who may do everything.

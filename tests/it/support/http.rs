@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde_json::Value;
 use ureq::{Agent, Body, http};
 
+use super::wait_for;
+
 /// An answer, read to its end.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -104,6 +106,21 @@ impl Client {
         response.map(Answer::read)
     }
 
+    /// Sends a request with a body that says it is JSON, whatever it is.
+    pub(crate) fn raw(&self, method: &str, path: &str, body: Option<&str>) -> Answer {
+        let mut request = http::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base))
+            .header("content-type", "application/json")
+            .header("content-length", body.map_or(0, str::len));
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        let request = request.body(body.unwrap_or_default()).expect("a request");
+        let answer = self.agent.run(request).map(Answer::read);
+        answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
     /// Sends a request that must be answered.
     pub(crate) fn request(&self, method: &str, path: &str) -> Answer {
         self.send(method, path, &[], None)
@@ -127,8 +144,33 @@ impl Client {
         self.send("POST", path, &[], Some(body)).expect("an answer")
     }
 
+    /// Asks for something without waiting for its end, and gives the id of the operation.
+    pub(crate) fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> String {
+        let prefer = [("prefer", "respond-async")];
+        let answer = self.send(method, path, &prefer, body).expect("an answer");
+        assert_eq!(answer.status, 202, "{method} {path}: {answer:?}");
+        answer.json()["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// An operation, as it stands now.
+    pub(crate) fn operation(&self, id: &str) -> Value {
+        let answer = self.get(&format!("/operations/{id}"));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()
+    }
+
     /// Sends a request with one more header.
     pub(crate) fn with(&self, method: &str, path: &str, header: (&str, &str)) -> Answer {
         self.send(method, path, &[header], None).expect("an answer")
+    }
+
+    /// The document of an operation once it has ended.
+    pub(crate) fn ended(&self, id: &str) -> Value {
+        wait_for("the end of an operation", || {
+            let answer = self.get(&format!("/operations/{id}"));
+            assert_eq!(answer.status, 200, "an operation was lost: {answer:?}");
+            let operation = answer.json();
+            (operation["status"] != "running").then_some(operation)
+        })
     }
 }

@@ -3,6 +3,8 @@
 
 pub(crate) mod gateway;
 pub(crate) mod http;
+pub(crate) mod raw;
+pub(crate) mod schema;
 
 use std::time::{Duration, Instant};
 

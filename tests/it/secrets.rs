@@ -1,0 +1,323 @@
+//! Secrets stay where they belong: whatever goes right or wrong, none of them is in a log, an answer or a file.
+
+use std::{fmt::Write as _, fs};
+
+use jiff::SignedDuration;
+use migration_gateway::{
+    domain::clock::{Clock as _, SystemClock},
+    sandbox::{
+        Account, Answer, CloudOptions, Fault, FaultKind, OmsSpec, Operation, Service, SmsSpec,
+    },
+};
+use serde_json::{Value, json};
+
+use crate::support::{
+    gateway::{Gateway, KEY, Place},
+    http::Client,
+};
+
+const PASSWORD: &str = "Canary-Password-81";
+const WRONG_PASSWORD: &str = "Canary-Wrong-Password-82";
+const NAMED_ACCESS: &str = "CANARYNAMEDACCESS83";
+const NAMED_SECRET: &str = "canaryNamedSecret84";
+const INLINE_ACCESS: &str = "CANARYINLINEACCESS85";
+const INLINE_SECRET: &str = "canaryInlineSecret86";
+const INLINE_TOKEN: &str = "canaryInlineToken87";
+const OTHER_KEY: &str = "canary-caller-key-88";
+const UNKNOWN_KEY: &str = "canary-unknown-key-89";
+const QUERY: &str = "canaryInAQuery90";
+const ENVIRONMENT: &str = "canaryNamedSecret91";
+
+/// Everything that the gateway let out.
+#[derive(Default)]
+struct Seen {
+    text: String,
+    /// How many answers had each status.
+    statuses: Vec<u16>,
+}
+
+impl Seen {
+    /// Sends a request with a body of any text, and keeps the whole answer.
+    fn send(&mut self, client: &Client, method: &str, path: &str, body: Option<&str>) -> u16 {
+        let answer = client.raw(method, path, body);
+        writeln!(self.text, "{method} {}", answer.status).expect("text");
+        for (name, value) in &answer.headers {
+            writeln!(self.text, "{name}: {value:?}").expect("text");
+        }
+        self.text.push_str(&answer.text);
+        self.statuses.push(answer.status);
+        answer.status
+    }
+
+    fn assert_without(&self, secrets: &[&str], place: &Place, gateway: &Gateway) {
+        let mut whole = gateway.log();
+        assert!(whole.contains("request answered"), "nothing was logged");
+        let mut databases = 0;
+        for entry in fs::read_dir(place.file("")).expect("the folder") {
+            let entry = entry.expect("a file");
+            if entry
+                .file_name()
+                .to_string_lossy()
+                .contains("operations.db")
+            {
+                databases += 1;
+                let bytes = fs::read(entry.path()).expect("a database");
+                whole.push_str(&String::from_utf8_lossy(&bytes));
+            }
+        }
+        assert!(databases >= 2, "the write-ahead log is part of it");
+        for secret in secrets {
+            // Also if only its beginning is shown.
+            let begin = &secret[..secret.len().min(16)];
+            for (place, text) in [("an answer", &self.text), ("a log or a file", &whole)] {
+                if let Some(at) = text.find(begin) {
+                    let from = text.floor_char_boundary(at.saturating_sub(600));
+                    let to = text.ceil_char_boundary(at + 100);
+                    panic!("{secret} is in {place}: {}", &text[from..to]);
+                }
+            }
+        }
+    }
+}
+
+fn place(format: &str) -> Place {
+    let options = CloudOptions {
+        account: Account {
+            password: PASSWORD.to_owned(),
+            ..Account::default()
+        },
+        ..CloudOptions::default()
+    };
+    let place = Place::with(options)
+        .set("log.format", &format!("\"{format}\""))
+        .env("STORAGE_SECRET", ENVIRONMENT);
+    let secret = place.secret("storage", NAMED_SECRET);
+    place
+        .add(&format!(
+            "[storage_credentials.archive]\naccess_key = \"{NAMED_ACCESS}\"\nsecret_key = {secret}\n\
+             callers = [\"*\"]\nprojects = [\"*\"]\n\
+             [storage_credentials.other]\naccess_key = \"{NAMED_ACCESS}\"\n\
+             secret_key = {{ env = \"STORAGE_SECRET\" }}\ncallers = [\"*\"]\nprojects = [\"*\"]\n"
+        ))
+        .caller(
+            "other",
+            OTHER_KEY,
+            "permissions = [\"tasks:read\"]\nprojects = [\"default\"]",
+        )
+}
+
+/// Lets the next login give a token that is known here, which the cloud accepts.
+fn known_token(place: &Place) -> String {
+    let token = place.cloud.issue_token();
+    let now = SystemClock.now();
+    let issued = json!({"token": {
+        "issued_at": now.to_string(),
+        "expires_at": (now + SignedDuration::from_hours(24)).to_string(),
+        "project": {"id": place.cloud.account().project_id},
+    }});
+    let answer = Answer::json(201, &issued).header("X-Subject-Token", &token);
+    let login = Fault::on(Service::Iam, Operation::Login, FaultKind::Answer(answer));
+    place.cloud.fault(login);
+    token
+}
+
+fn inline() -> Value {
+    let keys = json!({
+        "access_key": INLINE_ACCESS, "secret_key": INLINE_SECRET, "security_token": INLINE_TOKEN,
+    });
+    json!({"source": keys, "destination": keys})
+}
+
+fn do_what_works(seen: &mut Seen, place: &Place, gateway: &Gateway) {
+    let client = &gateway.client();
+    let sms = place.cloud.add_sms(SmsSpec::new("web", "RUNNING"));
+    let oms = place.cloud.add_oms(OmsSpec::new("logs", 2));
+    for path in ["/tasks", "/metrics", "/openapi.json", "/docs/", "/readyz"] {
+        assert_eq!(seen.send(client, "GET", path, None), 200, "{path}");
+    }
+    let other = &gateway.client_with(OTHER_KEY);
+    assert_eq!(
+        seen.send(other, "GET", &format!("/tasks/{oms}?view=full"), None),
+        200
+    );
+    for keys in [
+        json!({"source": "archive", "destination": "other"}),
+        inline(),
+    ] {
+        let pause = format!("/tasks/{oms}/pause");
+        assert_eq!(seen.send(client, "POST", &pause, None), 200);
+        let start = format!("/tasks/{oms}/start");
+        assert_eq!(
+            seen.send(client, "POST", &start, Some(&keys.to_string())),
+            200
+        );
+    }
+    let keys = place.cloud.oms_start_keys(&oms).expect("a start");
+    assert_eq!(keys.src_sk.as_deref(), Some(INLINE_SECRET));
+    assert_eq!(keys.dst_security_token.as_deref(), Some(INLINE_TOKEN));
+    for id in [oms, sms] {
+        let path = format!("/tasks/{id}?force=pause");
+        assert_eq!(seen.send(client, "DELETE", &path, None), 200);
+    }
+    assert_eq!(seen.send(client, "GET", "/operations", None), 200);
+}
+
+/// Requests with secrets in all the wrong places.
+fn ask_wrongly(seen: &mut Seen, place: &Place, gateway: &Gateway) {
+    let client = &gateway.client();
+    let id = place.cloud.add_oms(OmsSpec::new("logs", 3));
+    let start = &format!("/tasks/{id}/start");
+    let wrong = [
+        format!("{{\"source\": \"{INLINE_SECRET}\", \"destination\": {{\"secret_key\": "),
+        format!("\"{INLINE_SECRET}\""),
+        format!("{{\"destination\": \"archive\", \"{INLINE_SECRET}\": 1}}"),
+        format!("{{\"destination\": \"{INLINE_SECRET}\"}}"),
+        format!("{{\"destination\": [\"{INLINE_SECRET}\"]}}"),
+        format!(
+            "{{\"destination\": {{\"access_key\": \"{INLINE_SECRET}\", \"{INLINE_SECRET}\": 1}}}}"
+        ),
+        format!("{{\"destination\": {{\"access_key\": \"{INLINE_SECRET} \", \"secret_key\": 5}}}}"),
+        format!(
+            "{{\"destination\": \"archive\", \"migrate_failed_objects\": \"{INLINE_SECRET}\"}}"
+        ),
+    ];
+    for body in wrong {
+        assert_eq!(seen.send(client, "POST", start, Some(&body)), 400, "{body}");
+    }
+    let unknown = format!("{{\"destination\": \"{UNKNOWN_KEY}\"}}");
+    assert_eq!(seen.send(client, "POST", start, Some(&unknown)), 403);
+    let strange = &gateway.client_with(UNKNOWN_KEY);
+    assert_eq!(seen.send(strange, "GET", "/tasks", None), 401);
+    assert_eq!(
+        seen.send(&gateway.client_with(OTHER_KEY), "POST", start, Some("{}")),
+        403
+    );
+    for path in [
+        format!("/tasks?key={QUERY}"),
+        format!("/tasks?{QUERY}"),
+        format!("/tasks?{QUERY}=1"),
+        format!("/tasks?state={QUERY}"),
+        format!("/tasks?page_token={QUERY}"),
+        format!("/tasks/{id}?force={QUERY}"),
+        format!("/tasks/{id}?project={QUERY}"),
+        format!("/operations?task={QUERY}%20"),
+    ] {
+        assert_eq!(seen.send(client, "GET", &path, None), 400, "{path}");
+    }
+    assert_eq!(
+        seen.send(client, "GET", &format!("/nothing?{QUERY}"), None),
+        404
+    );
+    assert_eq!(
+        seen.send(client, "GET", &format!("/tasks?name={QUERY}"), None),
+        200
+    );
+}
+
+/// Answers of a cloud that repeats what it was told.
+fn echoes(told: &str) -> [Answer; 6] {
+    [
+        Answer::error(400, "OMS.0066", told),
+        Answer::error(403, "OMS.0206", told),
+        Answer::error(403, "APIGW.0302", told),
+        Answer::text(502, "text/html", format!("<html>{told}</html>")),
+        Answer::json(400, &json!({"error": {"code": 400, "message": told}})),
+        Answer::text(200, "text/html", format!("<html>{told}</html>")),
+    ]
+}
+
+fn be_echoed(seen: &mut Seen, place: &Place, gateway: &Gateway, token: &str) {
+    let client = &gateway.client();
+    let named = json!({"source": "archive", "destination": "other"});
+    let told = [
+        (named, format!("{NAMED_ACCESS} {NAMED_SECRET} {token}")),
+        (inline(), format!("{INLINE_TOKEN} {token} {INLINE_SECRET}")),
+    ];
+    for (keys, told) in told {
+        for answer in echoes(&told) {
+            let id = place.cloud.add_oms(OmsSpec::new("logs", 3));
+            // As often as it takes to end the operation.
+            let times = if answer.status == 400 { 10 } else { 5 };
+            let fault = Fault::on(Service::Oms, Operation::Start, FaultKind::Answer(answer));
+            let fault = place.cloud.fault(fault.task(&id).times(times));
+            let start = format!("/tasks/{id}/start");
+            seen.send(client, "POST", &start, Some(&keys.to_string()));
+            assert!(fault.fired() > 0);
+            fault.cancel();
+        }
+    }
+    for answer in echoes(&format!("The token is {token}.")) {
+        for (operation, path) in [(Operation::List, "/tasks"), (Operation::Show, "/tasks/1")] {
+            let fault = Fault::on(Service::Oms, operation, FaultKind::Answer(answer.clone()));
+            let fault = place.cloud.fault(fault);
+            assert!(seen.send(client, "GET", path, None) >= 400);
+            assert_eq!(fault.fired(), 1);
+        }
+    }
+}
+
+/// Logins that fail in several ways.
+fn fail_to_log_in(seen: &mut Seen, format: &str) {
+    let place = place(format);
+    let token = "x".repeat(8) + WRONG_PASSWORD;
+    for answer in [
+        Answer::keystone(401, PASSWORD, &format!("{PASSWORD} is wrong")),
+        Answer::error(500, PASSWORD, PASSWORD),
+        Answer::json(201, &json!({"token": PASSWORD})).header("X-Subject-Token", &token),
+        Answer::text(403, "text/html", PASSWORD),
+    ] {
+        // Each gateway anew, since a failure is remembered.
+        let gateway = place.start_logging("trace");
+        let fault = Fault::on(Service::Iam, Operation::Login, FaultKind::Answer(answer));
+        let fault = place.cloud.fault(fault);
+        let status = seen.send(&gateway.client(), "GET", "/tasks", None);
+        assert!(status >= 500, "{status}");
+        assert_eq!(fault.fired(), 1);
+        seen.assert_without(&[PASSWORD, WRONG_PASSWORD, KEY], &place, &gateway);
+    }
+    let gateway = place.start_logging("trace");
+    place.secret("password", WRONG_PASSWORD);
+    assert_eq!(seen.send(&gateway.client(), "GET", "/tasks", None), 502);
+    seen.assert_without(&[PASSWORD, WRONG_PASSWORD, KEY], &place, &gateway);
+}
+
+fn keep_silent(format: &str) {
+    let place = place(format);
+    let token = known_token(&place);
+    let gateway = place.start_logging("trace");
+    let mut seen = Seen::default();
+    do_what_works(&mut seen, &place, &gateway);
+    ask_wrongly(&mut seen, &place, &gateway);
+    be_echoed(&mut seen, &place, &gateway, &token);
+    assert_eq!(
+        place.cloud.tokens_issued(),
+        1,
+        "the known token was used all the time"
+    );
+    let secrets = [
+        PASSWORD,
+        NAMED_ACCESS,
+        NAMED_SECRET,
+        ENVIRONMENT,
+        INLINE_ACCESS,
+        INLINE_SECRET,
+        INLINE_TOKEN,
+        KEY,
+        OTHER_KEY,
+        UNKNOWN_KEY,
+        QUERY,
+        &token,
+    ];
+    seen.assert_without(&secrets, &place, &gateway);
+    fail_to_log_in(&mut Seen::default(), format);
+}
+
+#[test]
+fn no_secret_leaves_a_gateway_that_logs_everything_as_json() {
+    keep_silent("json");
+}
+
+#[test]
+fn no_secret_leaves_a_gateway_that_logs_everything_as_text() {
+    keep_silent("text");
+}
