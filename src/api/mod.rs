@@ -1,6 +1,6 @@
 //! The HTTP side: from a request to an answer.
 //!
-//! [`routes`] is the one table of routes; the OpenAPI document is made of it. A request passes, in this order: the
+//! `routes` is the one table of routes; the OpenAPI document is made of it. A request passes, in this order: the
 //! outermost layer (`trace`: id, log line, problem documents), the span, authentication (`request::auth`, before the
 //! body is touched), the route, its guard (`request::guard`: what is asked about, and is it allowed), and only then its
 //! handler.

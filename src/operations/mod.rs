@@ -2,7 +2,7 @@
 //!
 //! [`Operations`] is what the API uses: it records what is asked for, answers for what is on record, and lets a request
 //! wait for an end. The [`engine`] drives everything that is on record, on a thread of its own, whether or not anybody
-//! waits; one step of it is a [`round`]. What to do in a round is decided in [`crate::domain::decide`].
+//! waits; one step of it is a `round`. What to do in a round is decided in [`crate::domain::decide`].
 //!
 //! Nothing here names a vendor, a database or HTTP: it knows the ports only.
 
