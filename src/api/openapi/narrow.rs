@@ -46,6 +46,11 @@ pub(super) fn narrow(document: &mut Value) {
                     ("Prefer", _) => ("pattern", json!(PREFER)),
                     _ => continue,
                 };
+                if name == "Prefer" {
+                    let text = parameter["description"].as_str().unwrap_or_default();
+                    let rest = "Other preferences are ignored (RFC 7240).";
+                    parameter["description"] = json!(format!("{text} {rest}"));
+                }
                 parameter["schema"]["type"] = json!("string");
                 parameter["schema"][member] = value;
             }
