@@ -103,6 +103,14 @@ pub fn sandbox(listen: SocketAddr, greet: impl FnOnce(&Sandbox)) -> Result<(), E
         let database = folder.path().join("operations.db");
         let config = sandbox_config(listen, &cloud, SecretSource::File(password), database);
         let gateway = Gateway::start(config).await?;
+        // For scripts, which can point other programs at the cloud itself too.
+        tracing::info!(
+            gateway = %format_args!("http://{}", gateway.address),
+            iam = cloud.iam_url(),
+            oms = cloud.oms_url(),
+            sms = cloud.sms_url(),
+            "the sandbox answers"
+        );
         greet(&Sandbox {
             address: gateway.address,
             tasks,

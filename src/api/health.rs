@@ -29,6 +29,8 @@ impl Health {
 }
 
 /// Say that the process lives.
+///
+/// Nothing else is looked at: while this answers, a restart would not help.
 #[utoipa::path(
     tag = "health",
     security(()),
@@ -66,6 +68,8 @@ pub(crate) async fn readyz(state: web::Data<State>) -> HttpResponse {
 }
 
 /// Give the numbers of this process.
+///
+/// Requests, operations and exchanges with the cloud are counted from the start of the process.
 #[utoipa::path(
     tag = "health",
     security(()),

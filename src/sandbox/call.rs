@@ -83,7 +83,7 @@ impl Call {
 }
 
 /// Undoes the escaping of a query value.
-fn decode(text: &str) -> String {
+pub(super) fn decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {

@@ -3,7 +3,7 @@
 //! It is a reading of the vendor's documentation that shares no code with the clients under test, so that a mistake in
 //! one is not repeated in the other. It keeps everything in memory, holds tasks that really progress, and plays
 //! third parties, slow agents and faults of the network on demand. It has no create calls, no task groups and no
-//! synchronisation tasks, and it does not verify request signatures.
+//! synchronisation tasks. A request is let in by a token, or signed with the account's access key.
 
 mod answer;
 mod call;

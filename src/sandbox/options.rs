@@ -12,6 +12,10 @@ pub struct Account {
     pub user: String,
     /// The user's password.
     pub password: String,
+    /// The access key, for requests that are signed.
+    pub access_key: String,
+    /// The secret key that belongs to it.
+    pub secret_key: String,
     /// The id of the project.
     pub project_id: String,
     /// The region, which is the name of the project too.
@@ -24,6 +28,8 @@ impl Default for Account {
             domain: "sandbox".to_owned(),
             user: "svc-migrate".to_owned(),
             password: "Sandbox-Password-1".to_owned(),
+            access_key: "SANDBOXACCESSKEY0001".to_owned(),
+            secret_key: "SandboxSecretKey000000000000000000000001".to_owned(),
             project_id: "2c0689c860ad4728a497c91ec0844383".to_owned(),
             region: "cn-north-4".to_owned(),
         }

@@ -10,7 +10,13 @@ use super::call::{Call, Operation, Service};
 const KEPT: usize = 200_000;
 
 /// Headers whose values are not kept.
-const SECRET_HEADERS: [&str; 4] = ["x-auth-token", "x-subject-token", "authorization", "cookie"];
+const SECRET_HEADERS: [&str; 5] = [
+    "x-auth-token",
+    "x-subject-token",
+    "x-security-token",
+    "authorization",
+    "cookie",
+];
 
 /// A request that arrived completely.
 #[derive(Clone, Debug)]

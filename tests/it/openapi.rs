@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn printed() -> String {
     let output = crate::gateway()
@@ -118,4 +118,57 @@ fn everything_that_is_referred_to_is_there() {
             "{pointer} leads nowhere"
         );
     }
+}
+
+#[test]
+fn the_services_that_a_request_may_name_are_those_of_the_catalogue() {
+    let document = document();
+    let known: Vec<String> = migration_gateway::upstream::catalogue()
+        .iter()
+        .map(|service| service.name.to_string())
+        .collect();
+    let mut found = 0;
+    for (name, operation) in operations(&document) {
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            if parameter["name"] == "service" {
+                assert_eq!(parameter["schema"]["enum"], json!(known), "{name}");
+                found += 1;
+            }
+        }
+    }
+    assert!(found >= 5, "{found}");
+}
+
+#[test]
+fn every_link_leads_to_an_operation_and_fills_in_its_parameters() {
+    let document = document();
+    let operations = operations(&document);
+    let mut found = 0;
+    for (name, operation) in &operations {
+        for response in operation["responses"]
+            .as_object()
+            .expect("responses")
+            .values()
+        {
+            for link in response["links"]
+                .as_object()
+                .into_iter()
+                .flat_map(|all| all.values())
+            {
+                let (_, target) = operations
+                    .iter()
+                    .find(|(_, target)| target["operationId"] == link["operationId"])
+                    .unwrap_or_else(|| panic!("{name}: {link} leads nowhere"));
+                let known = target["parameters"].as_array().expect("parameters");
+                for parameter in link["parameters"].as_object().expect("parameters").keys() {
+                    assert!(
+                        known.iter().any(|one| one["name"] == parameter.as_str()),
+                        "{name}: {link} fills in {parameter}"
+                    );
+                }
+                found += 1;
+            }
+        }
+    }
+    assert!(found >= 10, "{found}");
 }

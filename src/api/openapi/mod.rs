@@ -1,13 +1,15 @@
 //! The OpenAPI document: made of the table of routes, and refined by what the types of handlers cannot say.
 
 mod errors;
+mod links;
+mod narrow;
 mod refine;
 
 use serde_json::Value;
 use utoipa::{
     Modify, OpenApi,
     openapi::{
-        self, Info, License, Tag,
+        self, Info, License, Server, Tag,
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
@@ -63,6 +65,7 @@ impl Document {
         license.identifier = Some("Apache-2.0".to_owned());
         info.license = Some(license);
         api.info = info;
+        api.servers = Some(vec![server()]);
         api.tags = Some(vec![
             tag("tasks", "Migration tasks of all services"),
             tag("operations", "What was asked for, and what became of it"),
@@ -74,6 +77,8 @@ impl Document {
         // A document of our own types always serialises.
         let mut document = serde_json::to_value(&api).unwrap_or_default();
         refine::refine(&mut document);
+        narrow::narrow(&mut document);
+        links::add(&mut document);
         Self {
             compact: document.to_string(),
             json: document,
@@ -113,6 +118,13 @@ impl Document {
     }
 }
 
+/// The document is fetched from the gateway it describes, so that a relative address is the right one everywhere.
+fn server() -> Server {
+    let mut server = Server::new("/");
+    server.description = Some("The gateway that this document comes from".to_owned());
+    server
+}
+
 fn tag(name: &str, description: &str) -> Tag {
     let mut tag = Tag::new(name);
     tag.description = Some(description.to_owned());
@@ -127,11 +139,12 @@ fn collect_routes(api: &mut openapi::OpenApi) {
         .configure(|config: &mut ServiceConfig<'_>| super::routes(config))
         .split_for_parts();
     let info = api.info.clone();
-    let (tags, security) = (api.tags.clone(), api.security.clone());
+    let (tags, security, servers) = (api.tags.clone(), api.security.clone(), api.servers.clone());
     api.merge(collected);
     api.info = info;
     api.tags = tags;
     api.security = security;
+    api.servers = servers;
 }
 
 fn methods(api: &openapi::OpenApi) -> Vec<(Vec<Option<String>>, String)> {

@@ -100,8 +100,17 @@ fn or_null(mut words: Vec<Value>) -> Vec<Value> {
     words
 }
 
-fn enumerate(document: &mut Value, place: &str, words: Vec<Value>) {
-    if let Some(schema) = document.pointer_mut(place).and_then(Value::as_object_mut) {
+fn enumerate(document: &mut Value, place: &str, mut words: Vec<Value>) {
+    let Some(schema) = document.pointer_mut(place).and_then(Value::as_object_mut) else {
+        return;
+    };
+    if words.last() == Some(&Value::Null) {
+        // Null as a choice beside the words, since generators of clients make one type of each list of words.
+        words.pop();
+        schema.remove("type");
+        let choices = json!([{"type": "string", "enum": words}, {"type": "null"}]);
+        schema.insert("oneOf".to_owned(), choices);
+    } else {
         schema.insert("enum".to_owned(), Value::Array(words));
     }
 }

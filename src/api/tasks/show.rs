@@ -32,6 +32,8 @@ impl Action for Show {
 }
 
 /// Show a task.
+///
+/// The cloud is asked each time. A task that the service does not know is 404.
 #[utoipa::path(
     tag = "tasks",
     params(

@@ -37,13 +37,14 @@ impl Action for Start {
 
 /// What a start of an OMS task needs: the cloud does not keep bucket keys between runs.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[expect(
     dead_code,
     reason = "it describes the body; JsonReader reads it, so that no fault quotes a key"
 )]
 pub(crate) struct StartBody {
     /// Keys to the source bucket; left out for tasks that read a list of URLs.
-    #[schema(required = false, nullable = false)]
+    #[schema(required = false)]
     source: Option<StorageCredentialBody>,
     /// Keys to the destination bucket.
     destination: StorageCredentialBody,
@@ -68,17 +69,18 @@ pub(crate) enum StorageCredentialBody {
 
 /// Keys to a bucket.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(as = StorageKeys)]
 #[expect(dead_code, reason = "see StartBody")]
 pub(crate) struct StorageKeysBody {
     /// The access key.
-    #[schema(min_length = 1, max_length = 100)]
+    #[schema(min_length = 1, max_length = 100, pattern = "^[!-~]+$")]
     access_key: String,
     /// The secret key.
-    #[schema(min_length = 1, max_length = 100, format = Password)]
+    #[schema(min_length = 1, max_length = 100, pattern = "^[!-~]+$", format = Password)]
     secret_key: String,
     /// The token that belongs to temporary keys.
-    #[schema(min_length = 1, max_length = 16384, format = Password)]
+    #[schema(min_length = 1, max_length = 16384, pattern = "^[!-~]+$", format = Password)]
     security_token: Option<String>,
 }
 
@@ -96,7 +98,7 @@ pub(crate) struct StorageKeysBody {
         ("Idempotency-Key" = Option<String>, Header, description = "The caller's own name for the request, 1 to 64 visible ASCII characters: a repeat answers as the first would, and does nothing.", example = "nightly-2026-01-05"),
     ),
     request_body(
-        content = Option<StartBody>,
+        content = StartBody,
         description = "Needed for OMS, not allowed for SMS.",
         example = json!({"source": "archive", "destination": "archive", "migrate_failed_objects": false}),
     ),

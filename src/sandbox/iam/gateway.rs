@@ -1,4 +1,4 @@
-//! The API gateway in front of OMS and SMS: paths, tokens, and how many requests may come.
+//! The API gateway in front of OMS and SMS: paths, tokens and signatures, and how many requests may come.
 
 use super::{
     super::{
@@ -7,7 +7,7 @@ use super::{
         options::{CloudOptions, DomainTokens},
         record::TokenUse,
     },
-    Iam, Scope, Token,
+    Iam, Scope, signature,
 };
 
 /// Requests of the present second, for each service.
@@ -68,17 +68,14 @@ pub(in crate::sandbox) fn refusal(
         let message = "The API does not exist or has not been published in the environment.";
         return refuse(404, "APIGW.0101", message);
     }
-    let Some(text) = call.header("x-auth-token").filter(|text| !text.is_empty()) else {
-        let message = "Incorrect IAM authentication information: x-auth-token not found";
-        return refuse(401, "APIGW.0301", message);
+    let scope = match identify(call, iam, now) {
+        Ok(scope) => scope,
+        Err(Stranger::Dead) => return refuse(401, "APIGW.0307", "The token must be updated."),
+        Err(Stranger::Unknown(reason)) => {
+            let message = format!("Incorrect IAM authentication information: {reason}");
+            return refuse(401, "APIGW.0301", &message);
+        }
     };
-    let Some(token) = iam.token(text) else {
-        let message = "Incorrect IAM authentication information: decrypt token fail";
-        return refuse(401, "APIGW.0301", message);
-    };
-    if !token.is_alive(now) {
-        return refuse(401, "APIGW.0307", "The token must be updated.");
-    }
     if over {
         let limit = options.requests_per_second.unwrap_or_default();
         let message = format!(
@@ -86,26 +83,61 @@ pub(in crate::sandbox) fn refusal(
         );
         return refuse(429, "APIGW.0308", &message);
     }
-    match scope_problem(call, token, options) {
+    match scope_problem(call, iam, &scope, options) {
         None => None,
         Some((code, message)) => refuse(403, code, message),
     }
 }
 
-/// A token is good for its own project; one of the account is good for nothing here, or for SMS.
+/// Why it is not known who asks.
+enum Stranger {
+    /// The token was good once.
+    Dead,
+    /// For this reason, in the gateway's words.
+    Unknown(String),
+}
+
+/// Who asks: by a token, which has its scope, or by a signature, for the project that a header of the request names
+/// or else for the account's first one.
+fn identify(call: &Call, iam: &Iam, now: i64) -> Result<Scope, Stranger> {
+    let unknown = |reason: &str| Err(Stranger::Unknown(reason.to_owned()));
+    if let Some(text) = call.header("x-auth-token").filter(|text| !text.is_empty()) {
+        return match iam.token(text) {
+            None => unknown("decrypt token fail"),
+            Some(token) if !token.is_alive(now) => Err(Stranger::Dead),
+            Some(token) => Ok(token.scope.clone()),
+        };
+    }
+    match signature::check(call, iam.account(), now) {
+        None => unknown("x-auth-token not found"),
+        Some(Err(reason)) => Err(Stranger::Unknown(reason)),
+        Some(Ok(())) => {
+            let named = call.header("x-project-id");
+            let project = named.unwrap_or(&iam.account().project_id);
+            Ok(Scope::Project(project.to_owned()))
+        }
+    }
+}
+
+/// A project is good for its own tasks, if it is there; the account as a whole for nothing here, or for SMS.
 fn scope_problem(
     call: &Call,
-    token: &Token,
+    iam: &Iam,
+    scope: &Scope,
     options: &CloudOptions,
 ) -> Option<(&'static str, &'static str)> {
     let unauthorized = (
         "APIGW.0302",
         "The IAM user is not authorized to access the API",
     );
-    match (call.service, &token.scope) {
-        (Service::Iam, _) | (Service::Sms, Scope::Project(_)) => None,
-        (Service::Oms, Scope::Project(project)) => (call.route.project.as_ref() != Some(project))
-            .then_some(("APIGW.0310", "The project is unavailable.")),
+    let unavailable = ("APIGW.0310", "The project is unavailable.");
+    match (call.service, scope) {
+        (Service::Iam, _) => None,
+        (_, Scope::Project(project)) if !iam.has_project(project) => Some(unavailable),
+        (Service::Sms, Scope::Project(_)) => None,
+        (Service::Oms, Scope::Project(project)) => {
+            (call.route.project.as_ref() != Some(project)).then_some(unavailable)
+        }
         (Service::Oms, Scope::Domain) => Some(unauthorized),
         (Service::Sms, Scope::Domain) => match options.domain_tokens {
             DomainTokens::Refused => Some(unauthorized),

@@ -1,6 +1,7 @@
 //! IAM: one user, its projects, and the tokens that were issued.
 
 pub(super) mod gateway;
+mod signature;
 
 use std::collections::HashMap;
 
@@ -103,6 +104,11 @@ impl Iam {
 
     pub(super) fn issued(&self) -> usize {
         self.issued
+    }
+
+    /// Whether there is a project with this id.
+    fn has_project(&self, id: &str) -> bool {
+        self.projects.iter().any(|(known, _)| known == id)
     }
 
     pub(super) fn token(&self, text: &str) -> Option<&Token> {

@@ -5,7 +5,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{Reply, Setup, exchange};
-use crate::sandbox::{Cloud, ControlBody, DomainTokens, LockShape};
+use crate::{
+    domain::clock::{Clock as _, SystemClock},
+    sandbox::{Cloud, ControlBody, DomainTokens, LockShape},
+};
 
 fn body_for(user: &str, password: &str, scope: &Value) -> String {
     json!({"auth": {
@@ -196,4 +199,28 @@ fn a_path_that_does_not_exist_is_the_gateways_404() {
     );
     let reply = setup.sms("PATCH", "/1", "");
     assert_eq!((reply.status, reply.code().as_str()), (404, "APIGW.0101"));
+}
+
+#[test]
+fn a_signature_is_refused_for_a_strange_key_an_old_date_or_wrong_digits() {
+    let cloud = Setup::new(|_| {}).cloud;
+    let signed = |key: &str, date: &str| {
+        let path = format!("GET /v2/{}/tasks", cloud.account().project_id);
+        let headers = format!(
+            "x-sdk-date: {date}\r\nauthorization: SDK-HMAC-SHA256 Access={key}, SignedHeaders=host;x-sdk-date, Signature=00\r\n"
+        );
+        let reply = exchange(&cloud.oms_url(), &path, &headers, "");
+        assert_eq!((reply.status, reply.code().as_str()), (401, "APIGW.0301"));
+        reply.json()["error_msg"].as_str().unwrap().to_owned()
+    };
+    let says = |reason: &str| format!("Incorrect IAM authentication information: {reason}");
+    let known = cloud.account().access_key;
+    let present = SystemClock.now().strftime("%Y%m%dT%H%M%SZ").to_string();
+    let strange = "Get secretKey failed,ak:AK9,err:ak not exist";
+    assert_eq!(signed("AK9", &present), says(strange));
+    let expired = "calc ak sk signature fail:signature expired";
+    assert_eq!(signed(&known, "20260101T000000Z"), says(expired));
+    for date in [present.as_str(), "2026-01-01T00:00:00Z", "yesterday"] {
+        assert_eq!(signed(&known, date), says("verify aksk signature fail"));
+    }
 }
