@@ -28,7 +28,7 @@ use crate::{
         access::{Caller, Permission},
         clock::{Clock, SystemClock},
         secret::SecretSource,
-        service::{ProjectName, ServiceName, UpstreamError},
+        service::{ProjectName, ServiceName, ServiceTraits, UpstreamError},
     },
     operations::{self, Operations, engine::Engine, engine::EngineError},
     sandbox::{self, Cloud, CloudOptions},
@@ -149,7 +149,8 @@ pub fn log_in(config: Config) -> Result<Vec<Login>, Error> {
 
 /// The OpenAPI document, as JSON for people.
 pub fn openapi() -> String {
-    api::openapi()
+    let services = upstream::catalogue();
+    api::openapi(&names(&services))
 }
 
 /// Everything that runs.
@@ -198,7 +199,7 @@ impl Gateway {
         let (workers, drain_timeout) = (config.api.workers, config.api.drain_timeout);
         let state = web::Data::new(api::State::new(
             config.api,
-            projects,
+            (projects, &names(&upstream::catalogue())),
             operations.clone(),
             Arc::new(registry),
             request_metrics,
@@ -261,6 +262,14 @@ impl Gateway {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// What the services are called, in the catalogue's order.
+fn names(services: &[ServiceTraits]) -> Vec<&str> {
+    services
+        .iter()
+        .map(|service| service.name.as_str())
+        .collect()
 }
 
 /// Takes no more connections, and lets those that are answered come to their end.

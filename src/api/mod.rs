@@ -100,10 +100,11 @@ pub struct State {
 }
 
 impl State {
-    /// Puts together what requests need. `projects`: all that are configured.
+    /// Puts together what requests need. `projects`: all that are configured; `services`: all that there
+    /// are.
     pub fn new(
         settings: Settings,
-        projects: BTreeSet<ProjectName>,
+        (projects, services): (BTreeSet<ProjectName>, &[&str]),
         operations: Operations,
         registry: Arc<Registry>,
         metrics: Metrics,
@@ -117,7 +118,7 @@ impl State {
             projects,
             operations,
             links,
-            document: Document::generate(),
+            document: Document::generate(services),
             registry,
             metrics,
             store_health: StoreHealth::default(),
@@ -125,9 +126,9 @@ impl State {
     }
 }
 
-/// The OpenAPI document of this program, as indented JSON.
-pub fn openapi() -> String {
-    Document::generate().indented()
+/// The OpenAPI document of this program for these services, as indented JSON.
+pub fn openapi(services: &[&str]) -> String {
+    Document::generate(services).indented()
 }
 
 /// The application of one thread: its routes, and the layers around them.

@@ -66,20 +66,19 @@ pub(super) async fn finish(
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let began = Instant::now();
     let id = RequestId::make();
     let client_id = client_request_id(request.headers());
-    let method = request.method().clone();
     let state = request.app_data::<web::Data<State>>().cloned();
-    if method == Method::HEAD {
+    let is_draining = state
+        .as_ref()
+        .is_some_and(|state| state.operations.is_draining());
+    let mut entry = Entry::begin(request.method().clone(), id.clone(), state);
+    if request.method() == Method::HEAD {
         // Routes know GET only. The encoder leaves out the body of whatever answers a HEAD.
         request.head_mut().method = Method::GET;
     }
     request.extensions_mut().insert(id.clone());
     let common = Common { id, client_id };
-    let is_draining = state
-        .as_ref()
-        .is_some_and(|state| state.operations.is_draining());
     let outcome = if is_draining && !is_probe(request.path()) {
         Ok(Ok(request.error_response(stopping()).map_into_boxed_body()))
     } else {
@@ -89,20 +88,7 @@ pub(super) async fn finish(
     match outcome {
         Ok(Ok(response)) => {
             let response = common.add_to(response);
-            let route = route(&response);
-            log(
-                &method,
-                &route,
-                response.status().as_u16(),
-                began,
-                &common.id,
-            );
-            if let Some(state) = state {
-                let status = response.status().as_u16();
-                state
-                    .metrics
-                    .count(method.as_str(), &route, status, began.elapsed());
-            }
+            entry.end(&route(&response), response.status().as_u16());
             Ok(response)
         }
         // The request is gone, so the answer is built here and handed on as it is.
@@ -114,18 +100,69 @@ pub(super) async fn finish(
                 Ok(Err(error)) => error.as_error::<Problem>().cloned(),
                 Ok(Ok(_)) | Err(_) => None,
             };
-            let mut response = problem
-                .unwrap_or_else(Problem::internal)
-                .render(&common.id.0);
-            let status = response.status().as_u16();
+            let problem = problem.unwrap_or_else(Problem::internal);
+            let mut response = problem.render(&common.id.0);
             common.headers(response.headers_mut());
-            log(&method, "none", status, began, &common.id);
-            if let Some(state) = state {
-                state
-                    .metrics
-                    .count(method.as_str(), "none", status, began.elapsed());
-            }
+            entry.end(NO_ROUTE, response.status().as_u16());
             Err(InternalError::from_response("the request was given up", response).into())
+        }
+    }
+}
+
+/// The label of whatever no route answered.
+const NO_ROUTE: &str = "none";
+/// What a request is counted and logged under whose caller broke the connection off before the answer. It is no status of
+/// HTTP, and never sent.
+const BROKEN_OFF: u16 = 499;
+
+/// The line in the log and the number in the metrics that every request gets, also one that is broken off.
+struct Entry {
+    began: Instant,
+    method: Method,
+    id: RequestId,
+    state: Option<web::Data<State>>,
+    has_ended: bool,
+}
+
+impl Entry {
+    fn begin(method: Method, id: RequestId, state: Option<web::Data<State>>) -> Self {
+        Self {
+            began: Instant::now(),
+            method,
+            id,
+            state,
+            has_ended: false,
+        }
+    }
+
+    fn end(&mut self, route: &str, status: u16) {
+        self.has_ended = true;
+        let took = self.began.elapsed();
+        let message = if status == BROKEN_OFF {
+            "request broken off by its caller"
+        } else {
+            "request answered"
+        };
+        tracing::info!(
+            http.method = %self.method,
+            http.route = route,
+            http.status_code = status,
+            duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            request_id = self.id.0,
+            "{message}"
+        );
+        if let Some(state) = &self.state {
+            state
+                .metrics
+                .count(self.method.as_str(), route, status, took);
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.end(NO_ROUTE, BROKEN_OFF);
         }
     }
 }
@@ -207,19 +244,7 @@ fn route<B>(response: &ServiceResponse<B>) -> String {
     response
         .request()
         .match_pattern()
-        .unwrap_or_else(|| "none".to_owned())
-}
-
-fn log(method: &Method, route: &str, status: u16, began: Instant, id: &RequestId) {
-    let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    tracing::info!(
-        http.method = %method,
-        http.route = route,
-        http.status_code = status,
-        duration_ms,
-        request_id = id.0,
-        "request answered"
-    );
+        .unwrap_or_else(|| NO_ROUTE.to_owned())
 }
 
 #[cfg(test)]

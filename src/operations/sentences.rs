@@ -19,6 +19,9 @@ pub(super) fn refused(reason: Reason, task: &TaskRef, state: Option<TaskState>) 
         Reason::TaskInProgress if state == "deleting" => {
             format!("Task {id} is being deleted.")
         }
+        Reason::TaskInProgress if state == "unknown" => {
+            format!("Task {id} is in a state that the gateway does not know, so it is left alone.")
+        }
         Reason::TaskInProgress => {
             format!("Task {id} is {state}. Pause it first, or repeat with ?force=pause.")
         }
@@ -71,10 +74,13 @@ pub(super) fn failed(reason: Reason, operation: &Operation) -> String {
             "The gateway's identity at the cloud lacks a permission; whoever runs the gateway must mend that.{because}"
         ),
         Reason::UpstreamRejected => {
-            format!("The service kept refusing, task {id}: {seen}.{because}")
+            format!(
+                "The service kept refusing to {} task {id}; {seen}.{because}",
+                operation.goal.kind()
+            )
         }
         Reason::CredentialsLost => format!(
-            "The storage keys of this start were lost when the gateway restarted. Task {id}: {seen}. Send the start again."
+            "The storage keys of this start were lost when the gateway restarted; task {id} was not started, {seen}. Send the start again."
         ),
         Reason::ProjectChanged => format!(
             "The configuration of project {} is not the one this operation was accepted under, so it was given up.",

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 /// Parts of names, without separators and case, that tell a secret.
-const SECRET_PARTS: [&str; 15] = [
+const SECRET_PARTS: [&str; 16] = [
+    "authorization",
     "password",
     "passwd",
     "passphrase",

@@ -6,6 +6,7 @@ they are.
 """
 
 import re
+import uuid
 import zlib
 
 import schemathesis
@@ -48,7 +49,10 @@ def make_coherent(operation: str, case):
     # A page token is opaque and belongs to a list with the same filters; no schema tells one from another text.
     if operation == "list_tasks":
         case.query.pop("page_token", None)
-    if "id" not in case.path_parameters or operation == "show_operation":
+    # A key that was used for another request is refused, and made-up ones are short.
+    if "Idempotency-Key" in case.headers:
+        case.headers["Idempotency-Key"] = uuid.uuid4().hex
+    if "id" not in case.path_parameters or operation in {"show_operation", "cancel_operation"}:
         return
     # Half of the ids that were made up become those of tasks that are there, the same ones every time.
     task_id = str(case.path_parameters["id"])

@@ -51,8 +51,8 @@ impl Modify for Security {
 }
 
 impl Document {
-    /// Makes the document.
-    pub(super) fn generate() -> Self {
+    /// Makes the document for these services.
+    pub(super) fn generate(services: &[&str]) -> Self {
         let mut api = Base::openapi();
         let mut info = Info::new("Migration Gateway", env!("CARGO_PKG_VERSION"));
         info.description = Some(
@@ -77,7 +77,7 @@ impl Document {
         // A document of our own types always serialises.
         let mut document = serde_json::to_value(&api).unwrap_or_default();
         refine::refine(&mut document);
-        narrow::narrow(&mut document);
+        narrow::narrow(&mut document, services);
         links::add(&mut document);
         Self {
             compact: document.to_string(),

@@ -5,8 +5,6 @@
 
 use serde_json::{Map, Value, json};
 
-/// The names of the services, in the order in which they are listed.
-const SERVICES: [&str; 2] = ["oms", "sms"];
 const TASK_ID: &str = "^[0-9A-Za-z-]{1,36}$";
 /// `op_` and a ULID, whose first digit has three bits.
 const OPERATION_ID: &str = "^op_[0-7][0-9A-HJKMNP-TV-Z]{25}$";
@@ -14,9 +12,12 @@ const NAME: &str = "^[a-z0-9-]{1,63}$";
 const PAGE_TOKEN: &str = "^[A-Za-z0-9_-]+$";
 /// The preferences that are heeded; there may be others, which are ignored.
 const PREFER: &str = "^(respond-async|wait=[0-9]{1,9})( *, *(respond-async|wait=[0-9]{1,9}))*$";
+/// Visible ASCII.
+const IDEMPOTENCY_KEY: &str = "^[!-~]{1,64}$";
 
-/// Narrows the parameters of every operation, and what types cannot narrow in a body.
-pub(super) fn narrow(document: &mut Value) {
+/// Narrows the parameters of every operation, and what types cannot narrow in a body. `services`: the names of the
+/// services, in the order in which they are listed.
+pub(super) fn narrow(document: &mut Value, services: &[&str]) {
     if let Some(name) = document.pointer_mut("/components/schemas/StorageCredential/oneOf/0") {
         name["pattern"] = json!(NAME);
     }
@@ -42,8 +43,9 @@ pub(super) fn narrow(document: &mut Value) {
                     ("id", false) | ("task", _) => ("pattern", json!(TASK_ID)),
                     ("page_token", false) => ("pattern", json!(PAGE_TOKEN)),
                     ("project", _) => ("pattern", json!(NAME)),
-                    ("service", _) => ("enum", json!(SERVICES)),
+                    ("service", _) => ("enum", json!(services)),
                     ("Prefer", _) => ("pattern", json!(PREFER)),
+                    ("Idempotency-Key", _) => ("pattern", json!(IDEMPOTENCY_KEY)),
                     _ => continue,
                 };
                 if name == "Prefer" {

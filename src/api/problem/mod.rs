@@ -6,7 +6,7 @@
 pub(super) mod kinds;
 pub(super) mod pages;
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
 use serde::Serialize;
@@ -26,6 +26,9 @@ use crate::{
 
 /// The most faults of a request that its answer lists.
 const FAULTS_MAX: usize = 50;
+
+/// The longest that a caller is asked to wait, whatever the cloud asks for.
+const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 
 /// An error on its way to the caller. Boxed inside, since results of handlers carry it.
 #[derive(Clone, Debug)]
@@ -144,7 +147,7 @@ impl From<&UpstreamAnswer> for UpstreamView {
 }
 
 impl Problem {
-    /// A problem of this kind, told in one sentence.
+    /// A problem of this kind, told in one sentence. Nothing was sent, unless [`Problem::sent`] says otherwise.
     pub(in crate::api) fn new(kind: ProblemType, detail: impl Into<String>) -> Self {
         Self(Box::new(Parts {
             kind,
@@ -154,6 +157,7 @@ impl Problem {
                 title: kind.title(),
                 status: kind.status(),
                 detail: detail.into(),
+                sent: Some(Sent::No.as_str()),
                 ..ProblemDocument::default()
             },
         }))
@@ -198,6 +202,7 @@ impl Problem {
             ProblemType::Internal,
             "The gateway failed to handle the request. The log has more under this request_id.",
         )
+        .sent(Sent::Unknown)
     }
 
     /// A failed operation, with its document.
@@ -309,7 +314,8 @@ impl From<UpstreamError> for Problem {
         let mut problem = Self::new(kind, error.detail).sent(error.sent);
         problem.0.document.upstream = error.answer.as_deref().map(UpstreamView::from);
         if kind == ProblemType::UpstreamThrottled {
-            problem = problem.retry_after(error.retry_after.map_or(1, |wait| wait.as_secs()));
+            let asked = error.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
+            problem = problem.retry_after(asked.as_secs());
         }
         problem
     }

@@ -17,7 +17,13 @@ impl Query {
     /// Reads the query string.
     pub(in crate::api) fn of(request: &HttpRequest) -> Self {
         let pairs = web::Query::<Vec<(String, String)>>::from_query(request.query_string());
-        let is_readable = pairs.is_ok();
+        // What is not UTF-8 or not properly encoded arrives as replacement characters.
+        let is_readable = pairs.as_ref().is_ok_and(|pairs| {
+            let broken = |text: &str| text.contains(char::REPLACEMENT_CHARACTER);
+            !pairs
+                .iter()
+                .any(|(key, value)| broken(key) || broken(value))
+        });
         let pairs = pairs.map(web::Query::into_inner).unwrap_or_default();
         let mut query = Self {
             pairs,

@@ -20,20 +20,22 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// The error that stands in for a further attempt, as long as it does.
-    pub(super) fn remembered(&self, now: Timestamp) -> Option<UpstreamError> {
+    /// The error that stands in for a further attempt, as long as it does, and how long that still is.
+    pub(super) fn remembered(&self, now: Timestamp) -> Option<(UpstreamError, Duration)> {
         let (error, until) = self.last.as_ref()?;
         let left = Duration::try_from(until.duration_since(now)).ok()?;
         // More is left than ever was when the machine's clock was set back.
-        (!left.is_zero() && left <= LONGEST_ASKED).then(|| error.clone())
+        (!left.is_zero() && left <= LONGEST_ASKED).then(|| (error.clone(), left))
     }
 
-    pub(super) fn failed(&mut self, error: UpstreamError, now: Timestamp) {
+    /// Notes a failure, and tells for how long it is remembered.
+    pub(super) fn failed(&mut self, error: UpstreamError, now: Timestamp) -> Duration {
         let asked = error.retry_after.unwrap_or_default().min(LONGEST_ASKED);
         let grown = FIRST.saturating_mul(1 << self.failures.min(5)).min(LONGEST);
         let wait = grown.mul_f64(0.75 + 0.25 * fastrand::f64()).max(asked);
         self.failures = self.failures.saturating_add(1);
         self.last = Some((error, now.saturating_add(wait).unwrap_or(now)));
+        wait
     }
 
     pub(super) fn succeeded(&mut self) {

@@ -96,7 +96,7 @@ impl Keeper {
             return answer(reply, Ok(token));
         }
         if desk.login.is_none()
-            && let Some(error) = desk.failures.remembered(now)
+            && let Some((error, _)) = desk.failures.remembered(now)
         {
             return answer(reply, Err(error));
         }

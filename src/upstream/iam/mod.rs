@@ -249,18 +249,29 @@ impl Tokens {
     }
 
     /// Notes that the token was refused at its first use, so that the service is left alone for a while: either the token
-    /// service issues dead tokens, or the service belongs to another region, and further logins mend neither.
-    pub(crate) fn give_up(&self, token: &Token, service: &ServiceName, error: &UpstreamError) {
+    /// service issues dead tokens, or the service belongs to another region, and further logins mend neither. The error
+    /// comes back with the time until then.
+    pub(crate) fn give_up(
+        &self,
+        token: &Token,
+        service: &ServiceName,
+        error: UpstreamError,
+    ) -> UpstreamError {
         let now = self.now();
         self.with_refusals(|refusals| {
             let key = (token.project().clone(), service.clone());
             let refusal = refusals.entry(key).or_default();
             // Many may have used the same token at the same time.
-            if refusal.serial != token.serial() {
-                refusal.serial = token.serial();
-                refusal.backoff.failed(error.clone(), now);
+            if refusal.serial == token.serial() {
+                return refusal
+                    .backoff
+                    .remembered(now)
+                    .map_or(error, |(error, left)| not_before(error, left));
             }
-        });
+            refusal.serial = token.serial();
+            let wait = refusal.backoff.failed(error.clone(), now);
+            not_before(error, wait)
+        })
     }
 
     /// The error that stands in for a request, while a service is left alone.
@@ -272,7 +283,8 @@ impl Tokens {
         let now = self.now();
         self.with_refusals(|refusals| {
             let refusal = refusals.get(&(project.clone(), service.clone()))?;
-            refusal.backoff.remembered(now)
+            let (error, left) = refusal.backoff.remembered(now)?;
+            Some(not_before(error, left))
         })
     }
 
@@ -286,6 +298,15 @@ impl Tokens {
 
     fn now(&self) -> Timestamp {
         self.vault.clock.now()
+    }
+}
+
+/// The error with the time for which it is remembered: whoever drives an operation would otherwise come back before the
+/// vendor is asked again, and take the memory for a further failure.
+fn not_before(error: UpstreamError, wait: Duration) -> UpstreamError {
+    UpstreamError {
+        retry_after: Some(wait),
+        ..error
     }
 }
 

@@ -101,8 +101,7 @@ impl Session {
             self.tokens.refused(&token, &self.service).await;
             if !(had_worked && may_replace) {
                 let error = self.refusal(&response, code);
-                self.tokens.give_up(&token, &self.service, &error);
-                return Err(error);
+                return Err(self.tokens.give_up(&token, &self.service, error));
             }
             may_replace = false;
         }
