@@ -153,7 +153,12 @@ impl Loop {
                 self.take_up().await;
                 self.remove_ended().await;
             }
-            let sleep = self.until_due();
+            // On a stop nothing that is due is taken up: only the ends of rounds matter.
+            let sleep = if stopping {
+                SLEEP_MAX
+            } else {
+                self.until_due()
+            };
             tokio::select! {
                 () = shared.wake.notified() => self.due = Some(Timestamp::MIN),
                 Some(ended) = self.rounds.join_next_with_id() => self.round_ended(ended),
