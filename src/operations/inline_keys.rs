@@ -2,15 +2,23 @@
 //! takes them along.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use crate::domain::{operation::OperationId, start::StartRequest};
 
 /// The keys of the starts that this process accepted and that the vendor has not accepted yet.
 #[derive(Default)]
-pub(super) struct InlineKeys(Mutex<HashMap<OperationId, StartRequest>>);
+pub(super) struct InlineKeys(Mutex<BTreeMap<OperationId, Kept>>);
+
+struct Kept {
+    request: StartRequest,
+    since: Instant,
+}
 
 impl InlineKeys {
     /// Keeps the keys of an operation. To be called before the operation is recorded, so that whoever drives it finds
@@ -19,7 +27,13 @@ impl InlineKeys {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(id, request);
+            .insert(
+                id,
+                Kept {
+                    request,
+                    since: Instant::now(),
+                },
+            );
     }
 
     /// The keys, if this process has them.
@@ -28,7 +42,18 @@ impl InlineKeys {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .get(&id)
-            .cloned()
+            .map(|kept| kept.request.clone())
+    }
+
+    /// The operations whose keys have been here for so long. Another process may have ended them, or they were never
+    /// recorded.
+    pub(super) fn kept_since(&self, age: Duration) -> Vec<OperationId> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_old = |kept: &Kept| kept.since.elapsed() >= age;
+        kept.iter()
+            .filter(|(_, kept)| is_old(kept))
+            .map(|(id, _)| *id)
+            .collect()
     }
 
     /// Drops the keys.
