@@ -105,7 +105,8 @@ impl Engine {
     }
 }
 
-struct Loop {
+/// The engine itself, which lives on one thread.
+pub(super) struct Loop {
     shared: Arc<Shared>,
     services: Rc<Services>,
     /// A name that no other run of the program has.
@@ -121,7 +122,7 @@ struct Loop {
 }
 
 impl Loop {
-    fn new(shared: Arc<Shared>, services: Services) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, services: Services) -> Self {
         let owner = Ulid::from_parts(
             u64::try_from(shared.clock.now().as_millisecond()).unwrap_or(0),
             fastrand::u128(..),
@@ -138,7 +139,8 @@ impl Loop {
         }
     }
 
-    async fn run(mut self) {
+    /// Drives until it is to stop and all rounds have ended.
+    pub(super) async fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let mut draining = shared.draining.subscribe();
         let mut renewal = interval(RENEWAL);
@@ -159,7 +161,9 @@ impl Loop {
             } else {
                 self.until_due()
             };
+            // The order is fixed so that a simulation can be repeated; those that matter most and come least stand first.
             tokio::select! {
+                biased;
                 _ = renewal.tick() => self.renew().await,
                 Some(ended) = self.rounds.join_next_with_id() => self.round_ended(ended),
                 () = shared.wake.notified() => self.due = Some(Timestamp::MIN),

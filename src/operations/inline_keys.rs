@@ -63,4 +63,10 @@ impl InlineKeys {
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&id);
     }
+
+    /// Whether there are no keys here.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.lock().unwrap().is_empty()
+    }
 }

@@ -13,6 +13,8 @@ mod inline_keys;
 pub mod metrics;
 mod round;
 mod sentences;
+#[cfg(test)]
+mod simulation;
 
 use std::{sync::Arc, time::Duration};
 
@@ -158,6 +160,7 @@ impl Operations {
                 return Ok(found);
             }
             tokio::select! {
+                biased;
                 () = subscription.announced() => {}
                 () = tokio::time::sleep_until(until) => {}
                 // An error means that the sender is gone, and with it this process's operations.
