@@ -33,6 +33,8 @@ pub(super) struct VendorTask {
     /// `None`: it is gone.
     pub(super) sight: Option<Sight>,
     is_sms: bool,
+    /// Whether somebody starts it whenever it is paused.
+    is_restless: bool,
     /// Grows with every change, so that what was to follow from an earlier stage does not.
     epoch: u32,
     /// Until when looks show what was before.
@@ -130,6 +132,7 @@ impl Scene {
             DeleteGate::Offline,
         ];
         let gate = gates[if is_sms { self.rng.usize(..4) } else { 0 }];
+        let is_restless = self.rng.u8(..6) == 0;
         let now = self.now();
         let index = self.world.tasks.len();
         self.world.tasks.push(VendorTask {
@@ -140,6 +143,7 @@ impl Scene {
                 started_at: self.rng.bool().then_some(now),
             }),
             is_sms,
+            is_restless,
             epoch: 0,
             lag: None,
             unknown_until: now,
@@ -190,7 +194,7 @@ impl Scene {
         let now = self.now();
         let task = &mut self.world.tasks[index];
         task.epoch += 1;
-        let epoch = task.epoch;
+        let (epoch, task_is_restless) = (task.epoch, task.is_restless);
         let Some(stage) = stage else {
             task.sight = None;
             return;
@@ -198,8 +202,11 @@ impl Scene {
         let Some(sight) = &mut task.sight else { return };
         sight.stage = stage;
         let gate = sight.gate;
-        let wait = Duration::from_secs(self.rng.u64(1..60));
+        let is_restless = task_is_restless && !self.is_calm;
+        let longest = if is_restless { 4 } else { 60 };
+        let wait = Duration::from_secs(self.rng.u64(1..longest));
         let next = match stage {
+            Stage::Paused if is_restless => Some(Stage::Running),
             Stage::Initialising => Some(Stage::Queued),
             Stage::Queued | Stage::Busy => Some(Stage::Running),
             Stage::Pausing if gate == DeleteGate::Offline => return,
