@@ -158,6 +158,7 @@ impl Vendor {
                 by: self.process,
                 plan,
                 answer: None,
+                is_given_up: false,
             });
             scene.check_sending(task, change, number, self.is_engine);
             scene.schedule(plan.there, Event::Arrival(number));
@@ -167,10 +168,11 @@ impl Vendor {
         tokio::time::sleep(limit).await;
         let mut scene = self.scene.lock().unwrap();
         scene.catch_up();
-        match scene.world.sendings[number].answer.clone() {
-            Some(answer) => answer,
-            None => Err(scene.error(Kind::Timeout, Sent::Unknown)),
+        if let Some(answer) = scene.world.sendings[number].answer.clone() {
+            return answer;
         }
+        scene.world.sendings[number].is_given_up = true;
+        Err(scene.error(Kind::Timeout, Sent::Unknown))
     }
 }
 

@@ -55,6 +55,8 @@ pub(super) struct Sending {
     pub(super) plan: Plan,
     /// What the vendor answers; `None` as long as it has not arrived.
     pub(super) answer: Option<Result<Receipt, UpstreamError>>,
+    /// Whether its sender had given up before there was an answer.
+    pub(super) is_given_up: bool,
 }
 
 impl Sending {
@@ -62,13 +64,14 @@ impl Sending {
         self.answer.is_some()
     }
 
+    /// Whether its sender was told that it was accepted.
     pub(super) fn is_accepted(&self) -> bool {
-        matches!(self.answer, Some(Ok(_)))
+        !self.is_given_up && matches!(self.answer, Some(Ok(_)))
     }
 
-    /// Whether the answer says that it surely had no effect.
+    /// Whether its sender was told that it surely had no effect.
     pub(super) fn is_refused(&self) -> bool {
-        matches!(&self.answer, Some(Err(error)) if !error.may_have_changed())
+        !self.is_given_up && matches!(&self.answer, Some(Err(error)) if !error.may_have_changed())
     }
 }
 
