@@ -161,12 +161,7 @@ impl Operations {
             supersedes,
         };
         if let (true, Some(start)) = (operation.start.inline, &ask.start) {
-            self.0.inline_keys.keep(
-                operation.id,
-                start.clone(),
-                operation.created_at,
-                operation.deadline_at,
-            );
+            self.0.inline_keys.keep(operation.id, start.clone());
         }
         let mut creation = self.0.store.create(&fresh).await;
         // The store's word can get lost although it did what it was asked for.

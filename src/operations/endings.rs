@@ -37,6 +37,12 @@ impl Endings {
             sender.send_replace(());
         }
     }
+
+    /// Whether nobody waits.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.lock().unwrap().is_empty()
+    }
 }
 
 /// One who waits.

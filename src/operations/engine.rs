@@ -16,9 +16,9 @@ use ulid::Ulid;
 
 use super::{Operations, Shared, later, round};
 use crate::domain::{
-    operation::OperationId,
+    operation::{OperationId, Status},
     service::Services,
-    store::{Claim, Lease},
+    store::{Claim, Lease, StoreError},
 };
 
 /// How long a lease holds without being renewed. An operation whose driver died is taken over after this.
@@ -29,8 +29,9 @@ const RENEWAL: Duration = Duration::from_secs(3);
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// How long to leave a store alone that failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
-/// How often operations that ended long ago are removed, and how many at a time: few enough to be in nobody's way.
-const REMOVAL: Duration = Duration::from_mins(1);
+/// How often the house is kept: running operations are counted afresh, and what is over is dropped.
+const HOUSEKEEPING: Duration = Duration::from_mins(1);
+/// How many operations that ended long ago are removed at a time: few enough to be in nobody's way.
 const REMOVED_MAX: u32 = 100;
 /// An engine that did not come round its loop for so long is not alive.
 pub const SILENCE_MAX: Duration = Duration::from_secs(15);
@@ -105,7 +106,8 @@ impl Engine {
     }
 }
 
-struct Loop {
+/// The engine itself, which lives on one thread.
+pub(super) struct Loop {
     shared: Arc<Shared>,
     services: Rc<Services>,
     /// A name that no other run of the program has.
@@ -116,12 +118,12 @@ struct Loop {
     due: Option<Timestamp>,
     /// Until when a store that failed is left alone.
     store_rests_until: Instant,
-    /// When ended operations are removed next.
-    removal_at: Instant,
+    /// When the house is kept next.
+    housekeeping_at: Instant,
 }
 
 impl Loop {
-    fn new(shared: Arc<Shared>, services: Services) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, services: Services) -> Self {
         let owner = Ulid::from_parts(
             u64::try_from(shared.clock.now().as_millisecond()).unwrap_or(0),
             fastrand::u128(..),
@@ -134,12 +136,12 @@ impl Loop {
             held: HashMap::new(),
             due: Some(Timestamp::MIN),
             store_rests_until: Instant::now(),
-            removal_at: Instant::now(),
+            housekeeping_at: Instant::now(),
         }
     }
 
-    async fn run(mut self) {
-        self.count_running().await;
+    /// Drives until it is to stop and all rounds have ended.
+    pub(super) async fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let mut draining = shared.draining.subscribe();
         let mut renewal = interval(RENEWAL);
@@ -152,35 +154,26 @@ impl Loop {
             }
             if !stopping {
                 self.take_up().await;
-                self.remove_ended().await;
+                self.keep_house().await;
             }
-            let sleep = self.until_due();
+            // On a stop nothing that is due is taken up: only the ends of rounds matter.
+            let sleep = if stopping {
+                SLEEP_MAX
+            } else {
+                self.until_due()
+            };
+            // The order is fixed so that a simulation can be repeated; those that matter most and come least stand first.
             tokio::select! {
-                () = shared.wake.notified() => self.due = Some(Timestamp::MIN),
-                Some(ended) = self.rounds.join_next_with_id() => self.round_ended(ended),
+                biased;
                 _ = renewal.tick() => self.renew().await,
+                Some(ended) = self.rounds.join_next_with_id() => self.round_ended(ended),
+                () = shared.wake.notified() => self.due = Some(Timestamp::MIN),
                 () = tokio::time::sleep(sleep) => {}
                 _ = draining.changed() => {}
             }
             while let Some(ended) = self.rounds.try_join_next_with_id() {
                 self.round_ended(ended);
             }
-        }
-    }
-
-    /// The gauge begins with what earlier runs left behind.
-    async fn count_running(&self) {
-        match self.shared.store.check().await {
-            Ok(running) => {
-                self.shared
-                    .metrics
-                    .running
-                    .set(i64::try_from(running).unwrap_or(i64::MAX));
-            }
-            Err(error) => tracing::error!(
-                error = error.with_causes(),
-                "running operations cannot be counted"
-            ),
         }
     }
 
@@ -231,37 +224,52 @@ impl Loop {
         }
     }
 
-    /// Removes some of the operations whose time is over. If there were as many as it takes, the next come soon.
-    async fn remove_ended(&mut self) {
+    /// What is to be done once in a while. A store that fails is left alone until the next time.
+    async fn keep_house(&mut self) {
         let now = Instant::now();
-        if now < self.removal_at || now < self.store_rests_until {
+        if now < self.housekeeping_at || now < self.store_rests_until {
             return;
         }
-        let kept =
-            SignedDuration::try_from(self.shared.settings.history).unwrap_or(SignedDuration::MAX);
-        let before = self
-            .shared
-            .clock
-            .now()
-            .saturating_sub(kept)
-            .unwrap_or(Timestamp::MIN);
-        let removed = self.shared.store.remove_ended(before, REMOVED_MAX).await;
-        self.removal_at = now
-            + match &removed {
-                Ok(removed) if *removed >= u64::from(REMOVED_MAX) => SLEEP_MAX,
-                Ok(_) | Err(_) => REMOVAL,
-            };
-        match removed {
-            Ok(0) => {}
-            Ok(removed) => tracing::info!(operations = removed, "removed ended operations"),
+        self.housekeeping_at = now + HOUSEKEEPING;
+        match self.try_to_keep_house().await {
+            // There may be more: the next come soon.
+            Ok(removed) if removed >= u64::from(REMOVED_MAX) => {
+                self.housekeeping_at = now + SLEEP_MAX;
+            }
+            Ok(_) => {}
             Err(error) => {
                 self.shared.metrics.store_faults.inc();
                 tracing::error!(
                     error = error.with_causes(),
-                    "ended operations cannot be removed; trying again"
+                    "the housekeeping failed; trying again"
                 );
             }
         }
+    }
+
+    /// Tells how many operations were removed.
+    async fn try_to_keep_house(&self) -> Result<u64, StoreError> {
+        let shared = &self.shared;
+        // Operations begin and end in other processes too, and an answer of the store that tells of one can get lost.
+        let running = shared.store.check().await?;
+        shared
+            .metrics
+            .running
+            .set(i64::try_from(running).unwrap_or(i64::MAX));
+        for id in shared.inline_keys.kept_since(HOUSEKEEPING) {
+            let operation = shared.store.find(id).await?;
+            if operation.is_none_or(|operation| operation.status != Status::Running) {
+                shared.inline_keys.forget(id);
+            }
+        }
+        let kept = SignedDuration::try_from(shared.settings.history).unwrap_or(SignedDuration::MAX);
+        let now = shared.clock.now();
+        let before = now.saturating_sub(kept).unwrap_or(Timestamp::MIN);
+        let removed = shared.store.remove_ended(before, REMOVED_MAX).await?;
+        if removed > 0 {
+            tracing::info!(operations = removed, "removed ended operations");
+        }
+        Ok(removed)
     }
 
     fn round_ended(&mut self, ended: Result<(Id, Option<Timestamp>), JoinError>) {

@@ -2,34 +2,39 @@
 //! takes them along.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
-use jiff::Timestamp;
+use tokio::time::Instant;
 
 use crate::domain::{operation::OperationId, start::StartRequest};
 
 /// The keys of the starts that this process accepted and that the vendor has not accepted yet, each with the moment
 /// after which its operation has no use for them.
 #[derive(Default)]
-pub(super) struct InlineKeys(Mutex<HashMap<OperationId, (Timestamp, StartRequest)>>);
+pub(super) struct InlineKeys(Mutex<BTreeMap<OperationId, Kept>>);
+
+struct Kept {
+    request: StartRequest,
+    since: Instant,
+}
 
 impl InlineKeys {
     /// Keeps the keys of an operation. To be called before the operation is recorded, so that whoever drives it finds
-    /// them. After `deadline` the operation has no use for them.
-    pub(super) fn keep(
-        &self,
-        id: OperationId,
-        request: StartRequest,
-        now: Timestamp,
-        deadline: Timestamp,
-    ) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // A caller who leaves before the record has answered, and another process that ends an operation, leave keys
-        // behind that nobody forgets.
-        kept.retain(|_, (deadline, _)| *deadline > now);
-        kept.insert(id, (deadline, request));
+    /// them.
+    pub(super) fn keep(&self, id: OperationId, request: StartRequest) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(
+                id,
+                Kept {
+                    request,
+                    since: Instant::now(),
+                },
+            );
     }
 
     /// The keys, if this process has them.
@@ -38,7 +43,18 @@ impl InlineKeys {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .get(&id)
-            .map(|(_, request)| request.clone())
+            .map(|kept| kept.request.clone())
+    }
+
+    /// The operations whose keys have been here for so long. Another process may have ended them, or they were never
+    /// recorded.
+    pub(super) fn kept_since(&self, age: Duration) -> Vec<OperationId> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_old = |kept: &Kept| kept.since.elapsed() >= age;
+        kept.iter()
+            .filter(|(_, kept)| is_old(kept))
+            .map(|(id, _)| *id)
+            .collect()
     }
 
     /// Drops the keys.
@@ -48,32 +64,10 @@ impl InlineKeys {
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&id);
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use jiff::{SignedDuration, Timestamp};
-
-    use super::InlineKeys;
-    use crate::domain::{operation::OperationId, start::StartRequest};
-
-    #[test]
-    fn keys_that_nobody_forgot_go_once_their_operation_has_no_use_for_them() {
-        let keys = InlineKeys::default();
-        let request = StartRequest {
-            source: None,
-            destination: None,
-            migrate_failed_objects: false,
-        };
-        let at = |minutes| Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minutes);
-        let [first, second, third] = [0, 10, 30].map(|minutes| {
-            let id = OperationId::at(at(minutes));
-            keys.keep(id, request.clone(), at(minutes), at(minutes + 30));
-            id
-        });
-        assert!(keys.get(first).is_none());
-        assert!(keys.get(second).is_some());
-        keys.forget(third);
-        assert!(keys.get(third).is_none());
+    /// Whether there are no keys here.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.lock().unwrap().is_empty()
     }
 }

@@ -13,6 +13,8 @@ mod inline_keys;
 pub mod metrics;
 mod round;
 mod sentences;
+#[cfg(test)]
+mod simulation;
 
 use std::{sync::Arc, time::Duration};
 
@@ -162,6 +164,7 @@ impl Operations {
             }
             let recheck = until.min(Instant::now() + RECHECK);
             tokio::select! {
+                biased;
                 () = subscription.announced() => {}
                 () = tokio::time::sleep_until(recheck) => {}
                 // An error means that the sender is gone, and with it this process's operations.

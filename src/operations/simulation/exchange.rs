@@ -1,0 +1,239 @@
+//! Exchanges with the vendor in memory: slow, failing, before or after the effect, and ignored.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{
+    Scene, SharedScene,
+    world::{Event, Sending},
+};
+use crate::domain::{
+    decide::Seen,
+    history::Change,
+    service::{
+        MigrationService, Receipt, Sent, TaskPage, UpstreamError, UpstreamErrorKind as Kind,
+    },
+    start::StartRequest,
+    task::{Task, TaskId},
+};
+
+/// No exchange takes longer.
+const EXCHANGE_MAX: Duration = Duration::from_secs(30);
+
+const FAULTS: [Kind; 12] = [
+    Kind::CredentialsRefused,
+    Kind::Forbidden,
+    Kind::Refused,
+    Kind::StillInProgress,
+    Kind::Rejected,
+    Kind::Throttled,
+    Kind::Unavailable,
+    Kind::Unavailable,
+    Kind::Timeout,
+    Kind::Timeout,
+    Kind::Malformed,
+    Kind::Malformed,
+];
+
+/// What is to go wrong with one exchange.
+#[derive(Clone, Copy)]
+pub(super) struct Plan {
+    pub(super) there: Duration,
+    pub(super) back: Duration,
+    pub(super) fault: Option<Kind>,
+    /// Whether the fault comes after the effect.
+    pub(super) has_effect: bool,
+    pub(super) sent: Sent,
+    pub(super) is_ignored: bool,
+}
+
+impl Scene {
+    /// Whether all exchanges that fail do so in the same way, and in which.
+    pub(super) fn pick_fault(&mut self) {
+        let kind = FAULTS[self.rng.usize(..FAULTS.len())];
+        self.world.fault = self.rng.bool().then_some(kind);
+    }
+
+    fn plan(&mut self, index: usize, is_change: bool) -> Plan {
+        let pace = if self.rng.u8(..20) == 0 && !self.is_calm {
+            12_000
+        } else {
+            900
+        };
+        let mut plan = Plan {
+            there: Duration::from_millis(self.rng.u64(10..pace)),
+            back: Duration::from_millis(self.rng.u64(10..pace)),
+            fault: None,
+            has_effect: false,
+            sent: if is_change { Sent::Yes } else { Sent::No },
+            is_ignored: false,
+        };
+        if self.is_calm {
+            return plan;
+        }
+        plan.is_ignored = is_change && self.rng.u8(..8) == 0;
+        if self.rng.f64() < self.world.fault_rate {
+            self.hinder(index, self.now());
+            let any = FAULTS[self.rng.usize(..FAULTS.len())];
+            let kind = self.world.fault.unwrap_or(any);
+            plan.fault = Some(kind);
+            if is_change {
+                self.plan_change(&mut plan, kind);
+            } else if kind == Kind::Timeout {
+                plan.there = EXCHANGE_MAX;
+            }
+        }
+        plan
+    }
+
+    fn plan_change(&mut self, plan: &mut Plan, kind: Kind) {
+        match kind {
+            Kind::Timeout => {
+                plan.sent = Sent::Unknown;
+                plan.has_effect = self.rng.bool();
+                // The vendor may act on it long after nobody waits any more.
+                plan.there = Duration::from_secs(self.rng.u64(1..40));
+                plan.back = EXCHANGE_MAX.saturating_sub(plan.there);
+            }
+            Kind::Unavailable | Kind::Malformed => {
+                plan.has_effect = self.rng.bool();
+                plan.sent = match self.rng.u8(..3) {
+                    0 if !plan.has_effect => Sent::No,
+                    1 => Sent::Unknown,
+                    _ => Sent::Yes,
+                };
+            }
+            Kind::CredentialsRefused => plan.sent = Sent::No,
+            Kind::Forbidden
+            | Kind::Refused
+            | Kind::StillInProgress
+            | Kind::Gone
+            | Kind::Rejected
+            | Kind::Throttled => {}
+        }
+    }
+
+    pub(super) fn error(&mut self, kind: Kind, sent: Sent) -> UpstreamError {
+        UpstreamError {
+            kind,
+            sent,
+            retry_after: (kind == Kind::Throttled)
+                .then(|| Duration::from_secs(self.rng.u64(1..200))),
+            answer: None,
+            detail: format!("It is {}.", kind.as_str()),
+        }
+    }
+}
+
+/// The vendor as one process sees it.
+pub(super) struct Vendor {
+    pub(super) scene: SharedScene,
+    pub(super) process: usize,
+    /// Whether it is the engine that asks, not a request that is being accepted.
+    pub(super) is_engine: bool,
+}
+
+impl Vendor {
+    fn index(&self, id: &TaskId) -> usize {
+        let scene = self.scene.lock().unwrap();
+        scene
+            .world
+            .tasks
+            .iter()
+            .position(|task| task.reference.id == *id)
+            .unwrap()
+    }
+
+    async fn send(&self, id: &TaskId, change: Change) -> Result<Receipt, UpstreamError> {
+        let task = self.index(id);
+        let (number, plan) = {
+            let mut scene = self.scene.lock().unwrap();
+            scene.catch_up();
+            let plan = scene.plan(task, true);
+            let number = scene.world.sendings.len();
+            scene.world.sendings.push(Sending {
+                task,
+                change,
+                by: self.process,
+                plan,
+                answer: None,
+                is_given_up: false,
+            });
+            scene.check_sending(task, change, number, self.is_engine);
+            scene.schedule(plan.there, Event::Arrival(number));
+            (number, plan)
+        };
+        let limit = plan.there.saturating_add(plan.back).min(EXCHANGE_MAX);
+        tokio::time::sleep(limit).await;
+        let mut scene = self.scene.lock().unwrap();
+        scene.catch_up();
+        if let Some(answer) = scene.world.sendings[number].answer.clone() {
+            return answer;
+        }
+        scene.world.sendings[number].is_given_up = true;
+        Err(scene.error(Kind::Timeout, Sent::Unknown))
+    }
+}
+
+#[async_trait(?Send)]
+impl MigrationService for Vendor {
+    async fn show(&self, id: &TaskId) -> Result<Option<Task>, UpstreamError> {
+        let index = self.index(id);
+        let plan = self.scene.lock().unwrap().plan(index, false);
+        tokio::time::sleep(plan.there).await;
+        let (sight, now) = {
+            let mut scene = self.scene.lock().unwrap();
+            scene.catch_up();
+            if let Some(kind) = plan.fault {
+                return Err(scene.error(kind, Sent::No));
+            }
+            let sight = scene.view(index);
+            scene.note(|| format!("process {}: looks at task {index}: {sight:?}", self.process));
+            if let (true, Some(round)) = (self.is_engine, tokio::task::try_id()) {
+                let seen = sight.map_or(Seen::Gone, Seen::Task);
+                scene.world.looks.insert(round, seen);
+            }
+            (sight, scene.now())
+        };
+        tokio::time::sleep(plan.back).await;
+        let reference = self.scene.lock().unwrap().world.tasks[index]
+            .reference
+            .clone();
+        Ok(sight.map(|sight| Task {
+            reference,
+            name: None,
+            stage: sight.stage,
+            gate: sight.gate,
+            upstream_state: String::new(),
+            progress: None,
+            bytes: None,
+            objects: None,
+            bytes_per_second: None,
+            remaining_seconds: None,
+            started_at: sight.started_at,
+            error: None,
+            observed_at: now,
+            details: serde_json::Value::Null,
+        }))
+    }
+
+    async fn list(&self, _offset: u64, _limit: u32) -> Result<TaskPage, UpstreamError> {
+        Ok(TaskPage {
+            rows: Vec::new(),
+            total: 0,
+        })
+    }
+
+    async fn pause(&self, id: &TaskId) -> Result<Receipt, UpstreamError> {
+        self.send(id, Change::Pause).await
+    }
+
+    async fn start(&self, id: &TaskId, _request: &StartRequest) -> Result<Receipt, UpstreamError> {
+        self.send(id, Change::Start).await
+    }
+
+    async fn delete(&self, id: &TaskId) -> Result<Receipt, UpstreamError> {
+        self.send(id, Change::Delete).await
+    }
+}

@@ -1,0 +1,183 @@
+//! Callers: they ask, wait, repeat, and change their minds.
+
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use super::{Scene, SharedScene, process::Process, world::TASKS_OF_INTEREST};
+use crate::{
+    domain::{
+        history::Change,
+        operation::{Goal, OperationId, Status},
+        secret::Secret,
+        service::{CallerName, CredentialName},
+        start::{StartRequest, StorageCredential, StorageKeys},
+        store::IdempotencyKey,
+    },
+    operations::{Accepted, Ask, AskError, Cancellation},
+};
+
+/// Somebody asks for something in a process that takes requests.
+pub(super) fn ask(scene: &SharedScene, process: &Process) {
+    if process.is_stopping() {
+        return;
+    }
+    let ask = scene.lock().unwrap().wish();
+    let (operations, services) = (process.operations.clone(), Rc::clone(&process.services));
+    let scene = Arc::clone(scene);
+    process.run(async move {
+        let answer = operations.start(&services, &ask).await;
+        let wait = scene.lock().unwrap().check_answer(&ask, &answer);
+        if let (Ok(accepted), Some(wait)) = (answer, wait) {
+            // What is answered here is what is on record, which is checked there.
+            let _shown = operations.wait(accepted.operation.id, wait).await;
+        }
+    });
+}
+
+/// Somebody cancels something.
+pub(super) fn cancel(scene: &SharedScene, process: &Process) {
+    let id = {
+        let mut scene = scene.lock().unwrap();
+        let running: Vec<OperationId> = scene
+            .records
+            .all()
+            .filter(|one| one.status == Status::Running)
+            .map(|one| one.id)
+            .collect();
+        let Some(id) = scene.rng.choice(running) else {
+            return;
+        };
+        id
+    };
+    let operations = process.operations.clone();
+    let scene = Arc::clone(scene);
+    process.run(async move {
+        let answer = operations.cancel(id).await;
+        let mut scene = scene.lock().unwrap();
+        match answer {
+            Ok(Cancellation::Ended(operation)) => {
+                if operation.status == Status::Running || scene.records.is_running(id) {
+                    scene.blame(format!("{id} runs on though it was said to have ended"));
+                }
+            }
+            Ok(Cancellation::TooLate(operation)) => {
+                if !operation.history.was_sent(Change::Delete) {
+                    scene.blame(format!("{id} cannot be cancelled though it sent no delete"));
+                }
+            }
+            Ok(Cancellation::Unknown) | Err(_) => {}
+        }
+    });
+}
+
+impl Scene {
+    fn wish(&mut self) -> Ask {
+        let latest = self.world.tasks.len().saturating_sub(TASKS_OF_INTEREST);
+        let index = self.rng.usize(latest..self.world.tasks.len());
+        let task = self.world.tasks[index].reference.clone();
+        let goal = match self.rng.u8(..10) {
+            0..4 => Goal::Absent { force: true },
+            4..6 => Goal::Absent { force: false },
+            6..8 => Goal::Paused,
+            _ => Goal::Running,
+        };
+        let is_inline = self.rng.bool();
+        let start = (goal == Goal::Running && task.service.as_str() == "oms").then(|| {
+            let credential = if is_inline {
+                StorageCredential::Inline(StorageKeys {
+                    access_key: Secret::new("access"),
+                    secret_key: Secret::new("secret"),
+                    security_token: None,
+                })
+            } else {
+                StorageCredential::Named(CredentialName::parse("bucket").unwrap())
+            };
+            StartRequest {
+                source: None,
+                destination: Some(credential),
+                migrate_failed_objects: false,
+            }
+        });
+        let key = (self.rng.u8(..3) == 0).then(|| IdempotencyKey {
+            key: format!("key-{}-{}", task.id, self.rng.u8(..6)),
+            fingerprint: format!("{goal:?} {}", start.is_some() && is_inline),
+        });
+        let caller = ["ann", "bob", "eve"][self.rng.usize(..3)];
+        self.note(|| {
+            format!(
+                "{caller} wants task {} to be {goal:?}, key {key:?}",
+                task.id
+            )
+        });
+        Ask {
+            caller: CallerName::parse(caller).unwrap(),
+            task,
+            goal,
+            start,
+            key,
+        }
+    }
+
+    /// How long the caller waits for the end, if at all.
+    fn check_answer(&mut self, ask: &Ask, answer: &Result<Accepted, AskError>) -> Option<Duration> {
+        match answer {
+            Ok(accepted) => {
+                self.check_accepted(ask, accepted);
+                let wait = self.rng.u64(..60);
+                (wait < 30).then(|| Duration::from_secs(wait))
+            }
+            Err(AskError::Conflict(running)) => {
+                if running.task != ask.task {
+                    self.blame(format!("{} is in the way of another task", running.id));
+                }
+                None
+            }
+            Err(AskError::NotOffered) => {
+                self.blame("the service is offered".to_owned());
+                None
+            }
+            Err(error) => {
+                self.note(|| format!("{} is told: {error}", ask.caller));
+                None
+            }
+        }
+    }
+
+    fn check_accepted(&mut self, ask: &Ask, accepted: &Accepted) {
+        let operation = &accepted.operation;
+        let id = operation.id;
+        let serves = operation.goal == ask.goal
+            || (operation.goal == Goal::Absent { force: true }
+                && ask.goal == Goal::Absent { force: false });
+        if !serves || operation.task != ask.task {
+            self.blame(format!("{id} is not what was asked for"));
+        }
+        if !self.deeds.contains_key(&id) {
+            self.blame(format!("{id} is not on record"));
+        }
+        let knows = |caller| {
+            operation.callers.contains(caller)
+                || self
+                    .records
+                    .all()
+                    .any(|one| one.id == id && one.callers.contains(caller))
+        };
+        if !accepted.is_replayed && self.records.is_running(id) && !knows(&ask.caller) {
+            self.blame(format!("{} is not among the callers of {id}", ask.caller));
+        }
+        if accepted.is_replayed {
+            self.count("replayed");
+        } else if operation.version > 1 || operation.requested_by != ask.caller {
+            self.count("joined");
+        }
+        let Some(key) = &ask.key else { return };
+        let before = self.keys.insert((ask.caller.clone(), key.key.clone()), id);
+        let is_on_record =
+            before.is_some_and(|known| self.records.all().any(|one| one.id == known));
+        if before != Some(id) && is_on_record {
+            self.blame(format!(
+                "key {} stands for {id} and for {before:?}",
+                key.key
+            ));
+        }
+    }
+}
