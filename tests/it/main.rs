@@ -11,6 +11,8 @@ mod faults;
 mod healthcheck;
 mod login;
 mod main_job;
+#[cfg(not(feature = "kill-points"))]
+mod no_kill_points;
 mod openapi;
 mod operations;
 mod problem_pages;
