@@ -3,7 +3,9 @@
 //! Nothing that changes anything at the vendor is sent from here. Where two requests race, the store's transaction decides;
 //! whoever loses begins again, with what the winner recorded before its eyes.
 
-use super::{Operations, WRITES_MAX, kill_point::kill_point, later, log_event, sentences};
+use tokio::time::Instant;
+
+use super::{Operations, WRITES_FOR, kill_point::kill_point, later, log_event, sentences};
 use crate::domain::{
     decide::{self, Sight},
     history::History,
@@ -71,7 +73,8 @@ impl Operations {
     pub async fn start(&self, services: &Services, ask: &Ask) -> Result<Accepted, AskError> {
         let record = record_of(ask.start.as_ref());
         let mut was_looked_at = false;
-        for _ in 0..WRITES_MAX {
+        let until = Instant::now() + WRITES_FOR;
+        while Instant::now() < until {
             if let Some(operation) = self.recall(ask).await? {
                 return Ok(Accepted {
                     operation,

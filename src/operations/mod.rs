@@ -60,8 +60,9 @@ pub struct Settings {
     pub history: Duration,
 }
 
-/// How often a write is tried again that somebody else was faster with. A driver writes a few times a second at most.
-const WRITES_MAX: usize = 10;
+/// For how long a write is tried again that somebody else was faster with. A driver writes a few times a second at most,
+/// but a busy machine can take as long between a read and the write that rests on it.
+const WRITES_FOR: Duration = Duration::from_secs(10);
 
 /// What became of an attempt to cancel an operation.
 #[derive(Clone, Debug)]
@@ -181,7 +182,8 @@ impl Operations {
     /// Ends a running operation without a result. What it did to the task stays done. An operation that has ended stays as
     /// it is.
     pub async fn cancel(&self, id: OperationId) -> Result<Cancellation, StoreError> {
-        for _ in 0..WRITES_MAX {
+        let until = Instant::now() + WRITES_FOR;
+        while Instant::now() < until {
             kill_point!("cancel.show.before");
             let shown = self.show(id).await?;
             kill_point!("cancel.show.after");
