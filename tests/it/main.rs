@@ -9,6 +9,8 @@ mod edges;
 mod errors;
 mod faults;
 mod healthcheck;
+#[cfg(feature = "kill-points")]
+mod kill_matrix;
 mod login;
 mod main_job;
 #[cfg(not(feature = "kill-points"))]
