@@ -3,7 +3,9 @@
 //! Nothing that changes anything at the vendor is sent from here. Where two requests race, the store's transaction decides;
 //! whoever loses begins again, with what the winner recorded before its eyes.
 
-use super::{Operations, WRITES_MAX, later, log_event, sentences};
+use tokio::time::Instant;
+
+use super::{Operations, WRITES_FOR, kill_point::kill_point, later, log_event, sentences};
 use crate::domain::{
     decide::{self, Sight},
     history::History,
@@ -71,14 +73,17 @@ impl Operations {
     pub async fn start(&self, services: &Services, ask: &Ask) -> Result<Accepted, AskError> {
         let record = record_of(ask.start.as_ref());
         let mut was_looked_at = false;
-        for _ in 0..WRITES_MAX {
+        let until = Instant::now() + WRITES_FOR;
+        while Instant::now() < until {
             if let Some(operation) = self.recall(ask).await? {
                 return Ok(Accepted {
                     operation,
                     is_replayed: true,
                 });
             }
+            kill_point!("accept.running.before");
             let running = self.running_on(&ask.task).await?;
+            kill_point!("accept.running.after");
             let supersedes = match running {
                 None => None,
                 Some(running) if joins(&running, ask.goal, &record) => {
@@ -117,7 +122,10 @@ impl Operations {
     /// The operation that the key of a request stands for.
     async fn recall(&self, ask: &Ask) -> Result<Option<Operation>, AskError> {
         let Some(key) = &ask.key else { return Ok(None) };
-        match self.0.store.recall(&ask.caller, &key.key).await? {
+        kill_point!("accept.recall.before");
+        let recalled = self.0.store.recall(&ask.caller, &key.key).await?;
+        kill_point!("accept.recall.after");
+        match recalled {
             Some((_, fingerprint)) if fingerprint != key.fingerprint => Err(AskError::KeyReused),
             known => Ok(known.map(|(operation, _)| operation)),
         }
@@ -129,12 +137,14 @@ impl Operations {
             return Ok(Some(running));
         }
         let now = self.0.clock.now();
-        match self
+        kill_point!("accept.join.before");
+        let joining = self
             .0
             .store
             .join(running.id, &ask.caller, ask.key.as_ref(), now)
-            .await?
-        {
+            .await?;
+        kill_point!("accept.join.after");
+        match joining {
             Joining::Joined => {
                 log_event(&running, &EventKind::Joined);
                 Ok(Some(running))
@@ -151,6 +161,7 @@ impl Operations {
         supersedes: Option<Operation>,
     ) -> Result<bool, StoreError> {
         let supersedes = supersedes.map(|mut old| {
+            kill_point!("accept.supersede.before");
             old.superseded_by = Some(operation.id);
             let events = self.end(&mut old, Status::Superseded, EventKind::Superseded);
             (old, events)
@@ -163,7 +174,9 @@ impl Operations {
         if let (true, Some(start)) = (operation.start.inline, &ask.start) {
             self.0.inline_keys.keep(operation.id, start.clone());
         }
+        kill_point!("accept.create.before");
         let mut creation = self.0.store.create(&fresh).await;
+        kill_point!("accept.create.after");
         // The store's word can get lost although it did what it was asked for.
         if matches!(creation, Err(StoreError::Unavailable(_)))
             && matches!(self.0.store.find(operation.id).await, Ok(Some(_)))
@@ -178,12 +191,16 @@ impl Operations {
             Creation::Running(_) | Creation::Lost => return Ok(false),
         }
         if let Some((old, _)) = &fresh.supersedes {
+            kill_point!("accept.supersede.recorded");
             log_event(old, &EventKind::Superseded);
             self.0.ended(old);
+            kill_point!("accept.supersede.announced");
         }
         self.0.metrics.running.inc();
         log_event(operation, &EventKind::Accepted);
+        kill_point!("accept.wake.before");
         self.0.wake.notify_one();
+        kill_point!("accept.wake.after");
         Ok(true)
     }
 
@@ -191,7 +208,10 @@ impl Operations {
     /// again.
     async fn refuse_by_a_look(&self, services: &Services, ask: &Ask) -> Result<(), AskError> {
         let service = services.of(&ask.task).ok_or(AskError::NotOffered)?;
-        let seen = match service.port.show(&ask.task.id).await {
+        kill_point!("accept.look.before");
+        let shown = service.port.show(&ask.task.id).await;
+        kill_point!("accept.look.after");
+        let seen = match shown {
             Ok(seen) => seen,
             Err(error) => {
                 tracing::warn!(

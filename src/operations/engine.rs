@@ -14,7 +14,7 @@ use tokio::{
 };
 use ulid::Ulid;
 
-use super::{Operations, Shared, later, round};
+use super::{Operations, Shared, kill_point::kill_point, later, round};
 use crate::domain::{
     operation::{OperationId, Status},
     service::Services,
@@ -171,6 +171,7 @@ impl Loop {
                 () = tokio::time::sleep(sleep) => {}
                 _ = draining.changed() => {}
             }
+            kill_point!("engine.woken");
             while let Some(ended) = self.rounds.try_join_next_with_id() {
                 self.round_ended(ended);
             }
@@ -193,7 +194,10 @@ impl Loop {
             return;
         }
         let limit = u32::try_from(free).unwrap_or(u32::MAX);
-        match self.shared.store.claim(&self.lease(now), limit).await {
+        kill_point!("engine.claim.before");
+        let claimed = self.shared.store.claim(&self.lease(now), limit).await;
+        kill_point!("engine.claim.after");
+        match claimed {
             Ok(Claim {
                 operations,
                 next_due_at,
@@ -211,6 +215,7 @@ impl Loop {
                         .rounds
                         .spawn_local(async move { round::run(&shared, &services, leased).await });
                     self.held.insert(task.id(), id);
+                    kill_point!("engine.round.begun");
                 }
             }
             Err(error) => {
@@ -275,9 +280,11 @@ impl Loop {
     fn round_ended(&mut self, ended: Result<(Id, Option<Timestamp>), JoinError>) {
         match ended {
             Ok((id, next)) => {
+                kill_point!("engine.round.ended");
                 self.held.remove(&id);
                 if let Some(next) = next {
                     self.due = Some(self.due.map_or(next, |due| due.min(next)));
+                    kill_point!("engine.round.followed");
                 }
             }
             Err(error) => {
@@ -297,7 +304,10 @@ impl Loop {
             return;
         }
         let lease = self.lease(self.shared.clock.now());
-        if let Err(error) = self.shared.store.renew(&lease, &held).await {
+        kill_point!("engine.renew.before");
+        let renewed = self.shared.store.renew(&lease, &held).await;
+        kill_point!("engine.renew.after");
+        if let Err(error) = renewed {
             self.shared.metrics.store_faults.inc();
             tracing::error!(
                 error = error.with_causes(),

@@ -10,7 +10,9 @@ mod accept;
 mod endings;
 pub mod engine;
 mod inline_keys;
+mod kill_point;
 pub mod metrics;
+mod phases;
 mod round;
 mod sentences;
 #[cfg(test)]
@@ -27,6 +29,7 @@ use tokio::{
 use self::{
     endings::Endings,
     inline_keys::InlineKeys,
+    kill_point::kill_point,
     metrics::{Ended, Metrics},
 };
 use crate::domain::{
@@ -38,6 +41,8 @@ use crate::domain::{
 };
 
 pub use self::accept::{Accepted, Ask, AskError};
+#[cfg(any(test, feature = "kill-points"))]
+pub use self::kill_point::KILL_POINTS;
 
 /// How often a waiting request looks at the record by itself: it is not told of what another process does.
 const RECHECK: Duration = Duration::from_secs(2);
@@ -57,8 +62,9 @@ pub struct Settings {
     pub history: Duration,
 }
 
-/// How often a write is tried again that somebody else was faster with. A driver writes a few times a second at most.
-const WRITES_MAX: usize = 10;
+/// For how long a write is tried again that somebody else was faster with. A driver writes a few times a second at most,
+/// but a busy machine can take as long between a read and the write that rests on it.
+const WRITES_FOR: Duration = Duration::from_secs(10);
 
 /// What became of an attempt to cancel an operation.
 #[derive(Clone, Debug)]
@@ -155,7 +161,9 @@ impl Operations {
         let mut subscription = self.0.endings.subscribe(id);
         let mut draining = self.0.draining.subscribe();
         loop {
+            kill_point!("wait.show.before");
             let found = self.show(id).await?;
+            kill_point!("wait.show.after");
             let is_running = found
                 .as_ref()
                 .is_some_and(|one| one.status == Status::Running);
@@ -170,14 +178,19 @@ impl Operations {
                 // An error means that the sender is gone, and with it this process's operations.
                 _ = draining.changed() => {}
             }
+            kill_point!("wait.woken");
         }
     }
 
     /// Ends a running operation without a result. What it did to the task stays done. An operation that has ended stays as
     /// it is.
     pub async fn cancel(&self, id: OperationId) -> Result<Cancellation, StoreError> {
-        for _ in 0..WRITES_MAX {
-            let Some(mut operation) = self.show(id).await? else {
+        let until = Instant::now() + WRITES_FOR;
+        while Instant::now() < until {
+            kill_point!("cancel.show.before");
+            let shown = self.show(id).await?;
+            kill_point!("cancel.show.after");
+            let Some(mut operation) = shown else {
                 return Ok(Cancellation::Unknown);
             };
             if operation.status != Status::Running {
@@ -187,14 +200,17 @@ impl Operations {
                 return Ok(Cancellation::TooLate(Box::new(operation)));
             }
             let events = self.end(&mut operation, Status::Cancelled, EventKind::Cancelled);
-            match self
+            kill_point!("cancel.save.before");
+            let saved = self
                 .0
                 .store
                 .save(&mut operation, &events, Hold::Release)
-                .await
-            {
+                .await;
+            kill_point!("cancel.save.after");
+            match saved {
                 Ok(()) => {
                     self.0.ended(&operation);
+                    kill_point!("cancel.announced");
                     return Ok(Cancellation::Ended(Box::new(operation)));
                 }
                 // The driver was faster. What it did may have made it too late.

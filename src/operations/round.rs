@@ -8,17 +8,21 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{Shared, later, log_event, sentences};
+use super::{
+    Shared,
+    kill_point::kill_point,
+    later, log_event,
+    phases::{phase_after, waiting_phase},
+    sentences,
+};
 use crate::domain::{
     decide::{self, Action, Seen, Sight},
     history::Change,
-    operation::{
-        EventKind, Failure, Goal, Operation, OperationEvent, Outcome, Phase, Reason, Status,
-    },
+    operation::{EventKind, Failure, Operation, OperationEvent, Outcome, Phase, Reason, Status},
     service::{BoundService, Receipt, Services, UpstreamError, UpstreamErrorKind},
     start::{StartRequest, StorageCredential},
     store::{Hold, Leased, StoreError},
-    task::{Stage, Task, TaskState},
+    task::{Task, TaskId, TaskState},
 };
 
 /// The longest that a wish of the vendor's to wait is heeded.
@@ -50,7 +54,10 @@ pub(super) async fn run(shared: &Shared, services: &Services, leased: Leased) ->
     let Some(service) = service else {
         return round.fail(Reason::ProjectChanged, None).await;
     };
-    match service.port.show(&round.operation.task.id).await {
+    kill_point!("round.look.before");
+    let shown = service.port.show(&round.operation.task.id).await;
+    kill_point!("round.look.after");
+    match shown {
         Ok(task) => round.looked(service, task.as_ref()).await,
         Err(error) => round.failed(&error).await,
     }
@@ -89,7 +96,10 @@ impl Round<'_> {
                 self.operation.history.round_ended(None);
                 self.operation.phase = Some(waiting_phase(&self.operation, seen));
                 let wait = self.next_wait(None);
-                self.pause_for(wait).await
+                kill_point!("round.rest.before");
+                let next = self.pause_for(wait).await;
+                kill_point!("round.rest.saved");
+                next
             }
         }
     }
@@ -139,20 +149,16 @@ impl Round<'_> {
             Change::Delete => Phase::Deleting,
         });
         // The intent must be on disk before anything is sent. If somebody else wrote meanwhile, it is theirs to act.
+        kill_point!("round.intent.before");
         if !self.save(Hold::Keep).await {
             return None;
         }
+        kill_point!("round.intent.saved");
         if self.looked_at.elapsed() > LOOK_AGE_MAX {
             self.operation.history = before;
             return self.pause_for(Duration::ZERO).await;
         }
-        let id = self.operation.task.id.clone();
-        let result = match (change, &start) {
-            (Change::Start, Some(request)) => service.port.start(&id, request).await,
-            (Change::Pause | Change::Start, _) => service.port.pause(&id).await,
-            (Change::Delete, _) => service.port.delete(&id).await,
-        };
-        match result {
+        match send(service, &self.operation.task.id, change, start.as_ref()).await {
             Ok(receipt) => self.accepted(change, receipt).await,
             Err(error) => {
                 self.operation.history.failed(change, &error, sight.stage);
@@ -178,11 +184,15 @@ impl Round<'_> {
             Change::Delete => Duration::ZERO,
             Change::Pause | Change::Start => self.next_wait(None),
         };
-        self.pause_for(wait).await
+        kill_point!("round.accepted.before");
+        let next = self.pause_for(wait).await;
+        kill_point!("round.accepted.saved");
+        next
     }
 
     /// A round that failed, at the look or at the change.
     async fn failed(&mut self, error: &UpstreamError) -> Option<Timestamp> {
+        kill_point!("round.failed.before");
         self.operation.history.round_ended(Some(error));
         let code = error
             .answer
@@ -209,7 +219,9 @@ impl Round<'_> {
             Action::Fail(reason) => self.fail(reason, None).await,
             Action::Wait | Action::Pause | Action::Start | Action::Delete | Action::Finish(_) => {
                 let wait = self.next_wait(error.retry_after);
-                self.pause_for(wait).await
+                let next = self.pause_for(wait).await;
+                kill_point!("round.failed.saved");
+                next
             }
         }
     }
@@ -241,8 +253,11 @@ impl Round<'_> {
         self.operation.phase = None;
         self.operation.finished_at = Some(self.shared.clock.now());
         self.note(EventKind::Ended);
+        kill_point!("round.end.before");
         if self.save(Hold::Release).await {
+            kill_point!("round.end.saved");
             self.shared.ended(&self.operation);
+            kill_point!("round.end.announced");
         }
         None
     }
@@ -351,28 +366,31 @@ impl Round<'_> {
     }
 }
 
-/// What an operation that waits is about.
-fn waiting_phase(operation: &Operation, seen: Seen) -> Phase {
-    match operation.goal {
-        Goal::Paused => Phase::WaitingUntilPaused,
-        Goal::Running => Phase::WaitingUntilRunning,
-        Goal::Absent { .. } if operation.history.was_sent(Change::Delete) => Phase::Verifying,
-        Goal::Absent { .. } => match seen {
-            Seen::Gone => Phase::Verifying,
-            Seen::Task(sight) if sight.stage.is_at_rest() || sight.stage == Stage::Deleting => {
-                Phase::Deleting
-            }
-            Seen::Task(_) => Phase::WaitingUntilPaused,
-        },
-    }
-}
-
-/// What an operation is about after a change was sent.
-fn phase_after(change: Change, accepted: bool) -> Phase {
-    match (change, accepted) {
-        (Change::Pause, _) => Phase::WaitingUntilPaused,
-        (Change::Start, _) => Phase::WaitingUntilRunning,
-        (Change::Delete, true) => Phase::Verifying,
-        (Change::Delete, false) => Phase::Deleting,
+/// Sends a change. `start` comes with every start.
+async fn send(
+    service: &BoundService,
+    id: &TaskId,
+    change: Change,
+    start: Option<&StartRequest>,
+) -> Result<Receipt, UpstreamError> {
+    match (change, start) {
+        (Change::Start, Some(request)) => {
+            kill_point!("round.start.before");
+            let sent = service.port.start(id, request).await;
+            kill_point!("round.start.after");
+            sent
+        }
+        (Change::Pause | Change::Start, _) => {
+            kill_point!("round.pause.before");
+            let sent = service.port.pause(id).await;
+            kill_point!("round.pause.after");
+            sent
+        }
+        (Change::Delete, _) => {
+            kill_point!("round.delete.before");
+            let sent = service.port.delete(id).await;
+            kill_point!("round.delete.after");
+            sent
+        }
     }
 }

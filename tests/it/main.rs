@@ -9,8 +9,12 @@ mod edges;
 mod errors;
 mod faults;
 mod healthcheck;
+#[cfg(feature = "kill-points")]
+mod kill_matrix;
 mod login;
 mod main_job;
+#[cfg(not(feature = "kill-points"))]
+mod no_kill_points;
 mod openapi;
 mod operations;
 mod problem_pages;

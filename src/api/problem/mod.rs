@@ -331,7 +331,13 @@ impl From<StoreError> for Problem {
             )
             .sent(Sent::No)
             .retry_after(5),
-            StoreError::Stale | StoreError::Unreadable(_) => Self::internal(),
+            StoreError::Stale => Self::new(
+                ProblemType::StoreUnavailable,
+                "The operation on the task changed whenever this was to be recorded, and nothing was sent. Try again soon.",
+            )
+            .sent(Sent::No)
+            .retry_after(5),
+            StoreError::Unreadable(_) => Self::internal(),
         }
     }
 }
