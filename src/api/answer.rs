@@ -84,7 +84,7 @@ pub(super) async fn to_change(
             Problem::new(ProblemType::OperationSuperseded, detail).ended(view)
         }
     };
-    Err(said.in_problem(problem.sent(latest.history.reached)))
+    Err(said.in_problem(problem.sent(latest.history.sent())))
 }
 
 /// What an answer says about how the request was taken.

@@ -72,7 +72,7 @@ pub(super) async fn finish(
     let is_draining = state
         .as_ref()
         .is_some_and(|state| state.operations.is_draining());
-    let mut entry = Entry::begin(request.method().clone(), id.clone(), state);
+    let mut entry = Entry::begin(&request, id.clone(), state);
     if request.method() == Method::HEAD {
         // Routes know GET only. The encoder leaves out the body of whatever answers a HEAD.
         request.head_mut().method = Method::GET;
@@ -88,7 +88,7 @@ pub(super) async fn finish(
     match outcome {
         Ok(Ok(response)) => {
             let response = common.add_to(response);
-            entry.end(&route(&response), response.status().as_u16());
+            entry.end(response.status().as_u16());
             Ok(response)
         }
         // The request is gone, so the answer is built here and handed on as it is.
@@ -103,7 +103,7 @@ pub(super) async fn finish(
             let problem = problem.unwrap_or_else(Problem::internal);
             let mut response = problem.render(&common.id.0);
             common.headers(response.headers_mut());
-            entry.end(NO_ROUTE, response.status().as_u16());
+            entry.end(response.status().as_u16());
             Err(InternalError::from_response("the request was given up", response).into())
         }
     }
@@ -111,33 +111,36 @@ pub(super) async fn finish(
 
 /// The label of whatever no route answered.
 const NO_ROUTE: &str = "none";
-/// What a request is counted and logged under whose caller broke the connection off before the answer. It is no status of
-/// HTTP, and never sent.
+/// What a request is counted and logged under whose caller reset the connection before the answer. It is no status of HTTP,
+/// and never sent. A caller who merely closes it cannot be told from one who has no more to say and waits.
 const BROKEN_OFF: u16 = 499;
 
 /// The line in the log and the number in the metrics that every request gets, also one that is broken off.
 struct Entry {
     began: Instant,
     method: Method,
+    route: Option<String>,
     id: RequestId,
     state: Option<web::Data<State>>,
     has_ended: bool,
 }
 
 impl Entry {
-    fn begin(method: Method, id: RequestId, state: Option<web::Data<State>>) -> Self {
+    fn begin(request: &ServiceRequest, id: RequestId, state: Option<web::Data<State>>) -> Self {
         Self {
             began: Instant::now(),
-            method,
+            method: request.method().clone(),
+            route: request.match_pattern(),
             id,
             state,
             has_ended: false,
         }
     }
 
-    fn end(&mut self, route: &str, status: u16) {
+    fn end(&mut self, status: u16) {
         self.has_ended = true;
         let took = self.began.elapsed();
+        let route = self.route.as_deref().unwrap_or(NO_ROUTE);
         let message = if status == BROKEN_OFF {
             "request broken off by its caller"
         } else {
@@ -162,7 +165,7 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         if !self.has_ended {
-            self.end(NO_ROUTE, BROKEN_OFF);
+            self.end(BROKEN_OFF);
         }
     }
 }

@@ -91,6 +91,17 @@ impl History {
         self.intent == Some(change) || self.attempts(change).sent
     }
 
+    /// Whether a request that changes something reached the vendor, as far as is known: one that is about to be sent, or
+    /// whose result nobody noted, may have.
+    pub fn sent(&self) -> Sent {
+        let open = if self.intent.is_some() {
+            Sent::Unknown
+        } else {
+            Sent::No
+        };
+        self.reached.max(open)
+    }
+
     /// Notes a look. `changed`: the task was in another state at the look before.
     pub fn observe(&mut self, seen: &Seen, changed: bool) {
         if changed {

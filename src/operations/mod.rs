@@ -229,6 +229,8 @@ impl Operations {
         why: EventKind,
     ) -> Vec<OperationEvent> {
         let at = self.0.clock.now();
+        // Its driver, if it is in the middle of a request, will not get to record what comes of it.
+        operation.history.settle_unknown();
         operation.status = status;
         operation.phase = None;
         operation.updated_at = at;

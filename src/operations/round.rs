@@ -237,7 +237,7 @@ impl Round<'_> {
             .last_fault
             .as_ref()
             .and_then(|fault| fault.answer.clone());
-        let sent = history.reached;
+        let sent = history.sent();
         let detail = detail.unwrap_or_else(|| sentences::failed(reason, &self.operation));
         self.operation.failure = Some(Failure {
             reason,

@@ -19,6 +19,9 @@ pub(super) fn refused(reason: Reason, task: &TaskRef, state: Option<TaskState>) 
         Reason::TaskInProgress if state == "deleting" => {
             format!("Task {id} is being deleted.")
         }
+        Reason::TaskInProgress if state == "pausing" => format!(
+            "Task {id} is being paused. Wait until it is paused, or repeat with ?force=pause."
+        ),
         Reason::TaskInProgress if state == "unknown" => {
             format!("Task {id} is in a state that the gateway does not know, so it is left alone.")
         }

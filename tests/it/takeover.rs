@@ -1,6 +1,10 @@
 //! Requests that meet: keys that make a repeat harmless, operations that take over, operations that are cancelled.
 
-use migration_gateway::sandbox::{OmsSpec, Operation, SmsSpec, TaskSwitches};
+use std::time::Duration;
+
+use migration_gateway::sandbox::{
+    Fault, FaultKind, OmsSpec, Operation, Service, SmsSpec, TaskSwitches,
+};
 use serde_json::json;
 
 use crate::support::{
@@ -279,6 +283,43 @@ fn an_operation_is_cancelled_by_its_requester_until_a_delete_was_sent() {
     );
     let late = client.post(&format!("{operation}/cancel"));
     assert_eq!(late.problem(), "past-point-of-no-return", "{late:?}");
+}
+
+#[test]
+fn an_operation_that_is_cancelled_while_its_request_is_under_way_does_not_say_that_nothing_was_sent()
+ {
+    let place = place();
+    let gateway = place.start();
+    let id = hanging(&place);
+    let late = FaultKind::Delay(Duration::from_secs(1));
+    let fault = place
+        .cloud
+        .fault(Fault::on(Service::Oms, Operation::Pause, late).task(&id));
+    let client = gateway.client();
+    let operation = client.ask("POST", &format!("/tasks/{id}/pause"), None);
+    let waiting = {
+        let other = gateway.client_with("key-of-the-other-caller");
+        let path = format!("/tasks/{id}/pause");
+        std::thread::spawn(move || other.with("POST", &path, ("prefer", "wait=20")))
+    };
+    wait_for("the caller who waits", || {
+        let events = client.operation(&operation)["events"].to_string();
+        (place.cloud.oms_status(&id) == Some(7) && fault.fired() == 1 && events.contains("joined"))
+            .then_some(assert!(
+                !events.contains("sent"),
+                "the answer was not late enough"
+            ))
+    });
+    assert_eq!(
+        client
+            .post(&format!("/operations/{operation}/cancel"))
+            .status,
+        200
+    );
+
+    let answer = waiting.join().expect("an answer");
+    assert_eq!(answer.problem(), "operation-cancelled", "{answer:?}");
+    assert_eq!(answer.json()["sent"], "unknown", "{answer:?}");
 }
 
 #[test]

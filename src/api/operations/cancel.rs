@@ -47,7 +47,7 @@ pub(crate) async fn cancel_operation(
                 "A delete was sent for this operation, and cannot be taken back. Wait for its end.";
             let link = known.state.links.operation(operation.id);
             Err(Problem::new(ProblemType::PastPointOfNoReturn, detail)
-                .sent(operation.history.reached)
+                .sent(operation.history.sent())
                 .link(Some(link)))
         }
     }
