@@ -184,6 +184,13 @@ fn is_code(text: &str) -> bool {
         && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
+/// Whether a text can be the vendor's id of a request: hexadecimal digits and dashes. It is shown to callers, so a header that
+/// repeats something of the login stays out.
+fn is_request_id(text: &str) -> bool {
+    let clean = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
+    text.len() <= 64 && text.bytes().all(clean)
+}
+
 fn of_answer(
     response: &Response,
     kind: UpstreamErrorKind,
@@ -197,7 +204,7 @@ fn of_answer(
             status: response.status,
             error_code,
             error_msg: None,
-            request_id: response.request_id.clone(),
+            request_id: response.request_id.clone().filter(|id| is_request_id(id)),
         })),
         ..failure(kind, detail)
     }

@@ -164,7 +164,7 @@ pub(crate) fn wrong_password(_: &Seen, writer: &mut dyn Write) -> Then {
         "message": "The username or password is wrong.",
         "title": "Unauthorized",
     }});
-    answer(writer, 401, "X-Request-Id: r-7\r\n", &body.to_string())
+    answer(writer, 401, "X-Request-Id: a-7\r\n", &body.to_string())
 }
 
 pub(crate) fn project() -> ProjectName {
@@ -343,6 +343,19 @@ async fn a_refused_token_is_removed_only_while_it_is_the_one_at_hand() {
 }
 
 #[actix_rt::test]
+async fn an_id_of_a_request_that_repeats_the_password_is_not_passed_on() {
+    let cloud = Cloud::of_tokens();
+    cloud.answer_login(|_, writer| {
+        let body = "{\"error\":{\"code\":401,\"message\":\"x\"}}";
+        answer(writer, 401, "X-Request-Id: s3cret\r\n", body)
+    });
+    let tokens = cloud.tokens(&["p"]);
+    let error = tokens.token(&project()).await.unwrap_err();
+    assert_eq!(error.kind, UpstreamErrorKind::CredentialsRefused);
+    assert!(!format!("{error:?}").contains("s3cret"), "{error:?}");
+}
+
+#[actix_rt::test]
 async fn a_wrong_password_is_tried_twice_in_15_minutes_unless_it_changes() {
     let cloud = Cloud::of_tokens();
     for _ in 0..5 {
@@ -357,7 +370,7 @@ async fn a_wrong_password_is_tried_twice_in_15_minutes_unless_it_changes() {
     assert_eq!(answer.error_code.as_deref(), Some("401"));
     assert_eq!(
         (answer.error_msg.as_ref(), answer.request_id.as_deref()),
-        (None, Some("r-7"))
+        (None, Some("a-7"))
     );
     assert!(!format!("{error:?}").contains("s3cret"));
 
