@@ -82,9 +82,9 @@ impl Operations {
                 });
             }
             kill_point!("accept.running.before");
-            let running = self.running_on(&ask.task).await?;
+            let running = self.running_on(&ask.task).await;
             kill_point!("accept.running.after");
-            let supersedes = match running {
+            let supersedes = match running? {
                 None => None,
                 Some(running) if joins(&running, ask.goal, &record) => {
                     match self.join(running, ask).await? {
@@ -123,9 +123,9 @@ impl Operations {
     async fn recall(&self, ask: &Ask) -> Result<Option<Operation>, AskError> {
         let Some(key) = &ask.key else { return Ok(None) };
         kill_point!("accept.recall.before");
-        let recalled = self.0.store.recall(&ask.caller, &key.key).await?;
+        let recalled = self.0.store.recall(&ask.caller, &key.key).await;
         kill_point!("accept.recall.after");
-        match recalled {
+        match recalled? {
             Some((_, fingerprint)) if fingerprint != key.fingerprint => Err(AskError::KeyReused),
             known => Ok(known.map(|(operation, _)| operation)),
         }
@@ -142,14 +142,17 @@ impl Operations {
             .0
             .store
             .join(running.id, &ask.caller, ask.key.as_ref(), now)
-            .await?;
+            .await;
         kill_point!("accept.join.after");
-        match joining {
+        match joining? {
             Joining::Joined => {
                 log_event(&running, &EventKind::Joined);
                 Ok(Some(running))
             }
-            Joining::Lost => Ok(None),
+            Joining::Lost => {
+                kill_point!("accept.join.lost");
+                Ok(None)
+            }
         }
     }
 
@@ -178,17 +181,23 @@ impl Operations {
         let mut creation = self.0.store.create(&fresh).await;
         kill_point!("accept.create.after");
         // The store's word can get lost although it did what it was asked for.
-        if matches!(creation, Err(StoreError::Unavailable(_)))
-            && matches!(self.0.store.find(operation.id).await, Ok(Some(_)))
-        {
-            creation = Ok(Creation::Created);
+        if matches!(creation, Err(StoreError::Unavailable(_))) {
+            kill_point!("accept.find.before");
+            let found = self.0.store.find(operation.id).await;
+            kill_point!("accept.find.after");
+            if matches!(found, Ok(Some(_))) {
+                creation = Ok(Creation::Created);
+            }
         }
         if !matches!(creation, Ok(Creation::Created)) {
             self.0.inline_keys.forget(operation.id);
         }
         match creation? {
             Creation::Created => {}
-            Creation::Running(_) | Creation::Lost => return Ok(false),
+            Creation::Running(_) | Creation::Lost => {
+                kill_point!("accept.create.lost");
+                return Ok(false);
+            }
         }
         if let Some((old, _)) = &fresh.supersedes {
             kill_point!("accept.supersede.recorded");

@@ -225,6 +225,7 @@ impl Loop {
                     error = error.with_causes(),
                     "operations cannot be taken up; trying again"
                 );
+                kill_point!("engine.claim.failed");
             }
         }
     }
@@ -248,6 +249,7 @@ impl Loop {
                     error = error.with_causes(),
                     "the housekeeping failed; trying again"
                 );
+                kill_point!("engine.housekeeping.failed");
             }
         }
     }
@@ -256,21 +258,28 @@ impl Loop {
     async fn try_to_keep_house(&self) -> Result<u64, StoreError> {
         let shared = &self.shared;
         // Operations begin and end in other processes too, and an answer of the store that tells of one can get lost.
-        let running = shared.store.check().await?;
+        kill_point!("engine.check.before");
+        let running = shared.store.check().await;
+        kill_point!("engine.check.after");
         shared
             .metrics
             .running
-            .set(i64::try_from(running).unwrap_or(i64::MAX));
+            .set(i64::try_from(running?).unwrap_or(i64::MAX));
         for id in shared.inline_keys.kept_since(HOUSEKEEPING) {
-            let operation = shared.store.find(id).await?;
-            if operation.is_none_or(|operation| operation.status != Status::Running) {
+            kill_point!("engine.keys.before");
+            let operation = shared.store.find(id).await;
+            kill_point!("engine.keys.after");
+            if operation?.is_none_or(|operation| operation.status != Status::Running) {
                 shared.inline_keys.forget(id);
             }
         }
         let kept = SignedDuration::try_from(shared.settings.history).unwrap_or(SignedDuration::MAX);
         let now = shared.clock.now();
         let before = now.saturating_sub(kept).unwrap_or(Timestamp::MIN);
-        let removed = shared.store.remove_ended(before, REMOVED_MAX).await?;
+        kill_point!("engine.removal.before");
+        let removed = shared.store.remove_ended(before, REMOVED_MAX).await;
+        kill_point!("engine.removal.after");
+        let removed = removed?;
         if removed > 0 {
             tracing::info!(operations = removed, "removed ended operations");
         }
@@ -313,6 +322,7 @@ impl Loop {
                 error = error.with_causes(),
                 "leases cannot be renewed; trying again"
             );
+            kill_point!("engine.renew.failed");
         }
     }
 

@@ -5,25 +5,31 @@
 //! SIGKILL when it comes to that place for that time, counted from the moment at which the file exists that
 //! `MIGRATION_GATEWAY_KILL_ARMED_BY` names, or from the beginning if it names none.
 //!
-//! A place stands before and after each await and each write. Those of a store that fails are left out.
+//! A place stands before and after each await and each write, those of the housekeeping among them, and wherever a store
+//! that fails, or that somebody else was faster at, leads to. There is none where a round panicked or is given up because
+//! the process stops while the store is away: nothing is awaited or written there.
 
 #[cfg(all(feature = "kill-points", not(debug_assertions)))]
 compile_error!("the feature kill-points is for tests, and has no place in a release");
 
 /// Every place, in the order in which an operation comes to them.
 #[cfg(any(test, feature = "kill-points"))]
-pub const KILL_POINTS: [&str; 50] = [
+pub const KILL_POINTS: [&str; 69] = [
     "accept.recall.before",
     "accept.recall.after",
     "accept.running.before",
     "accept.running.after",
     "accept.join.before",
     "accept.join.after",
+    "accept.join.lost",
     "accept.look.before",
     "accept.look.after",
     "accept.supersede.before",
     "accept.create.before",
     "accept.create.after",
+    "accept.find.before",
+    "accept.find.after",
+    "accept.create.lost",
     "accept.supersede.recorded",
     "accept.supersede.announced",
     "accept.wake.before",
@@ -35,16 +41,28 @@ pub const KILL_POINTS: [&str; 50] = [
     "cancel.show.after",
     "cancel.save.before",
     "cancel.save.after",
+    "cancel.save.stale",
     "cancel.announced",
     "engine.claim.before",
     "engine.claim.after",
+    "engine.claim.failed",
     "engine.round.begun",
     "engine.renew.before",
     "engine.renew.after",
+    "engine.renew.failed",
+    "engine.check.before",
+    "engine.check.after",
+    "engine.keys.before",
+    "engine.keys.after",
+    "engine.removal.before",
+    "engine.removal.after",
+    "engine.housekeeping.failed",
     "round.look.before",
     "round.look.after",
     "round.intent.before",
     "round.intent.saved",
+    "round.late.before",
+    "round.late.saved",
     "round.pause.before",
     "round.pause.after",
     "round.start.before",
@@ -55,6 +73,9 @@ pub const KILL_POINTS: [&str; 50] = [
     "round.accepted.saved",
     "round.failed.before",
     "round.failed.saved",
+    "round.retry.before",
+    "round.retry.after",
+    "round.save.stale",
     "round.rest.before",
     "round.rest.saved",
     "round.end.before",

@@ -14,6 +14,7 @@ mod kill_point;
 pub mod metrics;
 mod phases;
 mod round;
+mod send;
 mod sentences;
 #[cfg(test)]
 mod simulation;
@@ -162,8 +163,9 @@ impl Operations {
         let mut draining = self.0.draining.subscribe();
         loop {
             kill_point!("wait.show.before");
-            let found = self.show(id).await?;
+            let found = self.show(id).await;
             kill_point!("wait.show.after");
+            let found = found?;
             let is_running = found
                 .as_ref()
                 .is_some_and(|one| one.status == Status::Running);
@@ -188,9 +190,9 @@ impl Operations {
         let until = Instant::now() + WRITES_FOR;
         while Instant::now() < until {
             kill_point!("cancel.show.before");
-            let shown = self.show(id).await?;
+            let shown = self.show(id).await;
             kill_point!("cancel.show.after");
-            let Some(mut operation) = shown else {
+            let Some(mut operation) = shown? else {
                 return Ok(Cancellation::Unknown);
             };
             if operation.status != Status::Running {
@@ -214,7 +216,9 @@ impl Operations {
                     return Ok(Cancellation::Ended(Box::new(operation)));
                 }
                 // The driver was faster. What it did may have made it too late.
-                Err(StoreError::Stale) => {}
+                Err(StoreError::Stale) => {
+                    kill_point!("cancel.save.stale");
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -13,6 +13,7 @@ use super::{
     kill_point::kill_point,
     later, log_event,
     phases::{phase_after, waiting_phase},
+    send::send,
     sentences,
 };
 use crate::domain::{
@@ -22,7 +23,7 @@ use crate::domain::{
     service::{BoundService, Receipt, Services, UpstreamError, UpstreamErrorKind},
     start::{StartRequest, StorageCredential},
     store::{Hold, Leased, StoreError},
-    task::{Task, TaskId, TaskState},
+    task::{Task, TaskState},
 };
 
 /// The longest that a wish of the vendor's to wait is heeded.
@@ -156,7 +157,10 @@ impl Round<'_> {
         kill_point!("round.intent.saved");
         if self.looked_at.elapsed() > LOOK_AGE_MAX {
             self.operation.history = before;
-            return self.pause_for(Duration::ZERO).await;
+            kill_point!("round.late.before");
+            let next = self.pause_for(Duration::ZERO).await;
+            kill_point!("round.late.saved");
+            return next;
         }
         match send(service, &self.operation.task.id, change, start.as_ref()).await {
             Ok(receipt) => self.accepted(change, receipt).await,
@@ -301,6 +305,7 @@ impl Round<'_> {
                     );
                     // It may have been this very round, with its answer from the store lost.
                     self.shared.endings.announce(self.operation.id);
+                    kill_point!("round.save.stale");
                     return false;
                 }
                 Err(error @ (StoreError::Unavailable(_) | StoreError::Unreadable(_))) => {
@@ -315,7 +320,9 @@ impl Round<'_> {
             if *self.shared.draining.borrow() {
                 return false;
             }
+            kill_point!("round.retry.before");
             tokio::time::sleep(STORE_PAUSE).await;
+            kill_point!("round.retry.after");
         }
     }
 
@@ -362,35 +369,6 @@ impl Round<'_> {
         let last = self.events.last().or(self.operation.events.last());
         if last.is_none_or(|event| event.kind != kind) {
             self.note(kind);
-        }
-    }
-}
-
-/// Sends a change. `start` comes with every start.
-async fn send(
-    service: &BoundService,
-    id: &TaskId,
-    change: Change,
-    start: Option<&StartRequest>,
-) -> Result<Receipt, UpstreamError> {
-    match (change, start) {
-        (Change::Start, Some(request)) => {
-            kill_point!("round.start.before");
-            let sent = service.port.start(id, request).await;
-            kill_point!("round.start.after");
-            sent
-        }
-        (Change::Pause | Change::Start, _) => {
-            kill_point!("round.pause.before");
-            let sent = service.port.pause(id).await;
-            kill_point!("round.pause.after");
-            sent
-        }
-        (Change::Delete, _) => {
-            kill_point!("round.delete.before");
-            let sent = service.port.delete(id).await;
-            kill_point!("round.delete.after");
-            sent
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The process is killed at every named place between the acceptance of a request and the end of its operation, the
 //! first and the second time that it comes there, and the next process on the same folder brings everything to its end.
+//!
+//! A place that is not reached is a failure: the process must have ended by SIGKILL, and have named the place.
 
+mod trouble;
 mod wave;
 
 use std::{
@@ -19,8 +22,12 @@ use migration_gateway::{
 };
 use serde_json::Value;
 
-use self::wave::{Job, Plan, Wave};
+use self::{
+    trouble::{Trouble, is_of_the_housekeeping, make_history},
+    wave::{Job, Plan, Wave},
+};
 use crate::support::{
+    PATIENCE,
     gateway::{Gateway, Place},
     http::{Answer, Client},
 };
@@ -29,6 +36,8 @@ const SIGKILL: i32 = 9;
 const CHANGES: [Operation; 3] = [Operation::Pause, Operation::Start, Operation::Delete];
 /// Places at the same time: most of the time each of them waits for the end of a dead process's lease.
 const SIDE_BY_SIDE: usize = 16;
+/// What is done once in a minute, and to keys that have waited for a minute, is done within this.
+const HOUSEKEEPING_MAX: Duration = Duration::from_secs(90);
 /// Requests at the same time at one gateway.
 const CALLERS: usize = 8;
 
@@ -85,8 +94,39 @@ struct Row {
     ends: BTreeMap<String, usize>,
 }
 
+/// A kill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Trial {
+    /// The number of the place, and its name.
+    place: (usize, &'static str),
+    trouble: Option<Trouble>,
+    /// At which time that the process comes there.
+    count: usize,
+}
+
+impl Trial {
+    /// Every kill, those first that take longest.
+    fn all() -> Vec<Self> {
+        let mut all = Vec::new();
+        for place in KILL_POINTS.into_iter().enumerate() {
+            let troubles = Trouble::leading_to(place.1).into_iter().map(Some);
+            let none = troubles.len() == 0;
+            for trouble in troubles.chain(none.then_some(None)) {
+                all.extend([1, 2].map(|count| Self {
+                    place,
+                    trouble,
+                    count,
+                }));
+            }
+        }
+        all.sort_by_key(|trial| !is_of_the_housekeeping(trial.place.1));
+        all
+    }
+}
+
 /// Kills a gateway at a place, starts the next one, and shows that everything comes to its right end.
-fn survive(name: &str, count: usize) -> Row {
+fn survive(trial: Trial) -> Row {
+    let (name, count) = (trial.place.1, trial.count);
     let place = Place::new();
     let secret = place.secret("storage", "the-secret-key-of-a-bucket");
     let armed = place.file("armed");
@@ -101,9 +141,15 @@ fn survive(name: &str, count: usize) -> Row {
             "MIGRATION_GATEWAY_KILL_ARMED_BY",
             armed.to_str().expect("text"),
         );
+    if is_of_the_housekeeping(name) {
+        make_history(&place);
+    }
     let mut gateway = place.start();
     let client = gateway.client();
     let mut wave = Wave::begin(&place.cloud, &client);
+    if name.starts_with("engine.keys") {
+        wave.add_slow_start(&place.cloud);
+    }
     if name.starts_with("engine.renew") {
         // Only a long round needs its lease to be renewed: the look after the one before accepting gets no answer.
         let task = place.cloud.add_oms(OmsSpec::new("held", 3));
@@ -113,14 +159,32 @@ fn survive(name: &str, count: usize) -> Row {
         wave.jobs.push(Job::new(plan, &task));
     }
     std::fs::write(&armed, "").expect("a file");
-    let answers = send_all(&wave.jobs, &client);
+    if let Some(trouble) = trial.trouble {
+        trouble.begin(&place);
+    }
+    let mut answers = send_all(&wave.jobs, &client);
+    if trial.trouble.is_some() {
+        // As good as no answer: what came of the request is seen by the record alone.
+        for answer in &mut answers {
+            answer.take_if(|one| one.status == 503 && one.problem() == "store-unavailable");
+        }
+    }
     let wrong = answers.iter().flatten().find(|answer| answer.status >= 300);
     assert!(wrong.is_none(), "{wrong:?}: {}", gateway.log());
-    assert_eq!(gateway.ended().signal(), Some(SIGKILL), "{}", gateway.log());
+    let limit = if is_of_the_housekeeping(name) {
+        HOUSEKEEPING_MAX
+    } else {
+        PATIENCE
+    };
+    let signal = gateway.ended_within(limit).signal();
+    assert_eq!(signal, Some(SIGKILL), "{}", gateway.log());
     let last = format!("killed at {name}\n");
     assert!(gateway.log().contains(&last), "{}", gateway.log());
 
     wave.let_pauses_end(&place.cloud);
+    if trial.trouble.is_some() {
+        Trouble::end(&place);
+    }
     let place = place.env("MIGRATION_GATEWAY_KILL_POINT", "");
     let gateway = place.start();
     let mut row = Row::default();
@@ -247,9 +311,7 @@ fn check(cloud: &Cloud, client: &Client, task: &str, plan: Plan, row: &mut Row) 
 
 #[test]
 fn whatever_was_accepted_is_done_once_wherever_the_process_is_killed() {
-    let points = KILL_POINTS.iter().enumerate();
-    let trials = points.flat_map(|(place, name)| [(place, *name, 1), (place, *name, 2)]);
-    let trials = Mutex::new(trials);
+    let trials = Mutex::new(Trial::all().into_iter());
     let rows = Mutex::new(BTreeMap::new());
     let began = Instant::now();
     thread::scope(|scope| {
@@ -258,7 +320,7 @@ fn whatever_was_accepted_is_done_once_wherever_the_process_is_killed() {
                 loop {
                     let trial = trials.lock().expect("trials").next();
                     let Some(trial) = trial else { return };
-                    let row = panic::catch_unwind(|| survive(trial.1, trial.2));
+                    let row = panic::catch_unwind(|| survive(trial));
                     rows.lock().expect("rows").insert(trial, row);
                 }
             });
@@ -275,9 +337,11 @@ fn whatever_was_accepted_is_done_once_wherever_the_process_is_killed() {
     clippy::print_stdout,
     reason = "the matrix is what this test is read for"
 )]
-fn print_matrix(rows: &BTreeMap<(usize, &str, usize), thread::Result<Row>>, took: Duration) {
+fn print_matrix(rows: &BTreeMap<Trial, thread::Result<Row>>, took: Duration) {
     let mut text = String::new();
-    for ((_, name, count), row) in rows {
+    for (trial, row) in rows {
+        let (name, count) = (trial.place.1, trial.count);
+        let trouble = trial.trouble.map_or("", |trouble| trouble.name);
         match row {
             Ok(row) => {
                 let Row {
@@ -289,11 +353,11 @@ fn print_matrix(rows: &BTreeMap<(usize, &str, usize), thread::Result<Row>>, took
                 } = row;
                 writeln!(
                     text,
-                    "{name:<28} {count}  running {running:>2}  resumed {resumed:>2}  unanswered: \
+                    "{name:<28} {trouble:<11} {count}  running {running:>2}  resumed {resumed:>2}  unanswered: \
                      {recorded:>2} on record, {lost:>2} not  {ends:?}"
                 )
             }
-            Err(_) => writeln!(text, "{name:<28} {count}  FAILED"),
+            Err(_) => writeln!(text, "{name:<28} {trouble:<11} {count}  FAILED"),
         }
         .expect("text");
     }

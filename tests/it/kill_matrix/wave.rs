@@ -87,6 +87,8 @@ impl Job {
 /// What is under way when the kill is armed, the requests that come after it, and tasks that nobody asks anything of.
 pub(super) struct Wave {
     early: Vec<(String, Plan)>,
+    /// Tasks that are being paused until they are brought to rest.
+    slow: Vec<String>,
     pub(super) jobs: Vec<Job>,
 }
 
@@ -127,22 +129,22 @@ impl Wave {
             ask(force, &task);
             early.push((task, force));
         }
+        let slow = jobs.iter().map(|job| job.task.clone()).collect();
         jobs.extend(later_jobs(cloud));
-        Self { early, jobs }
+        Self { early, slow, jobs }
+    }
+
+    /// Adds a start whose keys have to wait for the end of a pause.
+    pub(super) fn add_slow_start(&mut self, cloud: &Cloud) {
+        let task = cloud.add_oms(OmsSpec::new("slow", 7));
+        self.slow.push(task.clone());
+        self.jobs
+            .push(Job::new(Plan::StartInline, &task).body(inline_keys()));
     }
 
     /// Brings the tasks to rest that are being paused for long.
     pub(super) fn let_pauses_end(&self, cloud: &Cloud) {
-        let is_slow = |job: &&Job| {
-            let plans = [
-                Plan::JoinDelete,
-                Plan::PauseThenDelete,
-                Plan::PauseThenCancel,
-            ];
-            plans.contains(&job.plan)
-        };
-        for job in self.jobs.iter().filter(is_slow) {
-            let task = &job.task;
+        for task in &self.slow {
             assert!(cloud.set_oms_status(task, 3) || cloud.set_sms_state(task, "ABORT"));
         }
     }
@@ -174,14 +176,18 @@ fn slow(cloud: &Cloud, task: String) -> String {
     task
 }
 
+fn inline_keys() -> Value {
+    let keys = json!({"access_key": "AK", "secret_key": "SK"});
+    json!({"source": keys, "destination": keys})
+}
+
 /// Requests of every kind; some wait for the end.
 fn later_jobs(cloud: &Cloud) -> Vec<Job> {
     let oms = |status| cloud.add_oms(OmsSpec::new("logs", status));
     let sms = |state| cloud.add_sms(SmsSpec::new("web", state));
     let (plain, force) = (Plan::Delete { pauses: 0 }, Plan::Delete { pauses: 1 });
     let named = json!({"source": "archive", "destination": "archive"});
-    let keys = json!({"access_key": "AK", "secret_key": "SK"});
-    let inline = json!({"source": keys, "destination": keys});
+    let inline = inline_keys();
     let refusing = [oms(3), sms("ABORT")];
     for task in &refusing {
         let switches = TaskSwitches {

@@ -5,13 +5,14 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, ExitStatus, Stdio},
+    time::Duration,
 };
 
 use migration_gateway::sandbox::{Cloud, CloudOptions};
 use sha2::{Digest as _, Sha256};
 use sqlx::Connection as _;
 
-use super::{http::Client, wait_for};
+use super::{PATIENCE, http::Client, wait_for, wait_within};
 
 /// The key of the caller who may do everything.
 pub(crate) const KEY: &str = "test-key-of-the-caller-who-may-do-everything";
@@ -117,6 +118,12 @@ impl Place {
 
     /// Makes every ended operation one that ended long ago. The gateway must not run.
     pub(crate) fn age_operations(&self) {
+        let aged = self.sql("UPDATE operations SET finished_at = 1 WHERE finished_at > 1");
+        assert!(aged > 0, "nothing had ended");
+    }
+
+    /// Runs a statement in the database, as another process may. Gives how many rows it changed.
+    pub(crate) fn sql(&self, statement: &str) -> u64 {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
@@ -126,11 +133,13 @@ impl Place {
             let mut database = sqlx::AnyConnection::connect(&url)
                 .await
                 .expect("the database");
-            let aged = sqlx::query("UPDATE operations SET finished_at = 1 WHERE finished_at > 1");
-            let aged = aged.execute(&mut database).await.expect("an update");
-            assert!(aged.rows_affected() > 0, "nothing had ended");
+            let done = sqlx::raw_sql(sqlx::AssertSqlSafe(statement))
+                .execute(&mut database)
+                .await
+                .expect(statement);
             database.close().await.expect("an end");
-        });
+            done.rows_affected()
+        })
     }
 
     /// Writes a file and gives its path as a TOML string.
@@ -309,7 +318,12 @@ impl Gateway {
 
     /// Waits for its end.
     pub(crate) fn ended(&mut self) -> ExitStatus {
-        wait_for("the end of the gateway", || {
+        self.ended_within(PATIENCE)
+    }
+
+    /// Waits for its end, for so long.
+    pub(crate) fn ended_within(&mut self, limit: Duration) -> ExitStatus {
+        wait_within(limit, "the end of the gateway", || {
             self.child.try_wait().expect("a child")
         })
     }

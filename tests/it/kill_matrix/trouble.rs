@@ -1,0 +1,114 @@
+//! Writes that go wrong in the database, so that the program comes to the places that are there for that.
+
+use crate::support::gateway::Place;
+
+/// Which writes go wrong, and how. A trigger in the database sees to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Trouble {
+    pub(super) name: &'static str,
+    write: &'static str,
+    how: &'static str,
+}
+
+/// The write is refused: the store is unavailable for it.
+const REFUSED: &str = "ABORT, 'refused'";
+/// The write meets no row, as if somebody else had been faster.
+const LOST: &str = "IGNORE";
+
+/// Saves of rounds. Taking up, renewing and joining leave `updated_at` alone.
+const INTENT: &str = "UPDATE OF updated_at ON operations \
+    WHEN NEW.phase IN ('pausing', 'starting', 'deleting') AND NEW.lease_owner IS NOT NULL";
+const RESULT: &str = "UPDATE OF updated_at ON operations WHEN OLD.phase IN ('pausing', 'starting') \
+    AND NEW.phase IN ('waiting_until_paused', 'waiting_until_running')";
+const DELETED: &str = "UPDATE OF updated_at ON operations \
+    WHEN OLD.phase = 'deleting' AND NEW.phase = 'verifying'";
+const END: &str = "UPDATE OF updated_at ON operations WHEN NEW.status IN ('succeeded', 'failed')";
+
+/// Long enough for a look to be too old to act on, in microseconds.
+const INTENT_TAKES_LONG: &str = "UPDATE OF updated_at ON operations \
+    WHEN NEW.phase IN ('pausing', 'starting', 'deleting') AND NEW.lease_owner IS NOT NULL \
+    AND NEW.updated_at < OLD.updated_at + 7000000";
+
+impl Trouble {
+    /// All that lead to a place, each of which is tried; empty if it is reached without.
+    pub(super) fn leading_to(point: &str) -> Vec<Self> {
+        let trouble = |name, write, how| Self { name, write, how };
+        let saves = |how| {
+            let writes = [
+                ("intent", INTENT),
+                ("result", RESULT),
+                ("deleted", DELETED),
+                ("end", END),
+            ];
+            writes.map(|(name, write)| trouble(name, write, how)).into()
+        };
+        match point {
+            "accept.join.lost" | "accept.create.lost" => {
+                vec![trouble("key", "INSERT ON idempotency_keys", LOST)]
+            }
+            "accept.find.before" | "accept.find.after" => {
+                vec![trouble("create", "INSERT ON operations", REFUSED)]
+            }
+            "cancel.save.stale" => {
+                let write = "UPDATE OF status ON operations WHEN NEW.status = 'cancelled'";
+                vec![trouble("cancel", write, LOST)]
+            }
+            "engine.claim.failed" => {
+                let write = "UPDATE OF lease_owner ON operations \
+                     WHEN NEW.updated_at = OLD.updated_at AND NEW.lease_owner IS NOT NULL";
+                vec![trouble("claim", write, REFUSED)]
+            }
+            "engine.renew.failed" => {
+                let write = "UPDATE OF lease_until ON operations WHEN NEW.version = OLD.version";
+                vec![trouble("renewal", write, REFUSED)]
+            }
+            "engine.housekeeping.failed" => {
+                vec![trouble("removal", "DELETE ON operations", REFUSED)]
+            }
+            "round.late.before" | "round.late.saved" => {
+                vec![trouble("slow intent", INTENT_TAKES_LONG, REFUSED)]
+            }
+            "round.retry.before" | "round.retry.after" => saves(REFUSED),
+            "round.save.stale" => saves(LOST),
+            _ => Vec::new(),
+        }
+    }
+
+    pub(super) fn begin(&self, place: &Place) {
+        let Self { write, how, .. } = self;
+        place.sql(&format!(
+            "CREATE TRIGGER trouble BEFORE {write} BEGIN SELECT RAISE({how}); END"
+        ));
+    }
+
+    pub(super) fn end(place: &Place) {
+        place.sql("DROP TRIGGER trouble");
+    }
+}
+
+/// Whether a place is on the way of what the engine does once in a minute.
+pub(super) fn is_of_the_housekeeping(point: &str) -> bool {
+    [
+        "engine.check.",
+        "engine.keys.",
+        "engine.removal.",
+        "engine.housekeeping.",
+    ]
+    .iter()
+    .any(|prefix| point.starts_with(prefix))
+}
+
+/// Operations that ended long ago, more than are removed within a minute: as long as there are some the house is kept every
+/// second. No gateway may run.
+pub(super) fn make_history(place: &Place) {
+    place.start().kill();
+    let made = place.sql(
+        "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 9000) \
+         INSERT INTO operations (id, project, service, task, project_id, region, endpoint, kind, \
+         inline_credentials, migrate_failed_objects, status, requested_by, created_at, updated_at, \
+         deadline_at, finished_at, next_look_at, history, version) \
+         SELECT printf('%026d', n), 'default', 'oms', 'old', 'id', 'region', 'endpoint', 'pause', \
+         0, 0, 'cancelled', 'tester', 1, 1, 1, 1, 1, '{}', 1 FROM numbers",
+    );
+    assert_eq!(made, 9000);
+}
