@@ -90,7 +90,7 @@ impl Database {
     {
         let pools = self.pools.clone();
         self.run(async move {
-            pools.file.verify().await?;
+            pools.file.verify().await.map_err(unavailable)?;
             work(pools.writer.begin_with("BEGIN IMMEDIATE").await?).await
         })
         .await
@@ -158,17 +158,20 @@ impl DatabaseFile {
         })
     }
 
-    async fn verify(self: &Arc<Self>) -> Result<(), StoreError> {
+    /// Whether it is still the one at its path.
+    pub(super) async fn verify(self: &Arc<Self>) -> io::Result<()> {
         let file = Arc::clone(self);
         // A disk that hangs must not hold up the thread that keeps the time limits.
         let same = tokio::task::spawn_blocking(move || {
             fs::metadata(&file.path)
                 .map(|found| (found.dev(), found.ino()) == (file.device, file.inode))
         });
-        match same.await.map_err(unavailable)? {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(unavailable("the database file was replaced by another")),
-            Err(error) => Err(unavailable(error)),
+        if same.await?? {
+            Ok(())
+        } else {
+            Err(io::Error::other(
+                "the database file was replaced by another",
+            ))
         }
     }
 }

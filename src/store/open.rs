@@ -137,10 +137,12 @@ pub(super) async fn open(path: PathBuf, patience: Duration) -> Result<Pools, Ope
         .map_err(sqlx_error)?;
     use_write_ahead_log(&mut connection, &path, patience).await?;
     migrate(&mut connection, &path).await?;
+    let file = DatabaseFile::at(file).map_err(|error| OpenError::failed(&path, error))?;
+    let file = Arc::new(file);
     let pools = Pools {
-        reader: pool(&url, READERS, patience).map_err(sqlx_error)?,
-        writer: pool(&url, 1, patience).map_err(sqlx_error)?,
-        file: Arc::new(DatabaseFile::at(file).map_err(|error| OpenError::failed(&path, error))?),
+        reader: pool(&url, &file, READERS, patience).map_err(sqlx_error)?,
+        writer: pool(&url, &file, 1, patience).map_err(sqlx_error)?,
+        file,
     };
     connection.close().await.map_err(sqlx_error)?;
     Ok(pools)
@@ -186,7 +188,13 @@ fn url_of(file: &Path) -> Option<String> {
     Some(url)
 }
 
-fn pool(url: &str, connections: u32, patience: Duration) -> Result<AnyPool, sqlx::Error> {
+fn pool(
+    url: &str,
+    file: &Arc<DatabaseFile>,
+    connections: u32,
+    patience: Duration,
+) -> Result<AnyPool, sqlx::Error> {
+    let file = Arc::clone(file);
     AnyPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(patience)
@@ -194,7 +202,14 @@ fn pool(url: &str, connections: u32, patience: Duration) -> Result<AnyPool, sqlx
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
-        .after_connect(move |connection, _| Box::pin(prepare(connection, patience)))
+        .after_connect(move |connection, _| {
+            let file = Arc::clone(&file);
+            Box::pin(async move {
+                // A connection to a file that has taken the place for a while would be kept for ever.
+                file.verify().await?;
+                prepare(connection, patience).await
+            })
+        })
         .after_release(|connection, _| Box::pin(is_at_rest(connection)))
         .connect_lazy(url)
 }

@@ -251,6 +251,20 @@ async fn a_file_that_was_replaced_or_removed_is_not_written_to() {
 }
 
 #[tokio::test]
+async fn a_file_that_took_the_place_for_a_while_is_not_read_from_afterwards() {
+    let place = Place::new();
+    let store = impatient(&place).await;
+    let operation = store.add(fresh("1")).await;
+    let aside = place.0.path().join("aside");
+    fs::rename(place.file(), &aside).unwrap();
+    fs::write(place.file(), "").unwrap();
+    assert_unavailable(store.find(operation.id).await);
+
+    fs::rename(&aside, place.file()).unwrap();
+    assert_eq!(store.find(operation.id).await.unwrap(), Some(operation));
+}
+
+#[tokio::test]
 async fn a_file_overwritten_with_garbage_is_unavailable() {
     let place = Place::new();
     let store = impatient(&place).await;
