@@ -1,6 +1,7 @@
 //! Exchanges with peers that misbehave, over real sockets.
 
 mod kept;
+mod oddities;
 pub(crate) mod peer;
 mod tls;
 
