@@ -6,7 +6,9 @@ use awc::{
     ClientResponse,
     http::{
         StatusCode,
-        header::{CONTENT_LENGTH, HeaderMap, HeaderName, RETRY_AFTER, TRANSFER_ENCODING},
+        header::{
+            CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderName, RETRY_AFTER, TRANSFER_ENCODING,
+        },
     },
 };
 use jiff::{Timestamp, fmt::rfc2822};
@@ -70,7 +72,8 @@ pub(super) fn fault<S>(answer: &ClientResponse<S>) -> Option<TransportErrorKind>
     if status.is_informational() {
         return Some(TransportErrorKind::Informational);
     }
-    (!is_framed(answer)).then_some(TransportErrorKind::Malformed)
+    let is_whole = status.as_u16() < 600 && is_framed(answer) && is_plain(answer.headers());
+    (!is_whole).then_some(TransportErrorKind::Malformed)
 }
 
 /// Whether an answer of this status has no body, whatever its head says.
@@ -86,6 +89,14 @@ fn is_framed<S>(answer: &ClientResponse<S>) -> bool {
         None => sized || is_bodiless(answer),
         Some(coding) => !sized && coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
     }
+}
+
+/// Whether the body is sent as it is. No request accepts a coding, so none is undone: a small body could unfold to a huge
+/// one.
+fn is_plain(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(CONTENT_ENCODING)
+        .all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 fn length(headers: &HeaderMap) -> Option<usize> {

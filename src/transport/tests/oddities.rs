@@ -131,6 +131,19 @@ async fn a_length_that_is_given_twice_or_along_with_chunks_is_malformed() {
 }
 
 #[actix_rt::test]
+async fn a_status_that_http_does_not_know_is_malformed() {
+    for status in [
+        "000", "099", "99", "600", "999", "1000", "2OO", "-20", "", " 200",
+    ] {
+        fails(Kind::Malformed, status, move |writer| {
+            let head = format!("HTTP/1.1 {status} X\r\ncontent-length: 2\r\n\r\n{{}}");
+            write(writer, &head)
+        })
+        .await;
+    }
+}
+
+#[actix_rt::test]
 async fn an_answer_in_another_version_of_http_is_malformed() {
     // The greeting of HTTP/2: a SETTINGS frame.
     const SETTINGS_FRAME: &[u8] = b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64";
@@ -225,6 +238,38 @@ async fn a_body_that_is_hidden_behind_an_offer_to_switch_protocols_is_not_lost()
             .await;
         }
     }
+}
+
+#[actix_rt::test]
+async fn a_body_in_a_coding_that_nobody_asked_for_is_malformed() {
+    // An empty gzip stream, and the beginning of one that unfolds to far more than it is.
+    for body in [
+        &b"\x1f\x8b\x08\0\0\0\0\0\0\x03\x03\0\0\0\0\0\0\0\0\0"[..],
+        &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0xec, 0xc1, 1, 1, 0, 0][..],
+        &b"{}"[..],
+        &b""[..],
+    ] {
+        for coding in ["gzip", "br", "identity, gzip", "X"] {
+            fails(Kind::Malformed, coding, move |writer| {
+                let length = body.len();
+                write(
+                    writer,
+                    &format!(
+                        "HTTP/1.1 200 X\r\ncontent-encoding: {coding}\r\n\
+                         content-length: {length}\r\n\r\n"
+                    ),
+                );
+                writer.write_all(body).unwrap();
+                Then::KeepOpen
+            })
+            .await;
+        }
+    }
+    let [read, changed] = meet(settings(), |writer| {
+        answer(writer, 200, "content-encoding: Identity\r\n", "{}")
+    })
+    .await;
+    assert_eq!((read.unwrap().status, changed.unwrap().status), (200, 200));
 }
 
 #[actix_rt::test]
