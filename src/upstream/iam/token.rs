@@ -72,7 +72,12 @@ impl Token {
     }
 
     pub(super) fn is_usable(&self, now: Timestamp) -> bool {
-        self.0.lifetime.age(now) < self.0.lifetime.usable
+        self.age(now) < self.0.lifetime.usable
+    }
+
+    /// How long ago its login began.
+    pub(super) fn age(&self, now: Timestamp) -> Duration {
+        self.0.lifetime.age(now)
     }
 
     /// What is left of it by the clock that cannot be set.
@@ -85,7 +90,7 @@ impl Token {
 
     /// Whether the caller is to ask for a replacement: once in a while from a point late in its life on.
     pub(super) fn asks_for_replacement(&self, now: Timestamp) -> bool {
-        let age = self.0.lifetime.age(now);
+        let age = self.age(now);
         let from = self.0.ask_from.load(Ordering::Relaxed);
         let next = milliseconds(age.saturating_add(ASK_EVERY));
         milliseconds(age) >= from

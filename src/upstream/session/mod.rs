@@ -64,8 +64,8 @@ impl Session {
     }
 
     /// Sends a request with a token and gives back whatever complete answer comes, refusals of every kind included,
-    /// unless the answer says that the token is dead. Then, if the token had worked before, it is replaced and the request
-    /// is sent once more, which is safe since it was not carried out; a token that is refused at its first use is
+    /// unless the answer says that the token is dead. Then it is replaced and the request is sent once more, which is safe
+    /// since it was not carried out. If the replacement is refused too, that is
     /// [`UpstreamErrorKind::CredentialsRefused`], also for the next requests of a while.
     ///
     /// `operation` is the name under which the request is counted.
@@ -89,21 +89,18 @@ impl Session {
         if let Some(error) = self.tokens.given_up(&self.project, &self.service) {
             return Err(error);
         }
-        let mut may_replace = true;
+        let mut is_repeated = false;
         loop {
             let token = self.tokens.token(&self.project).await?;
-            // Before the request, for others may use the same token meanwhile.
-            let had_worked = token.has_worked();
             let response = self.send(&token, request).await?;
             let Some(code) = dead_token_code(&response) else {
                 return Ok(response);
             };
-            self.tokens.refused(&token, &self.service).await;
-            if !(had_worked && may_replace) {
+            if is_repeated || !self.tokens.refused(&token, &self.service).await {
                 let error = self.refusal(&response, code);
                 return Err(self.tokens.give_up(&token, &self.service, error));
             }
-            may_replace = false;
+            is_repeated = true;
         }
     }
 
