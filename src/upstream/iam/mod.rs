@@ -225,6 +225,11 @@ impl Tokens {
             ));
         }
         match timeout(self.patience, answer).await {
+            // The machine may have slept since it was issued.
+            Ok(Ok(Ok(token))) if !token.is_usable(self.now()) => Err(failure(
+                UpstreamErrorKind::Unavailable,
+                "The token had ended before it could be used.",
+            )),
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(failure(
                 UpstreamErrorKind::Unavailable,

@@ -1,5 +1,8 @@
 //! Tokens from a token service on a loopback socket.
 
+mod lifecycle;
+mod nonsense;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
