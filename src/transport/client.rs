@@ -184,12 +184,17 @@ impl Transport {
         Ok(LoginResponse { response, token })
     }
 
-    /// Leaves the connections alone among which one may hold something that nobody has read.
     fn give_up(&self, connections: Connections) {
         if connections == Connections::Kept {
-            let fresh = Clients::new(self.tls.as_ref(), self.connect_timeout, KEEP_ALIVE);
-            let _spoilt = self.kept.replace(fresh);
+            self.distrust();
         }
+    }
+
+    /// Uses none of the kept connections again. To be called when an answer may have been meant for another request: then
+    /// the next ones on its connection would be too.
+    pub fn distrust(&self) {
+        let fresh = Clients::new(self.tls.as_ref(), self.connect_timeout, KEEP_ALIVE);
+        let _spoilt = self.kept.replace(fresh);
     }
 }
 

@@ -87,13 +87,13 @@ impl MigrationService for Oms {
     async fn show(&self, id: &TaskId) -> Result<Option<Task>, UpstreamError> {
         let request = self.requests.show(id);
         let response = self.session.exchange("show", &request).await?;
-        self.reader.task(&response, id)
+        self.session.judged(self.reader.task(&response, id))
     }
 
     async fn list(&self, offset: u64, limit: u32) -> Result<TaskPage, UpstreamError> {
         let request = self.requests.list(offset, limit);
         let response = self.session.exchange("list", &request).await?;
-        self.reader.page(&response)
+        self.session.judged(self.reader.page(&response))
     }
 
     async fn pause(&self, id: &TaskId) -> Result<Receipt, UpstreamError> {

@@ -85,6 +85,17 @@ impl Session {
         result
     }
 
+    /// What was read from an answer. One that makes no sense may be that to another request, when a service has sent more
+    /// answers than it was asked for.
+    pub(super) fn judged<T>(&self, read: Result<T, UpstreamError>) -> Result<T, UpstreamError> {
+        if let Err(error) = &read
+            && error.kind == UpstreamErrorKind::Malformed
+        {
+            self.transport.distrust();
+        }
+        read
+    }
+
     async fn perform(&self, request: &Request) -> Result<Response, UpstreamError> {
         if let Some(error) = self.tokens.given_up(&self.project, &self.service) {
             return Err(error);

@@ -129,13 +129,13 @@ impl MigrationService for Sms {
     async fn show(&self, id: &TaskId) -> Result<Option<Task>, UpstreamError> {
         let request = about(Method::Get, id);
         let response = self.session.exchange("show", &request).await?;
-        self.reader.task(&response, id)
+        self.session.judged(self.reader.task(&response, id))
     }
 
     async fn list(&self, offset: u64, limit: u32) -> Result<TaskPage, UpstreamError> {
         let request = list_request(offset, limit);
         let response = self.session.exchange("list", &request).await?;
-        self.reader.page(&response)
+        self.session.judged(self.reader.page(&response))
     }
 
     async fn pause(&self, id: &TaskId) -> Result<Receipt, UpstreamError> {
