@@ -31,6 +31,7 @@ mod support;
 mod surface;
 mod takeover;
 mod tasks;
+mod tokens;
 mod vendors;
 
 use std::process::Command;
