@@ -4,11 +4,8 @@ use std::time::Duration;
 
 use awc::{
     ClientResponse,
-    http::{
-        StatusCode,
-        header::{
-            CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderName, RETRY_AFTER, TRANSFER_ENCODING,
-        },
+    http::header::{
+        CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderName, RETRY_AFTER, TRANSFER_ENCODING,
     },
 };
 use jiff::{Timestamp, fmt::rfc2822};
@@ -53,11 +50,12 @@ impl Head {
         }
     }
 
-    /// The answer, if the body is as long as it should be. The client takes a body for an empty one when a header
+    /// The answer, if the body is as long as it should be, and not where there should be none. The client takes a body for an empty one when a header
     /// offers to switch to `websocket`, and would read it as the next answer.
     pub(super) fn with(self, body: bytes::Bytes) -> Option<Response> {
-        let whole = self.length.is_none_or(|length| length == body.len());
-        whole.then_some(Response {
+        let is_whole = self.length.is_none_or(|length| length == body.len());
+        let may_have_it = body.is_empty() || !has_no_body(self.status);
+        (is_whole && may_have_it).then_some(Response {
             status: self.status,
             body,
             request_id: self.request_id,
@@ -78,7 +76,11 @@ pub(super) fn fault<S>(answer: &ClientResponse<S>) -> Option<TransportErrorKind>
 
 /// Whether an answer of this status has no body, whatever its head says.
 pub(super) fn is_bodiless<S>(answer: &ClientResponse<S>) -> bool {
-    [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&answer.status())
+    has_no_body(answer.status().as_u16())
+}
+
+fn has_no_body(status: u16) -> bool {
+    [204, 304].contains(&status)
 }
 
 /// Whether the end of the body is known: by its length or by chunks, not by both and not by the end of the connection.

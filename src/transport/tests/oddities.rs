@@ -207,6 +207,21 @@ async fn what_follows_an_answer_that_has_no_body_is_given_to_nobody() {
 }
 
 #[actix_rt::test]
+async fn a_body_where_there_should_be_none_is_malformed() {
+    for status in [204, 304] {
+        for body in [
+            "content-length: 2\r\n\r\n{}",
+            "transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        ] {
+            fails(Kind::Malformed, body, move |writer| {
+                write(writer, &format!("HTTP/1.1 {status} X\r\n{body}"))
+            })
+            .await;
+        }
+    }
+}
+
+#[actix_rt::test]
 async fn a_length_with_an_answer_that_has_no_body_does_not_reach_for_the_next_answer() {
     for status in [204, 304] {
         // As the head of an answer to HEAD would be.
