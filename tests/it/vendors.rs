@@ -24,11 +24,12 @@ use crate::support::{
     vendor::{Then, Vendor, about, answer, write},
 };
 
-/// A gateway of one thread, so that all callers share its connections, in front of this vendor of OMS.
-fn in_front_of(vendor: &Vendor) -> (Place, Gateway) {
+/// A gateway of one thread, so that all callers share its connections, in front of this vendor of OMS, which has this
+/// long to answer.
+fn in_front_of(vendor: &Vendor, limit: &str) -> (Place, Gateway) {
     let place = Place::new()
         .set("server.workers", "1")
-        .set("upstream.request_timeout", "\"500ms\"")
+        .set("upstream.request_timeout", &format!("\"{limit}\""))
         .env(
             "MIGRATION_GATEWAY__PROJECTS__DEFAULT__ENDPOINTS__OMS",
             &vendor.url(),
@@ -89,7 +90,7 @@ fn an_answer_that_comes_after_an_interim_one_is_given_to_nobody() {
         }
         write(writer, &asked.answer())
     });
-    let (_place, gateway) = in_front_of(&vendor);
+    let (_place, gateway) = in_front_of(&vendor, "10s");
     let problems = crowd(&gateway, 8, 20);
     let asked = vendor.asked().len();
     assert_eq!(asked, 160, "nothing was asked twice");
@@ -108,7 +109,7 @@ fn an_answer_that_nobody_asked_for_is_taken_for_nobodys() {
         }
         Then::KeepOpen
     });
-    let (_place, gateway) = in_front_of(&vendor);
+    let (_place, gateway) = in_front_of(&vendor, "10s");
     let problems = crowd(&gateway, 8, 30);
     assert!(problems[""] > 120, "{problems:?}");
     assert!(problems.len() <= 2, "{problems:?}");
@@ -124,7 +125,7 @@ fn one_answer_too_many_does_not_shift_all_that_follow() {
         }
         write(writer, &asked.answer())
     });
-    let (_place, gateway) = in_front_of(&vendor);
+    let (_place, gateway) = in_front_of(&vendor, "10s");
     let client = gateway.client();
     let problems: Vec<String> = (100..110)
         .map(|id| id.to_string())
@@ -178,7 +179,7 @@ fn faults_at_random_give_everybody_their_own_answer_or_a_problem() {
             _ => write(writer, &whole),
         }
     });
-    let (_place, gateway) = in_front_of(&vendor);
+    let (_place, gateway) = in_front_of(&vendor, "1s");
     let problems = crowd(&gateway, 12, 25);
     assert!(fired.load(Ordering::SeqCst) > 100);
     assert!(problems[""] > 120, "{problems:?}");
@@ -253,7 +254,7 @@ fn an_answer_without_sense_is_a_problem_and_harms_nobody_behind() {
             None => write(writer, &asked.answer()),
         }
     });
-    let (place, gateway) = in_front_of(&vendor);
+    let (place, gateway) = in_front_of(&vendor, "1s");
     let client = gateway.client();
     for (number, (text, problem)) in answers.iter().enumerate() {
         let begun = Instant::now();
@@ -285,7 +286,7 @@ fn a_byte_a_second_is_too_slow() {
         }
         Then::Close
     });
-    let (_place, gateway) = in_front_of(&vendor);
+    let (_place, gateway) = in_front_of(&vendor, "1s");
     let begun = Instant::now();
     let problems = crowd(&gateway, 4, 1);
     assert_eq!(
@@ -305,7 +306,7 @@ fn a_redirect_takes_the_token_nowhere() {
         let status = [301, 302, 303, 307, 308][asked.number % 5];
         write(writer, &answer(status, &location, ""))
     });
-    let (_place, gateway) = in_front_of(&vendor);
+    let (_place, gateway) = in_front_of(&vendor, "10s");
     let client = gateway.client();
     for _ in 0..5 {
         let answer = client.get("/tasks/7");

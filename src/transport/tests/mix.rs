@@ -151,7 +151,7 @@ async fn round(seed: u64, fired: &Arc<[AtomicUsize; FAULTS.len()]>) -> (usize, u
         FAULTS[which](seen, writer)
     });
     let limits = Settings {
-        request_timeout: Duration::from_millis(300),
+        request_timeout: Duration::from_millis(500),
         ..settings()
     };
     let transport = Transport::new(&limits).unwrap();
@@ -196,7 +196,7 @@ async fn round(seed: u64, fired: &Arc<[AtomicUsize; FAULTS.len()]>) -> (usize, u
 async fn everybody_gets_their_own_whole_answer_or_an_error() {
     let begun = Instant::now();
     let fired = Arc::new([const { AtomicUsize::new(0) }; FAULTS.len()]);
-    for seed in [1, 2, 3, fastrand::u64(..)] {
+    for seed in [1, 2, fastrand::u64(..)] {
         let (answered, failed) = round(seed, &fired).await;
         assert_eq!(answered + failed, CALLERS * TURNS);
         assert!(answered > CALLERS * TURNS / 3, "{answered} of seed {seed}");
