@@ -80,7 +80,7 @@ async fn fails(
 
 fn impatient() -> Settings {
     Settings {
-        request_timeout: Duration::from_millis(200),
+        request_timeout: Duration::from_secs(1),
         ..settings()
     }
 }
@@ -346,7 +346,7 @@ async fn a_head_without_measure_is_given_up_early() {
 async fn a_peer_that_is_slow_beyond_measure_is_given_up_at_the_limit() {
     let text =
         "HTTP/1.1 200 X\r\ncontent-length: 100\r\n\r\n{\"name\":\"a body that is long enough\"}";
-    for quick in [0, 10, 40, 50] {
+    for quick in [0, 45] {
         let (quick, slow) = text.split_at(quick);
         let [read, changed] = meet(impatient(), move |writer| {
             write(writer, quick);
