@@ -12,6 +12,7 @@ mod healthcheck;
 #[cfg(feature = "kill-points")]
 mod kill_matrix;
 mod login;
+mod looks;
 mod main_job;
 #[cfg(not(feature = "kill-points"))]
 mod no_kill_points;
