@@ -338,6 +338,7 @@ fn sandbox_config(
             ca_file: None,
         },
         upstream: upstream::Settings {
+            freshness: Duration::from_millis(500),
             projects: BTreeMap::from([(project, project_settings)]),
             storage_credentials: BTreeMap::new(),
         },

@@ -185,8 +185,8 @@ pub(super) fn operations(root: &mut Section, faults: &mut Faults) -> operations:
     settings
 }
 
-/// Section `upstream`.
-pub(super) fn upstream(root: &mut Section, faults: &mut Faults) -> transport::Settings {
+/// Section `upstream`: what concerns single exchanges, and how old an answer may be that serves again.
+pub(super) fn upstream(root: &mut Section, faults: &mut Faults) -> (transport::Settings, Duration) {
     let mut upstream = root.section("upstream", faults);
     let timeout = values::duration(MILLISECOND, 5 * MINUTE);
     let settings = transport::Settings {
@@ -198,8 +198,15 @@ pub(super) fn upstream(root: &mut Section, faults: &mut Faults) -> transport::Se
             .unwrap_or(15 * SECOND),
         ca_file: upstream.optional("ca_file", faults, ca_file).flatten(),
     };
+    let freshness = upstream
+        .optional(
+            "freshness",
+            faults,
+            values::duration(Duration::ZERO, MINUTE),
+        )
+        .unwrap_or(500 * MILLISECOND);
     upstream.finish(faults);
-    settings
+    (settings, freshness)
 }
 
 fn ca_file(entry: &Entry) -> Reading<Option<PathBuf>> {

@@ -78,6 +78,13 @@ pub trait MigrationService {
     /// Looks at one task. `None` means that the service itself said that there is no such task.
     async fn show(&self, id: &TaskId) -> Result<Option<Task>, UpstreamError>;
 
+    /// Shows one task to somebody who only wants to know how it stands: a look that began a short while ago, or that others
+    /// wait for, may serve. It is never a ground to change something or to refuse a change. `None` as for
+    /// [`show`](MigrationService::show).
+    async fn glance(&self, id: &TaskId) -> Result<Option<Arc<Task>>, UpstreamError> {
+        Ok(self.show(id).await?.map(Arc::new))
+    }
+
     /// One page of the service's list, in its own order, from the `offset`th task on.
     async fn list(&self, offset: u64, limit: u32) -> Result<TaskPage, UpstreamError>;
 

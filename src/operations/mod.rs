@@ -7,6 +7,7 @@
 //! Nothing here names a vendor, a database or HTTP: it knows the ports only.
 
 mod accept;
+mod board;
 mod endings;
 pub mod engine;
 mod inline_keys;

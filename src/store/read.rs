@@ -17,7 +17,7 @@ use super::{
 };
 use crate::domain::{
     operation::{Operation, OperationId},
-    service::CallerName,
+    service::{CallerName, ProjectName, ServiceName},
     store::{OperationQuery, StoreError},
     task::TaskRef,
 };
@@ -95,6 +95,21 @@ pub(super) async fn running_on(
     .fetch_all(&mut *connection)
     .await?;
     one(connection, rows).await
+}
+
+/// How many operations are running on tasks of a service of a project.
+pub(super) async fn count_running(
+    mut transaction: AnyTransaction,
+    (project, service): (ProjectName, ServiceName),
+) -> Result<u64, StoreError> {
+    let running = sqlx::query_scalar::<_, i64>(
+        "SELECT COUNT(*) FROM operations WHERE project = $1 AND service = $2 AND status = 'running'",
+    )
+    .bind(project.as_str())
+    .bind(service.as_str())
+    .fetch_one(&mut *transaction)
+    .await?;
+    Ok(u64::try_from(running).unwrap_or(0))
 }
 
 async fn one(

@@ -9,6 +9,7 @@ mod details;
 mod echo;
 mod fault;
 pub mod iam;
+mod looks;
 mod loose;
 pub mod metrics;
 mod oms;
@@ -22,6 +23,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 
 use prometheus_client::registry::Registry;
@@ -42,6 +44,7 @@ use crate::{
 
 use self::{
     iam::{Tokens, TokensError},
+    looks::Looks,
     metrics::Metrics,
     reader::{Dialect, Reader},
     session::Session,
@@ -141,6 +144,7 @@ pub struct Upstream {
     tokens: Tokens,
     metrics: Metrics,
     shared: Shared,
+    looks: Looks,
 }
 
 /// Why the cloud cannot be used as it is configured.
@@ -174,6 +178,7 @@ impl Upstream {
             unknown_states,
         };
         Ok(Self {
+            looks: Looks::new(settings.freshness, metrics.clone()),
             settings: Arc::new(settings),
             transport,
             tokens,
@@ -213,6 +218,7 @@ impl Upstream {
                     settings: Arc::clone(&self.settings),
                     shared: self.shared.clone(),
                 });
+                let port = self.looks.shared_by(port, project.clone(), service.clone());
                 let binding = Binding {
                     project_id: of_project.project_id.clone(),
                     region: of_project.region.clone(),
@@ -240,9 +246,12 @@ fn is_region(text: &str) -> bool {
     clean && !ends && (1..=63).contains(&text.len())
 }
 
-/// The projects of the cloud, and the storage keys that a start may name.
+/// The projects of the cloud, the storage keys that a start may name, and how old an answer to callers may be.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// How old a look at a task may be that serves another caller, from before it was asked for: key `freshness` of
+    /// section `upstream`. Zero: only those share a look who come while it is under way.
+    pub freshness: Duration,
     /// Section `projects`.
     pub projects: BTreeMap<ProjectName, ProjectSettings>,
     /// Section `storage_credentials`.

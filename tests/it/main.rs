@@ -2,6 +2,7 @@
 
 mod access;
 mod architecture;
+mod board;
 mod commands;
 mod configuration;
 mod docs;
@@ -12,6 +13,7 @@ mod healthcheck;
 #[cfg(feature = "kill-points")]
 mod kill_matrix;
 mod login;
+mod looks;
 mod main_job;
 #[cfg(not(feature = "kill-points"))]
 mod no_kill_points;

@@ -104,7 +104,7 @@ pub(crate) async fn list_tasks(on: OnTasks<List>) -> Result<HttpResponse, Proble
     let links: Vec<Option<String>> = links.await.into_iter().collect::<Result<_, _>>()?;
     let tasks = walk
         .tasks
-        .into_iter()
+        .iter()
         .zip(links)
         .map(|(task, link)| TaskView::new(task, &on.known.caller, link))
         .collect();

@@ -123,6 +123,7 @@ impl Cloud {
             (ProjectName::parse(name).unwrap(), settings)
         };
         Settings {
+            freshness: Duration::from_millis(500),
             projects: projects.iter().map(project).collect(),
             storage_credentials: BTreeMap::new(),
         }
