@@ -282,6 +282,63 @@ fn an_accepted_pause_is_believed_for_three_looks_and_then_sent_again_five_times_
 }
 
 #[test]
+fn a_pause_of_unknown_outcome_that_is_seen_to_have_had_effect_counts_as_accepted() {
+    let running = Seen::Task(sight(Stage::Running, DeleteGate::Open));
+    let lost = error(UpstreamErrorKind::Timeout, Sent::Unknown);
+    let forget: [fn(&mut History, &UpstreamError); 2] = [
+        |history, lost| history.failed(Change::Pause, lost, Stage::Running),
+        |history, _| history.settle_unknown(),
+    ];
+    for goal in [FORCE, Goal::Paused] {
+        for (end, stage) in forget.into_iter().zip([Stage::Pausing, Stage::Paused]) {
+            let mut history = History::default();
+            for pauses in 1..=PAUSES_MAX {
+                assert_eq!(decide(goal, running, &history, false), Action::Pause);
+                history.intend(Change::Pause, None);
+                end(&mut history, &lost);
+                let seen = Seen::Task(sight(stage, DeleteGate::Closed));
+                for _ in 0..3 {
+                    history.observe(&seen, false);
+                }
+                assert_eq!(history.pause.accepted, pauses, "counted once");
+                // Somebody starts it again.
+                for _ in 0..=BELIEVED_LOOKS {
+                    history.observe(&running, false);
+                }
+            }
+            assert_eq!(
+                decide(goal, running, &history, false),
+                Action::Fail(Reason::TaskInProgress)
+            );
+        }
+    }
+}
+
+#[test]
+fn a_pause_that_visibly_had_no_effect_is_sent_until_the_deadline() {
+    let running = Seen::Task(sight(Stage::Running, DeleteGate::Open));
+    let pausing = Seen::Task(sight(Stage::Pausing, DeleteGate::Open));
+    let lost = error(UpstreamErrorKind::Timeout, Sent::Unknown);
+    let mut history = History::default();
+    for _ in 0..100 {
+        assert_eq!(decide(FORCE, running, &history, false), Action::Pause);
+        history.intend(Change::Pause, None);
+        history.failed(Change::Pause, &lost, Stage::Running);
+        history.observe(&running, false);
+    }
+    // The last one was refused, so that whoever pauses the task now is somebody else.
+    history.intend(Change::Pause, None);
+    let refused = error(UpstreamErrorKind::Refused, Sent::Yes);
+    history.failed(Change::Pause, &refused, Stage::Running);
+    history.observe(&pausing, true);
+    assert_eq!(history.pause.accepted, 0);
+    assert_eq!(
+        decide(FORCE, running, &history, true),
+        Action::Fail(Reason::DeadlineExceeded)
+    );
+}
+
+#[test]
 fn an_accepted_delete_is_believed_for_three_looks_and_then_sent_again() {
     let paused = Seen::Task(sight(Stage::Paused, DeleteGate::Open));
     let mut history = History::default();

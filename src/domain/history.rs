@@ -41,6 +41,8 @@ pub struct History {
     pub intent: Option<Change>,
     /// Pauses.
     pub pause: Attempts,
+    /// Whether nobody knows what came of the last pause: a look that shows the task pausing or paused settles it.
+    pub pause_in_doubt: bool,
     /// Starts.
     pub start: Attempts,
     /// Deletes.
@@ -112,6 +114,9 @@ impl History {
             Seen::Gone => self.gone_looks = self.gone_looks.saturating_add(1),
             Seen::Task(sight) => {
                 self.gone_looks = 0;
+                if self.pause_in_doubt && matches!(sight.stage, Stage::Pausing | Stage::Paused) {
+                    self.count_accepted(Change::Pause);
+                }
                 self.looks_since_accepted = self.looks_since_accepted.saturating_add(1);
                 self.failed_looks = if sight.stage == Stage::Failed {
                     self.failed_looks.saturating_add(1)
@@ -129,12 +134,15 @@ impl History {
         }
         self.settle_unknown();
         self.intent = Some(change);
+        if change == Change::Pause {
+            self.pause_in_doubt = false;
+        }
     }
 
     /// Notes that the result of the last intent, if any is open, will never be known.
     pub fn settle_unknown(&mut self) {
         if let Some(change) = self.intent.take() {
-            self.attempts_mut(change).sent = true;
+            self.note_unknown(change);
             self.reached = self.reached.max(Sent::Unknown);
         }
     }
@@ -142,12 +150,8 @@ impl History {
     /// Notes that the service accepted the change that was intended.
     pub fn accepted(&mut self, change: Change) {
         self.intent = None;
-        let attempts = self.attempts_mut(change);
-        attempts.sent = true;
-        attempts.accepted = attempts.accepted.saturating_add(1);
+        self.count_accepted(change);
         self.reached = Sent::Yes;
-        self.last_accepted = Some(change);
-        self.looks_since_accepted = 0;
         self.failed_looks = 0;
         self.refusals = 0;
         self.waits = 0;
@@ -160,7 +164,7 @@ impl History {
         self.intent = None;
         self.reached = self.reached.max(error.sent);
         if error.may_have_changed() {
-            self.attempts_mut(change).sent = true;
+            self.note_unknown(change);
         }
         match error.kind {
             UpstreamErrorKind::Refused => self.refusals = self.refusals.saturating_add(1),
@@ -191,6 +195,20 @@ impl History {
         } else {
             0
         };
+    }
+
+    fn note_unknown(&mut self, change: Change) {
+        self.attempts_mut(change).sent = true;
+        self.pause_in_doubt |= change == Change::Pause;
+    }
+
+    fn count_accepted(&mut self, change: Change) {
+        let attempts = self.attempts_mut(change);
+        attempts.sent = true;
+        attempts.accepted = attempts.accepted.saturating_add(1);
+        self.last_accepted = Some(change);
+        self.looks_since_accepted = 0;
+        self.pause_in_doubt &= change != Change::Pause;
     }
 
     /// What became of the requests of one kind.
