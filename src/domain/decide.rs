@@ -14,8 +14,8 @@ use super::{
     task::{DeleteGate, Stage, Task, TaskState},
 };
 
-/// An accepted pause or delete is believed for this many looks before it is sent again: the vendor's answers can lag
-/// behind its own acceptance.
+/// An accepted change is believed for this many looks before a pause or delete is sent again, or a task at rest is said to
+/// stay there: the vendor's answers can lag behind its own acceptance, and what another operation sent can be on its way.
 pub const BELIEVED_LOOKS: u32 = 3;
 /// So many accepted pauses, and the task still runs: somebody else starts it, and the gateway does not fight a person.
 pub const PAUSES_MAX: u32 = 5;
@@ -144,9 +144,10 @@ pub fn waits_by_row(goal: Goal, row: Sight, seen: Option<TaskState>, history: &H
         && (tells_enough || !history.waits.is_multiple_of(WAITS_BETWEEN_LOOKS))
 }
 
-/// Why a request for this goal is refused at once, if the task stands like this.
-pub fn refusal(goal: Goal, sight: Sight) -> Option<Reason> {
-    match decide(goal, Seen::Task(sight), &History::default(), false) {
+/// Why a request for this goal is refused at once, if the task stands like this. `history`: what its operation would begin
+/// with.
+pub fn refusal(goal: Goal, sight: Sight, history: &History) -> Option<Reason> {
+    match decide(goal, Seen::Task(sight), history, false) {
         Action::Fail(reason) => Some(reason),
         Action::Pause | Action::Start | Action::Delete | Action::Wait | Action::Finish(_) => None,
     }
@@ -209,6 +210,10 @@ fn towards_absent(force: bool, sight: Sight, history: &History) -> Action {
 
 fn towards_paused(sight: Sight, history: &History) -> Action {
     match sight.stage {
+        // A start that this operation took over from may still take effect.
+        Stage::Ready | Stage::Paused | Stage::Failed if is_believed(Change::Start, history) => {
+            Action::Wait
+        }
         Stage::Running if is_believed(Change::Pause, history) => Action::Wait,
         Stage::Running => Action::Pause,
         Stage::Paused if history.was_sent(Change::Pause) => Action::Finish(Outcome::Paused),

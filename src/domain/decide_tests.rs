@@ -338,6 +338,102 @@ fn a_pause_that_visibly_had_no_effect_is_sent_until_the_deadline() {
     );
 }
 
+/// The history of an operation that took over from one that sent this and never heard of it again.
+fn taken_over(change: Change) -> History {
+    let mut old = History::default();
+    old.intend(change, None);
+    old.handed_over()
+}
+
+#[test]
+fn what_another_operation_sent_may_still_take_effect() {
+    use Action::{Delete, Fail, Finish, Pause, Wait};
+    use Change::Start;
+    let table = [
+        (
+            Goal::Paused,
+            Start,
+            Stage::Paused,
+            Finish(Outcome::AlreadyPaused),
+        ),
+        (
+            Goal::Paused,
+            Start,
+            Stage::Ready,
+            Fail(Reason::TaskNotStarted),
+        ),
+        (
+            Goal::Paused,
+            Start,
+            Stage::Failed,
+            Fail(Reason::TaskFinished),
+        ),
+        (FORCE, Change::Pause, Stage::Running, Pause),
+        (FORCE, Change::Delete, Stage::Paused, Delete),
+    ];
+    for (goal, sent, stage, then) in table {
+        let seen = sight(stage, DeleteGate::Open);
+        let mut history = taken_over(sent);
+        assert_eq!(refusal(goal, seen, &history), None, "{goal:?} at {stage:?}");
+        for _ in 0..BELIEVED_LOOKS {
+            history.observe(&Seen::Task(seen), false);
+            let action = decide(goal, Seen::Task(seen), &history, false);
+            assert_eq!(action, Wait, "{goal:?} at {stage:?}");
+        }
+        history.observe(&Seen::Task(seen), false);
+        let action = decide(goal, Seen::Task(seen), &history, false);
+        assert_eq!(action, then, "{goal:?} at {stage:?}");
+    }
+    for (goal, sent, stage, at_once) in [
+        (Goal::Paused, Start, Stage::Running, Pause),
+        (
+            Goal::Paused,
+            Start,
+            Stage::Succeeded,
+            Fail(Reason::TaskFinished),
+        ),
+        (FORCE, Start, Stage::Paused, Delete),
+        (FORCE, Change::Pause, Stage::Paused, Delete),
+    ] {
+        let seen = Seen::Task(sight(stage, DeleteGate::Open));
+        let mut history = taken_over(sent);
+        history.observe(&seen, false);
+        assert_eq!(
+            decide(goal, seen, &history, false),
+            at_once,
+            "{goal:?} at {stage:?}"
+        );
+    }
+}
+
+#[test]
+fn a_delete_of_the_operation_before_is_the_doing_of_the_one_that_took_over() {
+    let mut history = taken_over(Change::Delete);
+    assert!(history.was_sent(Change::Delete));
+    assert_eq!(history.sent(), Sent::Unknown);
+    history.observe(&Seen::Gone, true);
+    let action = decide(FORCE, Seen::Gone, &history, false);
+    assert_eq!(action, Action::Finish(Outcome::Deleted));
+
+    let mut old = History::default();
+    old.intend(Change::Delete, None);
+    let refused = error(UpstreamErrorKind::Refused, Sent::Yes);
+    old.failed(Change::Delete, &refused, Stage::Paused);
+    assert_eq!(old.handed_over(), History::default());
+}
+
+#[test]
+fn limits_are_those_of_one_operation() {
+    let mut old = History::default();
+    for _ in 0..PAUSES_MAX {
+        old.intend(Change::Pause, None);
+        old.accepted(Change::Pause);
+    }
+    let history = old.handed_over();
+    assert_eq!(history.pause.accepted, 0);
+    assert_eq!(history.sent(), Sent::Yes);
+}
+
 #[test]
 fn an_accepted_delete_is_believed_for_three_looks_and_then_sent_again() {
     let paused = Seen::Task(sight(Stage::Paused, DeleteGate::Open));
@@ -733,6 +829,36 @@ proptest! {
             world.step();
         }
         prop_assert!(false, "an operation past its deadline goes on");
+    }
+
+    #[test]
+    fn a_pause_outlives_the_start_that_it_took_over_from(
+        stage in prop::sample::select(&[Stage::Ready, Stage::Paused, Stage::Failed][..]),
+        lands_after in 0..=BELIEVED_LOOKS,
+        is_accepted: bool,
+    ) {
+        let mut world = World { task: Some((stage, DeleteGate::Open)) };
+        let mut old = History::default();
+        old.intend(Change::Start, None);
+        if is_accepted {
+            old.accepted(Change::Start);
+        }
+        let mut history = old.handed_over();
+        for number in 0..20 {
+            if number == lands_after {
+                prop_assert!(world.change(Change::Start));
+            }
+            match round(Goal::Paused, &mut world, &mut history, Luck::Fine, false) {
+                Action::Wait | Action::Pause => world.step(),
+                end @ (Action::Start | Action::Delete | Action::Finish(_) | Action::Fail(_)) => {
+                    prop_assert!(number >= lands_after, "it ends before the start lands");
+                    prop_assert_eq!(end, Action::Finish(Outcome::Paused));
+                    prop_assert_eq!(world.task.map(|task| task.0), Some(Stage::Paused));
+                    return Ok(());
+                }
+            }
+        }
+        prop_assert!(false, "it does not end");
     }
 
     #[test]

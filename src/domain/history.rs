@@ -49,9 +49,10 @@ pub struct History {
     pub delete: Attempts,
     /// The task's start time as it was when a start was first sent.
     pub started_before: Option<Timestamp>,
-    /// The last change that the service accepted.
+    /// The last change that the service accepted, or that may still take effect after it was sent for an operation that
+    /// this one took over from.
     pub last_accepted: Option<Change>,
-    /// Looks that found the task since the last accepted change.
+    /// Looks that found the task since then.
     pub looks_since_accepted: u32,
     /// How many of them, the latest in a row, found it failed.
     pub failed_looks: u32,
@@ -88,6 +89,21 @@ impl From<&UpstreamError> for Fault {
 }
 
 impl History {
+    /// What an operation begins with that takes over from one with this history: whatever was sent and not definitely
+    /// refused may still take effect, and is believed like an accepted change.
+    #[must_use]
+    pub fn handed_over(&self) -> Self {
+        let mut heir = Self::default();
+        for change in [Change::Start, Change::Pause, Change::Delete] {
+            if self.was_sent(change) {
+                heir.attempts_mut(change).sent = true;
+                heir.last_accepted = Some(change);
+                heir.reached = self.sent();
+            }
+        }
+        heir
+    }
+
     /// Whether a change was sent, or may have been, and was not definitely refused.
     pub fn was_sent(&self, change: Change) -> bool {
         self.intent == Some(change) || self.attempts(change).sent

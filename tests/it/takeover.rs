@@ -338,6 +338,30 @@ fn a_delete_of_a_deleted_task_names_the_operation_that_did_it_to_those_who_may_s
 }
 
 #[test]
+fn a_pause_pauses_the_task_that_a_start_it_took_over_from_still_starts() {
+    let place = place()
+        .set("operations.poll_min", "\"1s\"")
+        .set("operations.poll_max", "\"1s\"");
+    let gateway = place.start();
+    let client = gateway.client();
+    let id = place.cloud.add_sms(SmsSpec::new("web", "ABORT"));
+    let slow = FaultKind::DelayEffect(Duration::from_secs(1));
+    let slow = Fault::on(Service::Sms, Operation::Start, slow).task(&id);
+    let slow = place.cloud.fault(slow);
+    let start = format!("/tasks/{id}/start");
+    let start = client.with("POST", &start, ("prefer", "respond-async"));
+    assert_eq!(start.status, 202, "{start:?}");
+    wait_for("the start", || (slow.fired() == 1).then_some(()));
+
+    let pause = format!("/tasks/{id}/pause");
+    let pause = client.with("POST", &pause, ("prefer", "wait=20"));
+
+    assert_eq!(pause.json()["outcome"], "paused", "{pause:?}");
+    assert_eq!(place.cloud.sms_state(&id).as_deref(), Some("ABORT"));
+    assert_eq!(place.cloud.count(Operation::Pause, Some(&id)), 1);
+}
+
+#[test]
 fn operations_that_ended_long_ago_are_removed() {
     let place = place().set("operations.history", "\"1m\"");
     let gateway = place.start();
