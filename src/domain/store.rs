@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::{
-    operation::{Operation, OperationEvent, OperationId, Status},
+    operation::{Operation, OperationEvent, OperationId, Outcome, Status},
     service::{CallerName, ProjectName, ServiceName},
     task::{TaskId, TaskRef},
 };
@@ -148,6 +148,8 @@ pub struct OperationQuery {
     pub task_id: Option<TaskId>,
     /// Only those with this status.
     pub status: Option<Status>,
+    /// Only those that ended with this outcome.
+    pub outcome: Option<Outcome>,
     /// Only those that this caller asked for or joined.
     pub caller: Option<CallerName>,
     /// Only those older than this one: the last of the page before.

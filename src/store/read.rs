@@ -155,6 +155,9 @@ fn list_statement(
     if let Some(status) = query.status {
         add("status = ?", status.as_str())?;
     }
+    if let Some(outcome) = query.outcome {
+        add("outcome = ?", outcome.as_str())?;
+    }
     if let Some(before) = query.before {
         add("id < ?", &before.to_string())?;
     }

@@ -122,6 +122,9 @@ impl OperationStore for Store {
             let fits = |one: &&Operation| {
                 query.task.as_ref().is_none_or(|task| one.task == *task)
                     && query.status.is_none_or(|status| one.status == status)
+                    && query
+                        .outcome
+                        .is_none_or(|outcome| one.outcome == Some(outcome))
             };
             let mut found: Vec<_> = scene.records.all().filter(fits).cloned().collect();
             found.reverse();
