@@ -58,7 +58,7 @@ pub(super) fn problems_of(operation_id: &str) -> Vec<ProblemType> {
         "list_operations" => (&[&GUARDED], &[]),
         "cancel_operation" => (&[&GUARDED], &[P::OperationNotFound, P::PastPointOfNoReturn]),
         "show_operation" => (&[&GUARDED], &[P::OperationNotFound]),
-        "show_problem" => (&[], &[P::NotFound, P::Overloaded]),
+        "show_problem" => (&[], &[P::NotFound]),
         _ => (&[], &[]),
     };
     let wanted = |kind: &P| {
