@@ -43,6 +43,7 @@ use crate::{
 };
 
 use self::{
+    echo::Names,
     iam::{Tokens, TokensError},
     looks::Looks,
     metrics::Metrics,
@@ -94,7 +95,7 @@ impl Parts {
     fn reader(&self, dialect: &Dialect) -> Reader {
         Reader::new(
             self.session.project().clone(),
-            self.session.service().clone(),
+            (self.session.service().clone(), self.session.names().clone()),
             dialect,
             &self.shared,
         )
@@ -212,6 +213,7 @@ impl Upstream {
                         project.clone(),
                         service.clone(),
                         endpoint,
+                        of_project.credentials.names(),
                         self.metrics.clone(),
                     ),
                     project_id: of_project.project_id.clone(),
@@ -297,6 +299,14 @@ pub enum CredentialSettings {
         /// The user's password.
         password: SecretSource,
     },
+}
+
+impl CredentialSettings {
+    /// The names that callers are not told.
+    fn names(&self) -> Names {
+        let Self::Password { domain, user, .. } = self;
+        Names::new([domain.as_str(), user])
+    }
 }
 
 /// Keys to a bucket that callers may name without knowing them.

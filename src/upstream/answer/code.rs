@@ -108,7 +108,7 @@ pub(super) fn names_other_than(own: &str, document: &Value) -> bool {
 }
 
 /// Whether a text is like `OMS.1009`: a word and a number of at least three digits.
-fn is_code(text: &str) -> bool {
+pub(super) fn is_code(text: &str) -> bool {
     text.trim().split_once('.').is_some_and(|(word, number)| {
         let is_word = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphabetic());
         is_word && number.len() >= 3 && number.bytes().all(|byte| byte.is_ascii_digit())

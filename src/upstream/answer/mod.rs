@@ -8,6 +8,7 @@ mod code;
 
 use serde_json::Value;
 
+use super::echo::Names;
 use crate::{
     domain::service::{
         Receipt, Sent, ServiceName, UpstreamAnswer, UpstreamError, UpstreamErrorKind,
@@ -42,6 +43,7 @@ pub(crate) struct Codes {
 pub(crate) struct Answers {
     service: ServiceName,
     codes: &'static Codes,
+    names: Names,
 }
 
 /// What the answered request was for.
@@ -84,9 +86,17 @@ enum Origin {
 }
 
 impl Answers {
-    /// For a service and its codes.
-    pub(crate) fn new(service: ServiceName, codes: &'static Codes) -> Self {
-        Self { service, codes }
+    /// For a service and its codes, with the names that no text for callers may hold.
+    pub(in crate::upstream) fn new(
+        service: ServiceName,
+        codes: &'static Codes,
+        names: Names,
+    ) -> Self {
+        Self {
+            service,
+            codes,
+            names,
+        }
     }
 
     /// The document that a read was answered with. [`UpstreamErrorKind::Gone`] if the service said that there is no
@@ -240,8 +250,17 @@ impl Answers {
         UpstreamAnswer {
             service: self.service.to_string(),
             status: response.status,
-            error_code,
-            error_msg: message.filter(|message| own && !message.is_empty()),
+            // A code is no name, whatever the account is called.
+            error_code: error_code.map(|code| {
+                if code::is_code(&code) {
+                    code
+                } else {
+                    self.names.masked(&code)
+                }
+            }),
+            error_msg: message
+                .filter(|message| own && !message.is_empty())
+                .map(|message| self.names.masked(&message)),
             request_id: request_id(response),
         }
     }

@@ -111,7 +111,7 @@ const MEANINGS: &[(u16, &str, UpstreamErrorKind, UpstreamErrorKind, Sent)] = &[
 ];
 
 fn answers() -> Answers {
-    Answers::new(ServiceName::parse("oms").unwrap(), &CODES)
+    Answers::new(ServiceName::parse("oms").unwrap(), &CODES, Names::new([]))
 }
 
 fn response(status: u16, body: impl Into<Vec<u8>>) -> Response {

@@ -29,6 +29,7 @@ pub(super) struct Session {
     project: ProjectName,
     service: ServiceName,
     endpoint: Endpoint,
+    names: echo::Names,
     metrics: Metrics,
 }
 
@@ -43,6 +44,11 @@ impl Session {
         &self.project
     }
 
+    /// The names that no text for callers may hold.
+    pub(super) fn names(&self) -> &echo::Names {
+        &self.names
+    }
+
     /// Nothing is sent and nobody logs in yet.
     #[expect(clippy::too_many_arguments, reason = "each part is kept as it is")]
     pub(super) fn new(
@@ -51,6 +57,7 @@ impl Session {
         project: ProjectName,
         service: ServiceName,
         endpoint: Endpoint,
+        names: echo::Names,
         metrics: Metrics,
     ) -> Self {
         Self {
@@ -59,6 +66,7 @@ impl Session {
             project,
             service,
             endpoint,
+            names,
             metrics,
         }
     }
@@ -116,7 +124,7 @@ impl Session {
     }
 
     async fn send(&self, token: &Token, request: &Request) -> Result<Response, UpstreamError> {
-        let response = self
+        let mut response = self
             .transport
             .send(&self.endpoint, Some(token.text()), request)
             .await
@@ -127,7 +135,8 @@ impl Session {
         if shows_accepted_token(response.status) {
             self.tokens.worked(token, &self.service);
         }
-        Ok(echo::without_token(response, token.text()))
+        response.request_id = response.request_id.map(|id| self.names.masked(&id));
+        Ok(echo::without_secrets(response, &token.secrets()))
     }
 
     fn refusal(&self, response: &Response, code: String) -> UpstreamError {

@@ -21,6 +21,7 @@ use crate::{
         tests::peer::{self, Seen, Then, answer},
     },
     upstream::{
+        echo::Names,
         iam::{
             Tokens,
             tests::{Cloud, project},
@@ -56,6 +57,7 @@ impl Bench {
             project(),
             service,
             endpoint,
+            Names::new(["acme", "svc-migrate"]),
             self.metrics.clone(),
         )
     }
@@ -114,6 +116,21 @@ async fn an_exchange_carries_the_token_and_is_counted() {
         text.contains(r#"{service="oms",operation="pause",outcome="ok"} 1"#),
         "{text}"
     );
+}
+
+#[actix_rt::test]
+async fn an_answer_repeats_neither_secrets_nor_in_its_id_a_name() {
+    for status in [200, 400] {
+        let bench = Bench::new(move |seen, writer| {
+            let token = seen.header("x-auth-token").unwrap_or_default();
+            let told = json!({"name": token, "text": "s3cret-word"}).to_string();
+            answer(writer, status, "X-Request-Id: svc-migrate@7\r\n", &told)
+        });
+        let response = bench.session().exchange("show", &read()).await.unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
+        assert_eq!(body, json!({"name": "***", "text": "***"}));
+        assert_eq!(response.request_id.as_deref(), Some("***@7"));
+    }
 }
 
 #[actix_rt::test]

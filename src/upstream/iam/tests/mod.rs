@@ -309,7 +309,8 @@ fn lasting(serial: u64, milliseconds: u64) -> Option<Token> {
     let at = Instant::now().checked_sub(age)?;
     let lifetime = Lifetime::new(Begun { at, wall }, None, wall + whole)?;
     let name = ProjectName::parse(&format!("p{}", serial % 10)).unwrap();
-    Some(Token::new(serial, name, Secret::new("t"), lifetime))
+    let secrets = (Secret::new("t"), Secret::new("p"));
+    Some(Token::new(serial, name, secrets, lifetime))
 }
 
 #[actix_rt::test]
