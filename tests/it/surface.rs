@@ -87,6 +87,34 @@ fn tricks_in_a_path_or_a_query_reach_nobody_upstream() {
 }
 
 #[test]
+fn no_key_of_a_query_is_ignored_where_anybody_may_ask() {
+    let place = Place::new();
+    let gateway = place.start();
+    let stranger = gateway.stranger();
+    for path in [
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/problems/internal",
+        "/openapi.json",
+    ] {
+        for query in ["x=1", "x", "x=1&x=1", "=", "%ff"] {
+            let path = format!("{path}?{query}");
+            let answer = stranger.get(&path);
+            assert_eq!(
+                (answer.status, answer.problem()),
+                (400, "invalid-request".to_owned()),
+                "{path}"
+            );
+            assert_eq!(stranger.request("HEAD", &path).status, 400, "{path}");
+        }
+        assert_eq!(stranger.get(&format!("{path}?")).status, 200, "{path}");
+    }
+    // A browser may ask for what belongs to the page as it likes.
+    assert_eq!(stranger.get("/docs/?x=1").status, 200);
+}
+
+#[test]
 fn every_answer_has_an_id_of_its_own_and_is_not_to_be_stored() {
     let place = Place::new();
     let gateway = place.start();
