@@ -137,6 +137,8 @@ pub struct ServiceTraits {
     pub accepts: fn(&TaskId) -> bool,
     /// The most tasks that one page of its list may hold.
     pub page_limit: u32,
+    /// The last place of its list that can be asked for.
+    pub offset_limit: u64,
     /// Whether a start needs storage credentials.
     pub start_needs_credentials: bool,
 }

@@ -61,6 +61,7 @@ struct Entry {
     owns: fn(&TaskId) -> bool,
     accepts: fn(&TaskId) -> bool,
     page_limit: u32,
+    offset_limit: u64,
     start_needs_credentials: bool,
     /// The base address that follows from a region, if one does.
     default_endpoint: fn(&str) -> Option<String>,
@@ -78,6 +79,7 @@ impl Entry {
             owns: self.owns,
             accepts: self.accepts,
             page_limit: self.page_limit,
+            offset_limit: self.offset_limit,
             start_needs_credentials: self.start_needs_credentials,
         }
     }

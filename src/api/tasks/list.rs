@@ -152,6 +152,11 @@ impl Walk {
                 .filter(|_| token.filters == filters)
                 .ok_or_else(|| Problem::fault("query", "page_token", detail))?;
             offset = token.offset;
+            let traits = on.known.services.named(&token.service);
+            if traits.is_none_or(|traits| offset > traits.offset_limit) {
+                let detail = "page_token is not the next_page_token of an earlier page.";
+                return Err(Problem::fault("query", "page_token", detail));
+            }
         }
         Ok(Self {
             services: on.services.clone(),

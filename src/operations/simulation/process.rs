@@ -229,6 +229,7 @@ fn services(scene: &SharedScene, process: usize, is_engine: bool) -> Services {
         owns: |_| true,
         accepts: |_| true,
         page_limit: PAGE_LIMIT,
+        offset_limit: u64::MAX,
         start_needs_credentials: false,
     };
     Services::new(["oms", "sms"].map(traits).into(), bound)

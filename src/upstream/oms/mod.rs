@@ -37,6 +37,7 @@ pub(super) const ENTRY: Entry = Entry {
     owns,
     accepts: owns,
     page_limit: PAGE_LIMIT,
+    offset_limit: OFFSET_LIMIT,
     start_needs_credentials: true,
     default_endpoint: |region| Some(regional_endpoint("oms", region)),
     build: |parts| Rc::new(Oms::new(parts)),
@@ -44,6 +45,8 @@ pub(super) const ENTRY: Entry = Entry {
 
 /// The most tasks that a page may hold, by the page "Querying Migration Tasks".
 const PAGE_LIMIT: u32 = 100;
+/// The largest offset, by the same page.
+const OFFSET_LIMIT: u64 = 2_147_483_647;
 
 /// Ids are numbers of at most 15 digits.
 fn owns(id: &TaskId) -> bool {
