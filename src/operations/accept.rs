@@ -239,7 +239,8 @@ impl Operations {
                     task.service = %ask.task.service,
                     task.id = %ask.task.id,
                     error.kind = error.kind.as_str(),
-                    "the look before accepting an operation failed: {error}"
+                    %error,
+                    "the look before accepting an operation failed"
                 );
                 return Ok(());
             }
