@@ -125,7 +125,8 @@ fn a_service_of_another_region_causes_one_login_and_says_what_to_look_at() {
 
 #[test]
 fn a_refusal_in_the_service_s_own_words_causes_no_login() {
-    let place = Place::new();
+    // Every request is to ask the cloud.
+    let place = Place::new().set("upstream.freshness", "\"0s\"");
     let gateway = place.start();
     let (cloud, client) = (&place.cloud, gateway.client());
     let sms = cloud.add_sms(SmsSpec::new("web", "RUNNING"));
