@@ -30,6 +30,7 @@ use crate::{
         secret::SecretSource,
         service::{ProjectName, ServiceName, ServiceTraits, UpstreamError},
     },
+    identity::{self, Identities, IdentityError},
     operations::{self, Operations, engine::Engine, engine::EngineError},
     sandbox::{self, Cloud, CloudOptions},
     store::{self, OpenError, SqlOperationStore},
@@ -60,6 +61,9 @@ pub enum Error {
     /// The cloud cannot be used as it is configured.
     #[error(transparent)]
     Upstream(#[from] UpstreamSetupError),
+    /// Callers cannot be told apart.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// The engine cannot be started.
     #[error(transparent)]
     Engine(#[from] EngineError<UpstreamSetupError>),
@@ -176,6 +180,12 @@ impl Gateway {
         let mut registry = Registry::with_prefix("migration_gateway");
         let store = Arc::new(SqlOperationStore::open(&config.store).await?);
         let projects = config.upstream.projects.keys().cloned().collect();
+        let identities = Identities::start(
+            &config.identity,
+            &config.transport,
+            Arc::clone(&clock),
+            &mut registry,
+        )?;
         let upstream = Upstream::start(
             config.upstream,
             config.transport,
@@ -200,9 +210,9 @@ impl Gateway {
         let state = web::Data::new(api::State::new(
             config.api,
             (projects, &names(&upstream::catalogue())),
+            identities,
             operations.clone(),
-            Arc::new(registry),
-            request_metrics,
+            (Arc::new(registry), request_metrics),
         ));
         let server = HttpServer::new(move || {
             let services = upstream
@@ -324,9 +334,12 @@ fn sandbox_config(
             drain_timeout: Duration::from_secs(5),
             max_body: 1 << 20,
             default_project: Some(project.clone()),
+            storage_grants: BTreeMap::new(),
+        },
+        identity: identity::Settings {
             anonymous: Caller::anonymous(Permission::ALL.iter().copied().collect()),
             callers: Vec::new(),
-            storage_grants: BTreeMap::new(),
+            issuers: Vec::new(),
         },
         telemetry: crate::telemetry::Settings::default(),
         store: store::Settings { path: database },

@@ -8,6 +8,7 @@ pub mod api;
 pub mod app;
 pub mod config;
 pub mod domain;
+pub mod identity;
 pub mod operations;
 pub mod sandbox;
 pub mod store;

@@ -6,33 +6,32 @@ use super::{
     operations::view::OperationView,
     problem::Problem,
     problem::kinds::ProblemType,
-    request::{guard::Known, idempotency, prefer::Preference},
+    request::{guard::Known, guard::OnTask, idempotency, prefer::Preference},
 };
 use crate::{
     domain::{
         access::Caller,
-        decide::Sight,
         operation::{Goal, Status},
         start::StartRequest,
-        task::TaskRef,
+        task::Task,
     },
     operations::{Accepted, Ask, AskError},
 };
 
 /// Records what is asked for, or joins what runs already, and answers.
-pub(super) async fn to_change(
+pub(super) async fn to_change<A>(
     request: &HttpRequest,
-    known: &Known,
-    task: TaskRef,
+    on: OnTask<A>,
     goal: Goal,
     start: Option<StartRequest>,
 ) -> Result<HttpResponse, Problem> {
+    let known = &on.known;
     let preference = Preference::of(request, &known.state.settings)?;
     let key = idempotency::key_of(request, start.as_ref())?;
-    let caller = known.caller.name.clone();
     let ask = Ask {
-        caller,
-        task,
+        caller: known.caller.name.clone(),
+        task: on.task,
+        names: on.names,
         goal,
         start,
         key,
@@ -135,28 +134,30 @@ async fn refusal(error: AskError, ask: &Ask, known: &Known) -> Result<Problem, P
             return Ok(Problem::from(error).link(link));
         }
         AskError::Refused {
-            sight: Some(sight), ..
+            task: Some(task), ..
         } => {
-            let allowed = allowed(*sight, &known.caller);
+            let allowed = allowed(task, &known.caller);
             return Ok(Problem::from(error).allowed(allowed));
         }
-        AskError::Refused { sight: None, .. } if matches!(ask.goal, Goal::Absent { .. }) => {
+        AskError::Refused { task: None, .. } if matches!(ask.goal, Goal::Absent { .. }) => {
             let deleted_by = known.state.operations.deletion_of(&ask.task).await?;
             let visible = deleted_by.filter(|operation| known.may_see(operation));
             let link = visible.map(|operation| links.operation(operation.id));
             Problem::from(error).deleted_by(link)
         }
-        AskError::Refused { sight: None, .. }
+        AskError::Refused { task: None, .. }
         | AskError::KeyReused
         | AskError::NotOffered
+        | AskError::NameDenied
+        | AskError::Unseen(_)
         | AskError::Store(_) => Problem::from(error),
     };
     Ok(problem)
 }
 
 /// What would be accepted instead, in the words of a request.
-fn allowed(sight: Sight, caller: &Caller) -> Vec<&'static str> {
-    let actions = super::tasks::view::actions(sight, caller);
+fn allowed(task: &Task, caller: &Caller) -> Vec<&'static str> {
+    let actions = super::tasks::view::actions(task, caller);
     let word = |action| {
         if action == "force_delete" {
             "force=pause"

@@ -46,13 +46,14 @@ use self::{
 };
 use crate::{
     domain::{
-        access::{Caller, StorageGrant},
+        access::StorageGrant,
         service::{CredentialName, ProjectName, Services},
     },
+    identity::Identities,
     operations::Operations,
 };
 
-/// How requests are served: sections `server`, `access` and `callers` of the configuration.
+/// How requests are served: section `server` of the configuration, and what others say about requests.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The address to listen on.
@@ -71,27 +72,15 @@ pub struct Settings {
     pub max_body: usize,
     /// The project that is meant when a request names none.
     pub default_project: Option<ProjectName>,
-    /// Requests without credentials.
-    pub anonymous: Caller,
-    /// Callers with keys.
-    pub callers: Vec<KeyedCaller>,
     /// Who may name which storage credential.
     pub storage_grants: BTreeMap<CredentialName, StorageGrant>,
-}
-
-/// A caller and the digest of its key.
-#[derive(Clone, Debug)]
-pub struct KeyedCaller {
-    /// SHA-256 of the key's bytes.
-    pub key_sha256: [u8; 32],
-    /// Who that is.
-    pub caller: Caller,
 }
 
 /// What all threads that serve requests share.
 pub struct State {
     settings: Settings,
     projects: BTreeSet<ProjectName>,
+    identities: Identities,
     operations: Operations,
     links: Links,
     document: Document,
@@ -101,14 +90,14 @@ pub struct State {
 }
 
 impl State {
-    /// Puts together what requests need. `projects`: all that are configured; `services`: all that there
-    /// are.
+    /// Puts together what requests need. `projects`: all that are configured; `services`: all that there are;
+    /// `registry`: all numbers of this process, those of `metrics` too.
     pub fn new(
         settings: Settings,
         (projects, services): (BTreeSet<ProjectName>, &[&str]),
+        identities: Identities,
         operations: Operations,
-        registry: Arc<Registry>,
-        metrics: Metrics,
+        (registry, metrics): (Arc<Registry>, Metrics),
     ) -> Self {
         let links = Links::new(
             settings.public_url.clone(),
@@ -117,6 +106,7 @@ impl State {
         Self {
             settings,
             projects,
+            identities,
             operations,
             links,
             document: Document::generate(services),

@@ -23,7 +23,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     super::print(&format!(
         "The configuration is right: {}, {}.",
         count(config.upstream.projects.len(), "project"),
-        count(config.api.callers.len(), "caller"),
+        count(config.identity.callers.len(), "caller"),
     ))?;
     if arguments.login {
         let logins =

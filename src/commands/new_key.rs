@@ -24,7 +24,8 @@ pub(crate) struct Arguments {
 }
 
 fn caller_name(text: &str) -> Result<CallerName, &'static str> {
-    let name = CallerName::parse(text).ok_or("it must be 1 to 63 characters of a-z, 0-9 and -")?;
+    let name =
+        CallerName::configured(text).ok_or("it must be 1 to 63 characters of a-z, 0-9 and -")?;
     if name == CallerName::anonymous() {
         return Err("it is the name of requests without credentials");
     }

@@ -3,82 +3,97 @@
 use std::collections::HashMap;
 
 use super::{
-    fault::Faults,
-    reader::Section,
+    fault::{Faults, Origin},
+    issuers,
+    reader::{Entry, Section},
     scope::{self, Known},
-    values,
+    values::{self, Reading},
 };
 use crate::{
-    api::KeyedCaller,
-    domain::{
-        access::{Caller, Scope},
-        service::{CallerName, ProjectName, ServiceName},
-    },
+    domain::{access::Caller, service::CallerName},
+    identity::{ConfiguredCaller, Key, Settings},
 };
 
-/// Everybody who may ask.
-#[derive(Debug)]
-pub(super) struct Access {
-    pub(super) anonymous: Caller,
-    pub(super) callers: Vec<KeyedCaller>,
-}
+/// Whose a digest is. Two callers with one key could not be told apart.
+type Owners = HashMap<[u8; 32], CallerName>;
 
-/// Sections `access` and `callers`; callers with faults are left out.
-pub(super) fn read(root: &mut Section, known: &Known, faults: &mut Faults) -> Access {
+/// Sections `access`, `callers` and `issuers`; callers and issuers with faults are left out.
+pub(super) fn read(root: &mut Section, known: &Known, faults: &mut Faults) -> Settings {
     let mut access = root.section("access", faults);
     let permissions = access.optional("anonymous", faults, scope::permissions);
     access.finish(faults);
-    let sections = scope::named_sections(root, "callers", CallerName::parse, faults);
-    // Two callers with one key could not be told apart.
-    let mut owners = HashMap::new();
+    let sections = scope::named_sections(root, "callers", CallerName::configured, faults);
+    let mut owners = Owners::new();
     let mut callers = Vec::new();
-    for (name, mut section) in sections {
+    for (name, section) in sections {
         if name == CallerName::anonymous() {
             let message = "has the name of requests without credentials: choose another";
             section.fault(faults, message);
         }
-        let key_sha256 = section.required("key_sha256", faults, |entry| {
-            let digest = values::digest(entry)?;
-            match owners.insert(digest, name.clone()) {
-                Some(first) => Err(format!("is the same as that of callers.{first}")),
-                None => Ok(digest),
-            }
-        });
-        let caller = caller(name, section, known, faults);
-        callers.extend(
-            key_sha256
-                .zip(caller)
-                .map(|(key_sha256, caller)| KeyedCaller { key_sha256, caller }),
-        );
+        callers.extend(caller(&name, section, (known, &mut owners), faults));
     }
-    Access {
+    Settings {
         anonymous: Caller::anonymous(permissions.unwrap_or_default()),
         callers,
+        issuers: issuers::read(root, known, faults),
     }
 }
 
 fn caller(
-    name: CallerName,
+    name: &CallerName,
     mut section: Section,
-    known: &Known,
+    (known, owners): (&Known, &mut Owners),
     faults: &mut Faults,
-) -> Option<Caller> {
-    let permissions = section.required("permissions", faults, scope::permissions);
-    let projects = section.required(
-        "projects",
-        faults,
-        scope::scope(&known.projects, ProjectName::parse, "projects"),
-    );
-    let services = section.optional(
-        "services",
-        faults,
-        scope::scope(&known.services, ServiceName::parse, "services"),
-    );
+) -> Option<ConfiguredCaller> {
+    let mut fresh = |entry: &Entry| {
+        let sha256 = values::digest(entry)?;
+        match owners.insert(sha256, name.clone()) {
+            Some(first) => Err(format!("is the same as that of callers.{first}")),
+            None => Ok(sha256),
+        }
+    };
+    let mut keys = Vec::new();
+    let single = section.take("key_sha256");
+    let several = section.take("keys");
+    if single.is_none() && several.is_none() {
+        faults.push(
+            section.name("key_sha256"),
+            Origin::File,
+            "is required where there is no list `keys`",
+        );
+    }
+    if let Some(entry) = single {
+        let sha256 = fresh(&entry);
+        let sha256 = faults.keep(&entry, sha256);
+        keys.extend(sha256.map(|sha256| Key {
+            sha256,
+            expires: None,
+        }));
+    }
+    for mut key in several
+        .and_then(|entry| entry.into_sections(faults))
+        .unwrap_or_default()
+    {
+        let sha256 = key.required("sha256", faults, &mut fresh);
+        let expires = key.optional("expires", faults, timestamp);
+        key.finish(faults);
+        keys.extend(sha256.map(|sha256| Key { sha256, expires }));
+    }
+    let grant = scope::grant(&mut section, known, faults);
     section.finish(faults);
-    Some(Caller {
-        name,
-        permissions: permissions?,
-        projects: projects?,
-        services: services.unwrap_or(Scope::All),
+    Some(ConfiguredCaller {
+        caller: Caller {
+            name: name.clone(),
+            grants: vec![grant?],
+        },
+        keys,
+        certificate: None,
     })
+}
+
+fn timestamp(entry: &Entry) -> Reading<jiff::Timestamp> {
+    entry
+        .text()
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| "must be a time with a zone, such as \"2026-12-31T00:00:00Z\"".to_owned())
 }

@@ -8,6 +8,7 @@ pub mod fault;
 
 mod address;
 mod callers;
+mod issuers;
 mod projects;
 mod reader;
 mod scope;
@@ -28,15 +29,17 @@ use self::{
 };
 use crate::{
     api,
-    domain::service::{CallerName, ProjectName},
-    operations, store, telemetry, transport, upstream,
+    domain::service::{CallerName, IssuerName, ProjectName},
+    identity, operations, store, telemetry, transport, upstream,
 };
 
 /// Everything that can be set.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Sections `server`, `access` and `callers`, and `default_project`.
+    /// Section `server`, and `default_project`.
     pub api: api::Settings,
+    /// Sections `access`, `callers` and `issuers`.
+    pub identity: identity::Settings,
     /// Section `log`.
     pub telemetry: telemetry::Settings,
     /// Section `store`.
@@ -86,11 +89,12 @@ fn build(mut root: Section, faults: &mut Faults) -> Option<Config> {
             .into_iter()
             .map(|service| service.name)
             .collect(),
-        callers: scope::declared(&root, "callers", CallerName::parse),
+        callers: scope::declared(&root, "callers", CallerName::configured),
+        issuers: scope::declared(&root, "issuers", IssuerName::parse),
     };
     let default_project = default_project(&mut root, &known, faults);
-    let access = callers::read(&mut root, &known, faults);
-    let mut api = sections::server(&mut root, default_project, access, faults);
+    let identity = callers::read(&mut root, &known, faults);
+    let mut api = sections::server(&mut root, default_project, faults);
     let telemetry = sections::log(&mut root, faults);
     let store = sections::store(&mut root, faults);
     let operations = sections::operations(&mut root, faults);
@@ -108,6 +112,7 @@ fn build(mut root: Section, faults: &mut Faults) -> Option<Config> {
     root.finish(faults);
     Some(Config {
         api,
+        identity,
         telemetry,
         store: store?,
         operations,

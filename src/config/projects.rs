@@ -13,7 +13,7 @@ use super::{
 use crate::{
     domain::{
         access::StorageGrant,
-        service::{CallerName, CredentialName, ProjectName, ServiceName},
+        service::{CredentialName, ProjectName, ServiceName},
     },
     upstream::{self, CredentialSettings, ProjectSettings, StorageCredentialSettings},
 };
@@ -172,11 +172,7 @@ fn storage_credential(
 ) -> Option<StorageCredentialSettings> {
     let access_key = section.required("access_key", faults, values::text);
     let secret_key = secrets::required(&mut section, "secret_key", faults);
-    let callers = section.required(
-        "callers",
-        faults,
-        scope::scope(&known.callers, CallerName::parse, "callers"),
-    );
+    let callers = section.required("callers", faults, scope::callers(known));
     let projects = section.required(
         "projects",
         faults,

@@ -187,6 +187,20 @@ impl Entry {
         None
     }
 
+    /// The tables of a list of tables, or `None` after recording that it is none.
+    pub(super) fn into_sections(self, faults: &mut Faults) -> Option<Vec<Section>> {
+        let origin = self.origin();
+        let ValueKind::Array(values) = self.value.kind else {
+            faults.push(self.key, origin, "must be a list of tables");
+            return None;
+        };
+        let entries = values.into_iter().enumerate().map(|(index, value)| Self {
+            key: format!("{}[{index}]", self.key),
+            value,
+        });
+        entries.map(|entry| entry.into_section(faults)).collect()
+    }
+
     /// The table, or `None` after recording that it is none.
     pub(super) fn into_section(self, faults: &mut Faults) -> Option<Section> {
         let origin = self.origin();

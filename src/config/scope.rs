@@ -8,8 +8,8 @@ use super::{
     values::Reading,
 };
 use crate::domain::{
-    access::{Permission, Scope},
-    service::{CallerName, ProjectName, ServiceName},
+    access::{Grant, NamePattern, Permission, Scope},
+    service::{CallerName, IssuerName, ProjectName, ServiceName},
 };
 
 /// The names that lists may hold.
@@ -18,6 +18,73 @@ pub(super) struct Known {
     pub(super) projects: BTreeSet<ProjectName>,
     pub(super) services: BTreeSet<ServiceName>,
     pub(super) callers: BTreeSet<CallerName>,
+    pub(super) issuers: BTreeSet<IssuerName>,
+}
+
+impl Known {
+    /// Reads the name of a configured caller, or of one whom a configured issuer may name.
+    fn caller(&self, text: &str) -> Option<CallerName> {
+        let name = CallerName::parse(text)?;
+        let is_of_issuer = text
+            .split_once(':')
+            .and_then(|(issuer, _)| IssuerName::parse(issuer))
+            .is_some_and(|issuer| self.issuers.contains(&issuer));
+        (is_of_issuer || self.callers.contains(&name)).then_some(name)
+    }
+}
+
+/// Reads a list of callers, or `["*"]`.
+pub(super) fn callers(known: &Known) -> impl Fn(&Entry) -> Reading<Scope<CallerName>> {
+    move |entry| {
+        match entry.list().as_deref() {
+        Some(["*"]) => Ok(Scope::All),
+        list => list
+            .filter(|list| !list.is_empty())
+            .and_then(|list| list.iter().map(|name| known.caller(name)).collect())
+            .map(Scope::Only)
+            .ok_or_else(|| {
+                "must list at least one of the callers, or of those of an issuer as \"ISSUER:claim\", and nothing else, \
+                 or be [\"*\"] for all"
+                    .to_owned()
+            }),
+    }
+    }
+}
+
+/// Reads a list of patterns for names of tasks, or `["*"]`.
+pub(super) fn patterns(entry: &Entry) -> Reading<Scope<NamePattern>> {
+    match entry.list().as_deref() {
+        Some(["*"]) => Ok(Scope::All),
+        list => list
+            .filter(|list| !list.is_empty())
+            .and_then(|list| list.iter().map(|text| NamePattern::parse(text)).collect())
+            .map(Scope::Only)
+            .ok_or_else(|| {
+                "must list at least one pattern such as \"logs-*\", each of 1 to 255 bytes, or be [\"*\"] for all".to_owned()
+            }),
+    }
+}
+
+/// Takes out what is granted together. `None` only after a fault was recorded.
+pub(super) fn grant(section: &mut Section, known: &Known, faults: &mut Faults) -> Option<Grant> {
+    let granted = section.required("permissions", faults, permissions);
+    let projects = section.required(
+        "projects",
+        faults,
+        scope(&known.projects, ProjectName::parse, "projects"),
+    );
+    let services = section.optional(
+        "services",
+        faults,
+        scope(&known.services, ServiceName::parse, "services"),
+    );
+    let tasks = section.optional("tasks", faults, patterns);
+    Some(Grant {
+        permissions: granted?,
+        projects: projects?,
+        services: services.unwrap_or(Scope::All),
+        tasks: tasks.unwrap_or(Scope::All),
+    })
 }
 
 /// Reads a list of known names, or `["*"]`. `what` says in the plural what is listed.

@@ -12,7 +12,6 @@ use std::{
 
 use super::{
     address,
-    callers::Access,
     fault::{Faults, Origin},
     reader::{Entry, Section},
     values::{self, Reading},
@@ -27,11 +26,10 @@ const DAY: Duration = Duration::from_hours(24);
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// Section `server`, joined with who may ask for what.
+/// Section `server`, joined with the project that is meant when none is named.
 pub(super) fn server(
     root: &mut Section,
     default_project: Option<ProjectName>,
-    access: Access,
     faults: &mut Faults,
 ) -> api::Settings {
     let mut server = root.section("server", faults);
@@ -59,8 +57,6 @@ pub(super) fn server(
             .optional("max_body", faults, values::size(KIB, 64 * MIB))
             .unwrap_or(MIB),
         default_project,
-        anonymous: access.anonymous,
-        callers: access.callers,
         // Filled in when the storage credentials are read.
         storage_grants: BTreeMap::new(),
     };

@@ -13,4 +13,4 @@ pub mod service;
 pub mod start;
 pub mod store;
 pub mod task;
-mod words;
+pub(crate) mod words;

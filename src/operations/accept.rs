@@ -7,13 +7,14 @@ use tokio::time::Instant;
 
 use super::{Operations, WRITES_FOR, kill_point::kill_point, later, log_event, sentences};
 use crate::domain::{
+    access::TaskNames,
     decide::{self, Sight},
     history::History,
     operation::{EventKind, Goal, Operation, OperationEvent, OperationId, Phase, Reason, Status},
-    service::{CallerName, Services},
+    service::{CallerName, Services, UpstreamError},
     start::{StartRecord, StartRequest, StorageCredential},
     store::{Creation, IdempotencyKey, Joining, NewOperation, StoreError},
-    task::TaskRef,
+    task::{Task, TaskRef},
 };
 
 /// What a caller asks for.
@@ -23,6 +24,8 @@ pub struct Ask {
     pub caller: CallerName,
     /// Of which task.
     pub task: TaskRef,
+    /// The names that the task must have for this caller to ask for this.
+    pub names: TaskNames,
     /// What is to be true of it.
     pub goal: Goal,
     /// What a start needs; `None` for other goals and for services whose start needs nothing.
@@ -50,9 +53,15 @@ pub enum AskError {
         reason: Reason,
         /// One sentence for people.
         detail: String,
-        /// Where the task stands; `None` if there is no such task.
-        sight: Option<Sight>,
+        /// The task; `None` if there is none.
+        task: Option<Box<Task>>,
     },
+    /// The caller may not ask for this of a task of its name, or the task has none.
+    #[error("the caller may not change a task of this name")]
+    NameDenied,
+    /// The task could not be looked at, and its name decides whether the caller may ask for this.
+    #[error("the name of the task could not be seen")]
+    Unseen(#[source] UpstreamError),
     /// Another operation is running on the task.
     #[error("another operation is running on the task")]
     Conflict(Box<Operation>),
@@ -73,6 +82,7 @@ impl Operations {
     pub async fn start(&self, services: &Services, ask: &Ask) -> Result<Accepted, AskError> {
         let record = record_of(ask.start.as_ref());
         let mut was_looked_at = false;
+        let mut is_admitted = ask.names.are_all();
         let until = Instant::now() + WRITES_FOR;
         while Instant::now() < until {
             if let Some(operation) = self.recall(ask).await? {
@@ -87,6 +97,11 @@ impl Operations {
             let supersedes = match running? {
                 None => None,
                 Some(running) if joins(&running, ask.goal, &record) => {
+                    // Whoever is among its callers was found to be admitted before.
+                    if !is_admitted && !running.callers.contains(&ask.caller) {
+                        let _seen = self.look(services, ask).await?;
+                        is_admitted = true;
+                    }
                     match self.join(running, ask).await? {
                         Some(operation) => {
                             return Ok(Accepted {
@@ -105,8 +120,8 @@ impl Operations {
                 .map(|running| running.history.handed_over())
                 .unwrap_or_default();
             if !was_looked_at {
-                self.refuse_by_a_look(services, ask, &inherited).await?;
-                was_looked_at = true;
+                refuse(ask, self.look(services, ask).await?, &inherited)?;
+                (was_looked_at, is_admitted) = (true, true);
                 // A look takes long enough for everything to be different.
                 if supersedes.is_some() {
                     continue;
@@ -220,20 +235,13 @@ impl Operations {
         Ok(true)
     }
 
-    /// One look at the task. A definite answer can refuse the request; a fault cannot, since the operation will look
-    /// again.
-    async fn refuse_by_a_look(
-        &self,
-        services: &Services,
-        ask: &Ask,
-        inherited: &History,
-    ) -> Result<(), AskError> {
+    /// One look at the task, which also tells whether the caller may change a task of its name.
+    pub(super) async fn look(&self, services: &Services, ask: &Ask) -> Result<Look, AskError> {
         let service = services.of(&ask.task).ok_or(AskError::NotOffered)?;
         kill_point!("accept.look.before");
         let shown = service.port.show(&ask.task.id).await;
         kill_point!("accept.look.after");
-        let seen = match shown {
-            Ok(seen) => seen,
+        match shown {
             Err(error) => {
                 tracing::warn!(
                     task.service = %ask.task.service,
@@ -242,22 +250,17 @@ impl Operations {
                     %error,
                     "the look before accepting an operation failed"
                 );
-                return Ok(());
+                if ask.names.are_all() {
+                    Ok(Look::Failed)
+                } else {
+                    Err(AskError::Unseen(error))
+                }
             }
-        };
-        let sight = seen.as_ref().map(Sight::from);
-        let reason = match sight {
-            None => Some(Reason::TaskNotFound),
-            Some(sight) => decide::refusal(ask.goal, sight, inherited),
-        };
-        let Some(reason) = reason else { return Ok(()) };
-        let state = sight.map(|sight| sight.stage.state());
-        let detail = sentences::refused(reason, &ask.task, state);
-        Err(AskError::Refused {
-            reason,
-            detail,
-            sight,
-        })
+            Ok(Some(task)) if !ask.names.admit(task.name.as_deref()) => Err(AskError::NameDenied),
+            // What is not there has no name to be admitted by.
+            Ok(None) if !ask.names.are_all() => Err(refused(Reason::TaskNotFound, ask, None)),
+            Ok(seen) => Ok(Look::Seen(seen.map(Box::new))),
+        }
     }
 
     fn fresh(
@@ -294,6 +297,36 @@ impl Operations {
                 kind: EventKind::Accepted,
             }],
         })
+    }
+}
+
+/// What a look told.
+pub(super) enum Look {
+    /// The task; `None`: there is none.
+    Seen(Option<Box<Task>>),
+    /// Nothing. An operation would look again.
+    Failed,
+}
+
+/// A definite answer can refuse the request; a fault cannot, since the operation will look again. `inherited`: what an
+/// operation that is taken over from has tried.
+pub(super) fn refuse(ask: &Ask, look: Look, inherited: &History) -> Result<(), AskError> {
+    match look {
+        Look::Failed => Ok(()),
+        Look::Seen(None) => Err(refused(Reason::TaskNotFound, ask, None)),
+        Look::Seen(Some(task)) => match decide::refusal(ask.goal, Sight::from(&*task), inherited) {
+            None => Ok(()),
+            Some(reason) => Err(refused(reason, ask, Some(task))),
+        },
+    }
+}
+
+fn refused(reason: Reason, ask: &Ask, task: Option<Box<Task>>) -> AskError {
+    let state = task.as_ref().map(|task| task.stage.state());
+    AskError::Refused {
+        reason,
+        detail: sentences::refused(reason, &ask.task, state),
+        task,
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::{
 use super::{
     Endpoint, LoginResponse, Method, Request, Response, Settings, TransportError,
     TransportErrorKind, TransportSetupError,
-    answer::{self, Head, MAX_BODY},
+    answer::{self, Head},
     connector::Connector,
     error::Fault,
     prepared::Prepared,
@@ -116,6 +116,24 @@ impl Transport {
             .await
     }
 
+    /// Reads a document that is open to everybody, of at most so many bytes.
+    pub async fn fetch(
+        &self,
+        endpoint: &Endpoint,
+        path: &str,
+        max_body: usize,
+    ) -> Result<Response, TransportError> {
+        let request = Request {
+            method: Method::Get,
+            path: path.to_owned(),
+            body: None,
+        };
+        let mut prepared = Prepared::new(endpoint, None, &request)?;
+        prepared.max_body = max_body;
+        let answer = self.exchange(&prepared).await?;
+        Ok(answer.response)
+    }
+
     async fn exchange(&self, prepared: &Prepared) -> Result<LoginResponse, TransportError> {
         let places = match prepared.method {
             Method::Get => &self.reads,
@@ -176,7 +194,7 @@ impl Transport {
         }
         let mut head = Head::of(&answer);
         let token = head.token.take();
-        let body = answer.body().limit(MAX_BODY).await?;
+        let body = answer.body().limit(prepared.max_body).await?;
         let Some(response) = head.with(body) else {
             self.give_up(connections);
             return Err(TransportErrorKind::Malformed.into());

@@ -30,7 +30,7 @@ pub enum TransportErrorKind {
     Informational,
     /// What came is not a complete HTTP answer.
     Malformed,
-    /// The body of the answer is larger than 8 MiB.
+    /// The body of the answer is larger than 8 MiB, or than the limit that was given.
     TooLarge,
 }
 

@@ -9,7 +9,7 @@ use awc::{
 };
 use bytes::Bytes;
 
-use super::{Endpoint, Method, Request, TransportError, TransportErrorKind};
+use super::{Endpoint, Method, Request, TransportError, TransportErrorKind, answer::MAX_BODY};
 use crate::domain::secret::Secret;
 
 const TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
@@ -20,6 +20,8 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 pub(super) struct Prepared {
     pub(super) method: Method,
     pub(super) secure: bool,
+    /// The largest body of an answer that is read.
+    pub(super) max_body: usize,
     address: Uri,
     host: HeaderValue,
     token: Option<HeaderValue>,
@@ -49,6 +51,7 @@ impl Prepared {
         Ok(Self {
             method: request.method,
             secure: endpoint.is_secure(),
+            max_body: MAX_BODY,
             address: address.parse().map_err(|_| unsendable())?,
             host,
             token,

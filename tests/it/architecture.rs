@@ -12,7 +12,7 @@ use crate::program_text::{self, SourceFile};
 
 /// Every module, and those that it may use besides itself. An entry may list only entries above it, so that a circle
 /// cannot be written down.
-const FLOORS: [(&str, &[&str]); 11] = [
+const FLOORS: [(&str, &[&str]); 12] = [
     // The ground.
     ("domain", &[]),
     ("transport", &["domain"]),
@@ -20,8 +20,9 @@ const FLOORS: [(&str, &[&str]); 11] = [
     ("upstream", &["domain", "transport"]),
     ("store", &["domain"]),
     ("operations", &["domain"]),
+    ("identity", &["domain", "transport"]),
     // Second floor.
-    ("api", &["domain", "operations"]),
+    ("api", &["domain", "operations", "identity"]),
     // Beside the house: another reading of what `upstream` knows.
     ("sandbox", &["domain"]),
     // The roof.
@@ -34,6 +35,7 @@ const FLOORS: [(&str, &[&str]); 11] = [
             "upstream",
             "store",
             "operations",
+            "identity",
             "api",
             "telemetry",
         ],
@@ -46,6 +48,7 @@ const FLOORS: [(&str, &[&str]); 11] = [
             "upstream",
             "store",
             "operations",
+            "identity",
             "api",
             "sandbox",
             "telemetry",
@@ -59,8 +62,9 @@ const FLOORS: [(&str, &[&str]); 11] = [
 ];
 
 /// Crates that only some modules may name. A name covers the crates that begin with it, such as `utoipa_swagger_ui`.
-const CRATES: [(&str, &[&str]); 4] = [
+const CRATES: [(&str, &[&str]); 5] = [
     ("awc", &["transport"]),
+    ("jsonwebtoken", &["identity"]),
     ("sqlx", &["store"]),
     ("actix_web", &["api", "app", "sandbox"]),
     ("utoipa", &["api", "app", "sandbox"]),

@@ -33,18 +33,24 @@ struct Security;
 
 impl Modify for Security {
     fn modify(&self, api: &mut openapi::OpenApi) {
-        let key = HttpBuilder::new()
-            .scheme(HttpAuthScheme::Bearer)
-            .description(Some(
-                "A key that the gateway's configuration knows by its SHA-256.",
-            ))
-            .build();
-        api.components
-            .get_or_insert_default()
-            .add_security_scheme("key", SecurityScheme::Http(key));
-        // Either a key, or nothing, where the configuration lets requests without credentials in.
+        let components = api.components.get_or_insert_default();
+        let mut add = |name, format: Option<&str>, description: &str| {
+            let mut scheme = HttpBuilder::new()
+                .scheme(HttpAuthScheme::Bearer)
+                .description(Some(description));
+            if let Some(format) = format {
+                scheme = scheme.bearer_format(format);
+            }
+            components.add_security_scheme(name, SecurityScheme::Http(scheme.build()));
+        };
+        let key = "A key that the gateway's configuration knows by its SHA-256.";
+        add("key", None, key);
+        let token = "A token of an issuer that the gateway's configuration knows, signed with one of the issuer's keys.";
+        add("token", Some("JWT"), token);
+        // One of them, or nothing where the configuration lets requests without credentials in.
         api.security = Some(vec![
             SecurityRequirement::new("key", Vec::<String>::new()),
+            SecurityRequirement::new("token", Vec::<String>::new()),
             SecurityRequirement::default(),
         ]);
     }

@@ -370,6 +370,8 @@ impl From<AskError> for Problem {
                 "project",
                 "The project does not offer this service.",
             ),
+            AskError::NameDenied => Denied::TaskName.into(),
+            AskError::Unseen(error) => error.into(),
             AskError::Store(error) => error.into(),
         }
     }

@@ -8,15 +8,14 @@ use actix_web::{
     middleware::Next,
     web,
 };
-use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq as _;
 
 use crate::{
     api::{
-        Settings, State,
+        State,
         problem::{Problem, kinds::ProblemType},
     },
-    domain::{access::Caller, service::Sent},
+    domain::service::Sent,
+    identity::{Credentials, Identity, PeerCertificate, Refusal},
 };
 
 /// First parts of paths that anybody may read.
@@ -43,18 +42,18 @@ pub(in crate::api) async fn authenticate(
     if is_open(request.path()) {
         return Ok(next.call(request).await?.map_into_left_body());
     }
-    let caller = match request.app_data::<web::Data<State>>() {
-        Some(state) => identify(&request, &state.settings),
+    let identity = match request.app_data::<web::Data<State>>() {
+        Some(state) => identify(&request, state).await,
         None => Err(Problem::internal()),
     };
-    match caller {
+    match identity {
         Ok(_) if asks_for_a_websocket(request.headers()) => {
             let detail = "There are no WebSockets here: leave out Upgrade.";
             let problem = Problem::fault("header", "Upgrade", detail).sent(Sent::No);
             Ok(request.error_response(problem).map_into_right_body())
         }
-        Ok(caller) => {
-            request.extensions_mut().insert(caller);
+        Ok(identity) => {
+            request.extensions_mut().insert(identity);
             Ok(next.call(request).await?.map_into_left_body())
         }
         Err(problem) => Ok(request.error_response(problem).map_into_right_body()),
@@ -73,46 +72,46 @@ fn asks_for_a_websocket(headers: &HeaderMap) -> bool {
     headers.get_all(header::UPGRADE).any(is_websocket)
 }
 
-fn identify(request: &ServiceRequest, settings: &Settings) -> Result<Caller, Problem> {
-    let mut values = request.headers().get_all(header::AUTHORIZATION);
-    let caller = match (values.next(), values.next()) {
-        (None, _) => Some(settings.anonymous.clone()),
-        (Some(value), None) => value
-            .to_str()
-            .ok()
-            .and_then(|text| with_key(text, settings)),
-        (Some(_), Some(_)) => None,
+async fn identify(request: &ServiceRequest, state: &State) -> Result<Identity, Problem> {
+    let headers = request.headers().get_all(header::AUTHORIZATION);
+    let credentials = Credentials {
+        authorization: headers.map(HeaderValue::as_bytes).collect(),
+        // Put there by whoever made the connection, if the peer showed a certificate.
+        certificate: request.conn_data::<PeerCertificate>(),
     };
-    match caller {
-        Some(caller) if caller.is_anonymous() && caller.permissions.is_empty() => {
-            Err(unauthenticated())
-        }
-        Some(caller) => Ok(caller),
-        None => Err(unauthenticated()),
-    }
-}
-
-/// The caller whose key stands in the header. Every digest is compared, each in constant time.
-fn with_key(header: &str, settings: &Settings) -> Option<Caller> {
-    let (scheme, key) = header.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return None;
-    }
-    let digest: [u8; 32] = Sha256::digest(key.trim().as_bytes()).into();
-    let mut found = None;
-    for candidate in &settings.callers {
-        if bool::from(candidate.key_sha256.ct_eq(&digest)) {
-            found = Some(candidate);
-        }
-    }
-    found.map(|candidate| candidate.caller.clone())
+    let identity = state.identities.identify(&credentials).await;
+    identity.map_err(unauthenticated)
 }
 
 /// The answer to whoever has to say who they are.
-pub(in crate::api) fn unauthenticated() -> Problem {
-    Problem::new(
-        ProblemType::Unauthenticated,
-        "Send a key that the gateway knows: Authorization: Bearer <key>.",
-    )
-    .sent(Sent::No)
+pub(in crate::api) fn unauthenticated(refusal: Refusal) -> Problem {
+    let detail = match refusal {
+        Refusal::Several => {
+            let detail =
+                "Send one credential only: one Authorization header, or a client certificate.";
+            return Problem::fault("header", "Authorization", detail);
+        }
+        Refusal::Missing | Refusal::Unknown => {
+            "Send a key that the gateway knows: Authorization: Bearer <key>."
+        }
+        Refusal::Certificate => "The client certificate names nobody whom the gateway knows.",
+        Refusal::TokenForm => "The token is too long, or not of a form that is taken here.",
+        Refusal::TokenAlgorithm => {
+            "The token's algorithm is not one that is taken from its issuer."
+        }
+        Refusal::TokenKey => {
+            "The token's issuer has no such key. If the key is new, try again soon."
+        }
+        Refusal::IssuerKeys => {
+            "The token cannot be checked, because the keys of its issuer cannot be had just now."
+        }
+        Refusal::TokenSignature => "The token's signature is wrong.",
+        Refusal::TokenExpired => "The token has ended. Get a fresh one.",
+        Refusal::TokenEarly => "The token is not valid yet.",
+        Refusal::TokenAudience => "The token is not for this gateway.",
+        Refusal::TokenClaims => {
+            "The token lacks a claim that is needed, or has one of a form that is not taken."
+        }
+    };
+    Problem::new(ProblemType::Unauthenticated, detail).sent(Sent::No)
 }

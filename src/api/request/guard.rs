@@ -7,6 +7,7 @@
 use std::{
     future::{Ready, ready},
     rc::Rc,
+    sync::Arc,
 };
 
 use actix_web::{FromRequest, HttpMessage as _, HttpRequest, dev::Payload, web};
@@ -15,11 +16,12 @@ use super::{auth, query::Query};
 use crate::{
     api::{State, problem::Problem},
     domain::{
-        access::{self, Caller, Denied, Permission, Scope},
+        access::{self, Caller, Denied, Permission, TaskNames},
         operation::{Operation, OperationId},
         service::{BoundService, ProjectName, ServiceName, ServiceTraits, Services},
         task::{TaskId, TaskRef},
     },
+    identity::{Identity, Refusal},
 };
 
 /// Something that can be done to a task, with the parameters that it takes.
@@ -33,7 +35,7 @@ pub(in crate::api) trait Action: Sized + 'static {
 
 /// A caller who is known.
 pub(in crate::api) struct Known {
-    pub(in crate::api) caller: Caller,
+    pub(in crate::api) caller: Arc<Caller>,
     pub(in crate::api) state: web::Data<State>,
     pub(in crate::api) services: Rc<Services>,
 }
@@ -44,6 +46,8 @@ pub(in crate::api) struct OnTask<A> {
     pub(in crate::api) task: TaskRef,
     pub(in crate::api) service: BoundService,
     pub(in crate::api) traits: ServiceTraits,
+    /// The names that the task must have if the action changes it.
+    pub(in crate::api) names: TaskNames,
     pub(in crate::api) action: A,
 }
 
@@ -75,12 +79,12 @@ pub(in crate::api) struct OnTasks<A> {
 
 impl Known {
     fn of(request: &HttpRequest) -> Result<Self, Problem> {
-        let caller = request.extensions().get::<Caller>().cloned();
+        let identity = request.extensions().get::<Identity>().cloned();
         let state = request.app_data::<web::Data<State>>().cloned();
         let services = request.app_data::<Rc<Services>>().cloned();
-        match (caller, state, services) {
-            (Some(caller), Some(state), Some(services)) => Ok(Self {
-                caller,
+        match (identity, state, services) {
+            (Some(identity), Some(state), Some(services)) => Ok(Self {
+                caller: identity.caller,
                 state,
                 services,
             }),
@@ -96,10 +100,20 @@ impl Known {
 
     fn denied(&self, denied: Denied) -> Problem {
         if self.caller.is_anonymous() {
-            auth::unauthenticated()
+            auth::unauthenticated(Refusal::Missing)
         } else {
             denied.into()
         }
+    }
+
+    fn authorise(
+        &self,
+        permissions: &[Permission],
+        project: &ProjectName,
+        service: &ServiceName,
+    ) -> Result<TaskNames, Problem> {
+        access::authorise(&self.caller, permissions, project, service)
+            .map_err(|denied| self.denied(denied))
     }
 
     fn need(&self, permission: Permission) -> Result<(), Problem> {
@@ -126,7 +140,7 @@ impl Known {
             query.fault("project", format!("project must be {expected}."));
             return None;
         };
-        if self.caller.projects == Scope::All && !self.state.projects.contains(&project) {
+        if self.caller.has_all_projects() && !self.state.projects.contains(&project) {
             query.fault("project", "project is not one that the gateway knows.");
             return None;
         }
@@ -151,11 +165,11 @@ impl<A: Action> OnTask<A> {
     fn of(request: &HttpRequest) -> Result<Self, Problem> {
         let known = Known::of(request)?;
         let mut query = Query::of(request);
-        let named = known.service(&mut query);
+        let service = known.service(&mut query);
         let project = known.project(&mut query);
         let action = A::read(&mut query);
         let id = TaskId::parse(request.match_info().get("id").unwrap_or_default());
-        let traits = id.as_ref().and_then(|id| match named {
+        let traits = id.as_ref().and_then(|id| match service {
             Some(traits) => (traits.accepts)(id).then_some(traits),
             None => known.services.owner_of(id).cloned(),
         });
@@ -175,13 +189,7 @@ impl<A: Action> OnTask<A> {
             service: traits.name.clone(),
             id,
         };
-        access::authorise(
-            &known.caller,
-            action.permissions(),
-            &task.project,
-            &task.service,
-        )
-        .map_err(|denied| known.denied(denied))?;
+        let names = known.authorise(action.permissions(), &task.project, &task.service)?;
         let service = known.services.of(&task).cloned().ok_or_else(|| {
             Problem::fault(
                 "query",
@@ -194,6 +202,7 @@ impl<A: Action> OnTask<A> {
             task,
             service,
             traits,
+            names,
             action,
         })
     }
@@ -210,31 +219,27 @@ impl<A: Action> OnTasks<A> {
         let Some(project) = project else {
             return Err(Problem::internal());
         };
-        for permission in action.permissions() {
-            known.need(*permission)?;
-        }
-        if !known.caller.projects.contains(&project) {
-            return Err(known.denied(Denied::Project));
-        }
+        let needed = action.permissions();
         let offered = |name: &ServiceName| known.services.get(&project, name).is_some();
-        let services = match named {
-            Some(traits) if !known.caller.services.contains(&traits.name) => {
-                return Err(known.denied(Denied::Service(traits.name)));
-            }
-            Some(traits) if !offered(&traits.name) => {
+        let services = if let Some(traits) = named {
+            // Names of tasks count where a task is changed.
+            let _names = known.authorise(needed, &project, &traits.name)?;
+            if !offered(&traits.name) {
                 let detail = "The project does not offer this service.";
                 return Err(Problem::fault("query", "project", detail));
             }
-            Some(traits) => vec![traits.name],
-            None => {
-                let all = known
-                    .services
-                    .catalogue()
-                    .iter()
-                    .map(|traits| traits.name.clone());
-                all.filter(|name| known.caller.services.contains(name) && offered(name))
-                    .collect()
+            vec![traits.name]
+        } else {
+            let mut services = Vec::new();
+            for traits in known.services.catalogue() {
+                match access::authorise(&known.caller, needed, &project, &traits.name) {
+                    Ok(_) if offered(&traits.name) => services.push(traits.name.clone()),
+                    // The other services are listed.
+                    Ok(_) | Err(Denied::Service(_)) => {}
+                    Err(denied) => return Err(known.denied(denied)),
+                }
             }
+            services
         };
         Ok(Self {
             known,

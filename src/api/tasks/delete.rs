@@ -65,5 +65,5 @@ pub(crate) async fn delete_task(
     let goal = Goal::Absent {
         force: on.action.force,
     };
-    answer::to_change(&request, &on.known, on.task, goal, None).await
+    answer::to_change(&request, on, goal, None).await
 }

@@ -50,5 +50,5 @@ pub(crate) async fn pause_task(
     _no_body: NoBody,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
-    answer::to_change(&request, &on.known, on.task, Goal::Paused, None).await
+    answer::to_change(&request, on, Goal::Paused, None).await
 }

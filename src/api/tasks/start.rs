@@ -130,7 +130,7 @@ pub(crate) async fn start_task(
             check_grant(&on, name)?;
         }
     }
-    answer::to_change(&request, &on.known, on.task, Goal::Running, start).await
+    answer::to_change(&request, on, Goal::Running, start).await
 }
 
 fn read(body: &StartBytes) -> Result<StartRequest, Problem> {

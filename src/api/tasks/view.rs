@@ -5,7 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::domain::{
-    access::{Caller, Permission},
+    access::{Caller, Permission, authorise},
     decide::{self, Sight},
     operation::Goal,
     task::{Amount, ObjectCounts, Task, TaskError},
@@ -148,7 +148,7 @@ impl TaskView {
     /// The task as `caller` sees it, with a link to its running operation.
     pub(super) fn new(task: &Task, caller: &Caller, operation: Option<String>) -> Self {
         Self {
-            actions: actions(Sight::from(task), caller),
+            actions: actions(task, caller),
             id: task.reference.id.to_string(),
             service: task.reference.service.to_string(),
             project: task.reference.project.to_string(),
@@ -176,7 +176,7 @@ impl TaskView {
 }
 
 /// What would be accepted, both in the task's state and from this caller.
-pub(in crate::api) fn actions(sight: Sight, caller: &Caller) -> Vec<&'static str> {
+pub(in crate::api) fn actions(task: &Task, caller: &Caller) -> Vec<&'static str> {
     const FORCE: Goal = Goal::Absent { force: true };
     const PLAIN: Goal = Goal::Absent { force: false };
     let all = [
@@ -189,10 +189,13 @@ pub(in crate::api) fn actions(sight: Sight, caller: &Caller) -> Vec<&'static str
             &[Permission::TasksDelete, Permission::TasksPause],
         ),
     ];
+    let (place, sight) = (&task.reference, Sight::from(task));
+    let may = |needed| {
+        authorise(caller, needed, &place.project, &place.service)
+            .is_ok_and(|names| names.admit(task.name.as_deref()))
+    };
     all.into_iter()
-        .filter(|(_, goal, needed)| {
-            decide::is_offered(*goal, sight) && needed.iter().all(|one| caller.has(*one))
-        })
+        .filter(|(_, goal, needed)| decide::is_offered(*goal, sight) && may(needed))
         .map(|(name, _, _)| name)
         .collect()
 }

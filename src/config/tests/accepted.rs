@@ -10,6 +10,7 @@ use crate::{
         secret::SecretSource,
         service::{CallerName, ProjectName, ServiceName},
     },
+    identity::Key,
     telemetry::Format,
 };
 
@@ -24,8 +25,8 @@ fn what_is_left_out_has_its_documented_default() {
     assert_eq!(config.api.drain_timeout, Duration::from_secs(30));
     assert_eq!(config.api.max_body, 1_048_576);
     assert_eq!(config.api.default_project, ProjectName::parse("prod"));
-    assert!(config.api.anonymous.permissions.is_empty());
-    assert!(config.api.callers.is_empty());
+    assert!(!config.identity.anonymous.has_any());
+    assert!(config.identity.callers.is_empty() && config.identity.issuers.is_empty());
     assert_eq!(config.telemetry.level, "info");
     assert_eq!(config.telemetry.format, Format::Auto);
     assert_eq!(config.store.path.to_str(), Some("migration-gateway.db"));
@@ -73,7 +74,6 @@ fn the_reference_says_the_defaults_of_the_program() {
     let minimal = valid(MINIMAL, &[]);
     let settings = |config: &Config| {
         let mut api = config.api.clone();
-        api.callers.clear();
         api.storage_grants.clear();
         format!(
             "{api:#?} {:#?} {:#?} {:#?} {:#?}",
@@ -93,15 +93,23 @@ fn callers_and_storage_keys_are_read() {
         "permissions = [\"tasks:read\"]\nprojects = [\"prod\"]\nservices = [\"oms\"]",
     );
     let config = valid(&text, &[]);
-    let [keyed] = config.api.callers.as_slice() else {
+    let [configured] = config.identity.callers.as_slice() else {
         panic!("one caller expected");
     };
-    assert_eq!(keyed.key_sha256, [0xaa; 32]);
-    assert_eq!(keyed.caller.permissions, [Permission::TasksRead].into());
+    let only = Key {
+        sha256: [0xaa; 32],
+        expires: None,
+    };
+    assert_eq!(configured.keys, [only]);
+    let [grant] = configured.caller.grants.as_slice() else {
+        panic!("one grant expected");
+    };
+    assert_eq!(grant.permissions, [Permission::TasksRead].into());
     let prod = ProjectName::parse("prod").expect("a name");
-    assert_eq!(keyed.caller.projects, Scope::Only([prod.clone()].into()));
+    assert_eq!(grant.projects, Scope::Only([prod.clone()].into()));
     let oms = ServiceName::parse("oms").expect("a name");
-    assert_eq!(keyed.caller.services, Scope::Only([oms].into()));
+    assert_eq!(grant.services, Scope::Only([oms].into()));
+    assert_eq!(grant.tasks, Scope::All);
     let stored = config
         .upstream
         .storage_credentials
@@ -117,16 +125,16 @@ fn callers_and_storage_keys_are_read() {
 #[test]
 fn a_star_leaves_out_other_peoples_operations() {
     let config = valid(&complete(), &[]);
-    let caller = &config.api.callers[0].caller;
-    assert_eq!(caller.permissions, Permission::wildcard());
-    assert_eq!(caller.services, Scope::All);
+    let grant = &config.identity.callers[0].caller.grants[0];
+    assert_eq!(grant.permissions, Permission::wildcard());
+    assert_eq!(grant.services, Scope::All);
     let more = complete().replace(
         "[\"*\"]\nprojects",
         "[\"*\", \"operations:read-all\"]\nprojects",
     );
     let config = valid(&more, &[]);
     assert!(
-        config.api.callers[0]
+        config.identity.callers[0]
             .caller
             .has(Permission::OperationsReadAll)
     );
@@ -156,12 +164,13 @@ fn the_environment_lies_over_the_file() {
     assert_eq!(config.api.workers, 3);
     assert_eq!(config.operations.history, Duration::from_hours(36));
     let anonymous = [Permission::TasksRead, Permission::StatusRead];
-    assert_eq!(config.api.anonymous.permissions, anonymous.into());
+    let granted = &config.identity.anonymous.grants[0].permissions;
+    assert_eq!(*granted, anonymous.into());
     let project = config.upstream.projects.values().next().expect("a project");
     assert_eq!(project.services.len(), 1);
     assert_eq!(project.endpoints.len(), 1);
-    let caller = &config.api.callers[0].caller;
-    assert_eq!(caller.permissions, [Permission::TasksPause].into());
+    let grant = &config.identity.callers[0].caller.grants[0];
+    assert_eq!(grant.permissions, [Permission::TasksPause].into());
 }
 
 #[test]

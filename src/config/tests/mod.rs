@@ -1,6 +1,7 @@
 //! Tests of the configuration as a whole.
 
 mod accepted;
+mod people;
 mod refused;
 mod reported;
 

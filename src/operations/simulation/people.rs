@@ -5,6 +5,7 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 use super::{Scene, SharedScene, process::Process, world::TASKS_OF_INTEREST};
 use crate::{
     domain::{
+        access::TaskNames,
         history::Change,
         operation::{Goal, OperationId, Status},
         secret::Secret,
@@ -110,6 +111,7 @@ impl Scene {
         });
         Ask {
             caller: CallerName::parse(caller).unwrap(),
+            names: TaskNames::all(),
             task,
             goal,
             start,

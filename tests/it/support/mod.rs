@@ -3,6 +3,7 @@
 
 pub(crate) mod gateway;
 pub(crate) mod http;
+pub(crate) mod issuer;
 pub(crate) mod raw;
 pub(crate) mod schema;
 pub(crate) mod vendor;

@@ -1,0 +1,215 @@
+//! Who fetches the keys of issuers: one thread, so that no request does.
+
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Read as _},
+    path::PathBuf,
+    rc::Rc,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::watch,
+    task::{AbortHandle, JoinSet, LocalSet, spawn_blocking},
+    time::timeout,
+};
+
+use super::{
+    IdentityError, KeySource, key_cache::COOL_DOWN, key_cache::KeyCache, key_set::KeySet,
+    metrics::Metrics,
+};
+use crate::transport::{self, Transport, TransportError};
+
+/// The largest key set that is read.
+const SET_MAX: usize = 1 << 20;
+/// The longest that the reading of a file may take: it can be on a network.
+const FILE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why there are no fresh keys.
+#[derive(Debug)]
+enum FetchError {
+    Transport(TransportError),
+    Status(u16),
+    File(io::Error),
+    Late,
+    TooLarge,
+    NoKeys,
+}
+
+impl FetchError {
+    /// The label of the metric.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Transport(_) => "unreachable",
+            Self::Status(_) => "status",
+            Self::File(_) | Self::Late => "file",
+            Self::TooLarge | Self::NoKeys => "malformed",
+        }
+    }
+}
+
+impl fmt::Display for FetchError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Transport(error) => error.fmt(formatter),
+            Self::Status(status) => write!(formatter, "the answer had status {status}"),
+            Self::File(error) => write!(formatter, "the file cannot be read: {error}"),
+            Self::Late => formatter.write_str("the file was not read in time"),
+            Self::TooLarge => formatter.write_str("the key set is larger than 1 MiB"),
+            Self::NoKeys => formatter.write_str("it is no key set with a key that can be used"),
+        }
+    }
+}
+
+/// Starts the thread. It keeps the keys of whoever is wanted, and ends when nobody can want anything any more.
+pub(super) fn start(
+    limits: &transport::Settings,
+    wanted: watch::Receiver<Vec<Arc<KeyCache>>>,
+    metrics: Metrics,
+) -> Result<(), IdentityError> {
+    let (ready, built) = std::sync::mpsc::sync_channel(1);
+    let limits = limits.clone();
+    thread::Builder::new()
+        .name("identity".to_owned())
+        .spawn(move || {
+            // The client is bound to its thread, so it is built here, and its faults are handed out.
+            match prepare(&limits) {
+                Ok((runtime, transport)) => {
+                    let _ = ready.send(Ok(()));
+                    LocalSet::new().block_on(&runtime, run(Rc::new(transport), wanted, metrics));
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                }
+            }
+        })?;
+    built
+        .recv()
+        .map_err(|_| io::Error::other("it ended at once"))?
+}
+
+fn prepare(
+    limits: &transport::Settings,
+) -> Result<(tokio::runtime::Runtime, Transport), IdentityError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    Ok((runtime, Transport::new(limits)?))
+}
+
+async fn run(
+    transport: Rc<Transport>,
+    mut wanted: watch::Receiver<Vec<Arc<KeyCache>>>,
+    metrics: Metrics,
+) {
+    let mut tasks = JoinSet::new();
+    let mut kept: Vec<(Arc<KeyCache>, AbortHandle)> = Vec::new();
+    loop {
+        let caches = wanted.borrow_and_update().clone();
+        kept.retain(|(cache, task)| {
+            let stays = caches.iter().any(|other| Arc::ptr_eq(cache, other));
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for cache in caches {
+            if !kept.iter().any(|(known, _)| Arc::ptr_eq(known, &cache)) {
+                let keeping = keep(Rc::clone(&transport), Arc::clone(&cache), metrics.clone());
+                kept.push((cache, tasks.spawn_local(keeping)));
+            }
+        }
+        if wanted.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Fetches the keys of one issuer for ever: at once, when it is time, and when somebody wants them.
+async fn keep(transport: Rc<Transport>, cache: Arc<KeyCache>, metrics: Metrics) {
+    let mut health = None;
+    loop {
+        cache.begin();
+        let fetched = fetch(&transport, &cache.source).await;
+        let result = fetched.as_ref().map_or_else(FetchError::kind, |_| "ok");
+        metrics.fetched(&cache.issuer, result);
+        let pause = if fetched.is_ok() {
+            cache.refresh_after()
+        } else {
+            COOL_DOWN.min(cache.refresh_after())
+        };
+        let error = fetched.as_ref().err().map(ToString::to_string);
+        cache.end(fetched.ok(), Instant::now());
+        health = Some(tell(&cache, error.as_deref(), health));
+        // Woken early if somebody wants them.
+        let _ = timeout(pause, cache.wanted.notified()).await;
+    }
+}
+
+/// How the keys of an issuer are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    /// As the issuer shows them.
+    Fresh,
+    /// As the issuer showed them some time ago.
+    Old,
+    /// Not there, or too old to be used.
+    Missing,
+}
+
+/// The log has the changes only: the beginning and the end of an outage, and when it lasts too long.
+fn tell(cache: &KeyCache, error: Option<&str>, before: Option<Health>) -> Health {
+    let issuer = &cache.issuer;
+    let health = match error {
+        None => Health::Fresh,
+        Some(_) if cache.is_usable(Instant::now()) => Health::Old,
+        Some(_) => Health::Missing,
+    };
+    if before == Some(health) {
+        return health;
+    }
+    match health {
+        Health::Fresh => tracing::info!(%issuer, "the keys of an issuer were fetched"),
+        Health::Old => {
+            tracing::warn!(%issuer, error, "the keys of an issuer cannot be fetched; the old ones are used");
+        }
+        Health::Missing => {
+            tracing::error!(%issuer, error, "there are no keys of an issuer; its tokens are refused");
+        }
+    }
+    health
+}
+
+async fn fetch(transport: &Transport, source: &KeySource) -> Result<KeySet, FetchError> {
+    let text = match source {
+        KeySource::Url(endpoint, path) => {
+            let answer = transport.fetch(endpoint, path, SET_MAX).await;
+            let answer = answer.map_err(FetchError::Transport)?;
+            if answer.status != 200 {
+                return Err(FetchError::Status(answer.status));
+            }
+            answer.body.to_vec()
+        }
+        KeySource::File(path) => {
+            let path = path.clone();
+            let read = timeout(FILE_PATIENCE, spawn_blocking(move || read(path))).await;
+            read.map_err(|_| FetchError::Late)?
+                .map_err(|error| FetchError::File(io::Error::other(error)))??
+        }
+    };
+    KeySet::parse(&text).ok_or(FetchError::NoKeys)
+}
+
+fn read(path: PathBuf) -> Result<Vec<u8>, FetchError> {
+    let mut text = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(SET_MAX as u64 + 1).read_to_end(&mut text))
+        .map_err(FetchError::File)?;
+    if text.len() > SET_MAX {
+        return Err(FetchError::TooLarge);
+    }
+    Ok(text)
+}

@@ -1,0 +1,313 @@
+//! Who is found, on a clock that the test sets.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    ConfiguredCaller, Credentials, Identity, Key, Method, PeerCertificate, Refusal, Settings,
+    directory::{Directory, Failure},
+};
+use crate::domain::{
+    access::{Caller, Grant, Permission, Scope},
+    service::CallerName,
+};
+
+fn moment(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn key(text: &str, expires: Option<&str>) -> Key {
+    Key {
+        sha256: Sha256::digest(text.as_bytes()).into(),
+        expires: expires.map(moment),
+    }
+}
+
+fn configured(name: &str, keys: Vec<Key>, certificate: Option<&str>) -> ConfiguredCaller {
+    let grant = Grant {
+        permissions: Permission::wildcard(),
+        projects: Scope::All,
+        services: Scope::All,
+        tasks: Scope::All,
+    };
+    ConfiguredCaller {
+        caller: Caller {
+            name: CallerName::configured(name).unwrap(),
+            grants: vec![grant],
+        },
+        keys,
+        certificate: certificate.map(str::to_owned),
+    }
+}
+
+fn settings(anonymous: &[Permission]) -> Settings {
+    let ends = Some("2026-12-31T00:00:00Z");
+    Settings {
+        anonymous: Caller::anonymous(anonymous.iter().copied().collect::<BTreeSet<_>>()),
+        callers: vec![
+            configured(
+                "team-a",
+                vec![key("old", ends), key("new", None)],
+                Some("team-a.example.com"),
+            ),
+            configured(
+                "team-b",
+                vec![key("b", None)],
+                Some("spiffe://example.com/team-b"),
+            ),
+        ],
+        issuers: Vec::new(),
+    }
+}
+
+/// Who that is, how, and until when; or why nobody.
+fn identify(
+    settings: &Settings,
+    headers: &[&str],
+    names: Option<&[&str]>,
+    now: &str,
+) -> Result<(String, Method, Option<String>), Refusal> {
+    let certificate = names.map(|names| PeerCertificate {
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+        expires_at: moment("2027-01-01T00:00:00Z"),
+    });
+    let credentials = Credentials {
+        authorization: headers.iter().map(|header| header.as_bytes()).collect(),
+        certificate: certificate.as_ref(),
+    };
+    let found = Directory::new(settings, None).identify(&credentials, moment(now));
+    let shown = |identity: Identity| {
+        let end = identity.expires_at.map(|end| end.to_string());
+        (identity.caller.name.to_string(), identity.method, end)
+    };
+    match found {
+        Ok(identity) => Ok(shown(identity)),
+        Err(
+            Failure::Refused(refusal)
+            | Failure::NoKey {
+                reason: refusal, ..
+            },
+        ) => Err(refusal),
+    }
+}
+
+#[test]
+fn a_key_is_known_until_the_moment_it_ends_and_another_beside_it_goes_on() {
+    let settings = settings(&[]);
+    let with = |key: &str, now: &str| identify(&settings, &[&format!("Bearer {key}")], None, now);
+    let end = Some("2026-12-31T00:00:00Z".to_owned());
+    let found = ("team-a".to_owned(), Method::Key, end);
+    assert_eq!(with("old", "2026-12-30T23:59:59.999Z"), Ok(found));
+    assert_eq!(with("old", "2026-12-31T00:00:00Z"), Err(Refusal::Unknown));
+    assert_eq!(with("old", "2030-01-01T00:00:00Z"), Err(Refusal::Unknown));
+    for now in ["2026-12-30T00:00:00Z", "2030-01-01T00:00:00Z"] {
+        let found = ("team-a".to_owned(), Method::Key, None);
+        assert_eq!(with("new", now), Ok(found));
+    }
+    assert_eq!(with("ne", "2026-01-01T00:00:00Z"), Err(Refusal::Unknown));
+    // Without issuers nothing is taken for a token.
+    assert_eq!(with("a.b.c", "2026-01-01T00:00:00Z"), Err(Refusal::Unknown));
+}
+
+#[test]
+fn a_certificate_names_the_caller_whose_name_is_exactly_one_of_its() {
+    let settings = settings(&[Permission::TasksRead]);
+    let now = "2026-06-01T00:00:00Z";
+    let with = |names: &[&str]| identify(&settings, &[], Some(names), now);
+    let end = Some("2027-01-01T00:00:00Z".to_owned());
+    let found = |name: &str| Ok((name.to_owned(), Method::Certificate, end.clone()));
+    assert_eq!(with(&["team-a.example.com"]), found("team-a"));
+    assert_eq!(with(&["x", "spiffe://example.com/team-b"]), found("team-b"));
+    for name in [
+        "team-a.example.com.evil.example",
+        "x.team-a.example.com",
+        "TEAM-A.example.com",
+        "team-a.example.com.",
+        "*.example.com",
+        "spiffe://example.com/team-b/",
+        "spiffe://example.com/team",
+        "",
+    ] {
+        // A credential that is not known does not become none, although requests without any are let in.
+        assert_eq!(with(&[name]), Err(Refusal::Certificate), "{name}");
+    }
+    assert_eq!(with(&[]), Err(Refusal::Certificate));
+    let two = with(&["team-a.example.com", "spiffe://example.com/team-b"]);
+    assert_eq!(two, Err(Refusal::Several));
+}
+
+#[test]
+fn two_credentials_are_refused_whatever_they_are() {
+    let settings = settings(&[Permission::TasksRead]);
+    let now = "2026-06-01T00:00:00Z";
+    let named: &[&str] = &["team-a.example.com"];
+    let unknown: &[&str] = &["nobody.example.com"];
+    let two = ["Bearer new", "Bearer new"];
+    for (headers, names) in [
+        (&two[..], None),
+        (&two, Some(named)),
+        (&two, Some(unknown)),
+        (&["Bearer new"], Some(named)),
+        (&["Bearer wrong"], Some(named)),
+        (&[""], Some(named)),
+    ] {
+        let found = identify(&settings, headers, names, now);
+        assert_eq!(found, Err(Refusal::Several), "{headers:?} {names:?}");
+    }
+    // A certificate that names nobody here is for somebody on the way.
+    let found = identify(&settings, &["Bearer new"], Some(unknown), now);
+    assert_eq!(found.map(|found| found.1), Ok(Method::Key));
+}
+
+#[test]
+fn whoever_brings_nothing_is_let_in_only_if_something_is_granted() {
+    let now = "2026-06-01T00:00:00Z";
+    let found = identify(&settings(&[]), &[], None, now);
+    assert_eq!(found, Err(Refusal::Missing));
+    let found = identify(&settings(&[Permission::TasksRead]), &[], None, now);
+    let anonymous = ("anonymous".to_owned(), Method::Anonymous, None);
+    assert_eq!(found, Ok(anonymous));
+}
+
+mod key_caches {
+    use std::time::Instant;
+
+    use jsonwebtoken::Algorithm;
+
+    use super::*;
+    use crate::{
+        domain::service::IssuerName,
+        identity::{
+            Algorithm as Allowed, IssuerSettings, KeySource,
+            key_cache::{COOL_DOWN, KeyCache},
+            key_set::KeySet,
+        },
+    };
+
+    fn issuer(name: &str, file: &str) -> IssuerSettings {
+        IssuerSettings {
+            name: IssuerName::parse(name).unwrap(),
+            issuer: format!("https://{name}.example.com"),
+            audience: "gateway".to_owned(),
+            keys: KeySource::File(file.into()),
+            keys_max_age: Duration::from_mins(5),
+            algorithms: vec![Allowed::EdDsa],
+            caller_claim: "sub".to_owned(),
+            groups_claim: "groups".to_owned(),
+            groups: std::collections::BTreeMap::new(),
+        }
+    }
+
+    fn keys(id: &str) -> Option<KeySet> {
+        let text = format!(
+            "{{\"keys\": [{{\"kty\": \"OKP\", \"crv\": \"Ed25519\", \"kid\": \"{id}\", \"x\": \"{}\"}}]}}",
+            "A".repeat(43)
+        );
+        KeySet::parse(text.as_bytes())
+    }
+
+    #[test]
+    fn unknown_keys_cause_one_fetch_in_the_cool_down() {
+        let cache = KeyCache::new(&issuer("corp", "keys.json"));
+        let began = Instant::now();
+        assert!(cache.want(began).is_some(), "the first fetch is waited for");
+        cache.end(keys("one"), began);
+        assert!(cache.want(began).is_some());
+        assert!(cache.want(began).is_some(), "everybody waits for the same");
+        cache.end(keys("one"), began);
+        for after in [Duration::ZERO, COOL_DOWN / 2, COOL_DOWN.mul_f32(0.99)] {
+            assert!(cache.want(began + after).is_none(), "{after:?}");
+        }
+        assert!(cache.want(began + COOL_DOWN).is_some());
+        cache.end(None, began + COOL_DOWN);
+        assert!(cache.want(began + COOL_DOWN.mul_f32(1.99)).is_none());
+        assert!(cache.want(began + COOL_DOWN * 2).is_some());
+    }
+
+    #[test]
+    fn keys_stay_through_failed_fetches_until_they_are_too_old() {
+        let cache = KeyCache::new(&issuer("corp", "keys.json"));
+        let began = Instant::now();
+        let find = |id, now| cache.find(Some(id), Algorithm::EdDSA, now).map(|_| ());
+        assert_eq!(find("one", began), Err(Refusal::IssuerKeys));
+        cache.end(keys("one"), began);
+        let end = began + Duration::from_mins(5);
+        cache.end(None, end);
+        assert_eq!(find("one", end), Ok(()));
+        assert_eq!(find("two", end), Err(Refusal::TokenKey));
+        let late = end + Duration::from_millis(1);
+        assert_eq!(find("one", late), Err(Refusal::IssuerKeys));
+        assert!(!cache.is_usable(late));
+        cache.end(keys("two"), late);
+        assert_eq!(find("two", late), Ok(()));
+        assert_eq!(find("one", late), Err(Refusal::TokenKey));
+    }
+
+    #[test]
+    fn a_change_of_the_settings_leaves_the_keys_of_an_issuer_that_stays() {
+        let with = |issuers| Settings {
+            issuers,
+            ..settings(&[])
+        };
+        let before = Directory::new(
+            &with(vec![
+                issuer("stays", "a"),
+                issuer("moves", "b"),
+                issuer("goes", "c"),
+            ]),
+            None,
+        );
+        let after = Directory::new(
+            &with(vec![
+                issuer("comes", "d"),
+                issuer("moves", "e"),
+                issuer("stays", "a"),
+            ]),
+            Some(&before),
+        );
+        let (before, after) = (before.key_caches(), after.key_caches());
+        assert!(Arc::ptr_eq(&before[0], &after[2]));
+        let is_new = |cache: &Arc<KeyCache>| !before.iter().any(|old| Arc::ptr_eq(old, cache));
+        assert!(is_new(&after[0]) && is_new(&after[1]));
+    }
+
+    #[test]
+    fn of_a_key_set_only_keys_for_signatures_are_taken() {
+        let ed = format!(
+            "\"kty\": \"OKP\", \"crv\": \"Ed25519\", \"x\": \"{}\"",
+            "A".repeat(43)
+        );
+        let set = |members: &str| KeySet::parse(format!("{{\"keys\": [{members}]}}").as_bytes());
+        for (key, is_taken) in [
+            (format!("{{{ed}}}"), true),
+            (
+                format!("{{{ed}, \"use\": \"sig\", \"alg\": \"EdDSA\"}}"),
+                true,
+            ),
+            (format!("{{{ed}, \"key_ops\": [\"verify\"]}}"), true),
+            (format!("{{{ed}, \"use\": \"enc\"}}"), false),
+            (format!("{{{ed}, \"use\": \"other\"}}"), false),
+            (format!("{{{ed}, \"key_ops\": [\"sign\"]}}"), false),
+            (format!("{{{ed}, \"alg\": \"RS256\"}}"), false),
+            (format!("{{{ed}, \"alg\": \"HS256\"}}"), false),
+            ("{\"kty\": \"oct\", \"k\": \"c2VjcmV0\"}".to_owned(), false),
+            ("{\"kty\": \"RSA\", \"n\": \"AQAB\"}".to_owned(), false),
+            (
+                "{\"kty\": \"EC\", \"crv\": \"P-521\", \"x\": \"AA\", \"y\": \"AA\"}".to_owned(),
+                false,
+            ),
+            ("{\"kty\": \"new\"}".to_owned(), false),
+            ("7".to_owned(), false),
+        ] {
+            assert_eq!(set(&key).is_some(), is_taken, "{key}");
+            // What cannot be used does not spoil the rest.
+            let both = set(&format!("{key}, {{{ed}, \"kid\": \"good\"}}")).unwrap();
+            assert!(both.find(Some("good"), Algorithm::EdDSA).is_some(), "{key}");
+        }
+        for text in ["", "{}", "[]", "{\"keys\": {}}", "{\"keys\": []}"] {
+            assert!(KeySet::parse(text.as_bytes()).is_none(), "{text}");
+        }
+    }
+}
