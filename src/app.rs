@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     net::{SocketAddr, TcpListener},
+    path::PathBuf,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -32,6 +33,7 @@ use crate::{
     },
     identity::{self, Identities, IdentityError},
     operations::{self, Operations, engine::Engine, engine::EngineError},
+    reload::Reload,
     sandbox::{self, Cloud, CloudOptions},
     store::{self, OpenError, SqlOperationStore},
     transport,
@@ -78,10 +80,10 @@ pub enum Error {
     Folder(#[source] io::Error),
 }
 
-/// Serves until the process is told to stop by SIGTERM or SIGINT.
-pub fn serve(config: Config) -> Result<(), Error> {
+/// Serves until the process is told to stop by SIGTERM or SIGINT. `path` is the file that the configuration came from.
+pub fn serve(config: Config, path: PathBuf) -> Result<(), Error> {
     System::new().block_on(async {
-        let gateway = Gateway::start(config).await?;
+        let gateway = Gateway::start(config, Some(path)).await?;
         tracing::info!(address = %gateway.address, "serving");
         gateway.run().await
     })
@@ -106,7 +108,7 @@ pub fn sandbox(listen: SocketAddr, greet: impl FnOnce(&Sandbox)) -> Result<(), E
         std::fs::write(&password, cloud.account().password).map_err(Error::Folder)?;
         let database = folder.path().join("operations.db");
         let config = sandbox_config(listen, &cloud, SecretSource::File(password), database);
-        let gateway = Gateway::start(config).await?;
+        let gateway = Gateway::start(config, None).await?;
         // For scripts, which can point other programs at the cloud itself too.
         tracing::info!(
             gateway = %format_args!("http://{}", gateway.address),
@@ -164,12 +166,14 @@ struct Gateway {
     operations: Operations,
     engine: Engine,
     store: Arc<SqlOperationStore>,
+    reload: Option<Reload>,
     drain_timeout: Duration,
 }
 
 impl Gateway {
-    /// Opens the record, makes ready for the cloud, starts the engine and listens.
-    async fn start(config: Config) -> Result<Self, Error> {
+    /// Opens the record, makes ready for the cloud, starts the engine and listens. With a `path`, callers are read from it
+    /// again when it changes.
+    async fn start(config: Config, path: Option<PathBuf>) -> Result<Self, Error> {
         let listen = config.api.listen;
         // First of all, so that a second gateway on the same address fails before it touches anything.
         let listener = TcpListener::bind(listen).map_err(|source| Error::Listen(listen, source))?;
@@ -186,6 +190,7 @@ impl Gateway {
             Arc::clone(&clock),
             &mut registry,
         )?;
+        let reload = path.map(|path| Reload::new(path, &config, identities.clone(), &mut registry));
         let upstream = Upstream::start(
             config.upstream,
             config.transport,
@@ -234,6 +239,7 @@ impl Gateway {
             operations,
             engine,
             store,
+            reload,
             drain_timeout,
         })
     }
@@ -245,11 +251,18 @@ impl Gateway {
             operations,
             mut engine,
             store,
+            reload,
             drain_timeout,
             ..
         } = self;
         let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+        let watching = async {
+            match reload {
+                Some(reload) => reload.watch().await,
+                None => std::future::pending().await,
+            }
+        };
         let handle = server.handle();
         let mut server = std::pin::pin!(server);
         tokio::select! {
@@ -257,6 +270,7 @@ impl Gateway {
             () = engine.stopped() => return Err(Error::EngineLost),
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            failed = watching => match failed.map_err(Error::Signals)? {},
         }
         tracing::info!("stopping: waiting requests are answered, rounds in flight end");
         operations.drain();
@@ -297,7 +311,7 @@ fn sandbox_config(
     listen: SocketAddr,
     cloud: &Cloud,
     password: SecretSource,
-    database: std::path::PathBuf,
+    database: PathBuf,
 ) -> Config {
     let account = cloud.account();
     let project = ProjectName::parse("sandbox").expect("the name is well formed");

@@ -10,6 +10,7 @@ pub mod config;
 pub mod domain;
 pub mod identity;
 pub mod operations;
+pub mod reload;
 pub mod sandbox;
 pub mod store;
 pub mod telemetry;

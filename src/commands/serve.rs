@@ -7,5 +7,5 @@ use super::{ConfigFile, Failure};
 pub(super) fn run(file: &ConfigFile) -> Result<(), Failure> {
     let config = file.load()?;
     super::begin_logging(&config.telemetry)?;
-    app::serve(config).map_err(|error| Failure::Other(super::sentence(&error)))
+    app::serve(config, file.path.clone()).map_err(|error| Failure::Other(super::sentence(&error)))
 }

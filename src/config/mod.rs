@@ -20,7 +20,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-use std::{net::SocketAddr, path::Path};
+use std::{io, net::SocketAddr, path::Path};
 
 use self::{
     fault::{Faults, Origin},
@@ -56,6 +56,11 @@ pub struct Config {
 /// everything: also that every secret that is referred to can be read and is not empty.
 pub fn load(path: &Path) -> Result<Config, Faults> {
     load_with(path, source::environment())
+}
+
+/// The text of the file as it is, whether or not it is a configuration.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    source::read_file(path)
 }
 
 /// The address to listen on, and nothing else of the configuration: faults elsewhere do not matter to whoever only wants

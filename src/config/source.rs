@@ -61,7 +61,8 @@ pub(super) fn read(path: &Path, variables: Variables, faults: &mut Faults) -> Op
     }
 }
 
-fn read_file(path: &Path) -> io::Result<String> {
+/// The text of the file, of at most 1 MiB.
+pub(super) fn read_file(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     File::open(path)?
         .take(LARGEST_FILE + 1)

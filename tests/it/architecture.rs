@@ -12,7 +12,7 @@ use crate::program_text::{self, SourceFile};
 
 /// Every module, and those that it may use besides itself. An entry may list only entries above it, so that a circle
 /// cannot be written down.
-const FLOORS: [(&str, &[&str]); 12] = [
+const FLOORS: [(&str, &[&str]); 13] = [
     // The ground.
     ("domain", &[]),
     ("transport", &["domain"]),
@@ -40,6 +40,7 @@ const FLOORS: [(&str, &[&str]); 12] = [
             "telemetry",
         ],
     ),
+    ("reload", &["identity", "config"]),
     (
         "app",
         &[
@@ -53,6 +54,7 @@ const FLOORS: [(&str, &[&str]); 12] = [
             "sandbox",
             "telemetry",
             "config",
+            "reload",
         ],
     ),
     (

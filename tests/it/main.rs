@@ -23,6 +23,7 @@ mod operations;
 mod problem_pages;
 mod program_text;
 mod recovery;
+mod reload;
 mod requests;
 mod secrets;
 mod starts;

@@ -1,0 +1,273 @@
+//! Callers change while the program runs: the configuration is read again when its file has another content, and when a
+//! hangup (SIGHUP) asks for it.
+//!
+//! Only whom the gateway lets in changes (sections `access`, `callers` and `issuers`), from one request to the next. Everything
+//! else is used as it was read at the start. A file with any fault changes nothing.
+
+use std::{
+    convert::Infallible,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+use sha2::{Digest as _, Sha256};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::spawn_blocking,
+    time::sleep,
+};
+
+use crate::{
+    config::{self, Config, fault::Faults},
+    identity::Identities,
+};
+
+/// How often the file is looked at. Its content is compared, not its date: what a container mounts changes by links.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Reads the configuration again.
+pub struct Reload {
+    path: PathBuf,
+    identities: Identities,
+    metrics: Metrics,
+    /// The digest of what was last read, whether it was good or not. `None` at first, so that a change during the start is
+    /// not missed.
+    content: Option<Content>,
+    used: Fingerprint,
+}
+
+/// The digest of a file's content; `None` if it could not be read.
+type Content = Option<[u8; 32]>;
+
+/// The settings as texts to be compared, never to be shown.
+#[derive(PartialEq, Eq)]
+struct Fingerprint {
+    identity: String,
+    rest: String,
+}
+
+impl Fingerprint {
+    fn of(config: &Config) -> Self {
+        let Config {
+            api,
+            identity,
+            telemetry,
+            store,
+            operations,
+            transport,
+            upstream,
+        } = config;
+        Self {
+            identity: format!("{identity:?}"),
+            rest: format!("{api:?}{telemetry:?}{store:?}{operations:?}{transport:?}{upstream:?}"),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct Metrics {
+    reloads: Family<Labels, Counter>,
+    is_outdated: Gauge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labels {
+    result: &'static str,
+}
+
+impl Reload {
+    /// Nothing is read yet. `config` is what is in use.
+    pub fn new(
+        path: PathBuf,
+        config: &Config,
+        identities: Identities,
+        registry: &mut Registry,
+    ) -> Self {
+        let metrics = Metrics::default();
+        registry.register(
+            "configuration_reloads",
+            "Changes of the configuration file, by what became of them: ok or faulty",
+            metrics.reloads.clone(),
+        );
+        registry.register(
+            "configuration_outdated",
+            "1 while the configuration file has faults, so that an older one is in use",
+            metrics.is_outdated.clone(),
+        );
+        Self {
+            path,
+            identities,
+            metrics,
+            content: None,
+            used: Fingerprint::of(config),
+        }
+    }
+
+    /// Looks at the file for ever. An error means that signals cannot be received.
+    pub async fn watch(mut self) -> io::Result<Infallible> {
+        let mut hangup = signal(SignalKind::hangup())?;
+        loop {
+            let is_asked = tokio::select! {
+                Some(()) = hangup.recv() => true,
+                () = sleep(INTERVAL) => false,
+            };
+            self.look(is_asked).await;
+        }
+    }
+
+    /// Reads the file, and uses what is in it if it is another one or somebody asks for it.
+    async fn look(&mut self, is_asked: bool) {
+        let (path, before) = (self.path.clone(), self.content);
+        let read = spawn_blocking(move || read(&path, before, is_asked)).await;
+        match read {
+            Ok(None) => {}
+            Ok(Some((content, loaded))) => {
+                self.content = Some(content);
+                match loaded {
+                    Ok(config) => self.take(&config, is_asked),
+                    Err(faults) => self.refuse(&faults),
+                }
+            }
+            Err(error) => tracing::error!(%error, "the configuration cannot be read again"),
+        }
+    }
+
+    fn take(&mut self, config: &Config, is_asked: bool) {
+        let fresh = Fingerprint::of(config);
+        let has_changed = fresh.identity != self.used.identity;
+        self.metrics.is_outdated.set(0);
+        if fresh.rest != self.used.rest {
+            tracing::warn!(
+                "settings beside those of callers have changed: they are used after a restart"
+            );
+        }
+        if has_changed {
+            self.identities.replace(&config.identity);
+            self.used.identity = fresh.identity;
+        }
+        if has_changed || is_asked {
+            self.metrics.count("ok");
+            let settings = &config.identity;
+            tracing::info!(
+                callers = settings.callers.len(),
+                issuers = settings.issuers.len(),
+                has_changed,
+                "the configuration of callers was read again"
+            );
+        }
+    }
+
+    fn refuse(&self, faults: &Faults) {
+        self.metrics.is_outdated.set(1);
+        self.metrics.count("faulty");
+        // One line for one change, whatever is wrong with it. No fault shows a value.
+        let faults = faults.to_string().replace('\n', " ");
+        tracing::error!(
+            faults,
+            "the configuration has faults: callers stay as they were"
+        );
+    }
+}
+
+impl Metrics {
+    fn count(&self, result: &'static str) {
+        self.reloads.get_or_create(&Labels { result }).inc();
+    }
+}
+
+/// The file, if it is to be used: its content, and what it means with the variables of the environment over it.
+fn read(
+    path: &Path,
+    before: Option<Content>,
+    is_asked: bool,
+) -> Option<(Content, Result<Config, Faults>)> {
+    // Should it change between the two readings, the next look finds another content.
+    let text = config::read_text(path).ok();
+    let content = text.map(|text| Sha256::digest(text).into());
+    let is_new = before != Some(content);
+    (is_new || is_asked).then(|| (content, config::load(path)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, sync::Arc};
+
+    use super::*;
+    use crate::domain::clock::SystemClock;
+
+    fn text(folder: &Path, callers: &str) -> String {
+        let secret = folder.join("secret");
+        fs::write(&secret, "s3cret").unwrap();
+        format!(
+            "[projects.prod]\nproject_id = \"0215ef11e49d4743be23dd97a1561e91\"\nregion = \"cn-north-4\"\n\
+             [projects.prod.credentials]\nkind = \"password\"\ndomain = \"acme\"\nuser = \"gateway\"\n\
+             password = {{ file = \"{}\" }}\n{callers}",
+            secret.display()
+        )
+    }
+
+    fn caller(name: &str, digit: &str) -> String {
+        let digest = digit.repeat(64);
+        format!(
+            "[callers.{name}]\nkey_sha256 = \"{digest}\"\npermissions = [\"*\"]\nprojects = [\"*\"]\n"
+        )
+    }
+
+    #[tokio::test]
+    async fn one_change_of_the_file_counts_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gateway.toml");
+        let write = |callers: &str| fs::write(&path, text(folder.path(), callers)).unwrap();
+        write(&caller("team-a", "a"));
+        let config = config::load(&path).unwrap();
+        let mut registry = Registry::default();
+        let identities = Identities::start(
+            &config.identity,
+            &config.transport,
+            Arc::new(SystemClock),
+            &mut registry,
+        )
+        .unwrap();
+        let mut reload = Reload::new(path.clone(), &config, identities, &mut registry);
+        let count = |reload: &Reload, result| {
+            let labels = Labels { result };
+            reload.metrics.reloads.get_or_create(&labels).get()
+        };
+        for (callers, ok, faulty) in [
+            (caller("team-a", "a"), 0, 0),
+            // Nothing that counts.
+            (
+                format!(
+                    "# {}",
+                    caller("team-a", "a").replace("[callers", "\n[callers")
+                ),
+                0,
+                0,
+            ),
+            (caller("team-a", "b"), 1, 0),
+            ("[callers.team-a]".to_owned(), 1, 1),
+            ("[callers.team-b]".to_owned(), 1, 2),
+            (caller("team-a", "b"), 1, 2),
+            (caller("team-b", "b"), 2, 2),
+        ] {
+            write(&callers);
+            for _ in 0..3 {
+                reload.look(false).await;
+                let counted = (count(&reload, "ok"), count(&reload, "faulty"));
+                assert_eq!(counted, (ok, faulty), "{callers}");
+            }
+        }
+        fs::remove_file(&path).unwrap();
+        for _ in 0..3 {
+            reload.look(false).await;
+            assert_eq!(count(&reload, "faulty"), 3);
+        }
+        assert_eq!(reload.metrics.is_outdated.get(), 1);
+    }
+}

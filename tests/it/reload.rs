@@ -1,0 +1,185 @@
+//! Callers change while the gateway runs.
+
+use std::fs;
+
+use crate::support::{
+    gateway::{Gateway, KEY, Place},
+    issuer::{Issuer, SigningKey},
+    wait_for,
+};
+
+const ALL: &str = "permissions = [\"*\"]\nprojects = [\"*\"]";
+const READ: &str = "the configuration of callers was read again";
+const FAULTY: &str = "the configuration has faults: callers stay as they were";
+
+/// Lines of the log with these words.
+fn lines(gateway: &Gateway, words: &str) -> usize {
+    let log = gateway.log();
+    log.lines().filter(|line| line.contains(words)).count()
+}
+
+fn status(gateway: &Gateway, key: &str) -> u16 {
+    gateway.client_with(key).get("/tasks").status
+}
+
+/// Changes the file of the configuration.
+fn edit(place: &Place, from: &str, to: &str) {
+    let path = place.file("gateway.toml");
+    let text = fs::read_to_string(&path).expect("a configuration");
+    assert!(text.contains(from), "{from} is not in {text}");
+    fs::write(&path, text.replace(from, to)).expect("a configuration");
+}
+
+/// Takes a section out of the file of the configuration.
+fn remove(place: &Place, section: &str) {
+    let path = place.file("gateway.toml");
+    let text = fs::read_to_string(&path).expect("a configuration");
+    let begin = text.find(&format!("[{section}]")).expect("the section");
+    let end = text[begin + 1..]
+        .find("\n[")
+        .map_or(text.len(), |at| begin + 1 + at);
+    fs::write(&path, format!("{}{}", &text[..begin], &text[end..])).expect("a configuration");
+}
+
+/// Asks the gateway to read its configuration again, and waits until it has said what became of it.
+fn hang_up(gateway: &Gateway, words: &str) {
+    let before = lines(gateway, words);
+    gateway.signal("HUP");
+    wait_for(words, || (lines(gateway, words) > before).then_some(()));
+}
+
+#[test]
+fn a_hangup_brings_callers_and_takes_them_away_from_one_request_to_the_next() {
+    let place = Place::new()
+        .caller("goes", "goes", ALL)
+        .caller(
+            "changes",
+            "changes",
+            "permissions = [\"tasks:read\"]\nprojects = [\"*\"]",
+        )
+        .env(
+            "MIGRATION_GATEWAY__CALLERS__RULED__PERMISSIONS",
+            "tasks:pause",
+        )
+        .caller("ruled", "ruled", ALL);
+    let gateway = place.start();
+    for (key, expected) in [
+        ("goes", 200),
+        ("changes", 200),
+        ("comes", 401),
+        ("ruled", 403),
+    ] {
+        assert_eq!(status(&gateway, key), expected, "{key}");
+    }
+    let running = gateway.client_with("goes");
+    assert_eq!(running.post("/tasks/7/pause").status, 404);
+    let place = place.caller("comes", "comes", ALL);
+    place.write_configuration();
+    remove(&place, "callers.goes");
+    edit(&place, "\"tasks:read\"", "\"operations:read\"");
+    hang_up(&gateway, READ);
+    for (key, expected) in [
+        ("goes", 401),
+        ("comes", 200),
+        ("changes", 403),
+        ("ruled", 403),
+        (KEY, 200),
+    ] {
+        assert_eq!(status(&gateway, key), expected, "{key}");
+    }
+    let answer = running.get("/operations");
+    assert_eq!(answer.status, 401, "on a connection that is open, too");
+}
+
+#[test]
+fn a_faulty_file_changes_nothing() {
+    let place = Place::new().caller("team", "team", ALL);
+    let gateway = place.start();
+    let outdated = |value: &str| {
+        let metrics = gateway.stranger().get("/metrics").text;
+        metrics.contains(&format!("migration_gateway_configuration_outdated {value}"))
+    };
+    assert!(outdated("0"));
+    for (from, to, fault) in [
+        (
+            "[callers.team]",
+            "[callers.team]\nsurprise = \"canary\"",
+            "callers.team.surprise",
+        ),
+        ("[store]", "[store", "is not valid TOML"),
+        ("sqlite://", "mysql://", "store.url"),
+    ] {
+        edit(&place, from, to);
+        hang_up(&gateway, FAULTY);
+        assert!(outdated("1"), "{fault}");
+        let log = gateway.log();
+        let line = log
+            .lines()
+            .rfind(|line| line.contains(FAULTY))
+            .expect("a line");
+        assert!(line.contains(fault) && !line.contains("canary"), "{line}");
+        assert_eq!(status(&gateway, "team"), 200);
+        edit(&place, to, from);
+    }
+    fs::remove_file(place.file("gateway.toml")).expect("a file");
+    hang_up(&gateway, FAULTY);
+    assert_eq!(status(&gateway, "team"), 200);
+    place.write_configuration();
+    hang_up(&gateway, READ);
+    assert!(outdated("0"));
+}
+
+#[test]
+fn a_change_of_the_file_is_noticed_without_a_signal() {
+    let grant = "permissions = [\"tasks:read\"]\nprojects = [\"*\"]";
+    let place = Place::new().caller("team", "team", grant);
+    let gateway = place.start();
+    assert_eq!(status(&gateway, "team"), 200);
+    // As a mounted file changes: by a link that points elsewhere.
+    let (file, other) = (place.file("gateway.toml"), place.file("other.toml"));
+    let text = fs::read_to_string(&file).expect("a configuration");
+    fs::write(&other, text.replace("tasks:read", "tasks:pause")).expect("a file");
+    std::os::unix::fs::symlink(&other, place.file("link")).expect("a link");
+    fs::rename(place.file("link"), &file).expect("a link");
+    wait_for("the change", || {
+        (status(&gateway, "team") == 403).then_some(())
+    });
+    assert_eq!(status(&gateway, KEY), 200);
+}
+
+#[test]
+fn whatever_else_changes_waits_for_a_restart() {
+    let place = Place::new().caller("team", "team", ALL);
+    let gateway = place.start();
+    let restart = "settings beside those of callers have changed: they are used after a restart";
+    hang_up(&gateway, READ);
+    assert_eq!(lines(&gateway, restart), 0);
+    edit(&place, "poll_max = \"200ms\"", "poll_max = \"300ms\"");
+    edit(&place, "[callers.team]", "[callers.group]");
+    hang_up(&gateway, READ);
+    assert_eq!(lines(&gateway, restart), 1);
+    assert_eq!(status(&gateway, "team"), 200);
+}
+
+#[test]
+fn issuers_come_and_go_and_the_keys_of_those_who_stay_are_kept() {
+    let key = SigningKey::elliptic("k1");
+    let (first, second) = (Issuer::with(&[&key]), Issuer::with(&[&key]));
+    let group = |name: &str| format!("[issuers.{name}.groups.all]\n{ALL}");
+    let place = Place::new().add(&first.section("first", &group("first")));
+    let gateway = place.start();
+    let token = |issuer: &Issuer| issuer.token(&key, "alice", &["all"]);
+    assert_eq!(status(&gateway, &token(&first)), 200);
+    assert_eq!(status(&gateway, &token(&second)), 401);
+    let place = place.add(&second.section("second", &group("second")));
+    place.write_configuration();
+    hang_up(&gateway, READ);
+    first.fall_silent();
+    assert_eq!(status(&gateway, &token(&second)), 200);
+    assert_eq!(status(&gateway, &token(&first)), 200);
+    assert_eq!((first.asked(), second.asked()), (1, 1));
+    edit(&place, &first.name(), "https://login.example.com");
+    hang_up(&gateway, READ);
+    assert_eq!(status(&gateway, &token(&first)), 401);
+    assert_eq!(status(&gateway, &token(&second)), 200);
+}
