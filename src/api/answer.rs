@@ -29,7 +29,7 @@ pub(super) async fn to_change<A>(
     let preference = Preference::of(request, &known.state.settings)?;
     let key = idempotency::key_of(request, start.as_ref())?;
     let ask = Ask {
-        caller: known.caller.name.clone(),
+        caller: known.caller().name.clone(),
         task: on.task,
         names: on.names,
         goal,
@@ -136,7 +136,7 @@ async fn refusal(error: AskError, ask: &Ask, known: &Known) -> Result<Problem, P
         AskError::Refused {
             task: Some(task), ..
         } => {
-            let allowed = allowed(task, &known.caller);
+            let allowed = allowed(task, known.caller());
             return Ok(Problem::from(error).allowed(allowed));
         }
         AskError::Refused { task: None, .. } if matches!(ask.goal, Goal::Absent { .. }) => {

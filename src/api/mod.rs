@@ -16,6 +16,7 @@ mod request;
 mod store_health;
 mod tasks;
 mod trace;
+mod whoami;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -166,6 +167,7 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(operations::list::list_operations)
         .service(operations::show::show_operation)
         .service(operations::cancel::cancel_operation)
+        .service(whoami::whoami)
         .service(problem::pages::show_problem)
         .service(health::livez)
         .service(health::readyz)

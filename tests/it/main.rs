@@ -16,6 +16,7 @@ mod kill_matrix;
 mod login;
 mod looks;
 mod main_job;
+mod matrix;
 #[cfg(not(feature = "kill-points"))]
 mod no_kill_points;
 mod openapi;
@@ -34,9 +35,11 @@ mod stubborn;
 mod support;
 mod surface;
 mod takeover;
+mod task_names;
 mod tasks;
 mod tokens;
 mod vendors;
+mod whoami;
 
 use std::process::Command;
 

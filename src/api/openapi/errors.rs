@@ -58,6 +58,7 @@ pub(super) fn problems_of(operation_id: &str) -> Vec<ProblemType> {
         "list_operations" => (&[&GUARDED], &[]),
         "cancel_operation" => (&[&GUARDED], &[P::OperationNotFound, P::PastPointOfNoReturn]),
         "show_operation" => (&[&GUARDED], &[P::OperationNotFound]),
+        "whoami" => (&[], &[P::InvalidRequest, P::Unauthenticated, P::Overloaded]),
         "show_problem" => (&[], &[P::InvalidRequest, P::NotFound]),
         "livez" | "readyz" | "metrics" => (&[], &[P::InvalidRequest]),
         _ => (&[], &[]),

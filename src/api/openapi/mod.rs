@@ -79,6 +79,7 @@ impl Document {
         api.tags = Some(vec![
             tag("tasks", "Migration tasks of all services"),
             tag("operations", "What was asked for, and what became of it"),
+            tag("callers", "Who asks, and what they may do"),
             tag("problems", "What errors mean, for people"),
             tag("health", "For machines that watch the gateway"),
         ]);

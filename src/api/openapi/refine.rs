@@ -9,9 +9,11 @@ use super::errors;
 use crate::{
     api::problem::kinds::ProblemType,
     domain::{
+        access::Permission,
         operation::{Outcome, Phase, Status},
         task::TaskState,
     },
+    identity::Method,
 };
 
 /// Completes the document that was made of the routes.
@@ -62,6 +64,14 @@ fn enumerate_words(document: &mut Value) {
         (
             "Operation/properties/outcome",
             or_null(words(Outcome::ALL, Outcome::as_str)),
+        ),
+        (
+            "Whoami/properties/authenticated_by",
+            words(Method::ALL, Method::as_str),
+        ),
+        (
+            "Grant/properties/permissions/items",
+            words(Permission::ALL, Permission::as_str),
         ),
         ("Problem/properties/type", types),
         (
@@ -247,12 +257,23 @@ fn add_examples(operation: &mut Map<String, Value>) {
             ("OperationList", _) => {
                 json!({"operations": [running_operation()], "next_page_token": null})
             }
+            ("Whoami", _) => whoami(),
             ("Health", "503") => json!({"status": "failing", "failing": ["draining"]}),
             ("Health", _) => json!({"status": "ok", "failing": []}),
             _ => continue,
         };
         content["example"] = example;
     }
+}
+
+fn whoami() -> Value {
+    json!({
+        "name": "team-a", "authenticated_by": "key", "expires_at": null,
+        "grants": [{
+            "permissions": ["tasks:read", "tasks:pause", "operations:read"],
+            "projects": ["default"], "services": ["oms"], "tasks": ["logs-*"],
+        }],
+    })
 }
 
 fn task() -> Value {

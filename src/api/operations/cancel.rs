@@ -29,11 +29,11 @@ pub(crate) async fn cancel_operation(
     let known = &on.known;
     let shown = known.state.operations.show(on.id).await?;
     let Some(operation) = shown.filter(|operation| {
-        operation.requested_by == known.caller.name || known.may_see(operation)
+        operation.requested_by == known.caller().name || known.may_see(operation)
     }) else {
         return Err(unknown());
     };
-    if operation.requested_by != known.caller.name {
+    if operation.requested_by != known.caller().name {
         let detail = "Only the caller who asked for an operation may cancel it.";
         return Err(Problem::new(ProblemType::Forbidden, detail).sent(Sent::No));
     }

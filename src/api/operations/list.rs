@@ -60,13 +60,13 @@ pub(crate) async fn list_operations(
     );
     query.end()?;
     let known = &on.known;
-    let sees_all = known.caller.has(Permission::OperationsReadAll);
+    let sees_all = known.caller().has(Permission::OperationsReadAll);
     let wanted = OperationQuery {
         task: None,
         task_id: task,
         status,
         outcome: None,
-        caller: (!sees_all).then(|| known.caller.name.clone()),
+        caller: (!sees_all).then(|| known.caller().name.clone()),
         before,
         // One more than is shown, to know whether there is another page.
         limit: u32::try_from(page_size + 1).unwrap_or(u32::MAX),

@@ -7,7 +7,6 @@
 use std::{
     future::{Ready, ready},
     rc::Rc,
-    sync::Arc,
 };
 
 use actix_web::{FromRequest, HttpMessage as _, HttpRequest, dev::Payload, web};
@@ -35,7 +34,7 @@ pub(in crate::api) trait Action: Sized + 'static {
 
 /// A caller who is known.
 pub(in crate::api) struct Known {
-    pub(in crate::api) caller: Arc<Caller>,
+    pub(in crate::api) identity: Identity,
     pub(in crate::api) state: web::Data<State>,
     pub(in crate::api) services: Rc<Services>,
 }
@@ -84,7 +83,7 @@ impl Known {
         let services = request.app_data::<Rc<Services>>().cloned();
         match (identity, state, services) {
             (Some(identity), Some(state), Some(services)) => Ok(Self {
-                caller: identity.caller,
+                identity,
                 state,
                 services,
             }),
@@ -92,14 +91,19 @@ impl Known {
         }
     }
 
+    /// Who asks.
+    pub(in crate::api) fn caller(&self) -> &Caller {
+        &self.identity.caller
+    }
+
     /// Whether the caller may see an operation: they asked for it, joined it, or may see everybody's.
     pub(in crate::api) fn may_see(&self, operation: &Operation) -> bool {
-        self.caller.has(Permission::OperationsReadAll)
-            || operation.callers.contains(&self.caller.name)
+        self.caller().has(Permission::OperationsReadAll)
+            || operation.callers.contains(&self.caller().name)
     }
 
     fn denied(&self, denied: Denied) -> Problem {
-        if self.caller.is_anonymous() {
+        if self.caller().is_anonymous() {
             auth::unauthenticated(Refusal::Missing)
         } else {
             denied.into()
@@ -112,12 +116,12 @@ impl Known {
         project: &ProjectName,
         service: &ServiceName,
     ) -> Result<TaskNames, Problem> {
-        access::authorise(&self.caller, permissions, project, service)
+        access::authorise(self.caller(), permissions, project, service)
             .map_err(|denied| self.denied(denied))
     }
 
     fn need(&self, permission: Permission) -> Result<(), Problem> {
-        if self.caller.has(permission) {
+        if self.caller().has(permission) {
             Ok(())
         } else {
             Err(self.denied(Denied::Permission(permission)))
@@ -140,7 +144,7 @@ impl Known {
             query.fault("project", format!("project must be {expected}."));
             return None;
         };
-        if self.caller.has_all_projects() && !self.state.projects.contains(&project) {
+        if self.caller().has_all_projects() && !self.state.projects.contains(&project) {
             query.fault("project", "project is not one that the gateway knows.");
             return None;
         }
@@ -232,7 +236,7 @@ impl<A: Action> OnTasks<A> {
         } else {
             let mut services = Vec::new();
             for traits in known.services.catalogue() {
-                match access::authorise(&known.caller, needed, &project, &traits.name) {
+                match access::authorise(known.caller(), needed, &project, &traits.name) {
                     Ok(_) if offered(&traits.name) => services.push(traits.name.clone()),
                     // The other services are listed.
                     Ok(_) | Err(Denied::Service(_)) => {}
@@ -296,6 +300,7 @@ macro_rules! extractor {
     };
 }
 
+extractor!([] Known);
 extractor!([A: Action] OnTask<A>);
 extractor!([A: Action] OnTasks<A>);
 extractor!([] OnOperations);

@@ -106,7 +106,7 @@ pub(crate) async fn list_tasks(on: OnTasks<List>) -> Result<HttpResponse, Proble
         .tasks
         .iter()
         .zip(links)
-        .map(|(task, link)| TaskView::new(task, &on.known.caller, link))
+        .map(|(task, link)| TaskView::new(task, on.known.caller(), link))
         .collect();
     Ok(HttpResponse::Ok().json(TaskList {
         tasks,

@@ -57,7 +57,7 @@ pub(crate) async fn show_task(on: OnTask<Show>) -> Result<HttpResponse, Problem>
     };
     let link = list::link(&on.known, &task).await?;
     let details = on.action.is_full.then(|| task.details.clone());
-    let view = TaskView::new(&task, &on.known.caller, link);
+    let view = TaskView::new(&task, on.known.caller(), link);
     Ok(HttpResponse::Ok().json(match details {
         Some(details) => view.with_details(details),
         None => view,

@@ -190,7 +190,7 @@ fn check_grant(on: &OnTask<Start>, name: &CredentialName) -> Result<(), Problem>
     let grants = &on.known.state.settings.storage_grants;
     let covered = grants
         .get(name)
-        .is_some_and(|grant| grant.covers(&on.known.caller.name, &on.task.project));
+        .is_some_and(|grant| grant.covers(&on.known.caller().name, &on.task.project));
     if covered {
         return Ok(());
     }

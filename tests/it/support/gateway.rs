@@ -18,7 +18,7 @@ use super::{PATIENCE, http::Client, wait_for, wait_within};
 pub(crate) const KEY: &str = "test-key-of-the-caller-who-may-do-everything";
 
 /// The lower-case hex SHA-256 of a key, as the configuration has it.
-fn digest(key: &str) -> String {
+pub(crate) fn digest(key: &str) -> String {
     Sha256::digest(key.as_bytes())
         .iter()
         .fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
