@@ -4,6 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, http::header};
 
 use super::{
     operations::view::OperationView,
+    plan,
     problem::Problem,
     problem::kinds::ProblemType,
     request::{guard::Known, guard::OnTask, idempotency, prefer::Preference},
@@ -18,24 +19,36 @@ use crate::{
     operations::{Accepted, Ask, AskError},
 };
 
+/// What is asked for.
+pub(super) struct Change {
+    /// What is to be true of the task.
+    pub(super) goal: Goal,
+    /// What a start needs.
+    pub(super) start: Option<StartRequest>,
+    /// Whether to say only what would be done.
+    pub(super) is_dry_run: bool,
+}
+
 /// Records what is asked for, or joins what runs already, and answers.
 pub(super) async fn to_change<A>(
     request: &HttpRequest,
     on: OnTask<A>,
-    goal: Goal,
-    start: Option<StartRequest>,
+    change: Change,
 ) -> Result<HttpResponse, Problem> {
     let known = &on.known;
     let preference = Preference::of(request, &known.state.settings)?;
-    let key = idempotency::key_of(request, start.as_ref())?;
+    let key = idempotency::key_of(request, change.start.as_ref())?;
     let ask = Ask {
         caller: known.caller().name.clone(),
         task: on.task,
         names: on.names,
-        goal,
-        start,
+        goal: change.goal,
+        start: change.start,
         key,
     };
+    if change.is_dry_run {
+        return plan::answer(&ask, known).await;
+    }
     let operations = &known.state.operations;
     let Accepted {
         operation,
@@ -126,7 +139,7 @@ pub(super) fn applied(response: &mut HttpResponseBuilder, preference: Preference
 }
 
 /// Why nothing was recorded, with what helps the caller on.
-async fn refusal(error: AskError, ask: &Ask, known: &Known) -> Result<Problem, Problem> {
+pub(super) async fn refusal(error: AskError, ask: &Ask, known: &Known) -> Result<Problem, Problem> {
     let links = &known.state.links;
     let problem = match &error {
         AskError::Conflict(running) => {

@@ -11,6 +11,7 @@ mod links;
 pub mod metrics;
 mod openapi;
 mod operations;
+mod plan;
 mod problem;
 mod request;
 mod store_health;

@@ -120,7 +120,7 @@ impl Operations {
                 .map(|running| running.history.handed_over())
                 .unwrap_or_default();
             if !was_looked_at {
-                refuse(ask, self.look(services, ask).await?, &inherited)?;
+                let _seen = refuse(ask, self.look(services, ask).await?, &inherited)?;
                 (was_looked_at, is_admitted) = (true, true);
                 // A look takes long enough for everything to be different.
                 if supersedes.is_some() {
@@ -142,7 +142,7 @@ impl Operations {
     }
 
     /// The operation that the key of a request stands for.
-    async fn recall(&self, ask: &Ask) -> Result<Option<Operation>, AskError> {
+    pub(super) async fn recall(&self, ask: &Ask) -> Result<Option<Operation>, AskError> {
         let Some(key) = &ask.key else { return Ok(None) };
         kill_point!("accept.recall.before");
         let recalled = self.0.store.recall(&ask.caller, &key.key).await;
@@ -308,14 +308,18 @@ pub(super) enum Look {
     Failed,
 }
 
-/// A definite answer can refuse the request; a fault cannot, since the operation will look again. `inherited`: what an
-/// operation that is taken over from has tried.
-pub(super) fn refuse(ask: &Ask, look: Look, inherited: &History) -> Result<(), AskError> {
+/// A definite answer can refuse the request; a fault cannot, since the operation will look again. Otherwise the task that was
+/// seen, if it was. `inherited`: what an operation that is taken over from has tried.
+pub(super) fn refuse(
+    ask: &Ask,
+    look: Look,
+    inherited: &History,
+) -> Result<Option<Box<Task>>, AskError> {
     match look {
-        Look::Failed => Ok(()),
+        Look::Failed => Ok(None),
         Look::Seen(None) => Err(refused(Reason::TaskNotFound, ask, None)),
         Look::Seen(Some(task)) => match decide::refusal(ask.goal, Sight::from(&*task), inherited) {
-            None => Ok(()),
+            None => Ok(Some(task)),
             Some(reason) => Err(refused(reason, ask, Some(task))),
         },
     }
@@ -332,14 +336,14 @@ fn refused(reason: Reason, ask: &Ask, task: Option<Box<Task>>) -> AskError {
 
 /// Whether a request is served by an operation that is running: it is the same, or it is for a task to be gone if it is at
 /// rest, which a deletion that also pauses it does too.
-fn joins(running: &Operation, goal: Goal, start: &StartRecord) -> bool {
+pub(super) fn joins(running: &Operation, goal: Goal, start: &StartRecord) -> bool {
     let force_delete = Goal::Absent { force: true };
     running.is_same_request(goal, start)
         || (running.goal == force_delete && goal == Goal::Absent { force: false })
 }
 
 /// Whether a goal takes over from one that is being driven at.
-fn supersedes(goal: Goal, running: Goal) -> bool {
+pub(super) fn supersedes(goal: Goal, running: Goal) -> bool {
     match goal {
         Goal::Absent { force: true } => true,
         Goal::Paused => running == Goal::Running,
@@ -348,7 +352,7 @@ fn supersedes(goal: Goal, running: Goal) -> bool {
 }
 
 /// What is recorded of a start: names, never keys.
-fn record_of(start: Option<&StartRequest>) -> StartRecord {
+pub(super) fn record_of(start: Option<&StartRequest>) -> StartRecord {
     let Some(start) = start else {
         return StartRecord::default();
     };

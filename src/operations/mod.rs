@@ -14,6 +14,7 @@ mod inline_keys;
 mod kill_point;
 pub mod metrics;
 mod phases;
+mod plan;
 mod round;
 mod send;
 mod sentences;
@@ -45,6 +46,7 @@ use crate::domain::{
 pub use self::accept::{Accepted, Ask, AskError};
 #[cfg(any(test, feature = "kill-points"))]
 pub use self::kill_point::KILL_POINTS;
+pub use self::plan::{Course, Plan};
 
 /// How often a waiting request looks at the record by itself: it is not told of what another process does.
 const RECHECK: Duration = Duration::from_secs(2);

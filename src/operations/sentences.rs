@@ -1,7 +1,12 @@
 //! The sentences that tell a person why a request was refused or an operation failed, and what to do about it.
 
+use super::{
+    accept::Ask,
+    plan::{Course, Step},
+};
 use crate::domain::{
-    operation::{Goal, Operation, Reason},
+    decide::Action,
+    operation::{Goal, Operation, Outcome, Reason},
     task::{TaskError, TaskRef, TaskState},
 };
 
@@ -42,6 +47,36 @@ pub(super) fn refused(reason: Reason, task: &TaskRef, state: Option<TaskState>) 
         | Reason::UpstreamForbidden
         | Reason::UpstreamRejected => format!("Task {id} is {state}: {}.", reason.as_str()),
     }
+}
+
+/// What a request would lead to. `step` is `None` if the task was not seen.
+pub(super) fn planned(ask: &Ask, course: Course, step: Option<Step>) -> String {
+    let id = &ask.task.id;
+    let begin = match course {
+        Course::Begin => "",
+        Course::Join => "An operation that does this runs already, and would be joined. ",
+        Course::Supersede => "Another operation on the task would be superseded. ",
+        Course::Replay => {
+            return "The Idempotency-Key is known: nothing would be done, and the answer would be about the operation that it stands for.".to_owned();
+        }
+    };
+    let Some(step) = step else {
+        return format!(
+            "{begin}Task {id} could not be seen just now. An operation looks again before it sends anything."
+        );
+    };
+    let state = step.state.map_or("gone", TaskState::as_str);
+    let rest = match step.action {
+        Action::Pause if ask.goal == Goal::Paused => "a pause would be sent next",
+        Action::Pause => "a pause would be sent next, and a delete once the task is at rest",
+        Action::Start => "a start would be sent next",
+        Action::Delete => "a delete would be sent next",
+        Action::Wait => "nothing would be sent before a later look shows something else",
+        Action::Finish(Outcome::Deleted | Outcome::AlreadyGone) => "nothing is left to be sent",
+        Action::Finish(_) => "nothing would be sent, since that is what is wanted",
+        Action::Fail(_) => "nothing would be sent, and the operation would fail",
+    };
+    format!("{begin}Task {id} is {state}: {rest}.")
 }
 
 /// Why an operation failed.

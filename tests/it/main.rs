@@ -7,6 +7,7 @@ mod board;
 mod commands;
 mod configuration;
 mod docs;
+mod dry_run;
 mod edges;
 mod errors;
 mod faults;

@@ -1,6 +1,7 @@
 //! The OpenAPI document: made of the table of routes, and refined by what the types of handlers cannot say.
 
 mod errors;
+mod examples;
 mod links;
 mod narrow;
 mod refine;

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::errors;
+use super::{
+    errors,
+    examples::{ended_operation, plan, running_operation, task, whoami},
+};
 use crate::{
     api::problem::kinds::ProblemType,
     domain::{
@@ -14,6 +17,7 @@ use crate::{
         task::TaskState,
     },
     identity::Method,
+    operations::Course,
 };
 
 /// Completes the document that was made of the routes.
@@ -32,62 +36,27 @@ pub(super) fn refine(document: &mut Value) {
 }
 
 fn enumerate_words(document: &mut Value) {
-    let states = words(TaskState::ALL, TaskState::as_str);
-    let statuses = words(Status::ALL, Status::as_str);
-    let types: Vec<Value> = ProblemType::ALL
-        .iter()
-        .map(|kind| json!(format!("/problems/{}", kind.slug())))
-        .collect();
-    let slugs = words(ProblemType::ALL, ProblemType::slug);
-    let actions = vec![
-        json!("pause"),
-        json!("start"),
-        json!("delete"),
-        json!("force_delete"),
-    ];
-    let schemas = [
-        ("Task/properties/state", states.clone()),
-        ("Task/properties/actions/items", actions),
-        (
-            "Operation/properties/kind",
-            vec![json!("delete"), json!("pause"), json!("start")],
-        ),
-        (
-            "Operation/properties/force",
-            vec![json!("pause"), Value::Null],
-        ),
-        ("Operation/properties/status", statuses.clone()),
-        (
-            "Operation/properties/phase",
-            or_null(words(Phase::ALL, Phase::as_str)),
-        ),
-        (
-            "Operation/properties/outcome",
-            or_null(words(Outcome::ALL, Outcome::as_str)),
-        ),
-        (
-            "Whoami/properties/authenticated_by",
-            words(Method::ALL, Method::as_str),
-        ),
-        (
-            "Grant/properties/permissions/items",
-            words(Permission::ALL, Permission::as_str),
-        ),
-        ("Problem/properties/type", types),
-        (
-            "Problem/properties/sent",
-            vec![json!("no"), json!("yes"), json!("unknown")],
-        ),
-    ];
-    for (place, words) in schemas {
+    for (place, words) in words_of_answers().into_iter().chain(words_of_operations()) {
         enumerate(document, &format!("/components/schemas/{place}"), words);
     }
     let parameters = [
-        ("~1tasks/get", "state", states),
-        ("~1operations/get", "status", statuses),
+        (
+            "~1tasks/get",
+            "state",
+            words(TaskState::ALL, TaskState::as_str),
+        ),
+        (
+            "~1operations/get",
+            "status",
+            words(Status::ALL, Status::as_str),
+        ),
         ("~1tasks~1{id}/delete", "force", vec![json!("pause")]),
         ("~1tasks~1{id}/get", "view", vec![json!("full")]),
-        ("~1problems~1{slug}/get", "slug", slugs),
+        (
+            "~1problems~1{slug}/get",
+            "slug",
+            words(ProblemType::ALL, ProblemType::slug),
+        ),
     ];
     for (operation, name, words) in parameters {
         let parameters = document.pointer(&format!("/paths/{operation}/parameters"));
@@ -99,6 +68,72 @@ fn enumerate_words(document: &mut Value) {
             enumerate(document, &place, words);
         }
     }
+}
+
+/// The words of everything that is about tasks, callers and problems.
+fn words_of_answers() -> Vec<(&'static str, Vec<Value>)> {
+    let types = ProblemType::ALL.iter();
+    vec![
+        (
+            "Task/properties/state",
+            words(TaskState::ALL, TaskState::as_str),
+        ),
+        (
+            "Task/properties/actions/items",
+            texts(&["pause", "start", "delete", "force_delete"]),
+        ),
+        (
+            "Whoami/properties/authenticated_by",
+            words(Method::ALL, Method::as_str),
+        ),
+        (
+            "Grant/properties/permissions/items",
+            words(Permission::ALL, Permission::as_str),
+        ),
+        (
+            "Problem/properties/type",
+            types
+                .map(|kind| json!(format!("/problems/{}", kind.slug())))
+                .collect(),
+        ),
+        ("Problem/properties/sent", texts(&["no", "yes", "unknown"])),
+    ]
+}
+
+/// The words of operations and of plans for them.
+fn words_of_operations() -> Vec<(&'static str, Vec<Value>)> {
+    let kinds = texts(&["delete", "pause", "start"]);
+    let force = or_null(texts(&["pause"]));
+    let outcomes = or_null(words(Outcome::ALL, Outcome::as_str));
+    vec![
+        ("Operation/properties/kind", kinds.clone()),
+        ("Operation/properties/force", force.clone()),
+        (
+            "Operation/properties/status",
+            words(Status::ALL, Status::as_str),
+        ),
+        (
+            "Operation/properties/phase",
+            or_null(words(Phase::ALL, Phase::as_str)),
+        ),
+        ("Operation/properties/outcome", outcomes.clone()),
+        ("Plan/properties/kind", kinds),
+        ("Plan/properties/force", force),
+        ("Plan/properties/course", words(Course::ALL, Course::as_str)),
+        (
+            "Plan/properties/state",
+            or_null(words(TaskState::ALL, TaskState::as_str)),
+        ),
+        (
+            "Plan/properties/next",
+            or_null(texts(&["pause", "start", "delete", "wait"])),
+        ),
+        ("Plan/properties/outcome", outcomes),
+    ]
+}
+
+fn texts(all: &[&str]) -> Vec<Value> {
+    all.iter().map(|text| json!(text)).collect()
 }
 
 fn words<T: Copy>(all: &[T], word: fn(T) -> &'static str) -> Vec<Value> {
@@ -252,6 +287,12 @@ fn add_examples(operation: &mut Map<String, Value>) {
         ) {
             ("Task", _) => task(),
             ("TaskList", _) => json!({"tasks": [task()], "next_page_token": null}),
+            ("Change", _) => {
+                content["examples"] = json!({
+                    "operation": {"value": ended_operation()}, "dry_run": {"value": plan()},
+                });
+                continue;
+            }
             ("Operation", "202") => running_operation(),
             ("Operation", _) => ended_operation(),
             ("OperationList", _) => {
@@ -264,64 +305,4 @@ fn add_examples(operation: &mut Map<String, Value>) {
         };
         content["example"] = example;
     }
-}
-
-fn whoami() -> Value {
-    json!({
-        "name": "team-a", "authenticated_by": "key", "expires_at": null,
-        "grants": [{
-            "permissions": ["tasks:read", "tasks:pause", "operations:read"],
-            "projects": ["default"], "services": ["oms"], "tasks": ["logs-*"],
-        }],
-    })
-}
-
-fn task() -> Value {
-    json!({
-        "id": "191297407830872", "service": "oms", "project": "default", "name": "logs-2026",
-        "state": "running", "upstream_state": "2", "actions": ["pause", "force_delete"],
-        "progress": 0.52, "bytes": {"done": 38_310_000_000_u64, "total": 73_400_320_000_u64},
-        "objects": {"succeeded": 6200, "failed": 3, "skipped": 41, "total": 12000},
-        "bytes_per_second": 19_871_000, "remaining_seconds": 284,
-        "started_at": "2026-01-05T10:15:31Z", "error": null,
-        "observed_at": "2026-01-05T10:20:41Z", "operation": null,
-    })
-}
-
-fn ended_operation() -> Value {
-    let mut operation = running_operation();
-    operation["status"] = json!("succeeded");
-    operation["phase"] = Value::Null;
-    operation["outcome"] = json!("deleted");
-    operation["updated_at"] = json!("2026-01-05T10:20:46Z");
-    operation["finished_at"] = json!("2026-01-05T10:20:46Z");
-    if let Some(events) = operation["events"].as_array_mut() {
-        events.extend([
-            json!({"at": "2026-01-05T10:20:45Z", "event": "observed", "state": "paused"}),
-            json!({"at": "2026-01-05T10:20:45Z", "event": "delete_sent"}),
-            json!({"at": "2026-01-05T10:20:46Z", "event": "observed", "state": "gone"}),
-            json!({"at": "2026-01-05T10:20:46Z", "event": "ended"}),
-        ]);
-    }
-    operation
-}
-
-fn running_operation() -> Value {
-    json!({
-        "id": "op_01JGZ4K8W3M5N7P9R1T3V5X7Z9", "kind": "delete", "force": "pause",
-        "task": {
-            "id": "191297407830872", "service": "oms", "project": "default",
-            "href": "/tasks/191297407830872",
-        },
-        "status": "running", "phase": "waiting_until_paused", "outcome": null,
-        "requested_by": "team-a",
-        "created_at": "2026-01-05T10:20:41Z", "updated_at": "2026-01-05T10:20:42Z",
-        "deadline_at": "2026-01-05T10:50:41Z", "finished_at": null,
-        "events": [
-            {"at": "2026-01-05T10:20:41Z", "event": "accepted"},
-            {"at": "2026-01-05T10:20:41Z", "event": "observed", "state": "running"},
-            {"at": "2026-01-05T10:20:42Z", "event": "pause_sent"},
-        ],
-        "error": null,
-    })
 }

@@ -11,7 +11,7 @@ use crate::{
     },
     domain::{
         operation::{EventKind, Operation, OperationEvent, Outcome, Phase},
-        task::TaskState,
+        task::{TaskRef, TaskState},
     },
 };
 
@@ -81,6 +81,18 @@ pub(crate) struct OperationTaskView {
     /// A link to the task.
     #[schema(example = "/tasks/191297407830872")]
     href: String,
+}
+
+impl OperationTaskView {
+    /// The task, with a link.
+    pub(crate) fn new(task: &TaskRef, known: &Known) -> Self {
+        Self {
+            id: task.id.to_string(),
+            service: task.service.to_string(),
+            project: task.project.to_string(),
+            href: known.state.links.task(task, &known.services),
+        }
+    }
 }
 
 /// One entry of an operation's record.
@@ -160,18 +172,11 @@ impl OperationView {
     }
 
     fn new(operation: &Operation, known: &Known) -> Self {
-        let links = &known.state.links;
-        let task = &operation.task;
         Self {
             id: operation.id.to_string(),
             kind: operation.goal.kind(),
             force: operation.goal.force(),
-            task: OperationTaskView {
-                id: task.id.to_string(),
-                service: task.service.to_string(),
-                project: task.project.to_string(),
-                href: links.task(task, &known.services),
-            },
+            task: OperationTaskView::new(&operation.task, known),
             status: operation.status.as_str(),
             phase: operation.phase.map(Phase::as_str),
             outcome: operation.outcome.map(Outcome::as_str),

@@ -35,7 +35,14 @@ pub(in crate::api) fn key_of(
 }
 
 fn fingerprint(request: &HttpRequest, start: Option<&StartRequest>) -> String {
-    let mut query: Vec<&str> = request.query_string().split('&').collect();
+    // Whether it is for a dry run only does not make it another request.
+    let is_asked_for = |pair: &&str| !pair.starts_with("dry_run=");
+    let query = request.query_string().split('&');
+    let mut query: Vec<&str> = query.filter(is_asked_for).collect();
+    if query.is_empty() {
+        // As no query at all is one empty pair.
+        query.push("");
+    }
     query.sort_unstable();
     let mut parts = vec![request.method().as_str(), request.path()];
     parts.extend(query);

@@ -80,6 +80,12 @@ impl Query {
         value
     }
 
+    /// Whether the request is for a dry run only.
+    pub(in crate::api) fn dry_run(&mut self) -> bool {
+        self.parsed("dry_run", "true or false", |text| text.parse().ok())
+            .unwrap_or(false)
+    }
+
     /// Adds a fault.
     pub(in crate::api) fn fault(&mut self, key: &str, detail: impl Into<String>) {
         self.faults.push(RequestFault {

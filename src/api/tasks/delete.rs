@@ -4,8 +4,9 @@ use actix_web::{HttpRequest, HttpResponse, delete};
 
 use crate::{
     api::{
-        answer,
+        answer::{self, Change},
         operations::view::OperationView,
+        plan::ChangeView,
         problem::Problem,
         request::body::NoBody,
         request::guard::{Action, OnTask},
@@ -17,6 +18,7 @@ use crate::{
 /// A deletion; by force it pauses a running task first.
 pub(crate) struct Delete {
     force: bool,
+    is_dry_run: bool,
 }
 
 impl Action for Delete {
@@ -24,6 +26,7 @@ impl Action for Delete {
         let force = query.parsed("force", "pause", |text| (text == "pause").then_some(()));
         Self {
             force: force.is_some(),
+            is_dry_run: query.dry_run(),
         }
     }
 
@@ -46,13 +49,14 @@ impl Action for Delete {
     params(
         ("id" = String, Path, description = "The service's id of the task.", example = "191297407830872"),
         ("force" = Option<String>, Query, description = "`pause`: pause the task first if it is running.", example = "pause"),
+        ("dry_run" = Option<bool>, Query, description = "`true`: say what would be done, and do nothing. The answer is 200 with a plan, or the problem that the request would meet.", example = false),
         ("service" = Option<String>, Query, description = "The service, where the form of the id does not tell.", example = "oms"),
         ("project" = Option<String>, Query, description = "A configured project; without it the default one."),
         ("Prefer" = Option<String>, Header, description = "`wait=N`: wait so many seconds; `respond-async`: do not wait.", example = "wait=10"),
         ("Idempotency-Key" = Option<String>, Header, description = "The caller's own name for the request, 1 to 64 visible ASCII characters: a repeat answers as the first would, and does nothing.", example = "nightly-2026-01-05"),
     ),
     responses(
-        (status = 200, description = "The task is gone.", body = OperationView),
+        (status = 200, description = "The task is gone; or, with `dry_run`, the plan.", body = ChangeView),
         (status = 202, description = "The operation goes on.", body = OperationView),
     ),
 )]
@@ -62,8 +66,12 @@ pub(crate) async fn delete_task(
     _no_body: NoBody,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
-    let goal = Goal::Absent {
-        force: on.action.force,
+    let change = Change {
+        goal: Goal::Absent {
+            force: on.action.force,
+        },
+        start: None,
+        is_dry_run: on.action.is_dry_run,
     };
-    answer::to_change(&request, on, goal, None).await
+    answer::to_change(&request, on, change).await
 }

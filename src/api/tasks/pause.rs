@@ -4,8 +4,9 @@ use actix_web::{HttpRequest, HttpResponse, post};
 
 use crate::{
     api::{
-        answer,
+        answer::{self, Change},
         operations::view::OperationView,
+        plan::ChangeView,
         problem::Problem,
         request::body::NoBody,
         request::guard::{Action, OnTask},
@@ -15,11 +16,15 @@ use crate::{
 };
 
 /// A pause.
-pub(crate) struct Pause;
+pub(crate) struct Pause {
+    is_dry_run: bool,
+}
 
 impl Action for Pause {
-    fn read(_query: &mut Query) -> Self {
-        Self
+    fn read(query: &mut Query) -> Self {
+        Self {
+            is_dry_run: query.dry_run(),
+        }
     }
 
     fn permissions(&self) -> &'static [Permission] {
@@ -34,13 +39,14 @@ impl Action for Pause {
     tag = "tasks",
     params(
         ("id" = String, Path, description = "The service's id of the task.", example = "191297407830872"),
+        ("dry_run" = Option<bool>, Query, description = "`true`: say what would be done, and do nothing. The answer is 200 with a plan, or the problem that the request would meet.", example = false),
         ("service" = Option<String>, Query, description = "The service, where the form of the id does not tell.", example = "oms"),
         ("project" = Option<String>, Query, description = "A configured project; without it the default one."),
         ("Prefer" = Option<String>, Header, description = "`wait=N`: wait so many seconds; `respond-async`: do not wait.", example = "wait=10"),
         ("Idempotency-Key" = Option<String>, Header, description = "The caller's own name for the request, 1 to 64 visible ASCII characters: a repeat answers as the first would, and does nothing.", example = "nightly-2026-01-05"),
     ),
     responses(
-        (status = 200, description = "The task is paused.", body = OperationView),
+        (status = 200, description = "The task is paused; or, with `dry_run`, the plan.", body = ChangeView),
         (status = 202, description = "The operation goes on.", body = OperationView),
     ),
 )]
@@ -50,5 +56,10 @@ pub(crate) async fn pause_task(
     _no_body: NoBody,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
-    answer::to_change(&request, on, Goal::Paused, None).await
+    let change = Change {
+        goal: Goal::Paused,
+        start: None,
+        is_dry_run: on.action.is_dry_run,
+    };
+    answer::to_change(&request, on, change).await
 }

@@ -6,8 +6,9 @@ use utoipa::ToSchema;
 
 use crate::{
     api::{
-        answer,
+        answer::{self, Change},
         operations::view::OperationView,
+        plan::ChangeView,
         problem::Problem,
         problem::kinds::ProblemType,
         request::body::{JsonReader, StartBytes},
@@ -23,11 +24,15 @@ use crate::{
 };
 
 /// A start.
-pub(crate) struct Start;
+pub(crate) struct Start {
+    is_dry_run: bool,
+}
 
 impl Action for Start {
-    fn read(_query: &mut Query) -> Self {
-        Self
+    fn read(query: &mut Query) -> Self {
+        Self {
+            is_dry_run: query.dry_run(),
+        }
     }
 
     fn permissions(&self) -> &'static [Permission] {
@@ -92,6 +97,7 @@ pub(crate) struct StorageKeysBody {
     tag = "tasks",
     params(
         ("id" = String, Path, description = "The service's id of the task.", example = "191297407830872"),
+        ("dry_run" = Option<bool>, Query, description = "`true`: say what would be done, and do nothing. The answer is 200 with a plan, or the problem that the request would meet.", example = false),
         ("service" = Option<String>, Query, description = "The service, where the form of the id does not tell.", example = "oms"),
         ("project" = Option<String>, Query, description = "A configured project; without it the default one."),
         ("Prefer" = Option<String>, Header, description = "`wait=N`: wait so many seconds; `respond-async`: do not wait.", example = "wait=10"),
@@ -103,7 +109,7 @@ pub(crate) struct StorageKeysBody {
         example = json!({"source": "archive", "destination": "archive", "migrate_failed_objects": false}),
     ),
     responses(
-        (status = 200, description = "The task runs.", body = OperationView),
+        (status = 200, description = "The task runs; or, with `dry_run`, the plan.", body = ChangeView),
         (status = 202, description = "The operation goes on.", body = OperationView),
     ),
 )]
@@ -130,7 +136,12 @@ pub(crate) async fn start_task(
             check_grant(&on, name)?;
         }
     }
-    answer::to_change(&request, on, Goal::Running, start).await
+    let change = Change {
+        goal: Goal::Running,
+        start,
+        is_dry_run: on.action.is_dry_run,
+    };
+    answer::to_change(&request, on, change).await
 }
 
 fn read(body: &StartBytes) -> Result<StartRequest, Problem> {
