@@ -12,8 +12,9 @@ use migration_gateway::{
 use serde_json::{Value, json};
 
 use crate::support::{
-    gateway::{Gateway, KEY, Place},
+    gateway::{Gateway, KEY, Place, digest},
     http::Client,
+    issuer::{Issuer, SigningKey},
 };
 
 const PASSWORD: &str = "Canary-Password-81";
@@ -27,6 +28,7 @@ const OTHER_KEY: &str = "canary-caller-key-88";
 const UNKNOWN_KEY: &str = "canary-unknown-key-89";
 const QUERY: &str = "canaryInAQuery90";
 const ENVIRONMENT: &str = "canaryNamedSecret91";
+const ENDED_KEY: &str = "canary-ended-key-92";
 
 /// Everything that the gateway let out.
 #[derive(Default)]
@@ -214,6 +216,38 @@ fn ask_wrongly(seen: &mut Seen, place: &Place, gateway: &Gateway) {
     );
 }
 
+/// Tokens that are taken and tokens that are not. Gives all that is secret of them: each of their parts.
+fn bring_tokens(
+    seen: &mut Seen,
+    gateway: &Gateway,
+    issuer: &Issuer,
+    key: &SigningKey,
+) -> Vec<String> {
+    let good = issuer.token(key, "alice", &["readers"]);
+    let mut claims = issuer.claims("alice", &["readers"]);
+    claims["exp"] = json!(1);
+    let ended = key.sign(&key.header(), &claims);
+    let thief = SigningKey::elliptic("thief").sign(&key.header(), &issuer.claims("a", &[]));
+    let unknown = issuer.token(&SigningKey::elliptic("unknown"), "alice", &["readers"]);
+    claims["iss"] = json!("https://elsewhere.example.com");
+    let foreign = key.sign(&key.header(), &claims);
+    for (token, status) in [
+        (&good, 200),
+        (&ended, 401),
+        (&thief, 401),
+        (&unknown, 401),
+        (&foreign, 401),
+    ] {
+        let client = &gateway.client_with(token);
+        for path in ["/tasks", "/whoami"] {
+            assert_eq!(seen.send(client, "GET", path, None), status, "{path}");
+        }
+    }
+    let parts = [good, ended, thief, unknown, foreign];
+    let parts = parts.iter().flat_map(|token| token.split('.'));
+    parts.map(str::to_owned).collect()
+}
+
 /// Answers of a cloud that repeats what it was told.
 fn echoes(told: &str) -> [Answer; 6] {
     [
@@ -297,13 +331,26 @@ fn fail_to_log_in(seen: &mut Seen, format: &str) {
 }
 
 fn keep_silent(format: &str) {
-    let place = place(format);
+    let key = SigningKey::elliptic("k1");
+    let issuer = Issuer::with(&[&key]);
+    let group = "[issuers.corp.groups.readers]\npermissions = [\"tasks:read\"]\nprojects = [\"*\"]";
+    let place = place(format)
+        .add(&issuer.section("corp", group))
+        .add(&format!(
+            "[callers.ended]\nkeys = [{{ sha256 = \"{}\", expires = \"2020-01-01T00:00:00Z\" }}]\n\
+             permissions = [\"*\"]\nprojects = [\"*\"]\n",
+            digest(ENDED_KEY)
+        ));
     let token = known_token(&place);
     let gateway = place.start_logging("trace");
     let mut seen = Seen::default();
     do_what_works(&mut seen, &place, &gateway);
     ask_wrongly(&mut seen, &place, &gateway);
     be_echoed(&mut seen, &place, &gateway, &token);
+    let parts = bring_tokens(&mut seen, &gateway, &issuer, &key);
+    let ended = &gateway.client_with(ENDED_KEY);
+    assert_eq!(seen.send(ended, "GET", "/whoami", None), 401);
+    assert_eq!(seen.send(&gateway.client(), "GET", "/whoami", None), 200);
     assert_eq!(
         place.cloud.tokens_issued(),
         1,
@@ -320,10 +367,13 @@ fn keep_silent(format: &str) {
         KEY,
         OTHER_KEY,
         UNKNOWN_KEY,
+        ENDED_KEY,
         QUERY,
         &token,
     ];
     seen.assert_without(&secrets, &place, &gateway);
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    seen.assert_without(&parts, &place, &gateway);
     fail_to_log_in(&mut Seen::default(), format);
 }
 
