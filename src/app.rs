@@ -34,7 +34,7 @@ use crate::{
     sandbox::{self, Cloud, CloudOptions},
     store::{self, OpenError, SqlOperationStore},
     transport,
-    upstream::{self, Upstream, UpstreamSetupError},
+    upstream::{self, Lane, Pace, Upstream, UpstreamSetupError},
 };
 
 /// The longest that the gateway waits for the head of a request.
@@ -192,7 +192,7 @@ impl Gateway {
             operation_metrics,
         );
         let for_engine = upstream.clone();
-        let engine = Engine::start(&operations, move || for_engine.services())?;
+        let engine = Engine::start(&operations, move || for_engine.services(Lane::Rounds))?;
 
         let request_metrics = api::metrics::Metrics::default();
         request_metrics.register(&mut registry);
@@ -206,7 +206,7 @@ impl Gateway {
         ));
         let server = HttpServer::new(move || {
             let services = upstream
-                .services()
+                .services(Lane::Callers)
                 .expect("the engine's thread has built the same from the same settings");
             api::app(state.clone(), Rc::new(services))
         })
@@ -340,6 +340,10 @@ fn sandbox_config(
         upstream: upstream::Settings {
             projects: BTreeMap::from([(project, project_settings)]),
             storage_credentials: BTreeMap::new(),
+            pace: Pace {
+                requests_per_second: 50,
+                burst: 100,
+            },
         },
     }
 }

@@ -45,7 +45,7 @@ pub struct Config {
     pub operations: operations::Settings,
     /// Section `upstream`.
     pub transport: transport::Settings,
-    /// Sections `projects` and `storage_credentials`.
+    /// Sections `projects` and `storage_credentials`, and the pace in section `upstream`.
     pub upstream: upstream::Settings,
 }
 
@@ -94,10 +94,11 @@ fn build(mut root: Section, faults: &mut Faults) -> Option<Config> {
     let telemetry = sections::log(&mut root, faults);
     let store = sections::store(&mut root, faults);
     let operations = sections::operations(&mut root, faults);
-    let transport = sections::upstream(&mut root, faults);
+    let (transport, pace) = sections::upstream(&mut root, faults);
     let upstream = upstream::Settings {
         projects: projects::read(&mut root, &known, faults),
         storage_credentials: projects::storage_credentials(&mut root, &known, faults),
+        pace,
     };
     api.storage_grants = upstream
         .storage_credentials

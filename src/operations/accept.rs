@@ -10,7 +10,7 @@ use crate::domain::{
     decide::{self, Sight},
     history::History,
     operation::{EventKind, Goal, Operation, OperationEvent, OperationId, Phase, Reason, Status},
-    service::{CallerName, Services},
+    service::{CallerName, Services, UpstreamErrorKind},
     start::{StartRecord, StartRequest, StorageCredential},
     store::{Creation, IdempotencyKey, Joining, NewOperation, StoreError},
     task::TaskRef,
@@ -222,6 +222,8 @@ impl Operations {
         kill_point!("accept.look.after");
         let seen = match shown {
             Ok(seen) => seen,
+            // The breaker has said so itself, once for all.
+            Err(error) if error.kind == UpstreamErrorKind::CircuitOpen => return Ok(()),
             Err(error) => {
                 tracing::warn!(
                     task.service = %ask.task.service,

@@ -64,7 +64,7 @@ impl Metrics {
         );
         registry.register(
             "upstream_request_duration_seconds",
-            "Time from asking for a token to the last byte of the answer",
+            "Time of one exchange with a migration service of the vendor, from its beginning to the last byte of the answer",
             self.duration.clone(),
         );
         registry.register(
@@ -79,26 +79,21 @@ impl Metrics {
         );
     }
 
-    pub(crate) fn request(
-        &self,
-        service: &str,
-        operation: &'static str,
-        outcome: &'static str,
-        took: Duration,
-    ) {
-        let service = service.to_owned();
-        self.duration
-            .get_or_create(&ServiceLabels {
-                service: service.clone(),
-            })
-            .observe(took.as_secs_f64());
+    pub(crate) fn request(&self, service: &str, operation: &'static str, outcome: &'static str) {
         self.requests
             .get_or_create(&RequestLabels {
-                service,
+                service: service.to_owned(),
                 operation,
                 outcome,
             })
             .inc();
+    }
+
+    pub(crate) fn exchanged(&self, service: &str, took: Duration) {
+        let service = service.to_owned();
+        self.duration
+            .get_or_create(&ServiceLabels { service })
+            .observe(took.as_secs_f64());
     }
 
     pub(crate) fn login(&self, result: &'static str) {
@@ -125,9 +120,8 @@ mod tests {
     fn what_is_counted_shows_in_the_registry() {
         let (metrics, mut registry) = (Metrics::default(), Registry::default());
         metrics.register(&mut registry);
-        metrics
-            .clone()
-            .request("oms", "show", "ok", Duration::from_millis(30));
+        metrics.clone().exchanged("oms", Duration::from_millis(30));
+        metrics.request("oms", "show", "ok");
         metrics.login("timeout");
         metrics.token_refused("sms");
         let mut text = String::new();

@@ -1,6 +1,6 @@
 //! Exchanges with the vendor in memory: slow, failing, before or after the effect, and ignored.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
@@ -21,13 +21,14 @@ use crate::domain::{
 /// No exchange takes longer.
 const EXCHANGE_MAX: Duration = Duration::from_secs(30);
 
-const FAULTS: [Kind; 12] = [
+const FAULTS: [Kind; 13] = [
     Kind::CredentialsRefused,
     Kind::Forbidden,
     Kind::Refused,
     Kind::StillInProgress,
     Kind::Rejected,
     Kind::Throttled,
+    Kind::CircuitOpen,
     Kind::Unavailable,
     Kind::Unavailable,
     Kind::Timeout,
@@ -104,7 +105,7 @@ impl Scene {
                     _ => Sent::Yes,
                 };
             }
-            Kind::CredentialsRefused => plan.sent = Sent::No,
+            Kind::CredentialsRefused | Kind::CircuitOpen => plan.sent = Sent::No,
             Kind::Forbidden
             | Kind::Refused
             | Kind::StillInProgress
@@ -118,7 +119,8 @@ impl Scene {
         UpstreamError {
             kind,
             sent,
-            retry_after: (kind == Kind::Throttled)
+            retry_after: [Kind::Throttled, Kind::CircuitOpen]
+                .contains(&kind)
                 .then(|| Duration::from_secs(self.rng.u64(1..200))),
             answer: None,
             detail: format!("It is {}.", kind.as_str()),
@@ -225,15 +227,20 @@ impl MigrationService for Vendor {
         })
     }
 
-    async fn pause(&self, id: &TaskId) -> Result<Receipt, UpstreamError> {
+    async fn pause(&self, id: &TaskId, _by: Instant) -> Result<Receipt, UpstreamError> {
         self.send(id, Change::Pause).await
     }
 
-    async fn start(&self, id: &TaskId, _request: &StartRequest) -> Result<Receipt, UpstreamError> {
+    async fn start(
+        &self,
+        id: &TaskId,
+        _request: &StartRequest,
+        _by: Instant,
+    ) -> Result<Receipt, UpstreamError> {
         self.send(id, Change::Start).await
     }
 
-    async fn delete(&self, id: &TaskId) -> Result<Receipt, UpstreamError> {
+    async fn delete(&self, id: &TaskId, _by: Instant) -> Result<Receipt, UpstreamError> {
         self.send(id, Change::Delete).await
     }
 }

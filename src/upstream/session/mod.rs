@@ -6,7 +6,8 @@ mod tests;
 use std::{rc::Rc, time::Instant};
 
 use super::{
-    answer, echo, fault,
+    answer, echo,
+    flow::Flow,
     iam::{Token, Tokens},
     metrics::Metrics,
 };
@@ -14,7 +15,7 @@ use crate::{
     domain::service::{
         ProjectName, Sent, ServiceName, UpstreamAnswer, UpstreamError, UpstreamErrorKind,
     },
-    transport::{Endpoint, Request, Response, Transport},
+    transport::{Endpoint, Limits, Request, Response, Transport, TransportError},
 };
 
 /// The codes by which the vendor's API gateway calls a token dead, without the prefix that differs from service to
@@ -29,6 +30,7 @@ pub(super) struct Session {
     project: ProjectName,
     service: ServiceName,
     endpoint: Endpoint,
+    flow: Flow,
     metrics: Metrics,
 }
 
@@ -51,6 +53,7 @@ impl Session {
         project: ProjectName,
         service: ServiceName,
         endpoint: Endpoint,
+        flow: Flow,
         metrics: Metrics,
     ) -> Self {
         Self {
@@ -59,6 +62,7 @@ impl Session {
             project,
             service,
             endpoint,
+            flow,
             metrics,
         }
     }
@@ -68,24 +72,29 @@ impl Session {
     /// is sent once more, which is safe since it was not carried out; a token that is refused at its first use is
     /// [`UpstreamErrorKind::CredentialsRefused`], also for the next requests of a while.
     ///
-    /// `operation` is the name under which the request is counted.
+    /// `operation` is the name under which the request is counted. Nothing is begun after `by`.
     pub(super) async fn exchange(
         &self,
         operation: &'static str,
         request: &Request,
+        by: Option<Instant>,
     ) -> Result<Response, UpstreamError> {
-        let begun = Instant::now();
-        let result = self.perform(request).await;
+        let result = self.perform(request, by).await;
         let outcome = match &result {
             Ok(response) => class(response.status),
             Err(error) => error.kind.as_str(),
         };
         self.metrics
-            .request(self.service.as_str(), operation, outcome, begun.elapsed());
+            .request(self.service.as_str(), operation, outcome);
         result
     }
 
-    async fn perform(&self, request: &Request) -> Result<Response, UpstreamError> {
+    async fn perform(
+        &self,
+        request: &Request,
+        by: Option<Instant>,
+    ) -> Result<Response, UpstreamError> {
+        let by = by.map(Into::into);
         if let Some(error) = self.tokens.given_up(&self.project, &self.service) {
             return Err(error);
         }
@@ -94,7 +103,12 @@ impl Session {
             let token = self.tokens.token(&self.project).await?;
             // Before the request, for others may use the same token meanwhile.
             let had_worked = token.has_worked();
-            let response = self.send(&token, request).await?;
+            let response = self
+                .flow
+                .carry(request.method, by, async |limits| {
+                    self.send(&token, request, limits).await
+                })
+                .await?;
             let Some(code) = dead_token_code(&response) else {
                 return Ok(response);
             };
@@ -107,15 +121,20 @@ impl Session {
         }
     }
 
-    async fn send(&self, token: &Token, request: &Request) -> Result<Response, UpstreamError> {
-        let response = self
+    async fn send(
+        &self,
+        token: &Token,
+        request: &Request,
+        limits: Limits,
+    ) -> Result<Response, TransportError> {
+        let begun = Instant::now();
+        let result = self
             .transport
-            .send(&self.endpoint, Some(token.text()), request)
-            .await
-            .map_err(|error| {
-                let begun = format!("The exchange with the service {} failed", self.service);
-                fault::of_transport(&begun, error)
-            })?;
+            .send_within(limits, &self.endpoint, Some(token.text()), request)
+            .await;
+        self.metrics
+            .exchanged(self.service.as_str(), begun.elapsed());
+        let response = result?;
         if shows_accepted_token(response.status) {
             self.tokens.worked(token, &self.service);
         }

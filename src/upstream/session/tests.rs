@@ -21,6 +21,7 @@ use crate::{
         tests::peer::{self, Seen, Then, answer},
     },
     upstream::{
+        flow,
         iam::{
             Tokens,
             tests::{Cloud, project},
@@ -50,12 +51,14 @@ impl Bench {
     fn session_at(&self, service: &str, endpoint: Endpoint) -> Session {
         let service = ServiceName::parse(service).unwrap();
         let (transport, tokens) = (Rc::clone(&self.transport), self.tokens.clone());
+        let flow = flow::tests::flow(&service, endpoint.clone());
         Session::new(
             transport,
             tokens,
             project(),
             service,
             endpoint,
+            flow,
             self.metrics.clone(),
         )
     }
@@ -99,8 +102,8 @@ fn refuse(writer: &mut dyn Write, code: &str) -> Then {
 async fn an_exchange_carries_the_token_and_is_counted() {
     let bench = Bench::new(fine);
     let session = bench.session();
-    session.exchange("show", &read()).await.unwrap();
-    session.exchange("pause", &change()).await.unwrap();
+    session.exchange("show", &read(), None).await.unwrap();
+    session.exchange("pause", &change(), None).await.unwrap();
     assert_eq!((bench.cloud.logins(), bench.requests()), (1, 2));
     assert_eq!(
         bench.cloud.peer.seen()[1].header("x-auth-token"),
@@ -128,8 +131,8 @@ async fn a_revoked_token_that_had_worked_is_replaced_and_the_request_sent_once_m
             }
         });
         let session = bench.session();
-        session.exchange("show", &read()).await.unwrap();
-        let response = session.exchange("pause", &change()).await.unwrap();
+        session.exchange("show", &read(), None).await.unwrap();
+        let response = session.exchange("pause", &change(), None).await.unwrap();
         assert_eq!(response.status, 200);
         assert_eq!((bench.cloud.logins(), bench.requests()), (2, 3), "{code}");
         assert_eq!(bench.cloud.peer.seen()[4].body, r#"{"operation":"stop"}"#);
@@ -149,10 +152,10 @@ async fn many_who_hold_a_revoked_token_cause_one_login() {
         }
     });
     let session = bench.session();
-    session.exchange("show", &read()).await.unwrap();
+    session.exchange("show", &read(), None).await.unwrap();
     revoked.store(true, Ordering::SeqCst);
     let request = read();
-    let results = join_all((0..40).map(|_| session.exchange("show", &request))).await;
+    let results = join_all((0..40).map(|_| session.exchange("show", &request, None))).await;
     assert!(results.iter().all(Result::is_ok));
     assert_eq!(bench.cloud.logins(), 2);
 }
@@ -162,7 +165,10 @@ async fn a_token_that_is_refused_at_its_first_use_is_an_error_that_is_remembered
     let bench = Bench::new(|_, writer| refuse(writer, "APIGW.0307"));
     let session = bench.session();
     for _ in 0..5 {
-        let error = session.exchange("pause", &change()).await.unwrap_err();
+        let error = session
+            .exchange("pause", &change(), None)
+            .await
+            .unwrap_err();
         assert_eq!(error.kind, UpstreamErrorKind::CredentialsRefused);
         assert_eq!(error.sent, Sent::No);
         let answer = error.answer.as_ref().unwrap();
@@ -175,12 +181,12 @@ async fn a_token_that_is_refused_at_its_first_use_is_an_error_that_is_remembered
     }
     assert_eq!((bench.cloud.logins(), bench.requests()), (1, 1));
     bench.cloud.clock.forward(2);
-    let error = session.exchange("show", &read()).await.unwrap_err();
+    let error = session.exchange("show", &read(), None).await.unwrap_err();
     assert_eq!(error.sent, Sent::No);
     assert_eq!((bench.cloud.logins(), bench.requests()), (2, 2));
     // The wait has grown.
     bench.cloud.clock.forward(1);
-    session.exchange("show", &read()).await.unwrap_err();
+    session.exchange("show", &read(), None).await.unwrap_err();
     assert_eq!((bench.cloud.logins(), bench.requests()), (2, 2));
 }
 
@@ -189,11 +195,11 @@ async fn many_first_uses_of_a_dead_token_are_remembered_as_one_failure() {
     let bench = Bench::new(|_, writer| refuse(writer, "APIG.0301"));
     let session = bench.session();
     let request = read();
-    let results = join_all((0..30).map(|_| session.exchange("show", &request))).await;
+    let results = join_all((0..30).map(|_| session.exchange("show", &request, None))).await;
     assert!(results.iter().all(Result::is_err));
     assert_eq!(bench.cloud.logins(), 1);
     bench.cloud.clock.forward(1);
-    session.exchange("show", &request).await.unwrap_err();
+    session.exchange("show", &request, None).await.unwrap_err();
     assert_eq!(
         bench.cloud.logins(),
         2,
@@ -211,8 +217,8 @@ async fn a_replacement_that_is_refused_too_ends_the_exchange() {
         refuse(writer, "APIGW.0307")
     });
     let session = bench.session();
-    session.exchange("show", &read()).await.unwrap();
-    let error = session.exchange("show", &read()).await.unwrap_err();
+    session.exchange("show", &read(), None).await.unwrap();
+    let error = session.exchange("show", &read(), None).await.unwrap_err();
     assert_eq!(error.kind, UpstreamErrorKind::CredentialsRefused);
     assert_eq!((bench.cloud.logins(), bench.requests()), (2, 3));
 }
@@ -226,8 +232,8 @@ async fn a_service_of_another_region_does_not_stop_the_others() {
         bench.session_at("sms", elsewhere.endpoint()),
     );
     for _ in 0..10 {
-        oms.exchange("show", &read()).await.unwrap();
-        let error = sms.exchange("show", &read()).await.unwrap_err();
+        oms.exchange("show", &read(), None).await.unwrap();
+        let error = sms.exchange("show", &read(), None).await.unwrap_err();
         assert_eq!(error.kind, UpstreamErrorKind::CredentialsRefused);
     }
     assert_eq!(elsewhere.seen().len(), 2);
@@ -250,7 +256,11 @@ async fn other_refusals_are_answers_and_cause_no_login() {
         let answered = body.clone();
         let bench = Bench::new(move |_, writer| answer(writer, status, "", &answered));
         for _ in 0..2 {
-            let response = bench.session().exchange("show", &read()).await.unwrap();
+            let response = bench
+                .session()
+                .exchange("pause", &change(), None)
+                .await
+                .unwrap();
             assert_eq!(
                 (response.status, &response.body[..]),
                 (status, body.as_bytes())
@@ -278,11 +288,15 @@ async fn a_failed_exchange_says_whether_the_request_may_have_arrived() {
             Then::Close
         });
         let session = bench.session();
-        let failed = session.exchange("show", &read()).await.unwrap_err();
+        let failed = session.exchange("show", &read(), None).await.unwrap_err();
         assert_eq!((failed.kind, failed.sent), (kind, Sent::No));
-        let failed = session.exchange("pause", &change()).await.unwrap_err();
+        let failed = session
+            .exchange("pause", &change(), None)
+            .await
+            .unwrap_err();
         assert_eq!((failed.kind, failed.sent), (kind, Sent::Unknown));
-        assert_eq!((bench.cloud.logins(), bench.requests()), (1, 2));
+        // The read was sent again, the change was not.
+        assert_eq!((bench.cloud.logins(), bench.requests()), (1, 4));
     }
 }
 
@@ -294,7 +308,7 @@ async fn without_a_token_nothing_is_sent() {
         .answer_login(|_, writer| answer(writer, 503, "", "{}"));
     let error = bench
         .session()
-        .exchange("pause", &change())
+        .exchange("pause", &change(), None)
         .await
         .unwrap_err();
     assert_eq!(
