@@ -8,6 +8,7 @@ mod docs;
 mod edges;
 mod errors;
 mod faults;
+mod flow;
 mod healthcheck;
 #[cfg(feature = "kill-points")]
 mod kill_matrix;
