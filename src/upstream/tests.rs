@@ -129,6 +129,14 @@ fn a_project_has_the_services_that_it_offers() {
     };
     let clock = Arc::new(SystemClock);
     let upstream = Upstream::start(settings, transport, clock, &mut Registry::default()).unwrap();
+    let status = upstream.status();
+    let ways = status
+        .iter()
+        .map(|one| (one.project.as_str(), one.service.as_str()));
+    assert_eq!(
+        ways.collect::<Vec<_>>(),
+        [("both", "oms"), ("both", "sms"), ("one", "oms")]
+    );
     let services = upstream.services(Lane::Callers).unwrap();
     assert!(services.get(&name("one"), &service("sms")).is_none());
     for (project, of) in [("both", "oms"), ("both", "sms"), ("one", "oms")] {

@@ -190,8 +190,9 @@ fn two_hundred_operations_that_wait_keep_to_the_pace_and_let_callers_read() {
         .iter()
         .partition(|request| request.task.as_ref().is_some_and(|id| tasks.contains(id)));
     assert_eq!(reads.len(), 40);
-    // They take turns.
-    assert!(rounds.len() >= 20, "{} rounds", rounds.len());
+    // They take turns. Callers come late to theirs at times, since one of them asks after the other.
+    let count = rounds.len();
+    assert!((20..=320).contains(&count), "{count} requests of rounds");
     let busiest = busiest_second(&requests);
     assert!(
         (15..=30).contains(&busiest),

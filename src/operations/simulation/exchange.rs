@@ -49,7 +49,20 @@ pub(super) struct Plan {
     pub(super) is_ignored: bool,
 }
 
+/// How long after the look that it rests on a change may set out.
+const LOOK_AGE_MAX: Duration = Duration::from_secs(5);
+
 impl Scene {
+    /// A change is begun before its look is old, or not at all.
+    fn check_time_left(&mut self, by: Instant) {
+        let round = tokio::task::try_id();
+        let looked_at = round.and_then(|round| self.world.looked_at.get(&round));
+        let age = looked_at.map(|at| by.saturating_duration_since(*at));
+        if age.is_none_or(|age| age > LOOK_AGE_MAX) || by < this_instant() {
+            self.blame(format!("a change may set out {age:?} after its look"));
+        }
+    }
+
     /// Whether all exchanges that fail do so in the same way, and in which.
     pub(super) fn pick_fault(&mut self) {
         let kind = FAULTS[self.rng.usize(..FAULTS.len())];
@@ -128,6 +141,11 @@ impl Scene {
     }
 }
 
+/// The present moment of the simulation, for those who do not run in it.
+fn this_instant() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 /// The vendor as one process sees it.
 pub(super) struct Vendor {
     pub(super) scene: SharedScene,
@@ -147,7 +165,12 @@ impl Vendor {
             .unwrap()
     }
 
-    async fn send(&self, id: &TaskId, change: Change) -> Result<Receipt, UpstreamError> {
+    async fn send(
+        &self,
+        id: &TaskId,
+        change: Change,
+        by: Instant,
+    ) -> Result<Receipt, UpstreamError> {
         let task = self.index(id);
         let (number, plan) = {
             let mut scene = self.scene.lock().unwrap();
@@ -163,6 +186,7 @@ impl Vendor {
                 is_given_up: false,
             });
             scene.check_sending(task, change, number, self.is_engine);
+            scene.check_time_left(by);
             scene.schedule(plan.there, Event::Arrival(number));
             (number, plan)
         };
@@ -199,9 +223,11 @@ impl MigrationService for Vendor {
             (sight, scene.now())
         };
         tokio::time::sleep(plan.back).await;
-        let reference = self.scene.lock().unwrap().world.tasks[index]
-            .reference
-            .clone();
+        let mut scene = self.scene.lock().unwrap();
+        if let Some(round) = tokio::task::try_id() {
+            scene.world.looked_at.insert(round, this_instant());
+        }
+        let reference = scene.world.tasks[index].reference.clone();
         Ok(sight.map(|sight| Task {
             reference,
             name: None,
@@ -227,20 +253,20 @@ impl MigrationService for Vendor {
         })
     }
 
-    async fn pause(&self, id: &TaskId, _by: Instant) -> Result<Receipt, UpstreamError> {
-        self.send(id, Change::Pause).await
+    async fn pause(&self, id: &TaskId, by: Instant) -> Result<Receipt, UpstreamError> {
+        self.send(id, Change::Pause, by).await
     }
 
     async fn start(
         &self,
         id: &TaskId,
         _request: &StartRequest,
-        _by: Instant,
+        by: Instant,
     ) -> Result<Receipt, UpstreamError> {
-        self.send(id, Change::Start).await
+        self.send(id, Change::Start, by).await
     }
 
-    async fn delete(&self, id: &TaskId, _by: Instant) -> Result<Receipt, UpstreamError> {
-        self.send(id, Change::Delete).await
+    async fn delete(&self, id: &TaskId, by: Instant) -> Result<Receipt, UpstreamError> {
+        self.send(id, Change::Delete, by).await
     }
 }

@@ -8,9 +8,11 @@ use std::{io::Write, net::TcpListener, thread, time::Duration};
 
 use peer::{Peer, Then, answer, settings, write};
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::{
-    Endpoint, Method, Request, Response, Settings, Transport, TransportError, TransportErrorKind,
+    Endpoint, Limits, Method, Request, Response, Settings, Transport, TransportError,
+    TransportErrorKind,
 };
 use crate::domain::{secret::Secret, service::Sent};
 
@@ -381,6 +383,25 @@ fn neither_a_token_nor_a_body_shows_in_debug_output() {
 }
 
 #[actix_rt::test]
+async fn an_exchange_can_have_less_time_than_the_settings_allow() {
+    let peer = Peer::start(|_, _| {
+        thread::park();
+        Then::Close
+    });
+    let transport = Transport::new(&settings()).unwrap();
+    let began = Instant::now();
+    let limits = Limits {
+        time: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let result = transport
+        .send_within(limits, &peer.endpoint(), None, &change(Method::Post))
+        .await;
+    assert_eq!(failed(result), (TransportErrorKind::Timeout, Sent::Unknown));
+    assert!(began.elapsed() < settings().request_timeout);
+}
+
+#[actix_rt::test]
 async fn too_many_exchanges_at_once_are_told_so() {
     // Whoever is let in never gets an answer.
     let peer = Peer::start(|_, _| {
@@ -399,6 +420,15 @@ async fn too_many_exchanges_at_once_are_told_so() {
         while peer.seen().len() < super::client::LIMIT {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        // It gives up its place in the line in time.
+        let began = Instant::now();
+        let limits = Limits {
+            begin_by: Some(began + Duration::from_millis(50)),
+            ..Limits::default()
+        };
+        let late = transport.send_within(limits, &endpoint, None, &request);
+        assert_eq!(failed(late.await), (TransportErrorKind::Busy, Sent::No));
+        assert!(began.elapsed() < Duration::from_secs(4));
         transport.send(&endpoint, None, &request).await
     };
     tokio::select! {

@@ -21,7 +21,7 @@ const FAILURES_MAX: u32 = 10;
 const OPEN_FIRST: Duration = Duration::from_secs(1);
 /// How long it stays open at most.
 const OPEN_MAX: Duration = Duration::from_secs(30);
-/// What those are told to wait who meet a probe: one that goes well takes less.
+/// The shortest time that those are told to wait who meet a probe: one that goes well takes less.
 const PROBE_TIME: Duration = Duration::from_secs(1);
 
 /// A circuit breaker.
@@ -38,6 +38,8 @@ struct State {
     phase: Phase,
     /// How often it opened since it was last closed.
     openings: u32,
+    /// How long it was to stay open the last time.
+    open_time: Duration,
     /// Counts changes of phase: what comes of a request tells nothing about a phase that it did not begin in.
     era: u64,
 }
@@ -47,6 +49,19 @@ enum Phase {
     Closed { failures: u32 },
     Open { until: Instant },
     Probing,
+}
+
+impl State {
+    fn check(&self) -> Result<(), LeftAlone> {
+        let wait = match self.phase {
+            Phase::Closed { .. } => return Ok(()),
+            Phase::Open { until } => until.saturating_duration_since(Instant::now()),
+            // The longer it was away, the longer a probe may take and the less does a little more matter.
+            Phase::Probing => PROBE_TIME.max(self.open_time / 4),
+        };
+        let may_probe = matches!(self.phase, Phase::Open { .. }) && wait.is_zero();
+        may_probe.then_some(()).ok_or(LeftAlone { wait })
+    }
 }
 
 /// The endpoint is left alone.
@@ -76,6 +91,7 @@ impl Breaker {
             state: Mutex::new(State {
                 phase: Phase::Closed { failures: 0 },
                 openings: 0,
+                open_time: Duration::ZERO,
                 era: 0,
             }),
         }
@@ -83,24 +99,15 @@ impl Breaker {
 
     /// Whether a request may be prepared. Nothing is promised by it.
     pub(super) fn check(&self) -> Result<(), LeftAlone> {
-        match self.lock().phase {
-            Phase::Closed { .. } => Ok(()),
-            Phase::Probing => Err(LeftAlone { wait: PROBE_TIME }),
-            Phase::Open { until } => {
-                let wait = until.saturating_duration_since(Instant::now());
-                wait.is_zero().then_some(()).ok_or(LeftAlone { wait })
-            }
-        }
+        self.lock().check()
     }
 
     /// Lets a request through, which has to be sent now. The first after the time of an open breaker is the probe.
     pub(super) fn admit(self: &Arc<Self>) -> Result<Admission, LeftAlone> {
-        self.check()?;
         let mut state = self.lock();
-        match state.phase {
-            Phase::Closed { .. } => {}
-            Phase::Probing => return Err(LeftAlone { wait: PROBE_TIME }),
-            Phase::Open { .. } => self.turn(&mut state, Phase::Probing, Duration::ZERO),
+        state.check()?;
+        if let Phase::Open { .. } = state.phase {
+            self.turn(&mut state, Phase::Probing);
         }
         Ok(Admission {
             breaker: Arc::clone(self),
@@ -124,11 +131,12 @@ impl Breaker {
         // A part by chance, so that many gateways do not come back together.
         let wait = grown.min(OPEN_MAX).mul_f64(0.75 + 0.25 * fastrand::f64());
         state.openings = state.openings.saturating_add(1);
+        state.open_time = wait;
         let until = Instant::now() + wait;
-        self.turn(state, Phase::Open { until }, wait);
+        self.turn(state, Phase::Open { until });
     }
 
-    fn turn(&self, state: &mut State, phase: Phase, wait: Duration) {
+    fn turn(&self, state: &mut State, phase: Phase) {
         state.phase = phase;
         state.era += 1;
         let (service, endpoint) = (&self.service, &self.endpoint);
@@ -137,7 +145,8 @@ impl Breaker {
                 self.metrics.breaker_turned(service, "closed");
                 tracing::info!(%service, %endpoint, "the circuit breaker closed");
             }
-            Phase::Open { .. } => {
+            Phase::Open { until } => {
+                let wait = until.saturating_duration_since(Instant::now());
                 self.metrics.breaker_turned(service, "open");
                 tracing::warn!(
                     %service,
@@ -185,7 +194,7 @@ impl Admission {
             Phase::Probing => {
                 state.openings = 0;
                 let closed = Phase::Closed { failures: 0 };
-                self.breaker.turn(&mut state, closed, Duration::ZERO);
+                self.breaker.turn(&mut state, closed);
             }
             Phase::Open { .. } => {}
         }
@@ -214,8 +223,7 @@ impl Drop for Admission {
         let mut state = self.breaker.lock();
         if self.era == state.era && matches!(state.phase, Phase::Probing) {
             let until = Instant::now();
-            self.breaker
-                .turn(&mut state, Phase::Open { until }, Duration::ZERO);
+            self.breaker.turn(&mut state, Phase::Open { until });
         }
     }
 }
@@ -292,7 +300,10 @@ mod tests {
             let wait = open_for(&breaker);
             assert!(wait <= grown && wait >= grown.mul_f64(0.75), "{wait:?}");
             advance(wait).await;
-            fail(&breaker, 1);
+            let probe = breaker.admit().unwrap();
+            let told = breaker.check().unwrap_err().wait;
+            assert_eq!(told, PROBE_TIME.max(wait / 4));
+            probe.failed();
         }
         assert!(open_for(&breaker) <= OPEN_MAX);
         advance(OPEN_MAX).await;
