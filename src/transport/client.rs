@@ -140,7 +140,9 @@ impl Transport {
         let place_wait = limits.begin_by.map_or(PLACE_WAIT, |by| {
             PLACE_WAIT.min(by.saturating_duration_since(Instant::now()))
         });
-        let Ok(Ok(_place)) = timeout(place_wait, places.acquire()).await else {
+        let place = timeout(place_wait, places.acquire()).await;
+        let is_late = limits.begin_by.is_some_and(|by| by < Instant::now());
+        let (Ok(Ok(_place)), false) = (place, is_late) else {
             return Err(prepared.fails(TransportErrorKind::Busy));
         };
         let time = self.request_timeout.min(limits.time);

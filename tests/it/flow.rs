@@ -200,6 +200,15 @@ fn two_hundred_operations_that_wait_keep_to_the_pace_and_let_callers_read() {
     );
 }
 
+/// Says at its end that it is over, also when a test fails.
+struct Until<'a>(&'a AtomicBool);
+
+impl Drop for Until<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 #[test]
 fn an_operation_goes_on_while_callers_read_more_than_the_pace_lets_through() {
     let place = Place::new()
@@ -211,6 +220,7 @@ fn an_operation_goes_on_while_callers_read_more_than_the_pace_lets_through() {
         .collect();
     let (is_over, read) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
+        let until = Until(&is_over);
         for id in &tasks {
             let client = gateway.client();
             let (is_over, read) = (&is_over, &read);
@@ -228,7 +238,7 @@ fn an_operation_goes_on_while_callers_read_more_than_the_pace_lets_through() {
         let before = read.load(Ordering::SeqCst);
         let id = place.cloud.add_oms(OmsSpec::new("logs", 2));
         let answer = gateway.client().delete(&format!("/tasks/{id}?force=pause"));
-        is_over.store(true, Ordering::SeqCst);
+        drop(until);
         assert_eq!(answer.status, 200, "{answer:?}");
         assert!(
             read.load(Ordering::SeqCst) > before,

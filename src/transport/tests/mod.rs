@@ -402,6 +402,25 @@ async fn an_exchange_can_have_less_time_than_the_settings_allow() {
 }
 
 #[actix_rt::test]
+async fn an_exchange_that_would_begin_too_late_is_not_begun() {
+    let peer = Peer::start(|_, writer| answer(writer, 200, "", "{}"));
+    let transport = Transport::new(&settings()).unwrap();
+    let limits = |begin_by| Limits {
+        begin_by: Some(begin_by),
+        ..Limits::default()
+    };
+    let (now, endpoint) = (Instant::now(), peer.endpoint());
+    let request = change(Method::Post);
+    let past = limits(now.checked_sub(Duration::from_millis(1)).unwrap());
+    let late = transport.send_within(past, &endpoint, None, &request);
+    assert_eq!(failed(late.await), (TransportErrorKind::Busy, Sent::No));
+    assert_eq!(peer.seen().len(), 0);
+    let future = limits(now + Duration::from_mins(1));
+    let early = transport.send_within(future, &endpoint, None, &request);
+    early.await.unwrap();
+}
+
+#[actix_rt::test]
 async fn too_many_exchanges_at_once_are_told_so() {
     // Whoever is let in never gets an answer.
     let peer = Peer::start(|_, _| {

@@ -26,6 +26,7 @@ const PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// A vendor who asks for a longer pause gets no retry: whoever sent the request is told to come back.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
+/// What came of one attempt.
 type Attempt = Result<Response, TransportError>;
 
 /// What an attempt tells about the endpoint.
@@ -43,7 +44,7 @@ enum Verdict {
 
 impl Flow {
     /// Sends a request at the pace of the service, unless the endpoint is left alone, and gives back whatever complete
-    /// answer comes. `send` makes one attempt, within the limits that it is given.
+    /// answer comes. `send` makes one attempt, within the limits that it is given; its own error ends the request.
     ///
     /// A read that meets a fault of the endpoint is sent again, a change only if no connection was made: a few times, within
     /// the time limit of the request, and only as far as the retry budget allows. Nothing is begun after `by`.
@@ -54,7 +55,7 @@ impl Flow {
         &self,
         method: Method,
         by: Option<Instant>,
-        send: impl AsyncFn(Limits) -> Attempt,
+        send: impl AsyncFn(Limits) -> Result<Attempt, UpstreamError>,
     ) -> Result<Response, UpstreamError> {
         let (mut patience, mut time) = (READ_WAIT_MAX, self.time);
         let mut retries = 0;
@@ -74,7 +75,7 @@ impl Flow {
             patience = patience.saturating_sub(asked.elapsed());
             let began = Instant::now();
             let stretch = permit.used();
-            let attempt = send(Limits { begin_by: by, time }).await;
+            let attempt = send(Limits { begin_by: by, time }).await?;
             let verdict = self.judge(&attempt, stretch, admission);
             if retries > 0 {
                 let succeeded = [Verdict::Well, Verdict::Throttled].contains(&verdict);

@@ -31,9 +31,9 @@ fn routes(service: ServiceName, endpoint: Endpoint, pace: Pace) -> Routes {
     Routes::new([(project(), service, endpoint)], pace, TIME)
 }
 
-/// The flow of callers to an endpoint.
-pub(in crate::upstream) fn flow(service: &ServiceName, endpoint: Endpoint) -> Flow {
-    routes(service.clone(), endpoint, PACE)
+/// The flow of callers to an endpoint, at this pace.
+pub(in crate::upstream) fn flow(service: &ServiceName, endpoint: Endpoint, pace: Pace) -> Flow {
+    routes(service.clone(), endpoint, pace)
         .flow(&project(), service, Lane::Callers)
         .unwrap()
 }
@@ -102,7 +102,7 @@ impl Script {
     }
 
     async fn carry(&self, flow: &Flow, method: Method) -> Result<Response, UpstreamError> {
-        flow.carry(method, None, async |limits| self.attempt(limits).await)
+        flow.carry(method, None, async |limits| Ok(self.attempt(limits).await))
             .await
     }
 
@@ -370,7 +370,7 @@ async fn a_request_whose_turn_would_come_too_late_is_told_so() {
     );
     assert_eq!(error.retry_after, Some(Duration::from_secs(11)));
     let by = Instant::now() + Duration::from_millis(800);
-    let send = async |limits| script.attempt(limits).await;
+    let send = async |limits| Ok(script.attempt(limits).await);
     let error = flow.carry(Method::Post, Some(by), send).await.unwrap_err();
     assert_eq!(error.kind, UpstreamErrorKind::Throttled);
     let by = Instant::now() + Duration::from_millis(1_200);

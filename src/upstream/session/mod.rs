@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::{rc::Rc, time::Instant};
+use std::{cell::Cell, rc::Rc, time::Instant};
 
 use super::{
     answer, echo,
@@ -95,30 +95,44 @@ impl Session {
         by: Option<Instant>,
     ) -> Result<Response, UpstreamError> {
         let by = by.map(Into::into);
+        let mut may_replace = true;
+        loop {
+            // Before the wait for the pace: requests that wait for a login must not go all at once after it.
+            self.token().await?;
+            let used = Cell::new(None);
+            let carried = self.flow.carry(request.method, by, async |limits| {
+                // The one from before the wait may be known to be dead.
+                let token = self.token().await?;
+                // Before the request, for others may use the same token meanwhile.
+                let had_worked = token.has_worked();
+                let attempt = self.send(&token, request, limits).await;
+                used.set(Some((token, had_worked)));
+                Ok(attempt)
+            });
+            let response = carried.await?;
+            let Some((code, (token, had_worked))) = dead_token_code(&response).zip(used.take())
+            else {
+                return Ok(response);
+            };
+            if had_worked && may_replace {
+                self.tokens.refused(&token, &self.service).await;
+                may_replace = false;
+                continue;
+            }
+            // Given up first, so that nobody who finds the token gone logs in for this service.
+            let error = self.refusal(&response, code);
+            let error = self.tokens.give_up(&token, &self.service, error);
+            self.tokens.refused(&token, &self.service).await;
+            return Err(error);
+        }
+    }
+
+    /// A token for the next request, unless the service has refused fresh ones a moment ago.
+    async fn token(&self) -> Result<Token, UpstreamError> {
         if let Some(error) = self.tokens.given_up(&self.project, &self.service) {
             return Err(error);
         }
-        let mut may_replace = true;
-        loop {
-            let token = self.tokens.token(&self.project).await?;
-            // Before the request, for others may use the same token meanwhile.
-            let had_worked = token.has_worked();
-            let response = self
-                .flow
-                .carry(request.method, by, async |limits| {
-                    self.send(&token, request, limits).await
-                })
-                .await?;
-            let Some(code) = dead_token_code(&response) else {
-                return Ok(response);
-            };
-            self.tokens.refused(&token, &self.service).await;
-            if !(had_worked && may_replace) {
-                let error = self.refusal(&response, code);
-                return Err(self.tokens.give_up(&token, &self.service, error));
-            }
-            may_replace = false;
-        }
+        self.tokens.token(&self.project).await
     }
 
     async fn send(

@@ -21,7 +21,8 @@ use crate::{
         tests::peer::{self, Seen, Then, answer},
     },
     upstream::{
-        flow,
+        Pace,
+        flow::{self, tests::PACE},
         iam::{
             Tokens,
             tests::{Cloud, project},
@@ -35,6 +36,7 @@ struct Bench {
     tokens: Tokens,
     transport: Rc<Transport>,
     metrics: Metrics,
+    pace: Pace,
 }
 
 impl Bench {
@@ -44,6 +46,7 @@ impl Bench {
             tokens: cloud.tokens(&["p"]),
             transport: Rc::new(Transport::new(&peer::settings()).unwrap()),
             metrics: Metrics::default(),
+            pace: PACE,
             cloud,
         }
     }
@@ -51,7 +54,7 @@ impl Bench {
     fn session_at(&self, service: &str, endpoint: Endpoint) -> Session {
         let service = ServiceName::parse(service).unwrap();
         let (transport, tokens) = (Rc::clone(&self.transport), self.tokens.clone());
-        let flow = flow::tests::flow(&service, endpoint.clone());
+        let flow = flow::tests::flow(&service, endpoint.clone(), self.pace);
         Session::new(
             transport,
             tokens,
@@ -158,6 +161,35 @@ async fn many_who_hold_a_revoked_token_cause_one_login() {
     let results = join_all((0..40).map(|_| session.exchange("show", &request, None))).await;
     assert!(results.iter().all(Result::is_ok));
     assert_eq!(bench.cloud.logins(), 2);
+}
+
+#[actix_rt::test]
+async fn a_token_that_dies_while_a_request_waits_for_its_turn_is_not_sent() {
+    let revoked = Arc::new(AtomicBool::new(false));
+    let is_revoked = Arc::clone(&revoked);
+    let mut bench = Bench::new(move |seen, writer| {
+        let old = seen.header("x-auth-token") == Some("token-0");
+        if old && is_revoked.load(Ordering::SeqCst) {
+            refuse(writer, "APIGW.0307")
+        } else {
+            fine(seen, writer)
+        }
+    });
+    // A turn comes long after the answer before.
+    bench.pace = Pace {
+        requests_per_second: 4,
+        burst: 1,
+    };
+    let session = bench.session();
+    session.exchange("show", &read(), None).await.unwrap();
+    revoked.store(true, Ordering::SeqCst);
+    let request = read();
+    let results = join_all((0..5).map(|_| session.exchange("show", &request, None))).await;
+    assert!(results.iter().all(Result::is_ok));
+    let seen = bench.cloud.peer.seen();
+    let is_old = |seen: &&Seen| seen.header("x-auth-token") == Some("token-0");
+    assert_eq!(seen.iter().filter(is_old).count(), 2);
+    assert_eq!((bench.cloud.logins(), bench.requests()), (2, 7));
 }
 
 #[actix_rt::test]
