@@ -205,6 +205,8 @@ fn a_thread_that_stands_still_holds_up_nobody_else() {
     let (ready, is_ready) = mpsc::channel();
     let (done, is_done) = mpsc::channel();
     thread::scope(|scope| {
+        // Frees the thread, also when the test fails.
+        let done = done;
         let still = Arc::clone(&pacer);
         scope.spawn(move || {
             run(Box::new(move |runtime| {
