@@ -251,7 +251,12 @@ impl Gateway {
         tracing::info!("stopping: waiting requests are answered, rounds in flight end");
         operations.drain();
         let drained = async {
-            tokio::join!(stop(handle), async { _ = server.await }, engine.stopped());
+            // Until the last round has ended, probes and callers are told of the stop by an answer.
+            let stopped = async {
+                engine.stopped().await;
+                stop(handle).await;
+            };
+            tokio::join!(stopped, async { _ = server.await });
         };
         if timeout(drain_timeout, drained).await.is_err() {
             tracing::warn!("the time to stop is over; what is left goes on after the next start");
@@ -338,6 +343,7 @@ fn sandbox_config(
             ca_file: None,
         },
         upstream: upstream::Settings {
+            freshness: Duration::from_millis(500),
             projects: BTreeMap::from([(project, project_settings)]),
             storage_credentials: BTreeMap::new(),
             pace: Pace {

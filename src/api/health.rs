@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, get, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{State, problem::Problem};
+use super::{State, problem::Problem, request::query::NoQuery};
 
 /// Whether the gateway may be sent requests.
 #[derive(Debug, Serialize, ToSchema)]
@@ -37,7 +37,7 @@ impl Health {
     responses((status = 200, description = "The process answers requests.", body = Health)),
 )]
 #[get("/livez")]
-pub(crate) async fn livez() -> HttpResponse {
+pub(crate) async fn livez(_query: NoQuery) -> HttpResponse {
     Health::of(Vec::new())
 }
 
@@ -53,7 +53,7 @@ pub(crate) async fn livez() -> HttpResponse {
     ),
 )]
 #[get("/readyz")]
-pub(crate) async fn readyz(state: web::Data<State>) -> HttpResponse {
+pub(crate) async fn readyz(_query: NoQuery, state: web::Data<State>) -> HttpResponse {
     let mut failing = Vec::new();
     if !state.store_health.is_well(&state.operations).await {
         failing.push("store");
@@ -81,7 +81,10 @@ pub(crate) async fn readyz(state: web::Data<State>) -> HttpResponse {
     )),
 )]
 #[get("/metrics")]
-pub(crate) async fn metrics(state: web::Data<State>) -> Result<HttpResponse, Problem> {
+pub(crate) async fn metrics(
+    _query: NoQuery,
+    state: web::Data<State>,
+) -> Result<HttpResponse, Problem> {
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &state.registry)
         .map_err(|_| Problem::internal())?;

@@ -41,7 +41,8 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use self::{
     links::Links, metrics::Metrics, openapi::Document, problem::Problem,
-    problem::kinds::ProblemType, store_health::StoreHealth, trace::RequestSpan,
+    problem::kinds::ProblemType, request::query::NoQuery, store_health::StoreHealth,
+    trace::RequestSpan,
 };
 use crate::{
     domain::{
@@ -186,7 +187,7 @@ fn page(path: &str) -> Resource {
     web::resource(path).guard(guard::Get())
 }
 
-async fn openapi_json(state: web::Data<State>) -> HttpResponse {
+async fn openapi_json(_query: NoQuery, state: web::Data<State>) -> HttpResponse {
     HttpResponse::Ok()
         .content_type("application/json")
         .insert_header((header::CACHE_CONTROL, "max-age=300"))

@@ -20,7 +20,7 @@ use tracing::{Span, field};
 use tracing_actix_web::RootSpanBuilder;
 use ulid::Ulid;
 
-use super::{State, problem::Problem, problem::kinds::ProblemType};
+use super::{State, problem::Problem, problem::kinds::ProblemType, request::auth::is_open};
 use crate::domain::{
     clock::{Clock as _, SystemClock},
     service::Sent,
@@ -79,7 +79,7 @@ pub(super) async fn finish(
     }
     request.extensions_mut().insert(id.clone());
     let common = Common { id, client_id };
-    let outcome = if is_draining && !is_probe(request.path()) {
+    let outcome = if is_draining && !is_open(request.path()) {
         Ok(Ok(request.error_response(stopping()).map_into_boxed_body()))
     } else {
         let called = AssertUnwindSafe(next.call(request)).catch_unwind().await;
@@ -168,11 +168,6 @@ impl Drop for Entry {
             self.end(BROKEN_OFF);
         }
     }
-}
-
-/// Whoever watches the gateway hears of its stop by these.
-fn is_probe(path: &str) -> bool {
-    ["/livez", "/readyz", "/metrics"].contains(&path)
 }
 
 fn stopping() -> Problem {

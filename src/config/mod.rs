@@ -43,9 +43,9 @@ pub struct Config {
     pub store: store::Settings,
     /// Section `operations`.
     pub operations: operations::Settings,
-    /// Section `upstream`.
+    /// Section `upstream`, but for what is the next one's.
     pub transport: transport::Settings,
-    /// Sections `projects` and `storage_credentials`, and the pace in section `upstream`.
+    /// Sections `projects` and `storage_credentials`, and `freshness` and the pace of section `upstream`.
     pub upstream: upstream::Settings,
 }
 
@@ -94,8 +94,9 @@ fn build(mut root: Section, faults: &mut Faults) -> Option<Config> {
     let telemetry = sections::log(&mut root, faults);
     let store = sections::store(&mut root, faults);
     let operations = sections::operations(&mut root, faults);
-    let (transport, pace) = sections::upstream(&mut root, faults);
+    let (transport, freshness, pace) = sections::upstream(&mut root, faults);
     let upstream = upstream::Settings {
+        freshness,
         projects: projects::read(&mut root, &known, faults),
         storage_credentials: projects::storage_credentials(&mut root, &known, faults),
         pace,

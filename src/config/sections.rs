@@ -187,8 +187,11 @@ pub(super) fn operations(root: &mut Section, faults: &mut Faults) -> operations:
     settings
 }
 
-/// Section `upstream`.
-pub(super) fn upstream(root: &mut Section, faults: &mut Faults) -> (transport::Settings, Pace) {
+/// Section `upstream`: what concerns single exchanges, how old an answer may be that serves again, and the pace.
+pub(super) fn upstream(
+    root: &mut Section,
+    faults: &mut Faults,
+) -> (transport::Settings, Duration, Pace) {
     let mut upstream = root.section("upstream", faults);
     let timeout = values::duration(MILLISECOND, 5 * MINUTE);
     let settings = transport::Settings {
@@ -200,6 +203,13 @@ pub(super) fn upstream(root: &mut Section, faults: &mut Faults) -> (transport::S
             .unwrap_or(15 * SECOND),
         ca_file: upstream.optional("ca_file", faults, ca_file).flatten(),
     };
+    let freshness = upstream
+        .optional(
+            "freshness",
+            faults,
+            values::duration(Duration::ZERO, MINUTE),
+        )
+        .unwrap_or(500 * MILLISECOND);
     let pace = Pace {
         requests_per_second: upstream
             .optional("requests_per_second", faults, requests)
@@ -207,7 +217,7 @@ pub(super) fn upstream(root: &mut Section, faults: &mut Faults) -> (transport::S
         burst: upstream.optional("burst", faults, requests).unwrap_or(100),
     };
     upstream.finish(faults);
-    (settings, pace)
+    (settings, freshness, pace)
 }
 
 fn requests(entry: &Entry) -> Reading<u32> {

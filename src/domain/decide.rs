@@ -11,16 +11,18 @@ use super::{
     history::{Change, History},
     operation::{Goal, Outcome, Reason},
     service::UpstreamErrorKind,
-    task::{DeleteGate, Stage, Task},
+    task::{DeleteGate, Stage, Task, TaskState},
 };
 
-/// An accepted pause or delete is believed for this many looks before it is sent again: the vendor's answers can lag
-/// behind its own acceptance.
+/// An accepted change is believed for this many looks before a pause or delete is sent again, or a task at rest is said to
+/// stay there: the vendor's answers can lag behind its own acceptance, and what another operation sent can be on its way.
 pub const BELIEVED_LOOKS: u32 = 3;
 /// So many accepted pauses, and the task still runs: somebody else starts it, and the gateway does not fight a person.
 pub const PAUSES_MAX: u32 = 5;
 /// So many refusals without a change of state in between, and the operation fails.
 pub const REFUSALS_MAX: u32 = 10;
+/// Where rows of a list tell too little to wait by for ever, every so manieth wait ends in a look at the task itself.
+pub const WAITS_BETWEEN_LOOKS: u32 = 6;
 /// So many rounds in a row with refused credentials or missing permissions, and the operation fails.
 pub const PERMANENT_FAULTS_MAX: u32 = 5;
 /// If no delete of ours can explain it, "no such task" must be seen this often: one answer could be a mistake.
@@ -116,9 +118,37 @@ pub fn after_fault(kind: UpstreamErrorKind, history: &History, overdue: bool) ->
     }
 }
 
-/// Why a request for this goal is refused at once, if the task stands like this.
-pub fn refusal(goal: Goal, sight: Sight) -> Option<Reason> {
-    match decide(goal, Seen::Task(sight), &History::default(), false) {
+/// Whether a row of a service's list is enough to go on waiting for a while, `seen` being the state that the last look at
+/// the task itself showed. Everything else is to be found out by a look.
+///
+/// A row is no look, and nothing of it is noted in the history: lists may lag behind what a look shows, and their rows tell
+/// less. It can only say that nothing has changed and that the state, by itself, says to wait. It is not asked where the
+/// reason to wait is that a change was accepted a moment ago, or where looks are counted before something is concluded
+/// (an accepted change is believed for [`BELIEVED_LOOKS`], a failure is one after [`FAILED_LOOKS`], gone is gone after
+/// [`GONE_LOOKS`]): if rows were counted, an outdated list could use those up; if they were not and had a say, they would
+/// never be used up.
+pub fn waits_by_row(goal: Goal, row: Sight, seen: Option<TaskState>, history: &History) -> bool {
+    let settled = History {
+        looks_since_accepted: u32::MAX,
+        failed_looks: u32::MAX,
+        ..history.clone()
+    };
+    let waits = |gate| {
+        let sight = Sight { gate, ..row };
+        decide(goal, Seen::Task(sight), &settled, false) == Action::Wait
+    };
+    // A source server that is offline lets a pause hang for ever, and shows in a look only.
+    let tells_enough = row.gate != DeleteGate::Untold || waits(DeleteGate::Offline);
+    row.stage != Stage::Unknown
+        && seen == Some(row.stage.state())
+        && waits(row.gate)
+        && (tells_enough || !history.waits.is_multiple_of(WAITS_BETWEEN_LOOKS))
+}
+
+/// Why a request for this goal is refused at once, if the task stands like this. `history`: what its operation would begin
+/// with.
+pub fn refusal(goal: Goal, sight: Sight, history: &History) -> Option<Reason> {
+    match decide(goal, Seen::Task(sight), history, false) {
         Action::Fail(reason) => Some(reason),
         Action::Pause | Action::Start | Action::Delete | Action::Wait | Action::Finish(_) => None,
     }
@@ -162,7 +192,7 @@ fn towards_absent(force: bool, sight: Sight, history: &History) -> Action {
         (Stage::Queued, true) if history.refusals >= REFUSALS_MAX => Action::Wait,
         (Stage::Queued, _) => Action::Delete,
         (Stage::Ready | Stage::Paused | Stage::Failed | Stage::Succeeded, _) => match sight.gate {
-            DeleteGate::Open | DeleteGate::Offline => Action::Delete,
+            DeleteGate::Open | DeleteGate::Untold | DeleteGate::Offline => Action::Delete,
             DeleteGate::Closed => Action::Wait,
         },
         (Stage::Running, true) if is_believed(Change::Pause, history) => Action::Wait,
@@ -181,6 +211,10 @@ fn towards_absent(force: bool, sight: Sight, history: &History) -> Action {
 
 fn towards_paused(sight: Sight, history: &History) -> Action {
     match sight.stage {
+        // A start that this operation took over from may still take effect.
+        Stage::Ready | Stage::Paused | Stage::Failed if is_believed(Change::Start, history) => {
+            Action::Wait
+        }
         Stage::Running if is_believed(Change::Pause, history) => Action::Wait,
         Stage::Running => Action::Pause,
         Stage::Paused if history.was_sent(Change::Pause) => Action::Finish(Outcome::Paused),

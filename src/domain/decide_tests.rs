@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::{
     service::{Sent, UpstreamError},
-    task::Stage,
+    task::{Stage, TaskState},
 };
 
 const PLAIN: Goal = Goal::Absent { force: false };
@@ -89,6 +89,94 @@ fn every_goal_and_stage_has_its_action() {
             );
         }
     }
+}
+
+/// After this many looks at the task in this state, none of which was news.
+fn waiting(waits: u32) -> History {
+    History {
+        waits,
+        looks_since_accepted: 2,
+        ..History::default()
+    }
+}
+
+fn by_row(goal: Goal, stage: Stage, gate: DeleteGate, history: &History) -> bool {
+    waits_by_row(goal, sight(stage, gate), Some(stage.state()), history)
+}
+
+#[test]
+fn a_row_says_to_wait_on_where_the_state_alone_says_so_and_to_look_everywhere_else() {
+    let wait = |goal, stage| match goal {
+        Goal::Absent { force: true } => matches!(
+            stage,
+            Stage::Initialising | Stage::Busy | Stage::Pausing | Stage::Deleting
+        ),
+        Goal::Absent { force: false } => stage == Stage::Deleting,
+        Goal::Paused | Goal::Running => matches!(
+            stage,
+            Stage::Initialising | Stage::Queued | Stage::Busy | Stage::Pausing
+        ),
+    };
+    for goal in [PLAIN, FORCE, Goal::Paused, Goal::Running] {
+        for stage in Stage::ALL {
+            let says_wait = by_row(goal, stage, DeleteGate::Open, &waiting(3));
+            assert_eq!(says_wait, wait(goal, stage), "{goal:?} {stage:?}");
+        }
+    }
+}
+
+#[test]
+fn a_row_has_no_say_while_looks_are_counted() {
+    let mut paused = waiting(1);
+    paused.last_accepted = Some(Change::Pause);
+    paused.pause.accepted = 1;
+    let running = sight(Stage::Running, DeleteGate::Open);
+    let look = decide(FORCE, Seen::Task(running), &paused, false);
+    assert_eq!(look, Action::Wait, "the pause is believed");
+    assert!(!by_row(FORCE, Stage::Running, DeleteGate::Open, &paused));
+    let mut deleted = waiting(1);
+    deleted.last_accepted = Some(Change::Delete);
+    assert!(!by_row(FORCE, Stage::Paused, DeleteGate::Open, &deleted));
+    assert!(by_row(FORCE, Stage::Deleting, DeleteGate::Open, &deleted));
+    let mut started = waiting(1);
+    started.last_accepted = Some(Change::Start);
+    started.start.accepted = 1;
+    assert!(!by_row(
+        Goal::Running,
+        Stage::Failed,
+        DeleteGate::Open,
+        &started
+    ));
+    assert!(by_row(
+        Goal::Running,
+        Stage::Queued,
+        DeleteGate::Open,
+        &started
+    ));
+}
+
+#[test]
+fn a_row_that_is_news_leads_to_a_look() {
+    let history = waiting(3);
+    let pausing = sight(Stage::Pausing, DeleteGate::Open);
+    for seen in [None, Some(TaskState::Running), Some(TaskState::Unknown)] {
+        assert!(!waits_by_row(FORCE, pausing, seen, &history), "{seen:?}");
+    }
+}
+
+#[test]
+fn rows_that_do_not_tell_whether_the_source_is_offline_are_interrupted_by_looks() {
+    let looks = (1..=12)
+        .filter(|waits| !by_row(FORCE, Stage::Pausing, DeleteGate::Untold, &waiting(*waits)))
+        .collect::<Vec<_>>();
+    assert_eq!(looks, [6, 12]);
+    // To a pause it makes no difference.
+    assert!((1..=12).all(|waits| by_row(
+        Goal::Paused,
+        Stage::Pausing,
+        DeleteGate::Untold,
+        &waiting(waits)
+    )));
 }
 
 #[test]
@@ -191,6 +279,159 @@ fn an_accepted_pause_is_believed_for_three_looks_and_then_sent_again_five_times_
             Action::Fail(Reason::TaskInProgress)
         );
     }
+}
+
+#[test]
+fn a_pause_of_unknown_outcome_that_is_seen_to_have_had_effect_counts_as_accepted() {
+    let running = Seen::Task(sight(Stage::Running, DeleteGate::Open));
+    let lost = error(UpstreamErrorKind::Timeout, Sent::Unknown);
+    let forget: [fn(&mut History, &UpstreamError); 2] = [
+        |history, lost| history.failed(Change::Pause, lost, Stage::Running),
+        |history, _| history.settle_unknown(),
+    ];
+    for goal in [FORCE, Goal::Paused] {
+        for (end, stage) in forget.into_iter().zip([Stage::Pausing, Stage::Paused]) {
+            let mut history = History::default();
+            for pauses in 1..=PAUSES_MAX {
+                assert_eq!(decide(goal, running, &history, false), Action::Pause);
+                history.intend(Change::Pause, None);
+                end(&mut history, &lost);
+                let seen = Seen::Task(sight(stage, DeleteGate::Closed));
+                for _ in 0..3 {
+                    history.observe(&seen, false);
+                }
+                assert_eq!(history.pause.accepted, pauses, "counted once");
+                // Somebody starts it again.
+                for _ in 0..=BELIEVED_LOOKS {
+                    history.observe(&running, false);
+                }
+            }
+            assert_eq!(
+                decide(goal, running, &history, false),
+                Action::Fail(Reason::TaskInProgress)
+            );
+        }
+    }
+}
+
+#[test]
+fn a_pause_that_visibly_had_no_effect_is_sent_until_the_deadline() {
+    let running = Seen::Task(sight(Stage::Running, DeleteGate::Open));
+    let pausing = Seen::Task(sight(Stage::Pausing, DeleteGate::Open));
+    let lost = error(UpstreamErrorKind::Timeout, Sent::Unknown);
+    let mut history = History::default();
+    for _ in 0..100 {
+        assert_eq!(decide(FORCE, running, &history, false), Action::Pause);
+        history.intend(Change::Pause, None);
+        history.failed(Change::Pause, &lost, Stage::Running);
+        history.observe(&running, false);
+    }
+    // The last one was refused, so that whoever pauses the task now is somebody else.
+    history.intend(Change::Pause, None);
+    let refused = error(UpstreamErrorKind::Refused, Sent::Yes);
+    history.failed(Change::Pause, &refused, Stage::Running);
+    history.observe(&pausing, true);
+    assert_eq!(history.pause.accepted, 0);
+    assert_eq!(
+        decide(FORCE, running, &history, true),
+        Action::Fail(Reason::DeadlineExceeded)
+    );
+}
+
+/// The history of an operation that took over from one that sent this and never heard of it again.
+fn taken_over(change: Change) -> History {
+    let mut old = History::default();
+    old.intend(change, None);
+    old.handed_over()
+}
+
+#[test]
+fn what_another_operation_sent_may_still_take_effect() {
+    use Action::{Delete, Fail, Finish, Pause, Wait};
+    use Change::Start;
+    let table = [
+        (
+            Goal::Paused,
+            Start,
+            Stage::Paused,
+            Finish(Outcome::AlreadyPaused),
+        ),
+        (
+            Goal::Paused,
+            Start,
+            Stage::Ready,
+            Fail(Reason::TaskNotStarted),
+        ),
+        (
+            Goal::Paused,
+            Start,
+            Stage::Failed,
+            Fail(Reason::TaskFinished),
+        ),
+        (FORCE, Change::Pause, Stage::Running, Pause),
+        (FORCE, Change::Delete, Stage::Paused, Delete),
+    ];
+    for (goal, sent, stage, then) in table {
+        let seen = sight(stage, DeleteGate::Open);
+        let mut history = taken_over(sent);
+        assert_eq!(refusal(goal, seen, &history), None, "{goal:?} at {stage:?}");
+        for _ in 0..BELIEVED_LOOKS {
+            history.observe(&Seen::Task(seen), false);
+            let action = decide(goal, Seen::Task(seen), &history, false);
+            assert_eq!(action, Wait, "{goal:?} at {stage:?}");
+        }
+        history.observe(&Seen::Task(seen), false);
+        let action = decide(goal, Seen::Task(seen), &history, false);
+        assert_eq!(action, then, "{goal:?} at {stage:?}");
+    }
+    for (goal, sent, stage, at_once) in [
+        (Goal::Paused, Start, Stage::Running, Pause),
+        (
+            Goal::Paused,
+            Start,
+            Stage::Succeeded,
+            Fail(Reason::TaskFinished),
+        ),
+        (FORCE, Start, Stage::Paused, Delete),
+        (FORCE, Change::Pause, Stage::Paused, Delete),
+    ] {
+        let seen = Seen::Task(sight(stage, DeleteGate::Open));
+        let mut history = taken_over(sent);
+        history.observe(&seen, false);
+        assert_eq!(
+            decide(goal, seen, &history, false),
+            at_once,
+            "{goal:?} at {stage:?}"
+        );
+    }
+}
+
+#[test]
+fn a_delete_of_the_operation_before_is_the_doing_of_the_one_that_took_over() {
+    let mut history = taken_over(Change::Delete);
+    assert!(history.was_sent(Change::Delete));
+    assert_eq!(history.sent(), Sent::Unknown);
+    history.observe(&Seen::Gone, true);
+    let action = decide(FORCE, Seen::Gone, &history, false);
+    assert_eq!(action, Action::Finish(Outcome::Deleted));
+
+    let mut old = History::default();
+    old.intend(Change::Delete, None);
+    let refused = error(UpstreamErrorKind::Refused, Sent::Yes);
+    old.failed(Change::Delete, &refused, Stage::Paused);
+    assert_eq!(old.handed_over(), History::default());
+}
+
+#[test]
+fn limits_are_those_of_one_operation() {
+    let mut old = History::default();
+    for _ in 0..PAUSES_MAX {
+        old.intend(Change::Pause, None);
+        old.accepted(Change::Pause);
+    }
+    let history = old.handed_over();
+    assert_eq!(history.pause.accepted, 0);
+    assert_eq!(history.sent(), Sent::Yes);
 }
 
 #[test]
@@ -466,6 +707,7 @@ enum Luck {
 fn any_gate() -> impl Strategy<Value = DeleteGate> {
     prop_oneof![
         Just(DeleteGate::Open),
+        Just(DeleteGate::Untold),
         Just(DeleteGate::Closed),
         Just(DeleteGate::Offline)
     ]
@@ -587,6 +829,36 @@ proptest! {
             world.step();
         }
         prop_assert!(false, "an operation past its deadline goes on");
+    }
+
+    #[test]
+    fn a_pause_outlives_the_start_that_it_took_over_from(
+        stage in prop::sample::select(&[Stage::Ready, Stage::Paused, Stage::Failed][..]),
+        lands_after in 0..=BELIEVED_LOOKS,
+        is_accepted: bool,
+    ) {
+        let mut world = World { task: Some((stage, DeleteGate::Open)) };
+        let mut old = History::default();
+        old.intend(Change::Start, None);
+        if is_accepted {
+            old.accepted(Change::Start);
+        }
+        let mut history = old.handed_over();
+        for number in 0..20 {
+            if number == lands_after {
+                prop_assert!(world.change(Change::Start));
+            }
+            match round(Goal::Paused, &mut world, &mut history, Luck::Fine, false) {
+                Action::Wait | Action::Pause => world.step(),
+                end @ (Action::Start | Action::Delete | Action::Finish(_) | Action::Fail(_)) => {
+                    prop_assert!(number >= lands_after, "it ends before the start lands");
+                    prop_assert_eq!(end, Action::Finish(Outcome::Paused));
+                    prop_assert_eq!(world.task.map(|task| task.0), Some(Stage::Paused));
+                    return Ok(());
+                }
+            }
+        }
+        prop_assert!(false, "it does not end");
     }
 
     #[test]

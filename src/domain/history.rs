@@ -41,15 +41,18 @@ pub struct History {
     pub intent: Option<Change>,
     /// Pauses.
     pub pause: Attempts,
+    /// Whether nobody knows what came of the last pause: a look that shows the task pausing or paused settles it.
+    pub pause_in_doubt: bool,
     /// Starts.
     pub start: Attempts,
     /// Deletes.
     pub delete: Attempts,
     /// The task's start time as it was when a start was first sent.
     pub started_before: Option<Timestamp>,
-    /// The last change that the service accepted.
+    /// The last change that the service accepted, or that may still take effect after it was sent for an operation that
+    /// this one took over from.
     pub last_accepted: Option<Change>,
-    /// Looks that found the task since the last accepted change.
+    /// Looks that found the task since then.
     pub looks_since_accepted: u32,
     /// How many of them, the latest in a row, found it failed.
     pub failed_looks: u32,
@@ -86,6 +89,21 @@ impl From<&UpstreamError> for Fault {
 }
 
 impl History {
+    /// What an operation begins with that takes over from one with this history: whatever was sent and not definitely
+    /// refused may still take effect, and is believed like an accepted change.
+    #[must_use]
+    pub fn handed_over(&self) -> Self {
+        let mut heir = Self::default();
+        for change in [Change::Start, Change::Pause, Change::Delete] {
+            if self.was_sent(change) {
+                heir.attempts_mut(change).sent = true;
+                heir.last_accepted = Some(change);
+                heir.reached = self.sent();
+            }
+        }
+        heir
+    }
+
     /// Whether a change was sent, or may have been, and was not definitely refused.
     pub fn was_sent(&self, change: Change) -> bool {
         self.intent == Some(change) || self.attempts(change).sent
@@ -112,6 +130,9 @@ impl History {
             Seen::Gone => self.gone_looks = self.gone_looks.saturating_add(1),
             Seen::Task(sight) => {
                 self.gone_looks = 0;
+                if self.pause_in_doubt && matches!(sight.stage, Stage::Pausing | Stage::Paused) {
+                    self.count_accepted(Change::Pause);
+                }
                 self.looks_since_accepted = self.looks_since_accepted.saturating_add(1);
                 self.failed_looks = if sight.stage == Stage::Failed {
                     self.failed_looks.saturating_add(1)
@@ -129,12 +150,15 @@ impl History {
         }
         self.settle_unknown();
         self.intent = Some(change);
+        if change == Change::Pause {
+            self.pause_in_doubt = false;
+        }
     }
 
     /// Notes that the result of the last intent, if any is open, will never be known.
     pub fn settle_unknown(&mut self) {
         if let Some(change) = self.intent.take() {
-            self.attempts_mut(change).sent = true;
+            self.note_unknown(change);
             self.reached = self.reached.max(Sent::Unknown);
         }
     }
@@ -142,12 +166,8 @@ impl History {
     /// Notes that the service accepted the change that was intended.
     pub fn accepted(&mut self, change: Change) {
         self.intent = None;
-        let attempts = self.attempts_mut(change);
-        attempts.sent = true;
-        attempts.accepted = attempts.accepted.saturating_add(1);
+        self.count_accepted(change);
         self.reached = Sent::Yes;
-        self.last_accepted = Some(change);
-        self.looks_since_accepted = 0;
         self.failed_looks = 0;
         self.refusals = 0;
         self.waits = 0;
@@ -160,7 +180,7 @@ impl History {
         self.intent = None;
         self.reached = self.reached.max(error.sent);
         if error.may_have_changed() {
-            self.attempts_mut(change).sent = true;
+            self.note_unknown(change);
         }
         match error.kind {
             UpstreamErrorKind::Refused => self.refusals = self.refusals.saturating_add(1),
@@ -192,6 +212,20 @@ impl History {
         } else {
             0
         };
+    }
+
+    fn note_unknown(&mut self, change: Change) {
+        self.attempts_mut(change).sent = true;
+        self.pause_in_doubt |= change == Change::Pause;
+    }
+
+    fn count_accepted(&mut self, change: Change) {
+        let attempts = self.attempts_mut(change);
+        attempts.sent = true;
+        attempts.accepted = attempts.accepted.saturating_add(1);
+        self.last_accepted = Some(change);
+        self.looks_since_accepted = 0;
+        self.pause_in_doubt &= change != Change::Pause;
     }
 
     /// What became of the requests of one kind.

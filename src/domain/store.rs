@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::{
-    operation::{Operation, OperationEvent, OperationId, Status},
-    service::CallerName,
+    operation::{Operation, OperationEvent, OperationId, Outcome, Status},
+    service::{CallerName, ProjectName, ServiceName},
     task::{TaskId, TaskRef},
 };
 
@@ -75,6 +75,13 @@ pub trait OperationStore: Send + Sync {
     /// Removes up to `limit` operations that ended before a moment, the oldest first, with all that belongs to them.
     /// Tells how many were removed.
     async fn remove_ended(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError>;
+
+    /// How many operations are running on tasks of one service of one project.
+    async fn count_running(
+        &self,
+        project: &ProjectName,
+        service: &ServiceName,
+    ) -> Result<u64, StoreError>;
 
     /// How many operations are running. Also tells whether the store can be written to, by writing.
     async fn check(&self) -> Result<u64, StoreError>;
@@ -141,6 +148,8 @@ pub struct OperationQuery {
     pub task_id: Option<TaskId>,
     /// Only those with this status.
     pub status: Option<Status>,
+    /// Only those that ended with this outcome.
+    pub outcome: Option<Outcome>,
     /// Only those that this caller asked for or joined.
     pub caller: Option<CallerName>,
     /// Only those older than this one: the last of the page before.

@@ -145,6 +145,9 @@ impl Stage {
 pub enum DeleteGate {
     /// Nothing stands against a delete.
     Open,
+    /// The service did not tell whether the source server is connected, as in its lists. Whether a delete is possible is
+    /// found out by sending it.
+    Untold,
     /// The source server is connected and busy.
     Closed,
     /// The source server is known to be disconnected: a delete is possible even while a pause hangs.

@@ -100,15 +100,22 @@ impl Operations {
                 Some(running) if supersedes(ask.goal, running.goal) => Some(running),
                 Some(running) => return Err(AskError::Conflict(Box::new(running))),
             };
+            let inherited = supersedes
+                .as_ref()
+                .map(|running| running.history.handed_over())
+                .unwrap_or_default();
             if !was_looked_at {
-                self.refuse_by_a_look(services, ask).await?;
+                self.refuse_by_a_look(services, ask, &inherited).await?;
                 was_looked_at = true;
                 // A look takes long enough for everything to be different.
                 if supersedes.is_some() {
                     continue;
                 }
             }
-            let operation = self.fresh(services, ask, record.clone())?;
+            let operation = Operation {
+                history: inherited,
+                ..self.fresh(services, ask, record.clone())?
+            };
             if self.create(&operation, ask, supersedes).await? {
                 return Ok(Accepted {
                     operation,
@@ -215,7 +222,12 @@ impl Operations {
 
     /// One look at the task. A definite answer can refuse the request; a fault cannot, since the operation will look
     /// again.
-    async fn refuse_by_a_look(&self, services: &Services, ask: &Ask) -> Result<(), AskError> {
+    async fn refuse_by_a_look(
+        &self,
+        services: &Services,
+        ask: &Ask,
+        inherited: &History,
+    ) -> Result<(), AskError> {
         let service = services.of(&ask.task).ok_or(AskError::NotOffered)?;
         kill_point!("accept.look.before");
         let shown = service.port.show(&ask.task.id).await;
@@ -229,7 +241,8 @@ impl Operations {
                     task.service = %ask.task.service,
                     task.id = %ask.task.id,
                     error.kind = error.kind.as_str(),
-                    "the look before accepting an operation failed: {error}"
+                    %error,
+                    "the look before accepting an operation failed"
                 );
                 return Ok(());
             }
@@ -237,7 +250,7 @@ impl Operations {
         let sight = seen.as_ref().map(Sight::from);
         let reason = match sight {
             None => Some(Reason::TaskNotFound),
-            Some(sight) => decide::refusal(ask.goal, sight),
+            Some(sight) => decide::refusal(ask.goal, sight, inherited),
         };
         let Some(reason) = reason else { return Ok(()) };
         let state = sight.map(|sight| sight.stage.state());

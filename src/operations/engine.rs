@@ -1,7 +1,8 @@
 //! Drives everything that is on record, on a thread of its own.
 //!
 //! The loop leases what is due, runs a bounded number of rounds side by side, and sleeps until the next look is due or
-//! somebody wakes it. It keeps nothing in memory that is not on record: after a crash the next process goes on. On a
+//! somebody wakes it. It keeps nothing in memory that is not on record, but for what the board knows of tasks: after a crash
+//! the next process goes on. On a
 //! stop it takes up nothing more; rounds in flight end, or are left to the next start.
 
 use std::{collections::HashMap, io, rc::Rc, sync::Arc, thread, time::Duration};
@@ -14,7 +15,12 @@ use tokio::{
 };
 use ulid::Ulid;
 
-use super::{Operations, Shared, kill_point::kill_point, later, round};
+use super::{
+    Operations, Shared,
+    board::{Board, Economy},
+    kill_point::kill_point,
+    later, round,
+};
 use crate::domain::{
     operation::{OperationId, Status},
     service::Services,
@@ -79,7 +85,7 @@ impl Engine {
                         Ok(services) => {
                             // Nobody to hear it means that the start was given up.
                             if built.send(Ok(())).is_ok() {
-                                Loop::new(shared, services).run().await;
+                                Loop::new(shared, services, Economy::ENGINE).run().await;
                             }
                         }
                         Err(error) => {
@@ -110,6 +116,7 @@ impl Engine {
 pub(super) struct Loop {
     shared: Arc<Shared>,
     services: Rc<Services>,
+    board: Rc<Board>,
     /// A name that no other run of the program has.
     owner: String,
     rounds: JoinSet<Option<Timestamp>>,
@@ -123,7 +130,7 @@ pub(super) struct Loop {
 }
 
 impl Loop {
-    pub(super) fn new(shared: Arc<Shared>, services: Services) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, services: Services, economy: Economy) -> Self {
         let owner = Ulid::from_parts(
             u64::try_from(shared.clock.now().as_millisecond()).unwrap_or(0),
             fastrand::u128(..),
@@ -131,6 +138,7 @@ impl Loop {
         Self {
             shared,
             services: Rc::new(services),
+            board: Rc::new(Board::new(economy)),
             owner: owner.to_string(),
             rounds: JoinSet::new(),
             held: HashMap::new(),
@@ -211,9 +219,10 @@ impl Loop {
                 for leased in operations {
                     let id = leased.operation.id;
                     let (shared, services) = (Arc::clone(&self.shared), Rc::clone(&self.services));
-                    let task = self
-                        .rounds
-                        .spawn_local(async move { round::run(&shared, &services, leased).await });
+                    let board = Rc::clone(&self.board);
+                    let task = self.rounds.spawn_local(async move {
+                        round::run(&shared, &services, &board, leased).await
+                    });
                     self.held.insert(task.id(), id);
                     kill_point!("engine.round.begun");
                 }
@@ -237,6 +246,7 @@ impl Loop {
             return;
         }
         self.housekeeping_at = now + HOUSEKEEPING;
+        self.board.keep_house(&self.shared);
         match self.try_to_keep_house().await {
             // There may be more: the next come soon.
             Ok(removed) if removed >= u64::from(REMOVED_MAX) => {

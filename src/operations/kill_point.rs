@@ -14,7 +14,7 @@ compile_error!("the feature kill-points is for tests, and has no place in a rele
 
 /// Every place, in the order in which an operation comes to them.
 #[cfg(any(test, feature = "kill-points"))]
-pub const KILL_POINTS: [&str; 69] = [
+pub const KILL_POINTS: [&str; 71] = [
     "accept.recall.before",
     "accept.recall.after",
     "accept.running.before",
@@ -57,6 +57,8 @@ pub const KILL_POINTS: [&str; 69] = [
     "engine.removal.before",
     "engine.removal.after",
     "engine.housekeeping.failed",
+    "round.board.before",
+    "round.board.after",
     "round.look.before",
     "round.look.after",
     "round.intent.before",
@@ -156,16 +158,19 @@ mod tests {
 
     #[test]
     fn every_listed_place_is_in_the_program_once_and_no_other_is() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/operations");
+        let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/operations")];
         let mut found = Vec::new();
-        for entry in fs::read_dir(folder).expect("the folder") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() {
-                continue;
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).expect("the folder") {
+                let path = entry.expect("an entry").path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let text = fs::read_to_string(path).expect("a file");
+                let names = text.split("kill_point!(\"").skip(1);
+                found.extend(names.map(|rest| rest.split('"').next().expect("a name").to_owned()));
             }
-            let text = fs::read_to_string(path).expect("a file");
-            let names = text.split("kill_point!(\"").skip(1);
-            found.extend(names.map(|rest| rest.split('"').next().expect("a name").to_owned()));
         }
         found.sort_unstable();
         let mut listed = KILL_POINTS.map(str::to_owned);

@@ -15,6 +15,15 @@ pub struct Ended {
     pub outcome: &'static str,
 }
 
+/// Labels of how a round learned of its task.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Look {
+    /// The service.
+    pub service: String,
+    /// `call`: the task was looked at. `board`: a row of the list said to wait on.
+    pub by: &'static str,
+}
+
 /// The numbers of the operations of this process.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
@@ -22,6 +31,8 @@ pub struct Metrics {
     pub running: Gauge,
     /// Ended operations.
     pub ended: Family<Ended, Counter>,
+    /// Rounds, by how they learned of their task.
+    pub looks: Family<Look, Counter>,
     /// Operations whose round was dropped because the store could not be written to.
     pub store_faults: Counter,
 }
@@ -38,6 +49,11 @@ impl Metrics {
             "operations_ended",
             "Operations that ended, by kind and by outcome or reason",
             self.ended.clone(),
+        );
+        registry.register(
+            "operations_looks",
+            "Rounds of operations, by what they learned of their task from: call, or board, a row of the list for many",
+            self.looks.clone(),
         );
         registry.register(
             "store_faults",

@@ -7,6 +7,7 @@
 //! Nothing here names a vendor, a database or HTTP: it knows the ports only.
 
 mod accept;
+mod board;
 mod endings;
 pub mod engine;
 mod inline_keys;
@@ -138,16 +139,15 @@ impl Operations {
         Ok(self.0.store.list(&query).await?.pop())
     }
 
-    /// The operation that deleted a task, if it is the latest that succeeded.
+    /// The operation that deleted a task.
     pub async fn deletion_of(&self, task: &TaskRef) -> Result<Option<Operation>, StoreError> {
         let query = OperationQuery {
             task: Some(task.clone()),
-            status: Some(Status::Succeeded),
+            outcome: Some(Outcome::Deleted),
             limit: 1,
             ..OperationQuery::default()
         };
-        let latest = self.0.store.list(&query).await?.pop();
-        Ok(latest.filter(|operation| operation.outcome == Some(Outcome::Deleted)))
+        Ok(self.0.store.list(&query).await?.pop())
     }
 
     /// Waits until the operation has ended, the time is over or the process is to stop, and tells how it stands then.

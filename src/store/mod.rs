@@ -30,7 +30,7 @@ use self::{
 };
 use crate::domain::{
     operation::{EventKind, Operation, OperationEvent, OperationId},
-    service::CallerName,
+    service::{CallerName, ProjectName, ServiceName},
     store::{
         Claim, Creation, Hold, IdempotencyKey, Joining, Lease, NewOperation, OperationQuery,
         OperationStore, StoreError,
@@ -173,6 +173,17 @@ impl OperationStore for SqlOperationStore {
         let before = before.as_microsecond();
         self.database
             .write(move |transaction| write::remove_ended(transaction, before, limit))
+            .await
+    }
+
+    async fn count_running(
+        &self,
+        project: &ProjectName,
+        service: &ServiceName,
+    ) -> Result<u64, StoreError> {
+        let of = (project.clone(), service.clone());
+        self.database
+            .read(|transaction| read::count_running(transaction, of))
             .await
     }
 

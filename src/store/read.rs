@@ -17,7 +17,7 @@ use super::{
 };
 use crate::domain::{
     operation::{Operation, OperationId},
-    service::CallerName,
+    service::{CallerName, ProjectName, ServiceName},
     store::{OperationQuery, StoreError},
     task::TaskRef,
 };
@@ -97,6 +97,21 @@ pub(super) async fn running_on(
     one(connection, rows).await
 }
 
+/// How many operations are running on tasks of a service of a project.
+pub(super) async fn count_running(
+    mut transaction: AnyTransaction,
+    (project, service): (ProjectName, ServiceName),
+) -> Result<u64, StoreError> {
+    let running = sqlx::query_scalar::<_, i64>(
+        "SELECT COUNT(*) FROM operations WHERE project = $1 AND service = $2 AND status = 'running'",
+    )
+    .bind(project.as_str())
+    .bind(service.as_str())
+    .fetch_one(&mut *transaction)
+    .await?;
+    Ok(u64::try_from(running).unwrap_or(0))
+}
+
 async fn one(
     connection: &mut AnyConnection,
     rows: Vec<AnyRow>,
@@ -139,6 +154,9 @@ fn list_statement(
     }
     if let Some(status) = query.status {
         add("status = ?", status.as_str())?;
+    }
+    if let Some(outcome) = query.outcome {
+        add("outcome = ?", outcome.as_str())?;
     }
     if let Some(before) = query.before {
         add("id < ?", &before.to_string())?;

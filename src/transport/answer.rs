@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use awc::{
     ClientResponse,
-    http::{
-        StatusCode,
-        header::{CONTENT_LENGTH, HeaderMap, HeaderName, RETRY_AFTER, TRANSFER_ENCODING},
+    http::header::{
+        CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderName, RETRY_AFTER, TRANSFER_ENCODING,
     },
 };
 use jiff::{Timestamp, fmt::rfc2822};
 
-use super::Response;
+use super::{Response, TransportErrorKind};
 use crate::domain::{
     clock::{Clock as _, SystemClock},
     secret::Secret,
@@ -31,6 +30,8 @@ const MAX_RETRY_AFTER: Duration = Duration::from_hours(24);
 /// The parts of a head that outlive the reading of the body.
 pub(super) struct Head {
     status: u16,
+    /// The announced length of the body, unless it comes in chunks or there is none.
+    length: Option<usize>,
     request_id: Option<String>,
     retry_after: Option<Duration>,
     /// The one header of a login, if it is sane.
@@ -42,31 +43,66 @@ impl Head {
         let headers = answer.headers();
         Self {
             status: answer.status().as_u16(),
+            length: length(headers),
             request_id: request_id(headers),
             retry_after: retry_after(headers),
             token: subject_token(headers),
         }
     }
 
-    pub(super) fn with(self, body: bytes::Bytes) -> Response {
-        Response {
+    /// The answer, if the body is as long as it should be, and not where there should be none. The client takes a body for an empty one when a header
+    /// offers to switch to `websocket`, and would read it as the next answer.
+    pub(super) fn with(self, body: bytes::Bytes) -> Option<Response> {
+        let is_whole = self.length.is_none_or(|length| length == body.len());
+        let may_have_it = body.is_empty() || !has_no_body(self.status);
+        (is_whole && may_have_it).then_some(Response {
             status: self.status,
             body,
             request_id: self.request_id,
             retry_after: self.retry_after,
-        }
+        })
     }
+}
+
+/// What is wrong with an answer, as far as its head tells.
+pub(super) fn fault<S>(answer: &ClientResponse<S>) -> Option<TransportErrorKind> {
+    let status = answer.status();
+    if status.is_informational() {
+        return Some(TransportErrorKind::Informational);
+    }
+    let is_whole = status.as_u16() < 600 && is_framed(answer) && is_plain(answer.headers());
+    (!is_whole).then_some(TransportErrorKind::Malformed)
+}
+
+/// Whether an answer of this status has no body, whatever its head says.
+pub(super) fn is_bodiless<S>(answer: &ClientResponse<S>) -> bool {
+    has_no_body(answer.status().as_u16())
+}
+
+fn has_no_body(status: u16) -> bool {
+    [204, 304].contains(&status)
 }
 
 /// Whether the end of the body is known: by its length or by chunks, not by both and not by the end of the connection.
 /// The client would take a body without either for an empty one.
-pub(super) fn is_framed<S>(answer: &ClientResponse<S>) -> bool {
+fn is_framed<S>(answer: &ClientResponse<S>) -> bool {
     let sized = answer.headers().contains_key(CONTENT_LENGTH);
-    let bodiless = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&answer.status());
     match answer.headers().get(TRANSFER_ENCODING) {
-        None => sized || bodiless,
+        None => sized || is_bodiless(answer),
         Some(coding) => !sized && coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
     }
+}
+
+/// Whether the body is sent as it is. No request accepts a coding, so none is undone: a small body could unfold to a huge
+/// one.
+fn is_plain(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(CONTENT_ENCODING)
+        .all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+fn length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn request_id(headers: &HeaderMap) -> Option<String> {

@@ -187,28 +187,34 @@ impl Transport {
         // could find the pool spoilt and replace it. Hence no budget of the scheduler, which could end the poll, and
         // no limit in the client, which could make it wait; the limit is the one above.
         let mut answer = unconstrained(request.send_body(prepared.body())).await?;
-        if answer.status().is_informational() || !answer::is_framed(&answer) {
-            // The client has put the connection back although the real answer, or its body, is still to come. Before
-            // anybody else is polled, the pool that holds it is given up.
-            if connections == Connections::Kept {
-                self.replace_kept();
-            }
-            return Err(if answer.status().is_informational() {
-                TransportErrorKind::Informational.into()
-            } else {
-                TransportErrorKind::Malformed.into()
-            });
+        // The client puts a connection back as soon as it expects no more of an answer, although the real answer, or a
+        // body, may be still to come. Before anybody else is polled, the pool that holds it is given up.
+        let fault = answer::fault(&answer);
+        if fault.is_some() || answer::is_bodiless(&answer) {
+            self.give_up(connections);
+        }
+        if let Some(kind) = fault {
+            return Err(kind.into());
         }
         let mut head = Head::of(&answer);
         let token = head.token.take();
         let body = answer.body().limit(MAX_BODY).await?;
-        Ok(LoginResponse {
-            response: head.with(body),
-            token,
-        })
+        let Some(response) = head.with(body) else {
+            self.give_up(connections);
+            return Err(TransportErrorKind::Malformed.into());
+        };
+        Ok(LoginResponse { response, token })
     }
 
-    fn replace_kept(&self) {
+    fn give_up(&self, connections: Connections) {
+        if connections == Connections::Kept {
+            self.distrust();
+        }
+    }
+
+    /// Uses none of the kept connections again. To be called when an answer may have been meant for another request: then
+    /// the next ones on its connection would be too.
+    pub fn distrust(&self) {
         let fresh = Clients::new(self.tls.as_ref(), self.connect_timeout, KEEP_ALIVE);
         let _spoilt = self.kept.replace(fresh);
     }

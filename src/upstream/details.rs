@@ -3,11 +3,12 @@
 use serde_json::Value;
 
 /// Parts of names, without separators and case, that tell a secret.
-const SECRET_PARTS: [&str; 16] = [
+const SECRET_PARTS: [&str; 18] = [
     "authorization",
     "password",
     "passwd",
     "passphrase",
+    "passcode",
     "pwd",
     "secret",
     "token",
@@ -15,14 +16,34 @@ const SECRET_PARTS: [&str; 16] = [
     "accesskey",
     "privatekey",
     "apikey",
-    "authkey",
-    "authenticationkey",
     "connectionstring",
     "jsonauthfile",
     "signature",
+    "cookie",
+    "bearer",
+    "sessionid",
 ];
-/// Whole words of names that tell a key: `ak`, `src_sk`, `dstAk`.
-const SECRET_WORDS: [&str; 2] = ["ak", "sk"];
+/// Whole words of names that tell a secret: `dbPass`, `srcsk`. `ak` and `sk` may have a number.
+const SECRET_WORDS: [&str; 9] = [
+    "ak", "sk", "aksk", "srcak", "srcsk", "dstak", "dstsk", "pass", "jwt",
+];
+/// What stands before the word "key" in names of keys that open something. Other keys name objects.
+const KINDS_OF_KEYS: [&str; 14] = [
+    "account",
+    "auth",
+    "authentication",
+    "data",
+    "decrypt",
+    "decryption",
+    "encrypt",
+    "encryption",
+    "master",
+    "session",
+    "shared",
+    "signing",
+    "ssh",
+    "storage",
+];
 
 /// The document without its members that are named like passwords, keys, tokens and the like, at any depth; JSON that
 /// is written inside a text is searched too, since the vendor sends some members that way.
@@ -56,10 +77,11 @@ fn strip(value: &mut Value) -> bool {
 }
 
 fn strip_text(text: &mut String) -> bool {
-    if !text.trim_start().starts_with(['{', '[']) {
+    let json = text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
+    if !json.starts_with(['{', '[', '"']) {
         return false;
     }
-    let Ok(mut inner) = serde_json::from_str::<Value>(text) else {
+    let Ok(mut inner) = serde_json::from_str::<Value>(json) else {
         return false;
     };
     let removed = strip(&mut inner);
@@ -72,18 +94,33 @@ fn strip_text(text: &mut String) -> bool {
 fn names_secret(name: &str) -> bool {
     let words = words(name);
     let joined = words.concat();
-    words
-        .iter()
-        .any(|word| SECRET_WORDS.contains(&word.as_str()))
+    let names_key = KINDS_OF_KEYS.iter().any(|kind| {
+        let compact = format!("{kind}key");
+        words.contains(&compact)
+            || words
+                .windows(2)
+                .any(|pair| pair[0] == *kind && pair[1] == "key")
+    });
+    names_key
+        || words.iter().any(|word| is_secret_word(word))
         || SECRET_PARTS.iter().any(|part| joined.contains(part))
 }
 
-/// The words of a name in snake, kebab or camel case, in lower case.
+fn is_secret_word(word: &str) -> bool {
+    let stem = word.trim_end_matches(|c: char| c.is_ascii_digit());
+    SECRET_WORDS.contains(&stem)
+}
+
+/// The words of a name in snake, kebab or camel case, in lower case. The last capital of several begins a word if a small
+/// letter follows: `SKValue`.
 fn words(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];
-    let mut after_lower = false;
-    for character in name.chars() {
-        let begins_word = character.is_uppercase() && after_lower;
+    let (mut after_lower, mut after_upper) = (false, false);
+    let mut characters = name.chars().peekable();
+    while let Some(character) = characters.next() {
+        let before_lower = characters.peek().is_some_and(|next| next.is_lowercase());
+        let begins_word =
+            character.is_uppercase() && (after_lower || (after_upper && before_lower));
         if begins_word || !character.is_alphanumeric() {
             words.push(String::new());
         }
@@ -93,6 +130,7 @@ fn words(name: &str) -> Vec<String> {
             word.extend(character.to_lowercase());
         }
         after_lower = character.is_lowercase() || character.is_numeric();
+        after_upper = character.is_uppercase();
     }
     words
 }
@@ -132,6 +170,36 @@ mod tests {
             "json_auth_file",
             "source_cdn_authentication_key",
             "INSTALL_PWD",
+            "authKey",
+            "pass",
+            "dbPass",
+            "passcode",
+            "aksk",
+            "AKSK",
+            "src_aksk",
+            "srcsk",
+            "dstak",
+            "sourceAK",
+            "SK1",
+            "ak2",
+            "SKValue",
+            "jwt",
+            "bearer",
+            "Cookie",
+            "set-cookie",
+            "sessionid",
+            "session_id",
+            "account_key",
+            "accountKey",
+            "storage_key",
+            "storageKey",
+            "shared_key",
+            "master_key",
+            "encryption_key",
+            "decryptKey",
+            "encrypted_data_key",
+            "ssh_key",
+            "sshkey",
         ];
         for name in names {
             let document = json!({"a": [{"b": {name: "TOP", "kept": 1}}]});
@@ -151,12 +219,25 @@ mod tests {
             "object_key": ["2025/"],
             "list_file_key": null,
             "kms_key_id": "k-1",
+            "key": "a/b",
+            "key_prefix": "a/",
+            "start_key": "a",
+            "storage_class": "STANDARD",
+            "session": 1,
+            "account": "a",
+            "bypass": true,
+            "compass1": 1,
+            "sku": "s3.large",
+            "akin": 1,
+            "disk2": 1,
             "disk": {"name": "/dev/vda"},
             "task": "asks",
             "risk": 1,
             "speak": 2,
             "broken": "{not json",
             "text": "[1, 2]",
+            "quoted": "\"a word\"",
+            "spaced": "\u{feff} {\"a\": 1}",
         });
         assert_eq!(redacted(document.clone()), document);
     }
@@ -169,5 +250,19 @@ mod tests {
             stripped,
             json!({"error_json": "{\"error_code\":\"SMS.0515\"}"})
         );
+    }
+
+    #[test]
+    fn json_inside_a_text_is_found_behind_a_mark_of_order_space_and_quotes() {
+        let inner = json!({"password": "TOP"}).to_string();
+        for text in [
+            format!("\u{feff}{inner}"),
+            format!(" \u{a0}\n{inner} \u{feff}"),
+            json!(inner).to_string(),
+            json!({"deep": json!([inner]).to_string()}).to_string(),
+        ] {
+            let stripped = redacted(json!({"text": text})).to_string();
+            assert!(!stripped.contains("TOP"), "{stripped}");
+        }
     }
 }

@@ -1,5 +1,7 @@
-//! Secrets that an answer repeats. The vendor's texts are shown to callers, and some services repeat in them what they
-//! were told.
+//! What an answer repeats of what it was told. The vendor's texts are shown to callers, and some services repeat in them
+//! secrets, or say whose they are.
+
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -8,23 +10,78 @@ use crate::{
     transport::Response,
 };
 
-/// What stands in the place of a secret.
-const MASK: &[u8] = b"***";
+/// What stands in the place of a secret or a name.
+const MASK: &str = "***";
 /// Nothing shorter is a secret, and it could be a part of any word.
-const SHORTEST: usize = 8;
+const SHORTEST: usize = 6;
+/// Names of fewer characters are left alone: they could be any word.
+const SHORTEST_NAME: usize = 4;
 
-/// The refusal with another text in the place of the token that was sent with the request. Documents are left as they
-/// are.
-pub(super) fn without_token(mut response: Response, token: &Secret) -> Response {
-    let token = token.expose();
-    if response.status < 300 || token.len() < SHORTEST {
-        return response;
+/// The names by which the gateway is known to the vendor, which are nobody else's business.
+#[derive(Clone, Debug)]
+pub(super) struct Names(Arc<[String]>);
+
+impl Names {
+    /// These, short ones aside.
+    pub(super) fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        let long = |name: &&str| name.chars().count() >= SHORTEST_NAME;
+        let mut names: Vec<String> = names.into_iter().filter(long).map(str::to_owned).collect();
+        // One name can be a part of the other.
+        names.sort_by_key(|name| std::cmp::Reverse(name.len()));
+        Self(names.into())
     }
-    if let Some(body) = masked(&response.body, token.as_bytes()) {
-        response.body = body.into();
+
+    /// The text with another in the place of each name that stands in it as a word of its own, in any letter case.
+    pub(super) fn masked(&self, text: &str) -> String {
+        let mut clean = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(character) = rest.chars().next() {
+            let is_inside = clean.ends_with(|last: char| last.is_ascii_alphanumeric());
+            let name = self.0.iter().find(|name| begins_with_word(rest, name));
+            if let (false, Some(name)) = (is_inside, name) {
+                clean.push_str(MASK);
+                rest = &rest[name.len()..];
+            } else {
+                clean.push(character);
+                rest = &rest[character.len_utf8()..];
+            }
+        }
+        clean
     }
-    response.request_id = response.request_id.filter(|id| !id.contains(token));
+}
+
+fn begins_with_word(text: &str, word: &str) -> bool {
+    text.split_at_checked(word.len())
+        .is_some_and(|(head, tail)| {
+            head.eq_ignore_ascii_case(word)
+                && !tail.starts_with(|next: char| next.is_ascii_alphanumeric())
+        })
+}
+
+/// The answer with another text in the place of each of the secrets, as they are and as JSON writes them.
+pub(super) fn without_secrets(mut response: Response, secrets: &[&Secret]) -> Response {
+    for secret in secrets.iter().map(|secret| secret.expose()) {
+        if secret.len() < SHORTEST {
+            continue;
+        }
+        for written in ways_to_write(secret) {
+            if let Some(body) = masked(&response.body, written.as_bytes()) {
+                response.body = body.into();
+            }
+        }
+        response.request_id = response.request_id.filter(|id| !id.contains(secret));
+    }
     response
+}
+
+/// The text as it is, and within JSON: some writers of it put a backslash before each slash too.
+fn ways_to_write(text: &str) -> Vec<String> {
+    let json = Value::from(text).to_string();
+    let json = json[1..json.len() - 1].to_owned();
+    let slashes = json.replace('/', "\\/");
+    let mut ways = vec![text.to_owned(), json, slashes];
+    ways.dedup();
+    ways
 }
 
 /// The error without the vendor's text, if that repeats one of the texts in `secrets`, the body of the request.
@@ -59,7 +116,7 @@ fn masked(body: &[u8], secret: &[u8]) -> Option<Vec<u8>> {
     let mut at = find(rest)?;
     loop {
         clean.extend_from_slice(&rest[..at]);
-        clean.extend_from_slice(MASK);
+        clean.extend_from_slice(MASK.as_bytes());
         rest = &rest[at + secret.len()..];
         match find(rest) {
             Some(next) => at = next,
@@ -83,17 +140,46 @@ mod tests {
             request_id: Some("r-MIItoken".to_owned()),
             retry_after: None,
         };
-        let clean = without_token(response, &Secret::new("MIItoken"));
-        assert_eq!(clean.request_id.is_some(), status < 300);
+        let secrets = ["MIItoken", "a/\"bc\"", "short"].map(Secret::new);
+        let secrets: Vec<&Secret> = secrets.iter().collect();
+        let clean = without_secrets(response, &secrets);
+        assert_eq!(clean.request_id, None);
         String::from_utf8(clean.body.to_vec()).unwrap()
     }
 
     #[test]
-    fn a_refusal_does_not_show_the_token_however_often_it_has_it() {
-        assert_eq!(answered(400, "a MIItoken, MIItoken"), "a ***, ***");
-        assert_eq!(answered(400, "MIItoken"), "***");
-        assert_eq!(answered(400, "MIItoke"), "MIItoke");
-        assert_eq!(answered(200, "MIItoken"), "MIItoken");
+    fn no_answer_shows_a_secret_however_often_it_has_it() {
+        for status in [200, 400, 500] {
+            assert_eq!(answered(status, "a MIItoken, MIItoken"), "a ***, ***");
+            assert_eq!(answered(status, "MIItoken"), "***");
+            assert_eq!(answered(status, "MIItoke"), "MIItoke");
+            assert_eq!(answered(status, r#"{"a":"a/\"bc\""}"#), r#"{"a":"***"}"#);
+            assert_eq!(answered(status, r#"["a\/\"bc\"", "b"]"#), r#"["***", "b"]"#);
+            assert_eq!(answered(status, "a short word"), "a short word");
+        }
+    }
+
+    #[test]
+    fn a_name_is_left_out_where_it_is_a_word() {
+        let names = Names::new(["acme", "svc-acme"]);
+        for (text, clean) in [
+            ("User svc-acme of account acme.", "User *** of account ***."),
+            ("Acme/SVC-ACME", "***/***"),
+            ("acme", "***"),
+            ("用户acme无权", "用户***无权"),
+            ("acme-logs in acme_1", "***-logs in ***_1"),
+            ("acmes, pacme and xsvc-acmes", "acmes, pacme and xsvc-acmes"),
+            ("", ""),
+        ] {
+            assert_eq!(names.masked(text), clean);
+        }
+    }
+
+    #[test]
+    fn a_short_name_could_be_any_word() {
+        let names = Names::new(["OMS", "the"]);
+        let text = "The service OMS refused the request.";
+        assert_eq!(names.masked(text), text);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use prometheus_client::{
 pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     duration: Family<ServiceLabels, Histogram, fn() -> Histogram>,
+    looks: Family<LookLabels, Counter>,
     logins: Family<LoginLabels, Counter>,
     tokens_refused: Family<ServiceLabels, Counter>,
 }
@@ -34,6 +35,12 @@ struct ServiceLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LookLabels {
+    service: String,
+    by: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LoginLabels {
     result: &'static str,
 }
@@ -43,6 +50,7 @@ impl Default for Metrics {
         Self {
             requests: Family::default(),
             duration: Family::new_with_constructor(durations),
+            looks: Family::default(),
             logins: Family::default(),
             tokens_refused: Family::default(),
         }
@@ -68,6 +76,11 @@ impl Metrics {
             self.duration.clone(),
         );
         registry.register(
+            "upstream_looks",
+            "Looks at a task for callers, by what served them: call or shared-answer",
+            self.looks.clone(),
+        );
+        registry.register(
             "upstream_logins",
             "Logins at the token service, by result: ok or the kind of failure",
             self.logins.clone(),
@@ -87,6 +100,11 @@ impl Metrics {
                 outcome,
             })
             .inc();
+    }
+
+    pub(crate) fn look(&self, service: &str, by: &'static str) {
+        let service = service.to_owned();
+        self.looks.get_or_create(&LookLabels { service, by }).inc();
     }
 
     pub(crate) fn exchanged(&self, service: &str, took: Duration) {
@@ -122,6 +140,7 @@ mod tests {
         metrics.register(&mut registry);
         metrics.clone().exchanged("oms", Duration::from_millis(30));
         metrics.request("oms", "show", "ok");
+        metrics.look("oms", "shared-answer");
         metrics.login("timeout");
         metrics.token_refused("sms");
         let mut text = String::new();
@@ -129,6 +148,7 @@ mod tests {
         for line in [
             r#"upstream_requests_total{service="oms",operation="show",outcome="ok"} 1"#,
             r#"upstream_request_duration_seconds_bucket{le="0.04",service="oms"} 1"#,
+            r#"upstream_looks_total{service="oms",by="shared-answer"} 1"#,
             r#"upstream_logins_total{result="timeout"} 1"#,
             r#"upstream_tokens_refused_total{service="sms"} 1"#,
         ] {

@@ -10,6 +10,7 @@ mod echo;
 mod fault;
 mod flow;
 pub mod iam;
+mod looks;
 mod loose;
 pub mod metrics;
 mod oms;
@@ -23,6 +24,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 
 use prometheus_client::registry::Registry;
@@ -43,8 +45,10 @@ use crate::{
 
 pub use self::flow::{Lane, Pace};
 use self::{
+    echo::Names,
     flow::Routes,
     iam::{Tokens, TokensError},
+    looks::Looks,
     metrics::Metrics,
     reader::{Dialect, Reader},
     session::Session,
@@ -60,6 +64,7 @@ struct Entry {
     owns: fn(&TaskId) -> bool,
     accepts: fn(&TaskId) -> bool,
     page_limit: u32,
+    offset_limit: u64,
     start_needs_credentials: bool,
     /// The base address that follows from a region, if one does.
     default_endpoint: fn(&str) -> Option<String>,
@@ -77,6 +82,7 @@ impl Entry {
             owns: self.owns,
             accepts: self.accepts,
             page_limit: self.page_limit,
+            offset_limit: self.offset_limit,
             start_needs_credentials: self.start_needs_credentials,
         }
     }
@@ -94,7 +100,7 @@ impl Parts {
     fn reader(&self, dialect: &Dialect) -> Reader {
         Reader::new(
             self.session.project().clone(),
-            self.session.service().clone(),
+            (self.session.service().clone(), self.session.names().clone()),
             dialect,
             &self.shared,
         )
@@ -145,6 +151,7 @@ pub struct Upstream {
     routes: Routes,
     metrics: Metrics,
     shared: Shared,
+    looks: Looks,
 }
 
 /// Why the cloud cannot be used as it is configured.
@@ -180,6 +187,7 @@ impl Upstream {
             unknown_states,
         };
         Ok(Self {
+            looks: Looks::new(settings.freshness, metrics.clone()),
             settings: Arc::new(settings),
             transport,
             tokens,
@@ -222,6 +230,7 @@ impl Upstream {
                         project.clone(),
                         service.clone(),
                         endpoint,
+                        of_project.credentials.names(),
                         flow,
                         self.metrics.clone(),
                     ),
@@ -229,6 +238,7 @@ impl Upstream {
                     settings: Arc::clone(&self.settings),
                     shared: self.shared.clone(),
                 });
+                let port = self.looks.shared_by(port, project.clone(), service.clone());
                 let binding = Binding {
                     project_id: of_project.project_id.clone(),
                     region: of_project.region.clone(),
@@ -271,9 +281,12 @@ fn is_region(text: &str) -> bool {
     clean && !ends && (1..=63).contains(&text.len())
 }
 
-/// The projects of the cloud, and the storage keys that a start may name.
+/// The projects of the cloud, the storage keys that a start may name, and how old an answer to callers may be.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// How old a look at a task may be that serves another caller, from before it was asked for: key `freshness` of
+    /// section `upstream`. Zero: only those share a look who come while it is under way.
+    pub freshness: Duration,
     /// Section `projects`.
     pub projects: BTreeMap<ProjectName, ProjectSettings>,
     /// Section `storage_credentials`.
@@ -321,6 +334,14 @@ pub enum CredentialSettings {
         /// The user's password.
         password: SecretSource,
     },
+}
+
+impl CredentialSettings {
+    /// The names that callers are not told.
+    fn names(&self) -> Names {
+        let Self::Password { domain, user, .. } = self;
+        Names::new([domain.as_str(), user])
+    }
 }
 
 /// Keys to a bucket that callers may name without knowing them.

@@ -115,6 +115,7 @@ fn what_is_no_region_never_becomes_a_host() {
 fn a_project_has_the_services_that_it_offers() {
     let name = |text| ProjectName::parse(text).unwrap();
     let settings = Settings {
+        freshness: Duration::from_millis(500),
         projects: BTreeMap::from([
             (name("both"), project(&["oms", "sms"])),
             (name("one"), project(&["oms"])),

@@ -1,8 +1,70 @@
 //! What the pages for operators name is there: lines of the log, metrics and keys of the configuration.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    fs::File,
+    path::Path,
+    process::{Child, Stdio},
+};
 
-use crate::program_text;
+use crate::{
+    gateway, program_text,
+    support::{http::Client, wait_for},
+};
+
+/// A sandbox, ended with the test.
+struct Sandbox(Child);
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _killed = self.0.kill();
+        let _status = self.0.wait();
+    }
+}
+
+impl Sandbox {
+    /// Starts it, and gives the address of the gateway in it.
+    fn start(log: &Path) -> (Self, String) {
+        let child = gateway()
+            .args(["sandbox", "--listen", "127.0.0.1:0"])
+            .env("RUST_LOG", "info")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(log).expect("a log"))
+            .spawn();
+        let sandbox = Self(child.expect("the program"));
+        let address = wait_for("the sandbox", || {
+            let log = fs::read_to_string(log).expect("a log");
+            let line = log
+                .lines()
+                .find(|line| line.contains("the sandbox answers"))?;
+            let line: serde_json::Value = serde_json::from_str(line).ok()?;
+            line["gateway"].as_str().map(str::to_owned)
+        });
+        (sandbox, address)
+    }
+}
+
+#[test]
+fn the_start_in_the_readme_starts_a_task_of_the_sandbox() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = fs::read_to_string(readme).expect("the README");
+    let begin = "$ curl -X POST http://127.0.0.1:8080";
+    let line = readme.lines().find_map(|line| line.strip_prefix(begin));
+    let parts: Vec<&str> = line.expect("a start").split('\'').collect();
+    let [head, "Content-Type: application/json", " -d ", body, ""] = parts.as_slice() else {
+        panic!("another form: {parts:?}");
+    };
+    let path = head.strip_suffix(" -H ").expect("a header");
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_sandbox, address) = Sandbox::start(&folder.path().join("log"));
+    let client = Client::new(address, None);
+    let answer = client.raw("POST", path, Some(body));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.json()["outcome"], "started", "{answer:?}");
+}
 
 /// The runbook and the pages about problems, with their paths.
 fn pages() -> Vec<(String, String)> {

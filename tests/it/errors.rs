@@ -61,12 +61,16 @@ fn every_route_answers_with_the_problems_that_the_document_promises() {
     let document = caller.get("/openapi.json").json();
     let mut kinds = BTreeSet::new();
     for (path, method) in routes(&document) {
-        // These ask nobody who they are and refuse no parameter.
+        let (verb, filled) = (method.to_uppercase(), filled(&path));
+        // These ask nobody who they are.
         let open = ["/livez", "/readyz", "/metrics", "/problems/{slug}"];
         if open.contains(&path.as_str()) {
+            let asked = filled.replace("{slug}", "internal") + "?unknown=1";
+            let answer = gateway.stranger().request(&verb, &asked);
+            assert_eq!(answer.problem(), "invalid-request", "{answer:?}");
+            assert_promised(&document, &path, &method, &answer);
             continue;
         }
-        let (verb, filled) = (method.to_uppercase(), filled(&path));
         // What every route answers with while the gateway stops.
         let stopping = &document["paths"][&path][&method]["responses"]["503"]["description"];
         assert!(

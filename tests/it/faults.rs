@@ -35,6 +35,7 @@ fn with_effect(name: &'static str, kind: FaultKind) -> Case {
 fn cases(cloud: &Cloud, service: Service) -> Vec<Case> {
     let error = |status, code| FaultKind::error(status, code, "It did not work.");
     let answer = |status| FaultKind::Answer(Answer::json(status, &json!({})));
+    let bare = |status, body: serde_json::Value| FaultKind::Answer(Answer::json(status, &body));
     let page = |status| FaultKind::HtmlPage { status };
     let raw = |text: &str| FaultKind::Raw(text.as_bytes().to_vec());
     let (unavailable, gone) = match service {
@@ -53,6 +54,14 @@ fn cases(cloud: &Cloud, service: Service) -> Vec<Case> {
         case("denied", FaultKind::denied(service)),
         case("400 of the gateway", error(400, "APIGW.0106")),
         case("404 of the gateway", error(404, "APIGW.0101")),
+        case(
+            "404 with a bare code",
+            bare(404, json!({"error_code": "APIGW.0101"})),
+        ),
+        case(
+            "404 with a list",
+            bare(404, json!([{"error_code": "apig.0101"}])),
+        ),
         case("gone by mistake", error(400, gone)),
         case("a page, 200", page(200)),
         case("a page, 502", page(502)),

@@ -2,6 +2,7 @@
 
 mod access;
 mod architecture;
+mod board;
 mod commands;
 mod configuration;
 mod docs;
@@ -13,6 +14,7 @@ mod healthcheck;
 #[cfg(feature = "kill-points")]
 mod kill_matrix;
 mod login;
+mod looks;
 mod main_job;
 #[cfg(not(feature = "kill-points"))]
 mod no_kill_points;
@@ -32,6 +34,8 @@ mod support;
 mod surface;
 mod takeover;
 mod tasks;
+mod tokens;
+mod vendors;
 
 use std::process::Command;
 

@@ -79,6 +79,10 @@ fn an_answer_says_what_was_preferred_and_where_to_look() {
         (Some("wait=99999999999999999999999"), Some("wait=1"), 1000),
         (Some("respond-async, wait=1"), Some("wait=1"), 1000),
         (Some("handling=strict"), None, 300),
+        (Some("respond-async=\"\""), Some("respond-async"), 0),
+        (Some("Wait = \"0\"; x=y"), Some("wait=0"), 0),
+        (Some("x=\"a, wait=zz\", wait=0"), Some("wait=0"), 0),
+        (Some("x=\"respond-async,wait=0\""), None, 300),
     ] {
         let began = Instant::now();
         let header: Vec<(&str, &str)> = prefer.map(|value| ("prefer", value)).into_iter().collect();
@@ -100,7 +104,15 @@ fn an_answer_says_what_was_preferred_and_where_to_look() {
         assert!(answer.header("retry-after").is_some());
         assert_eq!(answer.json()["status"], "running");
     }
-    for broken in ["wait", "wait=", "wait=x", "wait=-1", "wait=1.5"] {
+    for broken in [
+        "wait",
+        "wait=",
+        "wait=\"\"",
+        "wait=x",
+        "wait=-1",
+        "wait=1.5",
+        "wait=\"1",
+    ] {
         let answer = caller.with("DELETE", &forced(&task), ("prefer", broken));
         assert_eq!(answer.problem(), "invalid-request", "{broken}");
     }

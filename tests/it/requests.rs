@@ -70,7 +70,7 @@ fn what_a_request_says_and_nobody_knows_is_a_fault_and_never_ignored() {
 
 #[test]
 fn an_id_belongs_to_the_service_that_knows_its_form_or_to_the_one_that_is_named() {
-    let place = Place::new();
+    let place = Place::new().set("upstream.freshness", "\"0s\"");
     let gateway = place.start();
     let caller = gateway.client();
     let (digits, long) = ("1234567890123456", "a".repeat(36));

@@ -230,7 +230,10 @@ fn be_echoed(seen: &mut Seen, place: &Place, gateway: &Gateway, token: &str) {
     let client = &gateway.client();
     let named = json!({"source": "archive", "destination": "other"});
     let told = [
-        (named, format!("{NAMED_ACCESS} {NAMED_SECRET} {token}")),
+        (
+            named,
+            format!("{NAMED_ACCESS} {NAMED_SECRET} {token} {PASSWORD}"),
+        ),
         (inline(), format!("{INLINE_TOKEN} {token} {INLINE_SECRET}")),
     ];
     for (keys, told) in told {
@@ -246,7 +249,19 @@ fn be_echoed(seen: &mut Seen, place: &Place, gateway: &Gateway, token: &str) {
             fault.cancel();
         }
     }
-    for answer in echoes(&format!("The token is {token}.")) {
+    let told = json!({"id": 1, "status": 2, "name": token, "x": [{"url": format!("?t={token}&p={PASSWORD}")}]});
+    let list = json!({"tasks": [told], "count": 1});
+    for (operation, told, path) in [
+        (Operation::Show, told.clone(), "/tasks/1"),
+        (Operation::Show, told, "/tasks/1?view=full"),
+        (Operation::List, list, "/tasks"),
+    ] {
+        let kind = FaultKind::Answer(Answer::json(200, &told));
+        let fault = place.cloud.fault(Fault::on(Service::Oms, operation, kind));
+        assert_eq!(seen.send(client, "GET", path, None), 200);
+        assert_eq!(fault.fired(), 1);
+    }
+    for answer in echoes(&format!("The token is {token}, its word is {PASSWORD}.")) {
         for (operation, path) in [(Operation::List, "/tasks"), (Operation::Show, "/tasks/1")] {
             let fault = Fault::on(Service::Oms, operation, FaultKind::Answer(answer.clone()));
             let fault = place.cloud.fault(fault.always());
@@ -311,6 +326,48 @@ fn keep_silent(format: &str) {
     ];
     seen.assert_without(&secrets, &place, &gateway);
     fail_to_log_in(&mut Seen::default(), format);
+}
+
+#[test]
+fn no_answer_tells_the_account_or_the_user() {
+    let options = CloudOptions {
+        account: Account {
+            domain: "canary-domain".to_owned(),
+            user: "canary-user".to_owned(),
+            ..Account::default()
+        },
+        ..CloudOptions::default()
+    };
+    let place = Place::with(options);
+    let gateway = place.start();
+    let client = &gateway.client();
+    let id = place.cloud.add_sms(SmsSpec::new("web", "RUNNING"));
+    let told = "The user canary-user of CANARY-DOMAIN has no right.";
+    let answers = || {
+        [
+            Answer::error(400, "SMS.0001", told),
+            Answer::error(403, "SMS.9004", told),
+            Answer::error(400, "canary-user", told),
+            Answer::json(404, &json!([told])),
+        ]
+        .map(|answer| answer.header("X-Request-Id", "canary-user"))
+    };
+    let mut seen = Seen::default();
+    for answer in answers() {
+        let show = Fault::on(Service::Sms, Operation::Show, FaultKind::Answer(answer));
+        place.cloud.fault(show.task(&id));
+        seen.send(client, "GET", &format!("/tasks/{id}"), None);
+    }
+    for answer in answers() {
+        let pause = Fault::on(Service::Sms, Operation::Pause, FaultKind::Answer(answer));
+        let pause = place.cloud.fault(pause.task(&id).times(10));
+        seen.send(client, "POST", &format!("/tasks/{id}/pause"), None);
+        pause.cancel();
+    }
+    seen.send(client, "GET", "/operations", None);
+    let text = seen.text.to_lowercase();
+    assert!(text.contains("the user *** of *** has no right"), "{text}");
+    assert!(!text.contains("canary"), "{text}");
 }
 
 #[test]

@@ -103,6 +103,10 @@ fn stop_and_go_on(signal: &str, upstream_hangs: bool) {
         began
     });
     assert!(began.elapsed() < drain_timeout, "it waited to the end");
+    if upstream_hangs {
+        assert_says_that_it_stops(&gateway);
+        assert_eq!(idle.get("/readyz").as_deref(), Some("503"));
+    }
     for path in ["/readyz", "/tasks"] {
         let status = idle.get(path);
         assert!(
@@ -130,6 +134,30 @@ fn stop_and_go_on(signal: &str, upstream_hangs: bool) {
         assert!(answer.is_none_or(|answer| answer.status >= 500));
         let answer = gateway.client().get(&format!("/operations?task={task}"));
         assert_eq!(answer.json()["operations"], serde_json::json!([]));
+    }
+}
+
+/// A round is in flight, so that whoever comes is answered.
+fn assert_says_that_it_stops(gateway: &Gateway) {
+    let stranger = gateway.stranger();
+    let ready = stranger.get("/readyz");
+    assert_eq!(ready.status, 503, "{ready:?}");
+    assert_eq!(ready.json()["failing"], serde_json::json!(["draining"]));
+    let task = "/tasks/191297407830872?force=pause";
+    for (method, path) in [("GET", "/tasks"), ("DELETE", task), ("GET", "/elsewhere")] {
+        let answer = gateway.client().with(method, path, ("accept", "*/*"));
+        assert_eq!(answer.status, 503, "{method} {path}: {answer:?}");
+        assert_eq!(answer.problem(), "overloaded");
+        assert!(answer.header("retry-after").is_some(), "{answer:?}");
+    }
+    for path in [
+        "/livez",
+        "/metrics",
+        "/problems/overloaded",
+        "/openapi.json",
+        "/docs/",
+    ] {
+        assert_eq!(stranger.get(path).status, 200, "{path}");
     }
 }
 

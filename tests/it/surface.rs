@@ -87,6 +87,82 @@ fn tricks_in_a_path_or_a_query_reach_nobody_upstream() {
 }
 
 #[test]
+fn no_key_of_a_query_is_ignored_where_anybody_may_ask() {
+    let place = Place::new();
+    let gateway = place.start();
+    let stranger = gateway.stranger();
+    for path in [
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/problems/internal",
+        "/openapi.json",
+    ] {
+        for query in ["x=1", "x", "x=1&x=1", "=", "%ff"] {
+            let path = format!("{path}?{query}");
+            let answer = stranger.get(&path);
+            assert_eq!(
+                (answer.status, answer.problem()),
+                (400, "invalid-request".to_owned()),
+                "{path}"
+            );
+            assert_eq!(stranger.request("HEAD", &path).status, 400, "{path}");
+        }
+        assert_eq!(stranger.get(&format!("{path}?")).status, 200, "{path}");
+    }
+    // A browser may ask for what belongs to the page as it likes.
+    assert_eq!(stranger.get("/docs/?x=1").status, 200);
+}
+
+#[test]
+fn what_is_refused_before_it_is_a_request_has_a_bare_status() {
+    let place = Place::new();
+    let gateway = place.start();
+    let send = |text: &str| raw::exchange(gateway.authority(), text.as_bytes());
+    let line = "GET /livez HTTP/1.1\r\n";
+    let head = &format!("{line}Host: x\r\nConnection: close\r\n");
+    let post = "POST /tasks/7/pause HTTP/1.1\r\nHost: x\r\n";
+    let lines = |count| "X: y\r\n".repeat(count);
+    let target = |length| format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(length));
+    let filled = |length: usize| format!("{head}X: {}", "y".repeat(length - head.len() - 3));
+    for (status, text) in [
+        (400, "nonsense\r\n\r\n".to_owned()),
+        (400, "GET /livez HTTP/9.9\r\nHost: x\r\n\r\n".to_owned()),
+        (400, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned()),
+        (400, format!("{line}Connection: close\r\n\r\n")),
+        (400, target(65_534)),
+        (
+            400,
+            format!("{post}Content-Length: 0\r\nContent-Length: 0\r\n\r\n"),
+        ),
+        (
+            400,
+            format!("{post}Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        ),
+        (400, format!("{post}Transfer-Encoding: gzip\r\n\r\n")),
+        (431, format!("{head}{}\r\n", lines(95))),
+        (431, filled(128 << 10)),
+        (408, head.clone()),
+    ] {
+        let answer = send(&text);
+        let shown = &text[..text.len().min(100)];
+        assert_eq!(answer.status, status, "{shown}: {answer:?}");
+        assert_eq!(answer.body, "", "{shown}");
+        assert!(!answer.head.contains("x-request-id"), "{shown}: {answer:?}");
+    }
+    // What is just below the limits is a request.
+    for (status, text) in [
+        (401, target(65_533)),
+        (200, format!("{head}{}\r\n", lines(94))),
+        (200, filled((128 << 10) - 5) + "\r\n\r\n"),
+    ] {
+        let answer = send(&text);
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert!(answer.head.contains("x-request-id"), "{answer:?}");
+    }
+}
+
+#[test]
 fn every_answer_has_an_id_of_its_own_and_is_not_to_be_stored() {
     let place = Place::new();
     let gateway = place.start();

@@ -338,6 +338,84 @@ fn a_delete_of_a_deleted_task_names_the_operation_that_did_it_to_those_who_may_s
 }
 
 #[test]
+fn a_deletion_is_named_also_after_another_operation_found_the_task_gone() {
+    let place = place();
+    let gateway = place.start();
+    let id = place.cloud.add_oms(OmsSpec::new("logs", 3));
+    let path = format!("/tasks/{id}");
+    let done = gateway.client().delete(&path);
+    assert_eq!(done.json()["outcome"], "deleted", "{done:?}");
+
+    // A request whose first look fails is accepted.
+    let hidden = Fault::on(Service::Oms, Operation::Show, FaultKind::DropBeforeEffect);
+    place.cloud.fault(hidden.task(&id));
+    let late = gateway.client().delete(&path);
+    assert_eq!(late.json()["outcome"], "already_gone", "{late:?}");
+
+    let again = gateway.client().delete(&path);
+    let link = format!("/operations/{}", done.json()["id"].as_str().expect("an id"));
+    assert_eq!(again.json()["deleted_by"], link, "{again:?}");
+}
+
+#[test]
+fn a_delete_that_was_sent_is_the_doing_of_the_force_delete_that_takes_over() {
+    let place = place();
+    let gateway = place.start();
+    let client = gateway.client();
+    let id = place.cloud.add_oms(OmsSpec::new("logs", 3));
+    let fault = Fault::on(Service::Oms, Operation::Show, FaultKind::DropBeforeEffect);
+    let fault = place.cloud.fault(fault.task(&id).skip(2).always());
+    let path = format!("/tasks/{id}");
+    let plain = client.with("DELETE", &path, ("prefer", "respond-async"));
+    assert_eq!(plain.status, 202, "{plain:?}");
+    wait_for("a look after the delete", || {
+        (fault.fired() > 0).then_some(())
+    });
+
+    let path = format!("{path}?force=pause");
+    let force = client.with("DELETE", &path, ("prefer", "respond-async"));
+    assert_eq!(force.status, 202, "{force:?}");
+    let operation = force.json()["id"].as_str().expect("an id").to_owned();
+    let cancelled = client.post(&format!("/operations/{operation}/cancel"));
+    assert_eq!(
+        cancelled.problem(),
+        "past-point-of-no-return",
+        "{cancelled:?}"
+    );
+    fault.cancel();
+
+    assert_eq!(client.ended(&operation)["outcome"], "deleted");
+    assert_eq!(place.cloud.count(Operation::Delete, Some(&id)), 1);
+    let again = client.delete(&path);
+    let link = format!("/operations/{operation}");
+    assert_eq!(again.json()["deleted_by"], link, "{again:?}");
+}
+
+#[test]
+fn a_pause_pauses_the_task_that_a_start_it_took_over_from_still_starts() {
+    let place = place()
+        .set("operations.poll_min", "\"1s\"")
+        .set("operations.poll_max", "\"1s\"");
+    let gateway = place.start();
+    let client = gateway.client();
+    let id = place.cloud.add_sms(SmsSpec::new("web", "ABORT"));
+    let slow = FaultKind::DelayEffect(Duration::from_secs(1));
+    let slow = Fault::on(Service::Sms, Operation::Start, slow).task(&id);
+    let slow = place.cloud.fault(slow);
+    let start = format!("/tasks/{id}/start");
+    let start = client.with("POST", &start, ("prefer", "respond-async"));
+    assert_eq!(start.status, 202, "{start:?}");
+    wait_for("the start", || (slow.fired() == 1).then_some(()));
+
+    let pause = format!("/tasks/{id}/pause");
+    let pause = client.with("POST", &pause, ("prefer", "wait=20"));
+
+    assert_eq!(pause.json()["outcome"], "paused", "{pause:?}");
+    assert_eq!(place.cloud.sms_state(&id).as_deref(), Some("ABORT"));
+    assert_eq!(place.cloud.count(Operation::Pause, Some(&id)), 1);
+}
+
+#[test]
 fn operations_that_ended_long_ago_are_removed() {
     let place = place().set("operations.history", "\"1m\"");
     let gateway = place.start();

@@ -1,5 +1,6 @@
 //! Reading tasks: the list over both services, one task, and what a request may say.
 
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD};
 use migration_gateway::sandbox::{
     Answer as CloudAnswer, Fault, FaultKind, OmsSpec, Operation, Service, SmsSpec,
 };
@@ -128,6 +129,47 @@ fn a_token_belongs_to_the_filters_that_it_came_with() {
     for broken in ["", "x", "e30", &token[1..], &format!("{token}A"), "%00"] {
         let answer = caller.get(&format!("/tasks?name=bucket&page_token={broken}"));
         assert_eq!(answer.problem(), "invalid-request", "{broken}");
+    }
+}
+
+#[test]
+fn a_token_that_no_page_can_have_given_is_a_fault_of_the_request() {
+    let place = Place::new();
+    let gateway = place.start();
+    let caller = gateway.client();
+    mixed(&place);
+    let first = caller.get("/tasks?page_size=2").json();
+    let token = first["next_page_token"].as_str().expect("a token");
+    let token = URL_SAFE_NO_PAD.decode(token).expect("base64");
+    let token: Value = serde_json::from_slice(&token).expect("JSON");
+    let ask = |change: Value| {
+        let mut forged = token.clone();
+        for (name, value) in change.as_object().expect("an object") {
+            forged[name] = value.clone();
+        }
+        let forged = URL_SAFE_NO_PAD.encode(forged.to_string());
+        caller.get(&format!("/tasks?page_size=2&page_token={forged}"))
+    };
+    place.cloud.clear_requests();
+    for absurd in [
+        json!({"o": u64::MAX}),
+        json!({"o": 2_147_483_648_u64}),
+        json!({"s": "sms", "o": 65_536}),
+        json!({"o": -1}),
+        json!({"o": 1.5}),
+        json!({"z": 1}),
+    ] {
+        let answer = ask(absurd.clone());
+        assert_eq!(answer.status, 400, "{absurd}: {answer:?}");
+        assert_eq!(answer.json()["errors"][0]["pointer"], "/page_token");
+    }
+    assert!(place.cloud.requests().is_empty());
+    // The last places that can be asked for are behind the end.
+    for last in [
+        json!({"o": 2_147_483_647}),
+        json!({"s": "sms", "o": 65_535}),
+    ] {
+        assert_eq!(ask(last).status, 200);
     }
 }
 

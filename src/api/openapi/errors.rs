@@ -58,7 +58,8 @@ pub(super) fn problems_of(operation_id: &str) -> Vec<ProblemType> {
         "list_operations" => (&[&GUARDED], &[]),
         "cancel_operation" => (&[&GUARDED], &[P::OperationNotFound, P::PastPointOfNoReturn]),
         "show_operation" => (&[&GUARDED], &[P::OperationNotFound]),
-        "show_problem" => (&[], &[P::NotFound, P::Overloaded]),
+        "show_problem" => (&[], &[P::InvalidRequest, P::NotFound]),
+        "livez" | "readyz" | "metrics" => (&[], &[P::InvalidRequest]),
         _ => (&[], &[]),
     };
     let wanted = |kind: &P| {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use utoipa::{
     Modify, OpenApi,
     openapi::{
-        self, Info, License, Server, Tag,
+        self, Contact, Info, License, Server, Tag,
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
@@ -64,6 +64,10 @@ impl Document {
         let mut license = License::new("Apache-2.0");
         license.identifier = Some("Apache-2.0".to_owned());
         info.license = Some(license);
+        // Whom to ask about a running gateway is known to those who run it.
+        let mut contact = Contact::new();
+        contact.name = Some("The maintainers of Migration Gateway".to_owned());
+        info.contact = Some(contact);
         api.info = info;
         api.servers = Some(vec![server()]);
         api.tags = Some(vec![

@@ -3,6 +3,7 @@
 use actix_web::{HttpResponse, get, http::header, web};
 
 use super::{Problem, kinds::ProblemType};
+use crate::api::request::query::NoQuery;
 
 /// Explain a type of problem.
 ///
@@ -21,7 +22,10 @@ use super::{Problem, kinds::ProblemType};
     )),
 )]
 #[get("/problems/{slug}")]
-pub(crate) async fn show_problem(slug: web::Path<String>) -> Result<HttpResponse, Problem> {
+pub(crate) async fn show_problem(
+    _query: NoQuery,
+    slug: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
     let kind = ProblemType::ALL.iter().find(|kind| kind.slug() == *slug);
     let kind = kind.ok_or_else(|| {
         Problem::new(

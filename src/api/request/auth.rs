@@ -29,13 +29,18 @@ const OPEN: [&str; 6] = [
     "problems",
 ];
 
+/// Whether anybody may read what is there, also while the gateway is stopping.
+pub(in crate::api) fn is_open(path: &str) -> bool {
+    let first = path.split('/').nth(1).unwrap_or_default();
+    OPEN.contains(&first)
+}
+
 /// Finds the caller and keeps it with the request, or refuses the request. The body is not touched.
 pub(in crate::api) async fn authenticate(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
-    let first = request.path().split('/').nth(1).unwrap_or_default();
-    if OPEN.contains(&first) {
+    if is_open(request.path()) {
         return Ok(next.call(request).await?.map_into_left_body());
     }
     let caller = match request.app_data::<web::Data<State>>() {

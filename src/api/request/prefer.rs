@@ -24,25 +24,15 @@ impl Preference {
         let mut preference = Self::Default(settings.default_wait);
         for value in request.headers().get_all("prefer") {
             let text = value.to_str().map_err(|_| fault())?;
-            for one in text.split(',') {
-                let (name, value) = one
-                    .split(';')
-                    .next()
-                    .unwrap_or_default()
-                    .split_once('=')
-                    .map_or_else(
-                        || (one.split(';').next().unwrap_or_default(), None),
-                        |(name, value)| (name, Some(value)),
-                    );
-                match (name.trim().to_ascii_lowercase().as_str(), value, preference) {
+            for (name, value) in preferences(text).ok_or_else(fault)? {
+                match (name.as_str(), value.as_str(), preference) {
                     // The first of several is the one that counts (RFC 7240, section 2).
-                    ("wait", _, Self::Wait(_)) | ("respond-async", None, Self::Wait(_)) => {}
-                    ("wait", Some(value), _) => {
+                    ("wait", _, Self::Wait(_)) | ("respond-async", "", Self::Wait(_)) => {}
+                    ("wait", value, _) => {
                         let wait = seconds(value).ok_or_else(fault)?;
                         preference = Self::Wait(wait.min(settings.max_wait));
                     }
-                    ("wait", None, _) => return Err(fault()),
-                    ("respond-async", None, _) => preference = Self::RespondAsync,
+                    ("respond-async", "", _) => preference = Self::RespondAsync,
                     _ => {}
                 }
             }
@@ -68,9 +58,75 @@ impl Preference {
     }
 }
 
+/// The preferences of one line of the header with their values, names in lower case and parameters left out; a value that
+/// is empty or not there is the same (RFC 7240, section 2). `None` if the line is not well formed.
+fn preferences(line: &str) -> Option<Vec<(String, String)>> {
+    let mut found = Vec::new();
+    let mut rest = skip_space(line);
+    while !rest.is_empty() {
+        // Elements of a list may be empty (RFC 9110, section 5.6.1).
+        if !rest.starts_with(',') {
+            let (preference, mut after) = pair(rest)?;
+            found.push(preference);
+            while let Some(parameter) = after.strip_prefix(';') {
+                after = skip_space(parameter);
+                if !after.is_empty() && !after.starts_with([';', ',']) {
+                    after = pair(after)?.1;
+                }
+            }
+            rest = after;
+        }
+        match rest.strip_prefix(',') {
+            Some(next) => rest = skip_space(next),
+            None if rest.is_empty() => {}
+            None => return None,
+        }
+    }
+    Some(found)
+}
+
+/// A name, its value if there is one, and what comes after both and the space behind them.
+fn pair(text: &str) -> Option<((String, String), &str)> {
+    let (name, rest) = token(text);
+    if name.is_empty() {
+        return None;
+    }
+    let rest = skip_space(rest);
+    let (value, rest) = match rest.strip_prefix('=') {
+        Some(value) => word(skip_space(value))?,
+        None => (String::new(), rest),
+    };
+    Some(((name.to_ascii_lowercase(), value), skip_space(rest)))
+}
+
+/// A token or a quoted string (RFC 9110, section 5.6), which may be empty.
+fn word(text: &str) -> Option<(String, &str)> {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let (token, rest) = token(text);
+        return Some((token.to_owned(), rest));
+    };
+    let (mut value, mut characters) = (String::new(), quoted.chars());
+    loop {
+        match characters.next()? {
+            '"' => return Some((value, characters.as_str())),
+            '\\' => value.push(characters.next()?),
+            character => value.push(character),
+        }
+    }
+}
+
+fn token(text: &str) -> (&str, &str) {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    let end = text.find(|c| !is_part(c)).unwrap_or(text.len());
+    text.split_at(end)
+}
+
+fn skip_space(text: &str) -> &str {
+    text.trim_start_matches([' ', '\t'])
+}
+
 /// A number of seconds. One that no machine can hold is no fault: it is cut to the longest wait like any other.
-fn seconds(value: &str) -> Option<Duration> {
-    let digits = value.trim().trim_matches('"');
+fn seconds(digits: &str) -> Option<Duration> {
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| Duration::from_secs(digits.parse().unwrap_or(u64::MAX)))
 }
@@ -81,4 +137,67 @@ fn fault() -> Problem {
         "Prefer",
         "Prefer must be wait= and a whole number of seconds, or respond-async.",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::preferences;
+
+    fn read(line: &str) -> Option<Vec<(String, String)>> {
+        preferences(line)
+    }
+
+    #[test]
+    fn preferences_are_read_as_the_rfc_writes_them() {
+        let rows: [(&str, &[(&str, &str)]); 14] = [
+            ("", &[]),
+            (" , ,, ", &[]),
+            ("respond-async", &[("respond-async", "")]),
+            (r#"respond-async="""#, &[("respond-async", "")]),
+            ("respond-async=", &[("respond-async", "")]),
+            ("WAIT = 5", &[("wait", "5")]),
+            (r#"wait="5""#, &[("wait", "5")]),
+            (r#"wait="\5""#, &[("wait", "5")]),
+            (
+                "respond-async, wait=5",
+                &[("respond-async", ""), ("wait", "5")],
+            ),
+            (",,wait=1 ,\tx", &[("wait", "1"), ("x", "")]),
+            ("wait=1;x=y, z", &[("wait", "1"), ("z", "")]),
+            (r#"wait=1 ; x="a,b;c" ;; y ;"#, &[("wait", "1")]),
+            (
+                r#"foo="a, wait=zz", wait=1"#,
+                &[("foo", "a, wait=zz"), ("wait", "1")],
+            ),
+            (
+                r#"foo="a\",respond-async,b""#,
+                &[("foo", "a\",respond-async,b")],
+            ),
+        ];
+        for (line, expected) in rows {
+            let expected: Vec<(String, String)> = expected
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect();
+            assert_eq!(read(line), Some(expected), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_well_formed_is_not_guessed_at() {
+        for line in [
+            "wait 5",
+            r#"wait="5"#,
+            r#"wait="5"x"#,
+            r#"wait="5\"#,
+            "=5",
+            "wait=5 6",
+            "wait=1;=2",
+            "a b",
+            "(x)",
+            "wait==1",
+        ] {
+            assert_eq!(read(line), None, "{line}");
+        }
+    }
 }

@@ -1,11 +1,25 @@
 //! The query string, read strictly: a key that is unknown or repeated is a fault of the request, never ignored.
 
-use actix_web::{HttpRequest, web};
+use std::future::{Ready, ready};
+
+use actix_web::{FromRequest, HttpRequest, dev::Payload, web};
 
 use crate::api::{
     problem::{Problem, RequestFault},
     request::is_plain_name,
 };
+
+/// A request without parameters: whatever stands in its query is a fault.
+pub(in crate::api) struct NoQuery;
+
+impl FromRequest for NoQuery {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _body: &mut Payload) -> Self::Future {
+        ready(Query::of(request).end().map(|()| Self))
+    }
+}
 
 /// The query of a request. Values are taken out one by one; whatever is left at the end is a fault.
 pub(in crate::api) struct Query {

@@ -104,7 +104,7 @@ pub(crate) async fn list_tasks(on: OnTasks<List>) -> Result<HttpResponse, Proble
     let links: Vec<Option<String>> = links.await.into_iter().collect::<Result<_, _>>()?;
     let tasks = walk
         .tasks
-        .into_iter()
+        .iter()
         .zip(links)
         .map(|(task, link)| TaskView::new(task, &on.known.caller, link))
         .collect();
@@ -152,6 +152,11 @@ impl Walk {
                 .filter(|_| token.filters == filters)
                 .ok_or_else(|| Problem::fault("query", "page_token", detail))?;
             offset = token.offset;
+            let traits = on.known.services.named(&token.service);
+            if traits.is_none_or(|traits| offset > traits.offset_limit) {
+                let detail = "page_token is not the next_page_token of an earlier page.";
+                return Err(Problem::fault("query", "page_token", detail));
+            }
         }
         Ok(Self {
             services: on.services.clone(),

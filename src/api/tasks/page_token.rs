@@ -6,6 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 /// A place in the list over all services.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct PageToken {
     /// The service to go on with.
     #[serde(rename = "s")]

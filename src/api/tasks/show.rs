@@ -33,7 +33,9 @@ impl Action for Show {
 
 /// Show a task.
 ///
-/// The cloud is asked each time. A task that the service does not know is 404.
+/// Callers who ask for the same task at the same time, or shortly after each other (`upstream.freshness` of the
+/// configuration), share one look at the cloud; `observed_at` says when that was. A task that the service does not know is
+/// 404.
 #[utoipa::path(
     tag = "tasks",
     params(
@@ -46,7 +48,7 @@ impl Action for Show {
 )]
 #[get("/tasks/{id}")]
 pub(crate) async fn show_task(on: OnTask<Show>) -> Result<HttpResponse, Problem> {
-    let Some(task) = on.service.port.show(&on.task.id).await? else {
+    let Some(task) = on.service.port.glance(&on.task.id).await? else {
         let detail = format!(
             "The service {} knows no task {} in this project.",
             on.task.service, on.task.id
@@ -55,7 +57,7 @@ pub(crate) async fn show_task(on: OnTask<Show>) -> Result<HttpResponse, Problem>
     };
     let link = list::link(&on.known, &task).await?;
     let details = on.action.is_full.then(|| task.details.clone());
-    let view = TaskView::new(task, &on.known.caller, link);
+    let view = TaskView::new(&task, &on.known.caller, link);
     Ok(HttpResponse::Ok().json(match details {
         Some(details) => view.with_details(details),
         None => view,

@@ -135,30 +135,33 @@ impl From<ObjectCounts> for ObjectCountsView {
     }
 }
 
-impl From<TaskError> for TaskErrorView {
-    fn from(TaskError { code, message }: TaskError) -> Self {
-        Self { code, message }
+impl From<&TaskError> for TaskErrorView {
+    fn from(TaskError { code, message }: &TaskError) -> Self {
+        Self {
+            code: code.clone(),
+            message: message.clone(),
+        }
     }
 }
 
 impl TaskView {
     /// The task as `caller` sees it, with a link to its running operation.
-    pub(super) fn new(task: Task, caller: &Caller, operation: Option<String>) -> Self {
+    pub(super) fn new(task: &Task, caller: &Caller, operation: Option<String>) -> Self {
         Self {
-            actions: actions(Sight::from(&task), caller),
+            actions: actions(Sight::from(task), caller),
             id: task.reference.id.to_string(),
             service: task.reference.service.to_string(),
             project: task.reference.project.to_string(),
-            name: task.name,
+            name: task.name.clone(),
             state: task.stage.state().as_str(),
-            upstream_state: task.upstream_state,
+            upstream_state: task.upstream_state.clone(),
             progress: task.progress,
             bytes: task.bytes.map(AmountView::from),
             objects: task.objects.map(ObjectCountsView::from),
             bytes_per_second: task.bytes_per_second,
             remaining_seconds: task.remaining_seconds,
             started_at: task.started_at,
-            error: task.error.map(TaskErrorView::from),
+            error: task.error.as_ref().map(TaskErrorView::from),
             observed_at: task.observed_at,
             operation,
             details: None,

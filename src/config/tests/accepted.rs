@@ -37,6 +37,7 @@ fn what_is_left_out_has_its_documented_default() {
     assert_eq!(config.transport.connect_timeout, Duration::from_secs(3));
     assert_eq!(config.transport.request_timeout, Duration::from_secs(15));
     assert_eq!(config.transport.ca_file, None);
+    assert_eq!(config.upstream.freshness, Duration::from_millis(500));
     assert_eq!(config.upstream.pace.requests_per_second, 50);
     assert_eq!(config.upstream.pace.burst, 100);
     assert!(config.upstream.storage_credentials.is_empty());

@@ -89,6 +89,13 @@ pub trait MigrationService {
     /// Looks at one task. `None` means that the service itself said that there is no such task.
     async fn show(&self, id: &TaskId) -> Result<Option<Task>, UpstreamError>;
 
+    /// Shows one task to somebody who only wants to know how it stands: a look that began a short while ago, or that others
+    /// wait for, may serve. It is never a ground to change something or to refuse a change. `None` as for
+    /// [`show`](MigrationService::show).
+    async fn glance(&self, id: &TaskId) -> Result<Option<Arc<Task>>, UpstreamError> {
+        Ok(self.show(id).await?.map(Arc::new))
+    }
+
     /// One page of the service's list, in its own order, from the `offset`th task on.
     async fn list(&self, offset: u64, limit: u32) -> Result<TaskPage, UpstreamError>;
 
@@ -146,6 +153,8 @@ pub struct ServiceTraits {
     pub accepts: fn(&TaskId) -> bool,
     /// The most tasks that one page of its list may hold.
     pub page_limit: u32,
+    /// The last place of its list that can be asked for.
+    pub offset_limit: u64,
     /// Whether a start needs storage credentials.
     pub start_needs_credentials: bool,
 }

@@ -3,19 +3,21 @@
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 use super::{
     Scene, SharedScene,
     world::{Event, Sending},
 };
 use crate::domain::{
-    decide::Seen,
+    decide::{Seen, Sight},
     history::Change,
     service::{
-        MigrationService, Receipt, Sent, TaskPage, UpstreamError, UpstreamErrorKind as Kind,
+        MigrationService, Receipt, Sent, ServiceName, TaskPage, UpstreamError,
+        UpstreamErrorKind as Kind,
     },
     start::StartRequest,
-    task::{Task, TaskId},
+    task::{DeleteGate, Stage, Task, TaskId, TaskRef},
 };
 
 /// No exchange takes longer.
@@ -146,9 +148,85 @@ fn this_instant() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+impl Scene {
+    /// What goes wrong with a page of the list is in the way of all who wait for a task in it.
+    fn plan_list(&mut self, service: &ServiceName) -> Plan {
+        let indices = self.listed(service);
+        let plan = self.plan(indices.first().copied().unwrap_or(0), false);
+        if plan.fault.is_some() {
+            let now = self.now();
+            for index in indices {
+                self.hinder(index, now);
+            }
+        }
+        plan
+    }
+
+    /// The tasks of a service, newest first.
+    fn listed(&self, service: &ServiceName) -> Vec<usize> {
+        let tasks = self.world.tasks.iter().enumerate().rev();
+        let of_service = tasks.filter(|(_, task)| task.reference.service == *service);
+        of_service.map(|(index, _)| index).collect()
+    }
+
+    fn page(&mut self, service: &ServiceName, offset: u64, limit: u32) -> TaskPage {
+        let now = self.now();
+        let mut rows = Vec::new();
+        for index in self.listed(service) {
+            let row = self.row(index);
+            rows.extend(row.map(|sight| {
+                let is_readable = self.is_calm || self.rng.u8(..12) > 0;
+                is_readable.then(|| task(&self.world.tasks[index].reference, sight, now))
+            }));
+        }
+        let total = rows.len() as u64;
+        let offset = usize::try_from(offset).unwrap();
+        let rows = rows.into_iter().skip(offset).take(limit as usize);
+        TaskPage {
+            rows: rows.collect(),
+            total,
+        }
+    }
+
+    /// What a row shows. It tells less than a look, and it lies more.
+    fn row(&mut self, index: usize) -> Option<Sight> {
+        let mut sight = self.view(index)?;
+        if !self.is_calm && self.rng.u8(..10) == 0 {
+            self.count("lie");
+            self.hinder(index, self.now());
+            sight.stage = Stage::ALL[self.rng.usize(..Stage::ALL.len())];
+        }
+        // As in the lists of that service.
+        if self.world.tasks[index].reference.service.as_str() == "sms" {
+            sight.gate = DeleteGate::Untold;
+        }
+        Some(sight)
+    }
+}
+
+fn task(reference: &TaskRef, sight: Sight, observed_at: Timestamp) -> Task {
+    Task {
+        reference: reference.clone(),
+        name: None,
+        stage: sight.stage,
+        gate: sight.gate,
+        upstream_state: String::new(),
+        progress: None,
+        bytes: None,
+        objects: None,
+        bytes_per_second: None,
+        remaining_seconds: None,
+        started_at: sight.started_at,
+        error: None,
+        observed_at,
+        details: serde_json::Value::Null,
+    }
+}
+
 /// The vendor as one process sees it.
 pub(super) struct Vendor {
     pub(super) scene: SharedScene,
+    pub(super) service: ServiceName,
     pub(super) process: usize,
     /// Whether it is the engine that asks, not a request that is being accepted.
     pub(super) is_engine: bool,
@@ -227,30 +305,26 @@ impl MigrationService for Vendor {
         if let Some(round) = tokio::task::try_id() {
             scene.world.looked_at.insert(round, this_instant());
         }
-        let reference = scene.world.tasks[index].reference.clone();
-        Ok(sight.map(|sight| Task {
-            reference,
-            name: None,
-            stage: sight.stage,
-            gate: sight.gate,
-            upstream_state: String::new(),
-            progress: None,
-            bytes: None,
-            objects: None,
-            bytes_per_second: None,
-            remaining_seconds: None,
-            started_at: sight.started_at,
-            error: None,
-            observed_at: now,
-            details: serde_json::Value::Null,
-        }))
+        let reference = &scene.world.tasks[index].reference;
+        Ok(sight.map(|sight| task(reference, sight, now)))
     }
 
-    async fn list(&self, _offset: u64, _limit: u32) -> Result<TaskPage, UpstreamError> {
-        Ok(TaskPage {
-            rows: Vec::new(),
-            total: 0,
-        })
+    /// Newest first, as of the moment at which the page is made: between two pages tasks come, go and change.
+    async fn list(&self, offset: u64, limit: u32) -> Result<TaskPage, UpstreamError> {
+        let plan = self.scene.lock().unwrap().plan_list(&self.service);
+        tokio::time::sleep(plan.there).await;
+        let page = {
+            let mut scene = self.scene.lock().unwrap();
+            scene.catch_up();
+            if let Some(kind) = plan.fault {
+                scene.note(|| format!("process {}: a page of the list fails", self.process));
+                return Err(scene.error(kind, Sent::No));
+            }
+            scene.count(if offset > 0 { "later page" } else { "page" });
+            scene.page(&self.service, offset, limit)
+        };
+        tokio::time::sleep(plan.back).await;
+        Ok(page)
     }
 
     async fn pause(&self, id: &TaskId, by: Instant) -> Result<Receipt, UpstreamError> {

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use tokio::task::{Id, try_id};
 
-use super::Scene;
+use super::{Scene, world::Sending};
 use crate::domain::{
     decide::{PAUSES_MAX, Seen, Sight},
     history::Change,
@@ -17,6 +17,8 @@ use crate::domain::{
 pub(super) struct Deeds {
     task: usize,
     goal: Goal,
+    /// The operation that it took over from, whose requests may still take effect.
+    heir_of: Option<OperationId>,
     pub(super) intents: Vec<Intent>,
     /// How often a lease on it ended without having been given back.
     lapses: usize,
@@ -36,6 +38,19 @@ pub(super) struct Intent {
     is_settled: bool,
 }
 
+impl Deeds {
+    fn may_have_sent(&self, change: Change, sendings: &[Sending]) -> bool {
+        self.intents.iter().any(|intent| {
+            let is_refused = intent
+                .sending
+                .is_some_and(|number| sendings[number].is_refused());
+            // A round that wrote again without having sent anything has withdrawn its intent.
+            let is_withdrawn = intent.sending.is_none();
+            intent.change == change && !(intent.is_settled && (is_refused || is_withdrawn))
+        })
+    }
+}
+
 impl Scene {
     /// Something broke a rule. The first is reported.
     pub(super) fn blame(&mut self, what: String) {
@@ -43,7 +58,7 @@ impl Scene {
         self.violation.get_or_insert(what);
     }
 
-    pub(super) fn check_creation(&mut self, operation: &Operation) {
+    pub(super) fn check_creation(&mut self, operation: &Operation, heir_of: Option<OperationId>) {
         let Some(task) = self.index_of(operation) else {
             return;
         };
@@ -57,6 +72,7 @@ impl Scene {
         let deeds = Deeds {
             task,
             goal: operation.goal,
+            heir_of,
             intents: Vec::new(),
             lapses: 0,
             sent_after_end: 0,
@@ -185,17 +201,16 @@ impl Scene {
             .count()
     }
 
-    /// Whether, for all that is on record, a change of this kind may have had an effect.
+    /// Whether, for all that is on record, a change of this kind may have had an effect: one that it sent, or that was sent
+    /// for an operation that it took over from.
     pub(super) fn may_have_sent(&self, id: OperationId, change: Change) -> bool {
-        let intents = self.deeds.get(&id).map_or(&[][..], |deeds| &deeds.intents);
-        intents.iter().any(|intent| {
-            let is_refused = intent
-                .sending
-                .is_some_and(|number| self.world.sendings[number].is_refused());
-            // A round that wrote again without having sent anything has withdrawn its intent.
-            let is_withdrawn = intent.sending.is_none();
-            intent.change == change && !(intent.is_settled && (is_refused || is_withdrawn))
-        })
+        let Some(deeds) = self.deeds.get(&id) else {
+            return false;
+        };
+        let of_predecessor = deeds
+            .heir_of
+            .is_some_and(|predecessor| self.may_have_sent(predecessor, change));
+        of_predecessor || deeds.may_have_sent(change, &self.world.sendings)
     }
 
     pub(super) fn a_delete_is_on_record(&self, task: usize) -> bool {

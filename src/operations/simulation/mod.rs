@@ -225,7 +225,7 @@ fn whatever_fails_every_operation_keeps_its_promises() {
 }
 
 /// Every end of an operation that the schedules must lead to, so that they do not become tame unnoticed.
-const ALL_THERE_IS: [&str; 21] = [
+const ALL_THERE_IS: [&str; 25] = [
     "deleted",
     "already_gone",
     "paused",
@@ -247,6 +247,10 @@ const ALL_THERE_IS: [&str; 21] = [
     "replayed",
     "crash",
     "freeze",
+    "page",
+    "later page",
+    "lie",
+    "wait by a row",
 ];
 
 fn fail(seed: u64) -> ! {

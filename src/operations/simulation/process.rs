@@ -19,11 +19,26 @@ use tokio::{
 
 use super::{SharedScene, SimulatedClock, exchange::Vendor, store::Store};
 use crate::{
-    domain::service::{Binding, BoundService, Services},
-    operations::{Operations, Settings, engine::Loop, metrics::Metrics},
+    domain::service::{Binding, BoundService, ServiceName, ServiceTraits, Services},
+    operations::{
+        Operations, Settings,
+        board::Economy,
+        engine::Loop,
+        metrics::{Look, Metrics},
+    },
 };
 
+/// Lists serve a few operations already, for callers ask for a few tasks only; and a page is short, so that a reading has
+/// several.
+const ECONOMY: Economy = Economy {
+    from: 2,
+    down_to: 2,
+    operations_per_page: 1,
+};
+const PAGE_LIMIT: u32 = 2;
+
 pub(super) struct Process {
+    scene: SharedScene,
     pub(super) number: usize,
     pub(super) operations: Operations,
     /// How its callers' requests see the vendor.
@@ -74,11 +89,16 @@ impl Process {
         );
         let memory = Rc::new(Memory::default());
         let tasks = LocalSet::new();
-        let engine = Loop::new(Arc::clone(&operations.0), services(scene, number, true));
+        let engine = Loop::new(
+            Arc::clone(&operations.0),
+            services(scene, number, true),
+            ECONOMY,
+        );
         tasks.spawn_local(engine.run());
         memory.tasks.replace(Some(tasks));
         spawn_local(Run(Rc::clone(&memory)));
         Self {
+            scene: Arc::clone(scene),
             number,
             operations,
             services: Rc::new(services(scene, number, false)),
@@ -153,6 +173,19 @@ impl Memory {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        let looks = &self.operations.0.metrics.looks;
+        for service in ["oms", "sms"].map(str::to_owned) {
+            let by_rows = looks
+                .get_or_create(&Look {
+                    service,
+                    by: "board",
+                })
+                .get();
+            let mut scene = self.scene.lock().unwrap();
+            for _ in 0..by_rows {
+                scene.count("wait by a row");
+            }
+        }
         let tasks = self.memory.tasks.take();
         drop(tasks);
         self.memory.wake();
@@ -174,6 +207,7 @@ fn services(scene: &SharedScene, process: usize, is_engine: bool) -> Services {
         .map(|task| {
             let vendor = Vendor {
                 scene: Arc::clone(scene),
+                service: task.reference.service.clone(),
                 process,
                 is_engine,
             };
@@ -190,5 +224,13 @@ fn services(scene: &SharedScene, process: usize, is_engine: bool) -> Services {
             )
         })
         .collect::<HashMap<_, _>>();
-    Services::new(Vec::new(), bound)
+    let traits = |name| ServiceTraits {
+        name: ServiceName::parse(name).unwrap(),
+        owns: |_| true,
+        accepts: |_| true,
+        page_limit: PAGE_LIMIT,
+        offset_limit: u64::MAX,
+        start_needs_credentials: false,
+    };
+    Services::new(["oms", "sms"].map(traits).into(), bound)
 }

@@ -86,7 +86,7 @@ impl Scene {
             self.check_superseding(operation, old);
             self.commit(&mut old.clone(), events, Hold::Release);
         }
-        self.check_creation(operation);
+        self.check_creation(operation, replaced);
         self.records.keep_key(operation.id, caller, key.as_ref());
         let row = Row {
             operation: operation.clone(),

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::{Mischief, Scene, SharedScene};
 use crate::domain::{
     operation::{Operation, OperationEvent, OperationId, Status},
-    service::CallerName,
+    service::{CallerName, ProjectName, ServiceName},
     store::{
         Claim, Creation, Hold, IdempotencyKey, Joining, Lease, NewOperation, OperationQuery,
         OperationStore, StoreError,
@@ -122,6 +122,9 @@ impl OperationStore for Store {
             let fits = |one: &&Operation| {
                 query.task.as_ref().is_none_or(|task| one.task == *task)
                     && query.status.is_none_or(|status| one.status == status)
+                    && query
+                        .outcome
+                        .is_none_or(|outcome| one.outcome == Some(outcome))
             };
             let mut found: Vec<_> = scene.records.all().filter(fits).cloned().collect();
             found.reverse();
@@ -177,6 +180,22 @@ impl OperationStore for Store {
     async fn remove_ended(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
         self.call("remove", |scene| Ok(scene.remove(before, limit)))
             .await
+    }
+
+    async fn count_running(
+        &self,
+        project: &ProjectName,
+        service: &ServiceName,
+    ) -> Result<u64, StoreError> {
+        self.call("count", |scene| {
+            let is_one = |one: &&Operation| {
+                one.status == Status::Running
+                    && one.task.project == *project
+                    && one.task.service == *service
+            };
+            Ok(scene.records.all().filter(is_one).count() as u64)
+        })
+        .await
     }
 
     async fn check(&self) -> Result<u64, StoreError> {

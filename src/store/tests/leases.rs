@@ -2,9 +2,10 @@ use std::{collections::HashSet, sync::Arc};
 
 use tokio::task::JoinSet;
 
-use super::{Place, SqlOperationStore, event, fresh, lease, moment};
+use super::{Place, SqlOperationStore, event, fresh, lease, moment, task};
 use crate::domain::{
     operation::{EventKind, Operation, OperationId, Status},
+    service::{ProjectName, ServiceName},
     store::{Claim, Hold, Leased, OperationStore as _, StoreError},
 };
 
@@ -119,6 +120,34 @@ async fn nothing_is_due_when_nothing_runs() {
     let claim = store.claim_as("a", 100, 10).await;
     assert!(claim.operations.is_empty());
     assert_eq!(claim.next_due_at, None);
+}
+
+#[tokio::test]
+async fn running_operations_are_counted_by_project_and_service() {
+    let place = Place::new();
+    let store = place.open().await;
+    let mut ended = store.add(fresh("1")).await;
+    ended.status = Status::Cancelled;
+    store.save(&mut ended, &[], Hold::Keep).await.unwrap();
+    store.add(fresh("1")).await;
+    store.add(fresh("2")).await;
+    let (prod, oms) = (task("1").project, task("1").service);
+    let (test, sms) = (
+        ProjectName::parse("test").unwrap(),
+        ServiceName::parse("sms").unwrap(),
+    );
+    let mut other = fresh("3");
+    other.task.service = sms.clone();
+    store.add(other).await;
+    for (project, service, running) in [
+        (&prod, &oms, 2),
+        (&prod, &sms, 1),
+        (&test, &oms, 0),
+        (&test, &sms, 0),
+    ] {
+        let counted = store.count_running(project, service).await.unwrap();
+        assert_eq!(counted, running, "{project} {service}");
+    }
 }
 
 #[tokio::test]

@@ -286,6 +286,14 @@ async fn a_list_holds_what_was_asked_for() {
         ..everything()
     };
     assert_eq!(listed(&store, failed.clone()).await, [all[3]]);
+    let mut end = ended(&store.read_back(all[2]).await, Status::Succeeded);
+    store.save(&mut end, &[], Hold::Release).await.unwrap();
+    let deleted = |outcome| OperationQuery {
+        outcome: Some(outcome),
+        ..everything()
+    };
+    assert_eq!(listed(&store, deleted(Outcome::Deleted)).await, [all[2]]);
+    assert_eq!(listed(&store, deleted(Outcome::AlreadyGone)).await, []);
     let joined = OperationQuery {
         caller: Some(caller("team-b")),
         ..everything()

@@ -111,6 +111,7 @@ fn history() -> impl Strategy<Value = History> {
         pause: attempts.0,
         start: attempts.1,
         delete: attempts.2,
+        pause_in_doubt: counts[0] % 2 == 1,
         started_before: changes.2,
         last_accepted: changes.1,
         looks_since_accepted: counts[0],

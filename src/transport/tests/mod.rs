@@ -1,6 +1,10 @@
 //! Exchanges with peers that misbehave, over real sockets.
 
+mod certificates;
 mod kept;
+mod lost;
+mod mix;
+mod oddities;
 pub(crate) mod peer;
 mod tls;
 

@@ -4,8 +4,11 @@
 //! vendor answers almost every error with 400, so the code in the body decides before the status does; which codes
 //! mean what is the service's own [`Codes`]. Nothing here asks anybody anything.
 
-use serde_json::{Map, Value};
+mod code;
 
+use serde_json::Value;
+
+use super::echo::Names;
 use crate::{
     domain::service::{
         Receipt, Sent, ServiceName, UpstreamAnswer, UpstreamError, UpstreamErrorKind,
@@ -13,19 +16,11 @@ use crate::{
     transport::Response,
 };
 
-/// The longest code of the vendor that is kept, in characters. Real ones have about ten.
-const CODE_MAX: usize = 64;
-/// The longest text of the vendor that is kept, in characters.
-pub(super) const MESSAGE_MAX: usize = 1_024;
+use self::code::{CODE_MAX, gateway_number};
+pub(super) use self::code::{MESSAGE_MAX, clean};
+
 /// The longest plain text, in bytes, that can be a service's word of acceptance rather than a page of something else.
 const PLAIN_TEXT_MAX: usize = 256;
-/// The names under which the vendor's services write a code and its text, in the order in which they are tried.
-const PAIRS: [(&str, &str); 3] = [
-    ("error_code", "error_msg"),
-    ("errorCode", "errorMsg"),
-    ("code", "message"),
-];
-
 /// What a service's own codes mean. Codes that are in no list are ordinary refusals of the request.
 #[derive(Debug)]
 pub(crate) struct Codes {
@@ -48,6 +43,7 @@ pub(crate) struct Codes {
 pub(crate) struct Answers {
     service: ServiceName,
     codes: &'static Codes,
+    names: Names,
 }
 
 /// What the answered request was for.
@@ -67,6 +63,15 @@ enum Form {
     Broken,
 }
 
+impl Form {
+    fn json(&self) -> Option<&Value> {
+        match self {
+            Self::Json(document) => Some(document),
+            Self::Empty | Self::Text | Self::Broken => None,
+        }
+    }
+}
+
 /// Whose code it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Origin {
@@ -81,9 +86,17 @@ enum Origin {
 }
 
 impl Answers {
-    /// For a service and its codes.
-    pub(crate) fn new(service: ServiceName, codes: &'static Codes) -> Self {
-        Self { service, codes }
+    /// For a service and its codes, with the names that no text for callers may hold.
+    pub(in crate::upstream) fn new(
+        service: ServiceName,
+        codes: &'static Codes,
+        names: Names,
+    ) -> Self {
+        Self {
+            service,
+            codes,
+            names,
+        }
     }
 
     /// The document that a read was answered with. [`UpstreamErrorKind::Gone`] if the service said that there is no
@@ -166,8 +179,13 @@ impl Answers {
                 UpstreamErrorKind::Malformed
             };
         }
-        if let Some(kind) = code.and_then(|code| self.meaning(code)) {
-            return kind;
+        let meaning = code.and_then(|code| self.meaning(code));
+        match meaning {
+            // Whatever names the API gateway may be its word and not the service's.
+            Some(UpstreamErrorKind::Gone) if form.json().is_some_and(code::names_gateway) => {}
+            Some(kind) => return kind,
+            None if status == 404 && self.says_gone_by_404(form) => return UpstreamErrorKind::Gone,
+            None => {}
         }
         let origin = self.origin(code);
         match (status, origin) {
@@ -175,11 +193,6 @@ impl Answers {
             // A service sends 401 for plain mistakes in a request too (`SMS.2005`), so its own codes fall through.
             (401, Origin::Gateway | Origin::Other | Origin::Nobody) => {
                 UpstreamErrorKind::CredentialsRefused
-            }
-            (404, Origin::Service | Origin::Other | Origin::Nobody)
-                if matches!(form, Form::Empty | Form::Json(_)) =>
-            {
-                UpstreamErrorKind::Gone
             }
             (_, Origin::Service) if purpose == Purpose::Change => UpstreamErrorKind::Refused,
             (_, Origin::Service | Origin::Gateway | Origin::Other) => UpstreamErrorKind::Rejected,
@@ -208,6 +221,18 @@ impl Answers {
         }
     }
 
+    /// Whether a 404 without a code of the service can only mean the task: a wrong address is a 404 too, with the code of
+    /// whoever says so.
+    fn says_gone_by_404(&self, form: &Form) -> bool {
+        match form {
+            Form::Empty => true,
+            Form::Json(document) => {
+                !code::names_gateway(document) && !code::names_other_than(self.codes.gone, document)
+            }
+            Form::Text | Form::Broken => false,
+        }
+    }
+
     fn origin(&self, code: Option<&str>) -> Origin {
         match code {
             None => Origin::Nobody,
@@ -225,8 +250,17 @@ impl Answers {
         UpstreamAnswer {
             service: self.service.to_string(),
             status: response.status,
-            error_code,
-            error_msg: message.filter(|message| own && !message.is_empty()),
+            // A code is no name, whatever the account is called.
+            error_code: error_code.map(|code| {
+                if code::is_code(&code) {
+                    code
+                } else {
+                    self.names.masked(&code)
+                }
+            }),
+            error_msg: message
+                .filter(|message| own && !message.is_empty())
+                .map(|message| self.names.masked(&message)),
             request_id: request_id(response),
         }
     }
@@ -297,59 +331,14 @@ fn throttles(status: u16, code: Option<&str>) -> bool {
     status == 429 || code.and_then(gateway_number) == Some("0308")
 }
 
-/// The number in a code of the API gateway; services behind the shared gateway spell its prefix `APIGW.`.
-fn gateway_number(code: &str) -> Option<&str> {
-    code.strip_prefix("APIG.")
-        .or_else(|| code.strip_prefix("APIGW."))
-}
-
 fn request_id(response: &Response) -> Option<String> {
     let id = clean(response.request_id.as_deref()?, CODE_MAX);
     (!id.is_empty()).then_some(id)
 }
 
-/// The vendor's code and its text in the body of an error, in any of the shapes that its services use: `error_code`
-/// with `error_msg`, `errorCode` with `errorMsg`, or `code` with `message`, at the top or in a nested object. Numbers
-/// are given as text; both are cut to a bounded length and hold no control characters. `None` if there is no code.
+/// The vendor's code and its text in the body of an error, as [`code::first`] reads them.
 pub(crate) fn error_code(body: &[u8]) -> Option<(String, String)> {
-    let Form::Json(document) = form_of(body) else {
-        return None;
-    };
-    let (code, message) = pair(document.as_object()?)?;
-    let code = clean(&scalar(code)?, CODE_MAX);
-    let message = clean(&scalar(message).unwrap_or_default(), MESSAGE_MAX);
-    (!code.is_empty()).then_some((code, message))
-}
-
-/// The first pair of names that is there as a whole wins; only then nested objects are asked, and the last one with
-/// an answer wins. That is how the vendor's own SDK reads them. The depth is limited by the JSON parser.
-fn pair(object: &Map<String, Value>) -> Option<(&Value, &Value)> {
-    let here = PAIRS
-        .iter()
-        .find_map(|(code, message)| object.get(*code).zip(object.get(*message)));
-    here.or_else(|| {
-        object
-            .values()
-            .filter_map(Value::as_object)
-            .filter_map(pair)
-            .next_back()
-    })
-}
-
-fn scalar(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
-    }
-}
-
-/// A text of the vendor's, fit to be shown: of at most `max` characters, none of them a control character.
-pub(super) fn clean(text: &str, max: usize) -> String {
-    text.chars()
-        .filter(|character| !character.is_control())
-        .take(max)
-        .collect()
+    code::first(form_of(body).json()?)
 }
 
 fn form_of(body: &[u8]) -> Form {

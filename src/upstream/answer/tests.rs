@@ -25,8 +25,8 @@ const MEANINGS: &[(u16, &str, UpstreamErrorKind, UpstreamErrorKind, Sent)] = &[
     (400, "OMS.1009", Gone, Gone, Sent::Yes),
     (403, "OMS.1009", Gone, Gone, Sent::Yes),
     (404, "OMS.1009", Gone, Gone, Sent::Yes),
-    (404, "OMS.0054", Gone, Gone, Sent::Yes),
-    (404, "Common.0404", Gone, Gone, Sent::Yes),
+    (404, "OMS.0054", Rejected, Refused, Sent::Yes),
+    (404, "Common.0404", Rejected, Rejected, Sent::Unknown),
     (404, "", Gone, Gone, Sent::Yes),
     (404, "  \r\n", Gone, Gone, Sent::Yes),
     (404, "{}", Gone, Gone, Sent::Yes),
@@ -87,6 +87,7 @@ const MEANINGS: &[(u16, &str, UpstreamErrorKind, UpstreamErrorKind, Sent)] = &[
     (401, HTML, CredentialsRefused, CredentialsRefused, Sent::No),
     (429, "APIGW.0308", Throttled, Throttled, Sent::No),
     (400, "APIG.0308", Throttled, Throttled, Sent::No),
+    (400, "apigw.0308", Throttled, Throttled, Sent::No),
     (429, "", Throttled, Throttled, Sent::No),
     (429, "OMS.0077", Throttled, Throttled, Sent::Yes),
     (400, "OMS.1001", Unavailable, Unavailable, Sent::Yes),
@@ -110,7 +111,7 @@ const MEANINGS: &[(u16, &str, UpstreamErrorKind, UpstreamErrorKind, Sent)] = &[
 ];
 
 fn answers() -> Answers {
-    Answers::new(ServiceName::parse("oms").unwrap(), &CODES)
+    Answers::new(ServiceName::parse("oms").unwrap(), &CODES, Names::new([]))
 }
 
 fn response(status: u16, body: impl Into<Vec<u8>>) -> Response {
@@ -250,6 +251,68 @@ fn a_deep_body_is_not_taken_for_gone() {
 }
 
 #[test]
+fn a_code_counts_without_its_text() {
+    for body in [
+        r#"{"error_code":"OMS.1009"}"#,
+        r#"{"errorCode":"OMS.1009","error_msg":"A text."}"#,
+        r#"{"error":{"code":"OMS.1009"}}"#,
+    ] {
+        for status in [400, 403, 404] {
+            let error = answers().document(&response(status, body)).unwrap_err();
+            assert_eq!(error.kind, Gone, "{status} {body}");
+        }
+    }
+}
+
+#[test]
+fn a_404_that_may_be_another_ones_is_not_gone() {
+    for body in [
+        r#"{"error_code":"APIGW.0101"}"#,
+        r#"{"error_code":"APIG.0101","message":"A text."}"#,
+        r#"{"code":"APIG.0101","error_msg":"A text."}"#,
+        r#"{"errors":[{"error_code":"APIG.0101","error_msg":"A text."}]}"#,
+        r#"[{"error_code":"APIG.0101","error_msg":"A text."}]"#,
+        r#"[[["APIG.0101"]]]"#,
+        r#""APIG.0101""#,
+        r#"{"errorCode":"APIG.0101"}"#,
+        r#"{"error":{"code":"APIG.0101"}}"#,
+        r#"{"error_code":"apig.0101","error_msg":"A text."}"#,
+        r#"{"Error_Code":"ApiGw.0101"}"#,
+        r#"{"message":"No backend: APIG.0101, see the guide."}"#,
+        r#"{"APIGW.0101":"No such API."}"#,
+        r#"{"error_code":"OMS.1009","error_msg":"A text.","cause":"APIGW.0101"}"#,
+        "\u{feff}{\"error_code\":\"APIG.0101\"}",
+        r#"{"errors":[{"error_code":"OMS.0054"}]}"#,
+        r#"[{"code":404,"message":"Not Found"}]"#,
+        r#"{"ERRORCODE":"X"}"#,
+        r#"["IAM.0004"]"#,
+        r#""oms.1009""#,
+    ] {
+        let error = answers().document(&response(404, body)).unwrap_err();
+        assert_eq!(error.kind, Rejected, "{body}");
+        let error = answers().receipt(&response(404, body)).unwrap_err();
+        assert_ne!(error.kind, Gone, "{body}");
+    }
+}
+
+#[test]
+fn a_404_with_json_that_names_nobody_else_is_gone() {
+    for body in [
+        "{}",
+        "[]",
+        "null",
+        r#"{"status":404,"error":"Not Found","path":"/v2/p/tasks/7"}"#,
+        r#"{"error_code":"","error_msg":"No such task."}"#,
+        r#"{"error_code":null}"#,
+        r#"{"errors":[{"error_code":"OMS.1009"}]}"#,
+        r#"{"message":"The apig.example host, version 1.1009"}"#,
+    ] {
+        let error = answers().document(&response(404, body)).unwrap_err();
+        assert_eq!(error.kind, Gone, "{body}");
+    }
+}
+
+#[test]
 fn only_the_services_own_texts_are_shown() {
     let own = answers()
         .receipt(&response(400, coded("OMS.0063")))
@@ -350,8 +413,11 @@ fn codes_are_found_in_every_shape() {
             "E",
             "m",
         ),
-        // Half a pair is none.
-        (r#"{"error_code":"E","code":"C","message":"m"}"#, "C", "m"),
+        // A code needs no text; a text of another pair is not its own.
+        (r#"{"error_code":"OMS.1009"}"#, "OMS.1009", ""),
+        (r#"{"error_code":"E","code":"C","message":"m"}"#, "E", ""),
+        (r#"{"error_code":null,"code":"C","message":"m"}"#, "C", "m"),
+        (r#"{"error_code":"","error":{"code":"C"}}"#, "C", ""),
         // Of several nested ones the last one wins.
         (
             r#"{"a":{"code":"C","message":"n"},"b":{"code":"D","message":"m"}}"#,
@@ -381,7 +447,7 @@ fn what_has_no_code_has_none() {
         "7",
         "ok",
         HTML,
-        r#"{"error_code":"OMS.0063"}"#,
+        r#"{"error_msg":"m"}"#,
         r#"{"error_code":null,"error_msg":null}"#,
         r#"{"error_code":"","error_msg":"m"}"#,
         r#"{"error_code":{},"error_msg":"m"}"#,

@@ -79,7 +79,7 @@ impl Clerk {
             wall: self.clock.now(),
         };
         let result = match self.transport.login(&account.endpoint, &request).await {
-            Ok(login) => self.token(account, begun, login),
+            Ok(login) => self.token(account, begun, login, secret),
             Err(error) => Err(of_transport(error)),
         };
         match &result {
@@ -96,6 +96,7 @@ impl Clerk {
         account: &Account,
         begun: Begun,
         login: LoginResponse,
+        password: Secret,
     ) -> Result<Token, UpstreamError> {
         let response = login.response;
         if response.status != 201 {
@@ -124,7 +125,13 @@ impl Clerk {
             })?;
         let serial = self.serial.get() + 1;
         self.serial.set(serial);
-        Ok(Token::new(serial, account.project.clone(), text, lifetime))
+        let secrets = (text, password);
+        Ok(Token::new(
+            serial,
+            account.project.clone(),
+            secrets,
+            lifetime,
+        ))
     }
 }
 

@@ -54,6 +54,9 @@ use crate::{
 
 /// The most commands that wait for the thread that logs in. It never waits itself, so they are few.
 const MAX_COMMANDS: usize = 10_000;
+/// A token that a service refuses along with the one before it is not replaced until it is this old: it is the service
+/// that refuses, for instance because it belongs to another region.
+const REPLACED_AGAIN_AFTER: Duration = Duration::from_mins(15);
 /// What a caller waits beyond the parts of a login that have limits of their own: other logins of the same user.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -90,11 +93,14 @@ struct Vault {
     metrics: Metrics,
 }
 
-/// A service that refused a token at its first use.
+/// What a service has refused since it last accepted a token.
 #[derive(Default)]
 struct Refusal {
+    /// The token that was replaced for it. Serials begin with 1.
+    replaced: u64,
+    /// The token that was refused in spite of that.
+    given_up: u64,
     backoff: Backoff,
-    serial: u64,
 }
 
 struct PerToken;
@@ -219,6 +225,11 @@ impl Tokens {
             ));
         }
         match timeout(self.patience, answer).await {
+            // The machine may have slept since it was issued.
+            Ok(Ok(Ok(token))) if !token.is_usable(self.now()) => Err(failure(
+                UpstreamErrorKind::Unavailable,
+                "The token had ended before it could be used.",
+            )),
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(failure(
                 UpstreamErrorKind::Unavailable,
@@ -239,18 +250,46 @@ impl Tokens {
         });
     }
 
-    /// Notes that a service called the token dead: nobody is given it any more.
-    pub(crate) async fn refused(&self, token: &Token, service: &ServiceName) {
+    /// Notes that a service called the token dead, and tells whether the request may be tried with another one. Then
+    /// nobody is given this one any more. Otherwise the fault is rather the service's, see [`Tokens::give_up`].
+    pub(crate) async fn refused(&self, token: &Token, service: &ServiceName) -> bool {
+        if !self.is_replaced(token, service) {
+            return false;
+        }
         // Of many who used it at the same time, one reports it.
         if self.vault.remove(token).await {
             tracing::warn!(project = %token.project(), service = %service, "a token was refused");
             self.vault.metrics.token_refused(service.as_str());
         }
+        true
     }
 
-    /// Notes that the token was refused at its first use, so that the service is left alone for a while: either the token
-    /// service issues dead tokens, or the service belongs to another region, and further logins mend neither. The error
-    /// comes back with the time until then.
+    /// Whether a refused token is to be replaced: not if it has itself replaced one that was refused, and no service has
+    /// accepted a token since.
+    fn is_replaced(&self, token: &Token, service: &ServiceName) -> bool {
+        let (project, serial) = (token.project(), token.serial());
+        let is_old = token.age(self.now()) >= REPLACED_AGAIN_AFTER;
+        self.with_refusals(|refusals| {
+            let key = (project.clone(), service.clone());
+            let is_doubted = if let Some(refusal) = refusals.get(&key) {
+                refusal.replaced != serial
+            } else {
+                // Nobody has accepted it, and it has replaced one that another service refused.
+                let mut others = refusals.iter().filter(|((other, _), _)| other == project);
+                !token.has_worked()
+                    && others.any(|(_, refusal)| ![0, serial].contains(&refusal.replaced))
+            };
+            if is_doubted && !is_old {
+                return false;
+            }
+            refusals.entry(key).or_default().replaced = serial;
+            true
+        })
+    }
+
+    /// Notes that a token was refused which cannot be replaced by a better one, so that the service is left alone for a
+    /// while: either the token service issues dead tokens, or the service belongs to another region, and further logins
+    /// mend neither. The error comes back with the time until then.
     pub(crate) fn give_up(
         &self,
         token: &Token,
@@ -262,13 +301,12 @@ impl Tokens {
             let key = (token.project().clone(), service.clone());
             let refusal = refusals.entry(key).or_default();
             // Many may have used the same token at the same time.
-            if refusal.serial == token.serial() {
-                return refusal
-                    .backoff
-                    .remembered(now)
-                    .map_or(error, |(error, left)| not_before(error, left));
+            if refusal.given_up == token.serial()
+                && let Some((error, left)) = refusal.backoff.remembered(now)
+            {
+                return not_before(error, left);
             }
-            refusal.serial = token.serial();
+            refusal.given_up = token.serial();
             let wait = refusal.backoff.failed(error.clone(), now);
             not_before(error, wait)
         })

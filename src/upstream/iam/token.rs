@@ -31,6 +31,8 @@ struct Issued {
     serial: u64,
     project: ProjectName,
     text: Secret,
+    /// What it was issued for.
+    password: Secret,
     lifetime: Lifetime,
     worked: AtomicBool,
     /// The age, in milliseconds, from which on a replacement may be asked for (again).
@@ -38,11 +40,17 @@ struct Issued {
 }
 
 impl Token {
-    pub(super) fn new(serial: u64, project: ProjectName, text: Secret, lifetime: Lifetime) -> Self {
+    pub(super) fn new(
+        serial: u64,
+        project: ProjectName,
+        (text, password): (Secret, Secret),
+        lifetime: Lifetime,
+    ) -> Self {
         Self(Arc::new(Issued {
             serial,
             project,
             text,
+            password,
             ask_from: AtomicU64::new(milliseconds(lifetime.refresh)),
             lifetime,
             worked: AtomicBool::new(false),
@@ -52,6 +60,11 @@ impl Token {
     /// The text that goes into `X-Auth-Token`.
     pub(crate) fn text(&self) -> &Secret {
         &self.0.text
+    }
+
+    /// What no answer may show.
+    pub(crate) fn secrets(&self) -> [&Secret; 2] {
+        [&self.0.text, &self.0.password]
     }
 
     pub(super) fn serial(&self) -> u64 {
@@ -72,7 +85,12 @@ impl Token {
     }
 
     pub(super) fn is_usable(&self, now: Timestamp) -> bool {
-        self.0.lifetime.age(now) < self.0.lifetime.usable
+        self.age(now) < self.0.lifetime.usable
+    }
+
+    /// How long ago its login began.
+    pub(super) fn age(&self, now: Timestamp) -> Duration {
+        self.0.lifetime.age(now)
     }
 
     /// What is left of it by the clock that cannot be set.
@@ -85,7 +103,7 @@ impl Token {
 
     /// Whether the caller is to ask for a replacement: once in a while from a point late in its life on.
     pub(super) fn asks_for_replacement(&self, now: Timestamp) -> bool {
-        let age = self.0.lifetime.age(now);
+        let age = self.age(now);
         let from = self.0.ask_from.load(Ordering::Relaxed);
         let next = milliseconds(age.saturating_add(ASK_EVERY));
         milliseconds(age) >= from
@@ -180,7 +198,7 @@ mod tests {
         Token::new(
             1,
             ProjectName::parse("p").unwrap(),
-            Secret::new("hidden"),
+            (Secret::new("hidden"), Secret::new("secret")),
             lifetime,
         )
     }

@@ -37,6 +37,7 @@ pub(super) const ENTRY: Entry = Entry {
     owns,
     accepts: owns,
     page_limit: PAGE_LIMIT,
+    offset_limit: OFFSET_LIMIT,
     start_needs_credentials: true,
     default_endpoint: |region| Some(regional_endpoint("oms", region)),
     build: |parts| Rc::new(Oms::new(parts)),
@@ -44,6 +45,8 @@ pub(super) const ENTRY: Entry = Entry {
 
 /// The most tasks that a page may hold, by the page "Querying Migration Tasks".
 const PAGE_LIMIT: u32 = 100;
+/// The largest offset, by the same page.
+const OFFSET_LIMIT: u64 = 2_147_483_647;
 
 /// Ids are numbers of at most 15 digits.
 fn owns(id: &TaskId) -> bool {
@@ -88,13 +91,13 @@ impl MigrationService for Oms {
     async fn show(&self, id: &TaskId) -> Result<Option<Task>, UpstreamError> {
         let request = self.requests.show(id);
         let response = self.session.exchange("show", &request, None).await?;
-        self.reader.task(&response, id)
+        self.session.judged(self.reader.task(&response, id))
     }
 
     async fn list(&self, offset: u64, limit: u32) -> Result<TaskPage, UpstreamError> {
         let request = self.requests.list(offset, limit);
         let response = self.session.exchange("list", &request, None).await?;
-        self.reader.page(&response)
+        self.session.judged(self.reader.page(&response))
     }
 
     async fn pause(&self, id: &TaskId, by: Instant) -> Result<Receipt, UpstreamError> {

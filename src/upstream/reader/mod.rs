@@ -15,6 +15,7 @@ use crate::{
 use super::{
     Shared,
     answer::{self, Answers, Codes},
+    echo::Names,
     loose,
 };
 
@@ -86,15 +87,15 @@ impl ReasonWire {
 }
 
 impl Reader {
-    /// For one service of one project.
+    /// For one service of one project, with the names that no text for callers may hold.
     pub(super) fn new(
         project: ProjectName,
-        service: ServiceName,
+        (service, names): (ServiceName, Names),
         dialect: &Dialect,
         shared: &Shared,
     ) -> Self {
         Self {
-            answers: Answers::new(service.clone(), dialect.codes),
+            answers: Answers::new(service.clone(), dialect.codes, names),
             task: dialect.task,
             project,
             service,

@@ -19,8 +19,9 @@ fn reader(service: &str, dialect: &Dialect) -> (Reader, UnknownStates) {
     };
     let project = ProjectName::parse("prod").unwrap();
     let service = ServiceName::parse(service).unwrap();
+    let names = Names::new(["acme", "svc-migrate"]);
     (
-        Reader::new(project, service, dialect, &shared),
+        Reader::new(project, (service, names), dialect, &shared),
         unknown_states,
     )
 }
@@ -52,6 +53,23 @@ fn id(text: &str) -> TaskId {
 
 fn show(status: u16, body: &Value) -> Result<Option<Task>, UpstreamError> {
     oms().0.task(&response(status, body), &id(ID))
+}
+
+#[test]
+fn texts_for_callers_do_not_name_the_account_or_the_user() {
+    let told = json!({
+        "error_code": "SMS.9004",
+        "error_msg": "User svc-migrate of Acme has no right to acme_1.",
+    });
+    let (reader, _) = sms();
+    let error = reader.receipt(&response(403, &told)).unwrap_err();
+    let answer = error.answer.unwrap();
+    assert_eq!(answer.error_code.as_deref(), Some("SMS.9004"));
+    let shown = "User *** of *** has no right to ***_1.";
+    assert_eq!(answer.error_msg.as_deref(), Some(shown));
+    let told = json!({"error_code": "svc-migrate"});
+    let error = reader.receipt(&response(403, &told)).unwrap_err();
+    assert_eq!(error.answer.unwrap().error_code.as_deref(), Some("***"));
 }
 
 #[test]

@@ -30,6 +30,7 @@ pub(super) struct Session {
     project: ProjectName,
     service: ServiceName,
     endpoint: Endpoint,
+    names: echo::Names,
     flow: Flow,
     metrics: Metrics,
 }
@@ -45,6 +46,11 @@ impl Session {
         &self.project
     }
 
+    /// The names that no text for callers may hold.
+    pub(super) fn names(&self) -> &echo::Names {
+        &self.names
+    }
+
     /// Nothing is sent and nobody logs in yet.
     #[expect(clippy::too_many_arguments, reason = "each part is kept as it is")]
     pub(super) fn new(
@@ -53,6 +59,7 @@ impl Session {
         project: ProjectName,
         service: ServiceName,
         endpoint: Endpoint,
+        names: echo::Names,
         flow: Flow,
         metrics: Metrics,
     ) -> Self {
@@ -62,14 +69,15 @@ impl Session {
             project,
             service,
             endpoint,
+            names,
             flow,
             metrics,
         }
     }
 
     /// Sends a request with a token and gives back whatever complete answer comes, refusals of every kind included,
-    /// unless the answer says that the token is dead. Then, if the token had worked before, it is replaced and the request
-    /// is sent once more, which is safe since it was not carried out; a token that is refused at its first use is
+    /// unless the answer says that the token is dead. Then it is replaced and the request is sent once more, which is safe
+    /// since it was not carried out. If the replacement is refused too, that is
     /// [`UpstreamErrorKind::CredentialsRefused`], also for the next requests of a while.
     ///
     /// `operation` is the name under which the request is counted. Nothing is begun after `by`.
@@ -89,13 +97,24 @@ impl Session {
         result
     }
 
+    /// What was read from an answer. One that makes no sense may be that to another request, when a service has sent more
+    /// answers than it was asked for.
+    pub(super) fn judged<T>(&self, read: Result<T, UpstreamError>) -> Result<T, UpstreamError> {
+        if let Err(error) = &read
+            && error.kind == UpstreamErrorKind::Malformed
+        {
+            self.transport.distrust();
+        }
+        read
+    }
+
     async fn perform(
         &self,
         request: &Request,
         by: Option<Instant>,
     ) -> Result<Response, UpstreamError> {
         let by = by.map(Into::into);
-        let mut may_replace = true;
+        let mut is_repeated = false;
         loop {
             // Before the wait for the pace: requests that wait for a login must not go all at once after it.
             self.token().await?;
@@ -103,27 +122,19 @@ impl Session {
             let carried = self.flow.carry(request.method, by, async |limits| {
                 // The one from before the wait may be known to be dead.
                 let token = self.token().await?;
-                // Before the request, for others may use the same token meanwhile.
-                let had_worked = token.has_worked();
                 let attempt = self.send(&token, request, limits).await;
-                used.set(Some((token, had_worked)));
+                used.set(Some(token));
                 Ok(attempt)
             });
             let response = carried.await?;
-            let Some((code, (token, had_worked))) = dead_token_code(&response).zip(used.take())
-            else {
+            let Some((code, token)) = dead_token_code(&response).zip(used.take()) else {
                 return Ok(response);
             };
-            if had_worked && may_replace {
-                self.tokens.refused(&token, &self.service).await;
-                may_replace = false;
-                continue;
+            if is_repeated || !self.tokens.refused(&token, &self.service).await {
+                let error = self.refusal(&response, code);
+                return Err(self.tokens.give_up(&token, &self.service, error));
             }
-            // Given up first, so that nobody who finds the token gone logs in for this service.
-            let error = self.refusal(&response, code);
-            let error = self.tokens.give_up(&token, &self.service, error);
-            self.tokens.refused(&token, &self.service).await;
-            return Err(error);
+            is_repeated = true;
         }
     }
 
@@ -148,11 +159,12 @@ impl Session {
             .await;
         self.metrics
             .exchanged(self.service.as_str(), begun.elapsed());
-        let response = result?;
+        let mut response = result?;
         if shows_accepted_token(response.status) {
             self.tokens.worked(token, &self.service);
         }
-        Ok(echo::without_token(response, token.text()))
+        response.request_id = response.request_id.map(|id| self.names.masked(&id));
+        Ok(echo::without_secrets(response, &token.secrets()))
     }
 
     fn refusal(&self, response: &Response, code: String) -> UpstreamError {

@@ -22,6 +22,7 @@ use crate::{
     },
     upstream::{
         Pace,
+        echo::Names,
         flow::{self, tests::PACE},
         iam::{
             Tokens,
@@ -61,6 +62,7 @@ impl Bench {
             project(),
             service,
             endpoint,
+            Names::new(["acme", "svc-migrate"]),
             flow,
             self.metrics.clone(),
         )
@@ -123,7 +125,26 @@ async fn an_exchange_carries_the_token_and_is_counted() {
 }
 
 #[actix_rt::test]
-async fn a_revoked_token_that_had_worked_is_replaced_and_the_request_sent_once_more() {
+async fn an_answer_repeats_neither_secrets_nor_in_its_id_a_name() {
+    for status in [200, 400] {
+        let bench = Bench::new(move |seen, writer| {
+            let token = seen.header("x-auth-token").unwrap_or_default();
+            let told = json!({"name": token, "text": "s3cret-word"}).to_string();
+            answer(writer, status, "X-Request-Id: svc-migrate@7\r\n", &told)
+        });
+        let response = bench
+            .session()
+            .exchange("show", &read(), None)
+            .await
+            .unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
+        assert_eq!(body, json!({"name": "***", "text": "***"}));
+        assert_eq!(response.request_id.as_deref(), Some("***@7"));
+    }
+}
+
+#[actix_rt::test]
+async fn a_revoked_token_is_replaced_and_the_request_sent_once_more() {
     for code in ["APIG.0301", "APIGW.0305", "APIGW.0307"] {
         let bench = Bench::new(move |seen, writer| {
             let revoked = seen.header("x-auth-token") == Some("token-0") && seen.number > 1;
@@ -193,7 +214,22 @@ async fn a_token_that_dies_while_a_request_waits_for_its_turn_is_not_sent() {
 }
 
 #[actix_rt::test]
-async fn a_token_that_is_refused_at_its_first_use_is_an_error_that_is_remembered() {
+async fn a_token_that_is_revoked_before_its_first_use_is_replaced_too() {
+    let bench = Bench::new(|seen, writer| match seen.header("x-auth-token") {
+        Some("token-0") => refuse(writer, "APIGW.0307"),
+        _ => fine(seen, writer),
+    });
+    let response = bench
+        .session()
+        .exchange("pause", &change(), None)
+        .await
+        .unwrap();
+    assert_eq!(response.status, 200);
+    assert_eq!((bench.cloud.logins(), bench.requests()), (2, 2));
+}
+
+#[actix_rt::test]
+async fn a_service_that_refuses_every_token_causes_one_login_and_is_left_alone_for_a_while() {
     let bench = Bench::new(|_, writer| refuse(writer, "APIGW.0307"));
     let session = bench.session();
     for _ in 0..5 {
@@ -203,6 +239,7 @@ async fn a_token_that_is_refused_at_its_first_use_is_an_error_that_is_remembered
             .unwrap_err();
         assert_eq!(error.kind, UpstreamErrorKind::CredentialsRefused);
         assert_eq!(error.sent, Sent::No);
+        assert!(error.detail.contains("another region"), "{}", error.detail);
         let answer = error.answer.as_ref().unwrap();
         assert_eq!((answer.service.as_str(), answer.status), ("oms", 401));
         assert_eq!(answer.error_code.as_deref(), Some("APIGW.0307"));
@@ -211,32 +248,98 @@ async fn a_token_that_is_refused_at_its_first_use_is_an_error_that_is_remembered
             (None, Some("r-9"))
         );
     }
-    assert_eq!((bench.cloud.logins(), bench.requests()), (1, 1));
+    assert_eq!((bench.cloud.logins(), bench.requests()), (2, 2));
     bench.cloud.clock.forward(2);
     let error = session.exchange("show", &read(), None).await.unwrap_err();
     assert_eq!(error.sent, Sent::No);
-    assert_eq!((bench.cloud.logins(), bench.requests()), (2, 2));
+    assert_eq!((bench.cloud.logins(), bench.requests()), (2, 3));
     // The wait has grown.
     bench.cloud.clock.forward(1);
     session.exchange("show", &read(), None).await.unwrap_err();
-    assert_eq!((bench.cloud.logins(), bench.requests()), (2, 2));
+    assert_eq!((bench.cloud.logins(), bench.requests()), (2, 3));
 }
 
 #[actix_rt::test]
-async fn many_first_uses_of_a_dead_token_are_remembered_as_one_failure() {
+async fn a_wrong_region_causes_one_login_in_a_quarter_of_an_hour_at_most() {
+    let bench = Bench::new(fine);
+    let elsewhere = peer::Peer::start(|_, writer| refuse(writer, "APIGW.0307"));
+    let right = bench.session();
+    let wrong = bench.session_at("sms", elsewhere.endpoint());
+    let minutes = async |minutes: usize| {
+        for _ in 0..minutes * 2 {
+            right.exchange("show", &read(), None).await.unwrap();
+            let error = wrong.exchange("show", &read(), None).await.unwrap_err();
+            assert_eq!(error.kind, UpstreamErrorKind::CredentialsRefused);
+            bench.cloud.clock.forward(30);
+        }
+    };
+    minutes(14).await;
+    assert_eq!(bench.cloud.logins(), 2);
+    assert!(elsewhere.seen().len() > 20, "it is tried again");
+    minutes(30).await;
+    assert!(
+        (3..=4).contains(&bench.cloud.logins()),
+        "{}",
+        bench.cloud.logins()
+    );
+}
+
+#[actix_rt::test]
+async fn two_services_of_a_wrong_region_cause_one_login_together() {
+    let bench = Bench::new(|_, writer| refuse(writer, "APIGW.0307"));
+    let endpoint = bench.cloud.peer.endpoint();
+    let (oms, sms) = (bench.session(), bench.session_at("sms", endpoint));
+    for _ in 0..10 {
+        for session in [&oms, &sms] {
+            let error = session.exchange("show", &read(), None).await.unwrap_err();
+            assert_eq!(error.kind, UpstreamErrorKind::CredentialsRefused);
+        }
+        bench.cloud.clock.forward(30);
+    }
+    assert_eq!(bench.cloud.logins(), 2);
+    assert!(bench.requests() > 10, "{}", bench.requests());
+}
+
+#[actix_rt::test]
+async fn a_service_that_accepts_tokens_again_is_used_again_without_a_login() {
+    let refuses = Arc::new(AtomicBool::new(true));
+    let is_refused = Arc::clone(&refuses);
+    let bench = Bench::new(move |seen, writer| {
+        if is_refused.load(Ordering::SeqCst) {
+            return refuse(writer, "APIG.0301");
+        }
+        fine(seen, writer)
+    });
+    let session = bench.session();
+    session.exchange("show", &read(), None).await.unwrap_err();
+    refuses.store(false, Ordering::SeqCst);
+    session.exchange("show", &read(), None).await.unwrap_err();
+    bench.cloud.clock.forward(1);
+    session.exchange("show", &read(), None).await.unwrap();
+    assert_eq!(bench.cloud.logins(), 2);
+    // All is forgotten: the next dead token is replaced like the first.
+    refuses.store(true, Ordering::SeqCst);
+    session.exchange("show", &read(), None).await.unwrap_err();
+    assert_eq!(bench.cloud.logins(), 3);
+}
+
+#[actix_rt::test]
+async fn many_uses_of_dead_tokens_are_remembered_as_one_failure() {
     let bench = Bench::new(|_, writer| refuse(writer, "APIG.0301"));
     let session = bench.session();
     let request = read();
     let results = join_all((0..30).map(|_| session.exchange("show", &request, None))).await;
     assert!(results.iter().all(Result::is_err));
-    assert_eq!(bench.cloud.logins(), 1);
+    assert_eq!(bench.cloud.logins(), 2);
+    let before = bench.requests();
     bench.cloud.clock.forward(1);
     session.exchange("show", &request, None).await.unwrap_err();
     assert_eq!(
-        bench.cloud.logins(),
-        2,
+        bench.requests(),
+        before + 1,
         "one failure is remembered for a second"
     );
+    assert_eq!(bench.cloud.logins(), 2);
 }
 
 #[actix_rt::test]

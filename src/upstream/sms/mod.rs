@@ -38,6 +38,7 @@ pub(super) const ENTRY: Entry = Entry {
     // When the service is named, whatever can stand in a path is left to the vendor to know or not.
     accepts: |_| true,
     page_limit: PAGE_LIMIT,
+    offset_limit: OFFSET_LIMIT,
     start_needs_credentials: false,
     default_endpoint,
     build: |parts| Rc::new(Sms::new(parts)),
@@ -45,6 +46,8 @@ pub(super) const ENTRY: Entry = Entry {
 
 /// The most tasks that a page may hold, by the page "Querying Migration Tasks". What 0 means is not documented.
 const PAGE_LIMIT: u32 = 200;
+/// The largest offset, by the same page.
+const OFFSET_LIMIT: u64 = 65_535;
 /// The path of the list of tasks.
 const TASKS: &str = "/v3/tasks";
 
@@ -132,13 +135,13 @@ impl MigrationService for Sms {
     async fn show(&self, id: &TaskId) -> Result<Option<Task>, UpstreamError> {
         let request = about(Method::Get, id);
         let response = self.session.exchange("show", &request, None).await?;
-        self.reader.task(&response, id)
+        self.session.judged(self.reader.task(&response, id))
     }
 
     async fn list(&self, offset: u64, limit: u32) -> Result<TaskPage, UpstreamError> {
         let request = list_request(offset, limit);
         let response = self.session.exchange("list", &request, None).await?;
-        self.reader.page(&response)
+        self.session.judged(self.reader.page(&response))
     }
 
     async fn pause(&self, id: &TaskId, by: Instant) -> Result<Receipt, UpstreamError> {

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde_json::json;
 
@@ -28,6 +28,7 @@ fn requests(secret: PathBuf) -> Requests {
     };
     let name = CredentialName::parse("archive").unwrap();
     let settings = Settings {
+        freshness: Duration::from_millis(500),
         projects: BTreeMap::new(),
         storage_credentials: BTreeMap::from([(name, archive)]),
         pace: PACE,

@@ -90,7 +90,7 @@ fn stage(state: &str) -> Stage {
     }
 }
 
-/// `connected` is missing in rows of the list; then the vendor decides.
+/// `connected` is missing in rows of the list.
 fn gate(wire: &TaskWire) -> DeleteGate {
     let source = wire
         .source_server
@@ -103,7 +103,8 @@ fn gate(wire: &TaskWire) -> DeleteGate {
     });
     match wire.connected {
         Some(true) if busy => DeleteGate::Closed,
-        Some(true) | None => DeleteGate::Open,
+        Some(true) => DeleteGate::Open,
+        None => DeleteGate::Untold,
         Some(false) => DeleteGate::Offline,
     }
 }

@@ -139,7 +139,7 @@ fn the_gate_is_the_source_server() {
             DeleteGate::Offline,
             "{state}"
         );
-        assert_eq!(gate(json!(null), source), DeleteGate::Open, "{state}");
+        assert_eq!(gate(json!(null), source), DeleteGate::Untold, "{state}");
     }
     for source in [
         json!(null),
@@ -159,7 +159,7 @@ fn a_row_of_the_list_lacks_members_and_is_a_task() {
         "source_server": {"id": "621f2cb5", "state": "replicate"},
     }))
     .unwrap();
-    assert_eq!(task.gate, DeleteGate::Open);
+    assert_eq!(task.gate, DeleteGate::Untold);
     assert_eq!(task.bytes_per_second, Some(11_050_000));
     assert_eq!(task.remaining_seconds, None);
     assert_eq!(task.started_at, None);

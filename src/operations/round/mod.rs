@@ -3,6 +3,8 @@
 //! A round may be cut off anywhere. Whatever it did to the vendor was recorded as an intent before, and the next round
 //! begins with a look, so that running a round twice has the effect of running it once.
 
+mod row;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,6 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     Shared,
+    board::{Board, Told},
     kill_point::kill_point,
     later, log_event,
     phases::{phase_after, waiting_phase},
@@ -36,7 +39,12 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 const LOOK_AGE_MAX: Duration = Duration::from_secs(5);
 
 /// Runs one round. Tells when the operation is to be looked at next; `None` if it has ended or is no longer ours.
-pub(super) async fn run(shared: &Shared, services: &Services, leased: Leased) -> Option<Timestamp> {
+pub(super) async fn run(
+    shared: &Shared,
+    services: &Services,
+    board: &Board,
+    leased: Leased,
+) -> Option<Timestamp> {
     let mut round = Round {
         shared,
         operation: leased.operation,
@@ -55,6 +63,16 @@ pub(super) async fn run(shared: &Shared, services: &Services, leased: Leased) ->
     let Some(service) = service else {
         return round.fail(Reason::ProjectChanged, None).await;
     };
+    kill_point!("round.board.before");
+    let told = board.ask(shared, services, &round.operation).await;
+    kill_point!("round.board.after");
+    match told {
+        Told::Row { sight, read_at } if round.may_wait_by(sight) => {
+            return round.wait_by(sight, read_at).await;
+        }
+        Told::ComeAgain => return round.come_again().await,
+        Told::Row { .. } | Told::Nothing => round.count_look("call"),
+    }
     kill_point!("round.look.before");
     let shown = service.port.show(&round.operation.task.id).await;
     kill_point!("round.look.after");
@@ -97,10 +115,7 @@ impl Round<'_> {
                 self.operation.history.round_ended(None);
                 self.operation.phase = Some(waiting_phase(&self.operation, seen));
                 let wait = self.next_wait(None);
-                kill_point!("round.rest.before");
-                let next = self.pause_for(wait).await;
-                kill_point!("round.rest.saved");
-                next
+                self.rest_until(later(self.shared.clock.now(), wait)).await
             }
         }
     }
@@ -277,10 +292,21 @@ impl Round<'_> {
         None
     }
 
+    /// Nothing is to be done but to wait.
+    async fn rest_until(&mut self, next: Timestamp) -> Option<Timestamp> {
+        kill_point!("round.rest.before");
+        let next = self.pause_until(next).await;
+        kill_point!("round.rest.saved");
+        next
+    }
+
     /// Records the round and lets go of the operation until its next look.
     async fn pause_for(&mut self, wait: Duration) -> Option<Timestamp> {
+        self.pause_until(later(self.shared.clock.now(), wait)).await
+    }
+
+    async fn pause_until(&mut self, next: Timestamp) -> Option<Timestamp> {
         let now = self.shared.clock.now();
-        let next = later(now, wait);
         // A look at the deadline itself tells whether the goal holds after all.
         let deadline = self.operation.deadline_at;
         self.operation.next_look_at = if now < deadline {

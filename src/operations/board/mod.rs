@@ -1,0 +1,131 @@
+//! The board: readings of a service's list that stand in for looks at single tasks.
+//!
+//! Many operations that wait for tasks of one service would ask it the same thing one after the other. Where enough of them
+//! run, one reading of the list answers them all. What a row can lead to is decided by
+//! [`waits_by_row`](crate::domain::decide::waits_by_row): to wait on, or to a look at the task itself; never to a change and
+//! never to an end.
+//!
+//! A reading serves an operation whose last round was over before it began, so that it is news. The next round is then due
+//! one wait after the reading *began*: between two pieces of news no more time passes than between two looks, and those who
+//! were served by the same reading come back for the next one at about the same time. The first of them reads, and the
+//! others wait for it.
+//!
+//! A list that cannot be read sends everybody away, for a time that is different for each, and is tried again soon. If it
+//! fails again and again they look for themselves for a while, but not all at the same moment.
+//!
+//! All this is in memory and may be lost: the record says when who is to look, and a look is as good as a row.
+
+mod reading;
+mod watch;
+
+use std::{cell::RefCell, collections::HashMap, rc::Rc};
+
+use jiff::Timestamp;
+use tokio::sync::Mutex;
+
+use self::watch::{Asker, Watch};
+use super::Shared;
+use crate::domain::{
+    decide::Sight,
+    operation::Operation,
+    service::{ProjectName, ServiceName, Services},
+};
+
+/// What makes a reading of the list cheaper than looks at single tasks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Economy {
+    /// So many operations run on tasks of a service of a project, and its list begins to be read.
+    pub(super) from: u64,
+    /// Fewer run, and it is read no longer.
+    pub(super) down_to: u64,
+    /// A reading may have one page for so many of them.
+    pub(super) operations_per_page: u64,
+}
+
+impl Economy {
+    /// How the engine reckons. An account can have more tasks than anybody waits for: at worst a reading costs a quarter of
+    /// the looks that it stands in for.
+    pub(super) const ENGINE: Self = Self {
+        from: 20,
+        down_to: 15,
+        operations_per_page: 4,
+    };
+}
+
+/// What an operation is told instead of looking.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Told {
+    /// Nothing: it is to look for itself.
+    Nothing,
+    /// How its task stood in a reading.
+    Row {
+        /// The parts of the row that decisions rest on.
+        sight: Sight,
+        /// When the reading began.
+        read_at: Timestamp,
+    },
+    /// The list could not be read: it is to come again after its wait.
+    ComeAgain,
+}
+
+/// A service of a project.
+type Key = (ProjectName, ServiceName);
+
+/// The board of an engine, on its thread.
+pub(super) struct Board {
+    economy: Economy,
+    /// One for each service of a project that was asked about.
+    watches: RefCell<HashMap<Key, Rc<Mutex<Watch>>>>,
+}
+
+impl Board {
+    pub(super) fn new(economy: Economy) -> Self {
+        Self {
+            economy,
+            watches: RefCell::default(),
+        }
+    }
+
+    /// What there is to know about an operation's task. Whoever asks first reads the list if that is worth it, and those who
+    /// ask meanwhile wait for it.
+    pub(super) async fn ask(
+        &self,
+        shared: &Shared,
+        services: &Services,
+        operation: &Operation,
+    ) -> Told {
+        let task = &operation.task;
+        // A first look mostly leads to a change, which rests on a look in any case; and an end that is due is found by one.
+        if operation.history.waits == 0 || shared.clock.now() >= operation.deadline_at {
+            return Told::Nothing;
+        }
+        let traits = services.named(task.service.as_str());
+        let (Some(service), Some(traits)) = (services.of(task), traits) else {
+            return Told::Nothing;
+        };
+        let watch = Rc::clone(
+            self.watches
+                .borrow_mut()
+                .entry((task.project.clone(), task.service.clone()))
+                .or_default(),
+        );
+        let asker = Asker {
+            shared,
+            port: &*service.port,
+            page_limit: traits.page_limit,
+            economy: self.economy,
+            operation,
+        };
+        // Whoever reads holds the lock.
+        watch.lock().await.ask(&asker).await
+    }
+
+    /// Forgets readings that nobody asks for any more.
+    pub(super) fn keep_house(&self, shared: &Shared) {
+        for ((project, service), watch) in &*self.watches.borrow() {
+            if let Ok(mut watch) = watch.try_lock() {
+                watch.retire(project, service, shared.settings.poll_max);
+            }
+        }
+    }
+}
