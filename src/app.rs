@@ -37,7 +37,7 @@ use crate::{
     sandbox::{self, Cloud, CloudOptions},
     store::{self, OpenError, SqlOperationStore},
     transport,
-    upstream::{self, Upstream, UpstreamSetupError},
+    upstream::{self, Lane, Pace, Upstream, UpstreamSetupError},
 };
 
 /// The longest that the gateway waits for the head of a request.
@@ -207,7 +207,7 @@ impl Gateway {
             operation_metrics,
         );
         let for_engine = upstream.clone();
-        let engine = Engine::start(&operations, move || for_engine.services())?;
+        let engine = Engine::start(&operations, move || for_engine.services(Lane::Rounds))?;
 
         let request_metrics = api::metrics::Metrics::default();
         request_metrics.register(&mut registry);
@@ -221,7 +221,7 @@ impl Gateway {
         ));
         let server = HttpServer::new(move || {
             let services = upstream
-                .services()
+                .services(Lane::Callers)
                 .expect("the engine's thread has built the same from the same settings");
             api::app(state.clone(), Rc::new(services))
         })
@@ -373,6 +373,10 @@ fn sandbox_config(
             freshness: Duration::from_millis(500),
             projects: BTreeMap::from([(project, project_settings)]),
             storage_credentials: BTreeMap::new(),
+            pace: Pace {
+                requests_per_second: 50,
+                burst: 100,
+            },
         },
     }
 }

@@ -48,7 +48,7 @@ pub struct Config {
     pub operations: operations::Settings,
     /// Section `upstream`, but for what is the next one's.
     pub transport: transport::Settings,
-    /// Sections `projects` and `storage_credentials`, and `freshness` of section `upstream`.
+    /// Sections `projects` and `storage_credentials`, and `freshness` and the pace of section `upstream`.
     pub upstream: upstream::Settings,
 }
 
@@ -103,11 +103,12 @@ fn build(mut root: Section, faults: &mut Faults) -> Option<Config> {
     let telemetry = sections::log(&mut root, faults);
     let store = sections::store(&mut root, faults);
     let operations = sections::operations(&mut root, faults);
-    let (transport, freshness) = sections::upstream(&mut root, faults);
+    let (transport, freshness, pace) = sections::upstream(&mut root, faults);
     let upstream = upstream::Settings {
         freshness,
         projects: projects::read(&mut root, &known, faults),
         storage_credentials: projects::storage_credentials(&mut root, &known, faults),
+        pace,
     };
     api.storage_grants = upstream
         .storage_credentials

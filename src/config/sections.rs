@@ -16,7 +16,9 @@ use super::{
     reader::{Entry, Section},
     values::{self, Reading},
 };
-use crate::{api, domain::service::ProjectName, operations, store, telemetry, transport};
+use crate::{
+    api, domain::service::ProjectName, operations, store, telemetry, transport, upstream::Pace,
+};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -181,8 +183,11 @@ pub(super) fn operations(root: &mut Section, faults: &mut Faults) -> operations:
     settings
 }
 
-/// Section `upstream`: what concerns single exchanges, and how old an answer may be that serves again.
-pub(super) fn upstream(root: &mut Section, faults: &mut Faults) -> (transport::Settings, Duration) {
+/// Section `upstream`: what concerns single exchanges, how old an answer may be that serves again, and the pace.
+pub(super) fn upstream(
+    root: &mut Section,
+    faults: &mut Faults,
+) -> (transport::Settings, Duration, Pace) {
     let mut upstream = root.section("upstream", faults);
     let timeout = values::duration(MILLISECOND, 5 * MINUTE);
     let settings = transport::Settings {
@@ -201,8 +206,20 @@ pub(super) fn upstream(root: &mut Section, faults: &mut Faults) -> (transport::S
             values::duration(Duration::ZERO, MINUTE),
         )
         .unwrap_or(500 * MILLISECOND);
+    let pace = Pace {
+        requests_per_second: upstream
+            .optional("requests_per_second", faults, requests)
+            .unwrap_or(50),
+        burst: upstream.optional("burst", faults, requests).unwrap_or(100),
+    };
     upstream.finish(faults);
-    (settings, freshness)
+    (settings, freshness, pace)
+}
+
+fn requests(entry: &Entry) -> Reading<u32> {
+    let number = values::number(1, 1_000_000)(entry)?;
+    // It is not larger than the limit.
+    Ok(u32::try_from(number).unwrap_or(u32::MAX))
 }
 
 fn ca_file(entry: &Entry) -> Reading<Option<PathBuf>> {

@@ -106,6 +106,7 @@ pub fn after_fault(kind: UpstreamErrorKind, history: &History, overdue: bool) ->
         | UpstreamErrorKind::StillInProgress
         | UpstreamErrorKind::Gone
         | UpstreamErrorKind::Throttled
+        | UpstreamErrorKind::CircuitOpen
         | UpstreamErrorKind::Unavailable
         | UpstreamErrorKind::Timeout
         | UpstreamErrorKind::Malformed => None,

@@ -195,6 +195,7 @@ impl History {
             | UpstreamErrorKind::Gone
             | UpstreamErrorKind::Rejected
             | UpstreamErrorKind::Throttled
+            | UpstreamErrorKind::CircuitOpen
             | UpstreamErrorKind::Unavailable
             | UpstreamErrorKind::Timeout
             | UpstreamErrorKind::Malformed => {}

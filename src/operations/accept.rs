@@ -11,7 +11,7 @@ use crate::domain::{
     decide::{self, Sight},
     history::History,
     operation::{EventKind, Goal, Operation, OperationEvent, OperationId, Phase, Reason, Status},
-    service::{CallerName, Services, UpstreamError},
+    service::{CallerName, Services, UpstreamError, UpstreamErrorKind},
     start::{StartRecord, StartRequest, StorageCredential},
     store::{Creation, IdempotencyKey, Joining, NewOperation, StoreError},
     task::{Task, TaskRef},
@@ -243,13 +243,16 @@ impl Operations {
         kill_point!("accept.look.after");
         match shown {
             Err(error) => {
-                tracing::warn!(
-                    task.service = %ask.task.service,
-                    task.id = %ask.task.id,
-                    error.kind = error.kind.as_str(),
-                    %error,
-                    "the look before accepting an operation failed"
-                );
+                // The breaker has said so itself, once for all.
+                if error.kind != UpstreamErrorKind::CircuitOpen {
+                    tracing::warn!(
+                        task.service = %ask.task.service,
+                        task.id = %ask.task.id,
+                        error.kind = error.kind.as_str(),
+                        %error,
+                        "the look before accepting an operation failed"
+                    );
+                }
                 if ask.names.are_all() {
                     Ok(Look::Failed)
                 } else {

@@ -99,6 +99,8 @@ pub struct Fault {
     pub skip: u32,
     /// So many requests are met.
     pub times: u32,
+    /// The part of those that could be met which is, by chance: from 0 to 1.
+    pub share: f64,
     /// What happens to them.
     pub kind: FaultKind,
 }
@@ -120,6 +122,7 @@ impl Fault {
             task: None,
             skip: 0,
             times: 1,
+            share: 1.0,
             kind,
         }
     }
@@ -142,6 +145,13 @@ impl Fault {
     #[must_use]
     pub fn times(mut self, requests: u32) -> Self {
         self.times = requests;
+        self
+    }
+
+    /// Only this part of the requests is met, by chance: from 0 to 1.
+    #[must_use]
+    pub fn share(mut self, share: f64) -> Self {
+        self.share = share;
         self
     }
 
@@ -203,13 +213,17 @@ impl Faults {
         handle
     }
 
-    /// The fault for this request: the first that matches, is not used up and has let pass what it should.
+    /// The fault for this request: the first that matches, is not used up, has let pass what it should and that chance
+    /// picks.
     pub(super) fn meet(&mut self, call: &Call) -> Option<FaultKind> {
         self.0
             .retain(|armed| armed.handle.left.load(Ordering::SeqCst) > 0);
         for armed in self.0.iter_mut().filter(|armed| armed.fault.matches(call)) {
             if armed.skip > 0 {
                 armed.skip -= 1;
+                continue;
+            }
+            if fastrand::f64() >= armed.fault.share {
                 continue;
             }
             // `always` never counts down, a number of times does.

@@ -6,11 +6,11 @@ use rustls::ClientConfig;
 use tokio::{
     sync::Semaphore,
     task::{coop::unconstrained, yield_now},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use super::{
-    Endpoint, LoginResponse, Method, Request, Response, Settings, TransportError,
+    Endpoint, Limits, LoginResponse, Method, Request, Response, Settings, TransportError,
     TransportErrorKind, TransportSetupError,
     answer::{self, Head},
     connector::Connector,
@@ -101,8 +101,20 @@ impl Transport {
         token: Option<&Secret>,
         request: &Request,
     ) -> Result<Response, TransportError> {
+        self.send_within(Limits::default(), endpoint, token, request)
+            .await
+    }
+
+    /// As [`Transport::send`], within narrower limits.
+    pub async fn send_within(
+        &self,
+        limits: Limits,
+        endpoint: &Endpoint,
+        token: Option<&Secret>,
+        request: &Request,
+    ) -> Result<Response, TransportError> {
         let prepared = Prepared::new(endpoint, token, request)?;
-        let answer = self.exchange(&prepared).await?;
+        let answer = self.exchange(&prepared, limits).await?;
         Ok(answer.response)
     }
 
@@ -112,8 +124,8 @@ impl Transport {
         endpoint: &Endpoint,
         request: &Request,
     ) -> Result<LoginResponse, TransportError> {
-        self.exchange(&Prepared::new(endpoint, None, request)?)
-            .await
+        let prepared = Prepared::new(endpoint, None, request)?;
+        self.exchange(&prepared, Limits::default()).await
     }
 
     /// Reads a document that is open to everybody, of at most so many bytes.
@@ -130,19 +142,29 @@ impl Transport {
         };
         let mut prepared = Prepared::new(endpoint, None, &request)?;
         prepared.max_body = max_body;
-        let answer = self.exchange(&prepared).await?;
+        let answer = self.exchange(&prepared, Limits::default()).await?;
         Ok(answer.response)
     }
 
-    async fn exchange(&self, prepared: &Prepared) -> Result<LoginResponse, TransportError> {
+    async fn exchange(
+        &self,
+        prepared: &Prepared,
+        limits: Limits,
+    ) -> Result<LoginResponse, TransportError> {
         let places = match prepared.method {
             Method::Get => &self.reads,
             Method::Post | Method::Delete => &self.changes,
         };
-        let Ok(Ok(_place)) = timeout(PLACE_WAIT, places.acquire()).await else {
+        let place_wait = limits.begin_by.map_or(PLACE_WAIT, |by| {
+            PLACE_WAIT.min(by.saturating_duration_since(Instant::now()))
+        });
+        let place = timeout(place_wait, places.acquire()).await;
+        let is_late = limits.begin_by.is_some_and(|by| by < Instant::now());
+        let (Ok(Ok(_place)), false) = (place, is_late) else {
             return Err(prepared.fails(TransportErrorKind::Busy));
         };
-        match timeout(self.request_timeout, self.perform(prepared)).await {
+        let time = self.request_timeout.min(limits.time);
+        match timeout(time, self.perform(prepared)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(kind)) => Err(prepared.fails(kind)),
             Err(_) => Err(prepared.fails(TransportErrorKind::Timeout)),

@@ -13,7 +13,7 @@ pub enum TransportErrorKind {
     /// The request cannot be written as HTTP: a path without its first `/`, or a token with characters that a header
     /// cannot hold.
     Unsendable,
-    /// Every connection is in use, and none became free in time.
+    /// Every connection was in use until it was too late to begin.
     Busy,
     /// The name of the host is not known.
     Resolve,
@@ -38,7 +38,7 @@ impl TransportErrorKind {
     fn sentence(self) -> &'static str {
         match self {
             Self::Unsendable => "the request could not be written",
-            Self::Busy => "all connections are in use",
+            Self::Busy => "no connection was free in time",
             Self::Resolve => "the name of the host could not be resolved",
             Self::Connect => "no connection could be made",
             Self::Tls => "no encrypted connection could be made",

@@ -17,6 +17,8 @@ mod tls;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
+use tokio::time::Instant;
+
 pub use self::{
     client::Transport,
     endpoint::{Endpoint, EndpointError},
@@ -34,6 +36,24 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// A PEM file with roots to trust besides the system's.
     pub ca_file: Option<PathBuf>,
+}
+
+/// What one exchange may take, if that is less than the settings allow. The default is as much as they allow.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The exchange begins by this moment or not at all: it does not wait longer for a free place.
+    pub begin_by: Option<Instant>,
+    /// The longest that it may take from then on.
+    pub time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            begin_by: None,
+            time: Duration::MAX,
+        }
+    }
 }
 
 /// The methods that the vendor's interfaces use.

@@ -72,7 +72,7 @@ impl Metrics {
         );
         registry.register(
             "upstream_request_duration_seconds",
-            "Time from asking for a token to the last byte of the answer",
+            "Time of one exchange with a migration service of the vendor, from its beginning to the last byte of the answer",
             self.duration.clone(),
         );
         registry.register(
@@ -92,22 +92,10 @@ impl Metrics {
         );
     }
 
-    pub(crate) fn request(
-        &self,
-        service: &str,
-        operation: &'static str,
-        outcome: &'static str,
-        took: Duration,
-    ) {
-        let service = service.to_owned();
-        self.duration
-            .get_or_create(&ServiceLabels {
-                service: service.clone(),
-            })
-            .observe(took.as_secs_f64());
+    pub(crate) fn request(&self, service: &str, operation: &'static str, outcome: &'static str) {
         self.requests
             .get_or_create(&RequestLabels {
-                service,
+                service: service.to_owned(),
                 operation,
                 outcome,
             })
@@ -117,6 +105,13 @@ impl Metrics {
     pub(crate) fn look(&self, service: &str, by: &'static str) {
         let service = service.to_owned();
         self.looks.get_or_create(&LookLabels { service, by }).inc();
+    }
+
+    pub(crate) fn exchanged(&self, service: &str, took: Duration) {
+        let service = service.to_owned();
+        self.duration
+            .get_or_create(&ServiceLabels { service })
+            .observe(took.as_secs_f64());
     }
 
     pub(crate) fn login(&self, result: &'static str) {
@@ -143,9 +138,8 @@ mod tests {
     fn what_is_counted_shows_in_the_registry() {
         let (metrics, mut registry) = (Metrics::default(), Registry::default());
         metrics.register(&mut registry);
-        metrics
-            .clone()
-            .request("oms", "show", "ok", Duration::from_millis(30));
+        metrics.clone().exchanged("oms", Duration::from_millis(30));
+        metrics.request("oms", "show", "ok");
         metrics.look("oms", "shared-answer");
         metrics.login("timeout");
         metrics.token_refused("sms");

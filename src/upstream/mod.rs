@@ -8,6 +8,7 @@ mod answer;
 mod details;
 mod echo;
 mod fault;
+mod flow;
 pub mod iam;
 mod looks;
 mod loose;
@@ -35,15 +36,17 @@ use crate::{
         secret::{SecretError, SecretSource},
         service::{
             Binding, BoundService, CredentialName, MigrationService, ProjectName, ServiceName,
-            ServiceTraits, Services, UpstreamError,
+            ServiceTraits, Services, UpstreamError, status::ServiceStatus,
         },
         task::TaskId,
     },
     transport::{self, Endpoint, EndpointError, Transport, TransportSetupError},
 };
 
+pub use self::flow::{Lane, Pace};
 use self::{
     echo::Names,
+    flow::Routes,
     iam::{Tokens, TokensError},
     looks::Looks,
     metrics::Metrics,
@@ -145,6 +148,7 @@ pub struct Upstream {
     settings: Arc<Settings>,
     transport: transport::Settings,
     tokens: Tokens,
+    routes: Routes,
     metrics: Metrics,
     shared: Shared,
     looks: Looks,
@@ -175,6 +179,8 @@ impl Upstream {
         let (metrics, unknown_states) = (Metrics::default(), UnknownStates::default());
         metrics.register(registry);
         unknown_states.register(registry);
+        let routes = Routes::new(ways(&settings)?, settings.pace, transport.request_timeout);
+        routes.register(registry);
         let tokens = Tokens::start(&settings, &transport, Arc::clone(&clock), metrics.clone())?;
         let shared = Shared {
             clock,
@@ -185,6 +191,7 @@ impl Upstream {
             settings: Arc::new(settings),
             transport,
             tokens,
+            routes,
             metrics,
             shared,
         })
@@ -195,15 +202,23 @@ impl Upstream {
         self.tokens.token(project).await.map(|_token| ())
     }
 
-    /// Builds every service that the configuration offers, for use on this thread. A service without an endpoint is
-    /// left out; the configuration has refused such a project before.
-    pub fn services(&self) -> Result<Services, UpstreamSetupError> {
+    /// How the gateway stands with each service of each project just now.
+    pub fn status(&self) -> Vec<ServiceStatus> {
+        self.routes.status(self.shared.clock.now())
+    }
+
+    /// Builds every service that the configuration offers, for use on this thread and by those of one lane. A service
+    /// without an endpoint is left out; the configuration has refused such a project before.
+    pub fn services(&self, lane: Lane) -> Result<Services, UpstreamSetupError> {
         let transport = Rc::new(Transport::new(&self.transport)?);
         let mut bound = HashMap::new();
         for (project, of_project) in &self.settings.projects {
             for entry in &CATALOGUE {
                 let service = entry.service();
                 let Some(address) = of_project.endpoint(&service) else {
+                    continue;
+                };
+                let Some(flow) = self.routes.flow(project, &service, lane) else {
                     continue;
                 };
                 let endpoint = Endpoint::parse(address)?;
@@ -216,6 +231,7 @@ impl Upstream {
                         service.clone(),
                         endpoint,
                         of_project.credentials.names(),
+                        flow,
                         self.metrics.clone(),
                     ),
                     project_id: of_project.project_id.clone(),
@@ -233,6 +249,21 @@ impl Upstream {
         }
         Ok(Services::new(catalogue(), bound))
     }
+}
+
+/// Every service of every project, and where it is.
+fn ways(
+    settings: &Settings,
+) -> Result<Vec<(ProjectName, ServiceName, Endpoint)>, UpstreamSetupError> {
+    let mut ways = Vec::new();
+    for (project, of_project) in &settings.projects {
+        for service in CATALOGUE.iter().map(Entry::service) {
+            if let Some(address) = of_project.endpoint(&service) {
+                ways.push((project.clone(), service, Endpoint::parse(address)?));
+            }
+        }
+    }
+    Ok(ways)
 }
 
 /// The pattern that most services follow. The European site has a domain of its own.
@@ -260,6 +291,8 @@ pub struct Settings {
     pub projects: BTreeMap<ProjectName, ProjectSettings>,
     /// Section `storage_credentials`.
     pub storage_credentials: BTreeMap<CredentialName, StorageCredentialSettings>,
+    /// The pace of each service, part of section `upstream`.
+    pub pace: Pace,
 }
 
 /// One project of the cloud.

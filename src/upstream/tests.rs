@@ -121,6 +121,7 @@ fn a_project_has_the_services_that_it_offers() {
             (name("one"), project(&["oms"])),
         ]),
         storage_credentials: BTreeMap::new(),
+        pace: flow::tests::PACE,
     };
     let transport = transport::Settings {
         connect_timeout: Duration::from_secs(1),
@@ -129,7 +130,15 @@ fn a_project_has_the_services_that_it_offers() {
     };
     let clock = Arc::new(SystemClock);
     let upstream = Upstream::start(settings, transport, clock, &mut Registry::default()).unwrap();
-    let services = upstream.services().unwrap();
+    let status = upstream.status();
+    let ways = status
+        .iter()
+        .map(|one| (one.project.as_str(), one.service.as_str()));
+    assert_eq!(
+        ways.collect::<Vec<_>>(),
+        [("both", "oms"), ("both", "sms"), ("one", "oms")]
+    );
+    let services = upstream.services(Lane::Callers).unwrap();
     assert!(services.get(&name("one"), &service("sms")).is_none());
     for (project, of) in [("both", "oms"), ("both", "sms"), ("one", "oms")] {
         let bound = services.get(&name(project), &service(of)).unwrap();

@@ -11,6 +11,7 @@ mod dry_run;
 mod edges;
 mod errors;
 mod faults;
+mod flow;
 mod healthcheck;
 #[cfg(feature = "kill-points")]
 mod kill_matrix;

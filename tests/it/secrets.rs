@@ -298,9 +298,10 @@ fn be_echoed(seen: &mut Seen, place: &Place, gateway: &Gateway, token: &str) {
     for answer in echoes(&format!("The token is {token}, its word is {PASSWORD}.")) {
         for (operation, path) in [(Operation::List, "/tasks"), (Operation::Show, "/tasks/1")] {
             let fault = Fault::on(Service::Oms, operation, FaultKind::Answer(answer.clone()));
-            let fault = place.cloud.fault(fault);
+            let fault = place.cloud.fault(fault.always());
             assert!(seen.send(client, "GET", path, None) >= 400);
-            assert_eq!(fault.fired(), 1);
+            assert!(fault.fired() > 0);
+            fault.cancel();
         }
     }
 }

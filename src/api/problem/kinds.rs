@@ -96,6 +96,8 @@ problem_types! {
     ProjectChanged = "project-changed", 502, "The project's configuration has changed";
     /// The cloud asks to slow down.
     UpstreamThrottled = "upstream-throttled", 503, "The cloud asks to slow down";
+    /// The service failed often and is left alone for a while.
+    CircuitOpen = "circuit-open", 503, "The service is left alone for a while";
     /// The gateway takes no requests just then.
     Overloaded = "overloaded", 503, "The gateway takes no requests just now";
     /// The record cannot be written.
@@ -136,6 +138,7 @@ impl From<UpstreamErrorKind> for ProblemType {
             | UpstreamErrorKind::Gone
             | UpstreamErrorKind::Rejected => Self::UpstreamRejected,
             UpstreamErrorKind::Throttled => Self::UpstreamThrottled,
+            UpstreamErrorKind::CircuitOpen => Self::CircuitOpen,
             UpstreamErrorKind::Unavailable => Self::UpstreamUnavailable,
             UpstreamErrorKind::Timeout => Self::UpstreamTimeout,
             UpstreamErrorKind::Malformed => Self::UpstreamMalformed,

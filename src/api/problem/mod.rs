@@ -313,9 +313,10 @@ impl From<UpstreamError> for Problem {
         let kind = ProblemType::from(error.kind);
         let mut problem = Self::new(kind, error.detail).sent(error.sent);
         problem.0.document.upstream = error.answer.as_deref().map(UpstreamView::from);
-        if kind == ProblemType::UpstreamThrottled {
+        if [ProblemType::UpstreamThrottled, ProblemType::CircuitOpen].contains(&kind) {
             let asked = error.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
-            problem = problem.retry_after(asked.as_secs());
+            // Whoever comes back in less than that comes too early.
+            problem = problem.retry_after(asked.as_secs() + u64::from(asked.subsec_nanos() > 0));
         }
         problem
     }

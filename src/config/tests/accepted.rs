@@ -39,6 +39,8 @@ fn what_is_left_out_has_its_documented_default() {
     assert_eq!(config.transport.request_timeout, Duration::from_secs(15));
     assert_eq!(config.transport.ca_file, None);
     assert_eq!(config.upstream.freshness, Duration::from_millis(500));
+    assert_eq!(config.upstream.pace.requests_per_second, 50);
+    assert_eq!(config.upstream.pace.burst, 100);
     assert!(config.upstream.storage_credentials.is_empty());
 }
 
@@ -76,8 +78,12 @@ fn the_reference_says_the_defaults_of_the_program() {
         let mut api = config.api.clone();
         api.storage_grants.clear();
         format!(
-            "{api:#?} {:#?} {:#?} {:#?} {:#?}",
-            config.telemetry, config.store, config.operations, config.transport
+            "{api:#?} {:#?} {:#?} {:#?} {:#?} {:#?}",
+            config.telemetry,
+            config.store,
+            config.operations,
+            config.transport,
+            config.upstream.pace
         )
     };
     assert_eq!(settings(&reference), settings(&minimal));

@@ -93,6 +93,8 @@ fn other_settings_outside_their_limits_are_refused() {
         ("upstream", "connect_timeout = \"0ms\"", "from 1ms to 5m"),
         ("upstream", "request_timeout = \"1h\"", "from 1ms to 5m"),
         ("upstream", "freshness = \"2m\"", "from 0s to 1m"),
+        ("upstream", "requests_per_second = 0", "from 1 to 1000000"),
+        ("upstream", "burst = 1000001", "from 1 to 1000000"),
         ("upstream", "ca_file = \"/\"", "cannot be read"),
         (
             "upstream",

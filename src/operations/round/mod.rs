@@ -34,8 +34,8 @@ const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 /// How long to wait before a write to a store that is unavailable is tried again.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
-/// A look that is older than this is no ground to act. Rounds wait for the store as long as it is away, and meanwhile
-/// others may change the task, or take over when the lease has ended.
+/// A look that is older than this is no ground to act. Rounds wait for the store as long as it is away, and changes for
+/// the pace of the service; meanwhile others may change the task, or take over when the lease has ended.
 const LOOK_AGE_MAX: Duration = Duration::from_secs(5);
 
 /// Runs one round. Tells when the operation is to be looked at next; `None` if it has ended or is no longer ours.
@@ -170,14 +170,16 @@ impl Round<'_> {
             return None;
         }
         kill_point!("round.intent.saved");
-        if self.looked_at.elapsed() > LOOK_AGE_MAX {
+        let by = self.looked_at + LOOK_AGE_MAX;
+        if Instant::now() > by {
             self.operation.history = before;
             kill_point!("round.late.before");
             let next = self.pause_for(Duration::ZERO).await;
             kill_point!("round.late.saved");
             return next;
         }
-        match send(service, &self.operation.task.id, change, start.as_ref()).await {
+        let id = &self.operation.task.id;
+        match send(service, id, change, start.as_ref(), by.into_std()).await {
             Ok(receipt) => self.accepted(change, receipt).await,
             Err(error) => {
                 self.operation.history.failed(change, &error, sight.stage);
@@ -212,32 +214,41 @@ impl Round<'_> {
     /// A round that failed, at the look or at the change.
     async fn failed(&mut self, error: &UpstreamError) -> Option<Timestamp> {
         kill_point!("round.failed.before");
-        self.operation.history.round_ended(Some(error));
         let code = error
             .answer
             .as_ref()
             .and_then(|answer| answer.error_code.clone());
         let event = match error.kind {
+            // The service was not asked, so that nothing happened to the operation.
+            UpstreamErrorKind::CircuitOpen => None,
             UpstreamErrorKind::Refused
             | UpstreamErrorKind::StillInProgress
-            | UpstreamErrorKind::Gone => EventKind::Refused(code),
+            | UpstreamErrorKind::Gone => Some(EventKind::Refused(code)),
             UpstreamErrorKind::CredentialsRefused
             | UpstreamErrorKind::Forbidden
             | UpstreamErrorKind::Rejected
             | UpstreamErrorKind::Throttled
             | UpstreamErrorKind::Unavailable
             | UpstreamErrorKind::Timeout
-            | UpstreamErrorKind::Malformed => EventKind::Fault(match code {
+            | UpstreamErrorKind::Malformed => Some(EventKind::Fault(match code {
                 Some(code) => format!("{} {code}", error.kind.as_str()),
                 None => error.kind.as_str().to_owned(),
-            }),
+            })),
         };
-        self.note_once(event);
+        let was_asked = event.is_some();
+        if let Some(event) = event {
+            self.operation.history.round_ended(Some(error));
+            self.note_once(event);
+        }
         let overdue = self.is_overdue();
         match decide::after_fault(error.kind, &self.operation.history, overdue) {
             Action::Fail(reason) => self.fail(reason, None).await,
             Action::Wait | Action::Pause | Action::Start | Action::Delete | Action::Finish(_) => {
-                let wait = self.next_wait(error.retry_after);
+                let wait = if was_asked {
+                    self.next_wait(error.retry_after)
+                } else {
+                    self.until_asked_again(error.retry_after)
+                };
                 let next = self.pause_for(wait).await;
                 kill_point!("round.failed.saved");
                 next
@@ -377,6 +388,12 @@ impl Round<'_> {
             .min(settings.poll_max);
         let jittered = wait.mul_f64(0.8 + 0.2 * fastrand::f64());
         jittered.max(asked.unwrap_or_default().min(RETRY_AFTER_MAX))
+    }
+
+    /// The wait until the service is asked again. All who wait for it come back then, and not in the same moment.
+    fn until_asked_again(&self, left: Option<Duration>) -> Duration {
+        let spread = self.shared.settings.poll_min.mul_f64(fastrand::f64());
+        left.unwrap_or_default().min(RETRY_AFTER_MAX) + spread
     }
 
     fn is_overdue(&self) -> bool {

@@ -1,6 +1,6 @@
 //! Exchanges with the vendor in memory: slow, failing, before or after the effect, and ignored.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -23,13 +23,14 @@ use crate::domain::{
 /// No exchange takes longer.
 const EXCHANGE_MAX: Duration = Duration::from_secs(30);
 
-const FAULTS: [Kind; 12] = [
+const FAULTS: [Kind; 13] = [
     Kind::CredentialsRefused,
     Kind::Forbidden,
     Kind::Refused,
     Kind::StillInProgress,
     Kind::Rejected,
     Kind::Throttled,
+    Kind::CircuitOpen,
     Kind::Unavailable,
     Kind::Unavailable,
     Kind::Timeout,
@@ -50,7 +51,20 @@ pub(super) struct Plan {
     pub(super) is_ignored: bool,
 }
 
+/// How long after the look that it rests on a change may set out.
+const LOOK_AGE_MAX: Duration = Duration::from_secs(5);
+
 impl Scene {
+    /// A change is begun before its look is old, or not at all.
+    fn check_time_left(&mut self, by: Instant) {
+        let round = tokio::task::try_id();
+        let looked_at = round.and_then(|round| self.world.looked_at.get(&round));
+        let age = looked_at.map(|at| by.saturating_duration_since(*at));
+        if age.is_none_or(|age| age > LOOK_AGE_MAX) || by < this_instant() {
+            self.blame(format!("a change may set out {age:?} after its look"));
+        }
+    }
+
     /// Whether all exchanges that fail do so in the same way, and in which.
     pub(super) fn pick_fault(&mut self) {
         let kind = FAULTS[self.rng.usize(..FAULTS.len())];
@@ -106,7 +120,7 @@ impl Scene {
                     _ => Sent::Yes,
                 };
             }
-            Kind::CredentialsRefused => plan.sent = Sent::No,
+            Kind::CredentialsRefused | Kind::CircuitOpen => plan.sent = Sent::No,
             Kind::Forbidden
             | Kind::Refused
             | Kind::StillInProgress
@@ -120,12 +134,18 @@ impl Scene {
         UpstreamError {
             kind,
             sent,
-            retry_after: (kind == Kind::Throttled)
+            retry_after: [Kind::Throttled, Kind::CircuitOpen]
+                .contains(&kind)
                 .then(|| Duration::from_secs(self.rng.u64(1..200))),
             answer: None,
             detail: format!("It is {}.", kind.as_str()),
         }
     }
+}
+
+/// The present moment of the simulation, for those who do not run in it.
+fn this_instant() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 impl Scene {
@@ -223,7 +243,12 @@ impl Vendor {
             .unwrap()
     }
 
-    async fn send(&self, id: &TaskId, change: Change) -> Result<Receipt, UpstreamError> {
+    async fn send(
+        &self,
+        id: &TaskId,
+        change: Change,
+        by: Instant,
+    ) -> Result<Receipt, UpstreamError> {
         let task = self.index(id);
         let (number, plan) = {
             let mut scene = self.scene.lock().unwrap();
@@ -239,6 +264,7 @@ impl Vendor {
                 is_given_up: false,
             });
             scene.check_sending(task, change, number, self.is_engine);
+            scene.check_time_left(by);
             scene.schedule(plan.there, Event::Arrival(number));
             (number, plan)
         };
@@ -275,7 +301,10 @@ impl MigrationService for Vendor {
             (sight, scene.now())
         };
         tokio::time::sleep(plan.back).await;
-        let scene = self.scene.lock().unwrap();
+        let mut scene = self.scene.lock().unwrap();
+        if let Some(round) = tokio::task::try_id() {
+            scene.world.looked_at.insert(round, this_instant());
+        }
         let reference = &scene.world.tasks[index].reference;
         Ok(sight.map(|sight| task(reference, sight, now)))
     }
@@ -298,15 +327,20 @@ impl MigrationService for Vendor {
         Ok(page)
     }
 
-    async fn pause(&self, id: &TaskId) -> Result<Receipt, UpstreamError> {
-        self.send(id, Change::Pause).await
+    async fn pause(&self, id: &TaskId, by: Instant) -> Result<Receipt, UpstreamError> {
+        self.send(id, Change::Pause, by).await
     }
 
-    async fn start(&self, id: &TaskId, _request: &StartRequest) -> Result<Receipt, UpstreamError> {
-        self.send(id, Change::Start).await
+    async fn start(
+        &self,
+        id: &TaskId,
+        _request: &StartRequest,
+        by: Instant,
+    ) -> Result<Receipt, UpstreamError> {
+        self.send(id, Change::Start, by).await
     }
 
-    async fn delete(&self, id: &TaskId) -> Result<Receipt, UpstreamError> {
-        self.send(id, Change::Delete).await
+    async fn delete(&self, id: &TaskId, by: Instant) -> Result<Receipt, UpstreamError> {
+        self.send(id, Change::Delete, by).await
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -90,6 +90,8 @@ pub(super) struct World {
     pub(super) sendings: Vec<Sending>,
     /// What the look of each round showed.
     pub(super) looks: HashMap<Id, Seen>,
+    /// When it was answered.
+    pub(super) looked_at: HashMap<Id, Instant>,
     /// How likely an exchange fails.
     pub(super) fault_rate: f64,
     /// How, if all in the same way.

@@ -244,6 +244,18 @@ fn faults_meet_the_requests_they_are_for_and_no_others() {
 }
 
 #[test]
+fn a_fault_can_meet_a_share_of_the_requests() {
+    let (setup, id, _) = paused();
+    let fault = Fault::on(Service::Oms, Operation::Show, FaultKind::throttled());
+    let fault = setup.cloud.fault(fault.always().share(0.3));
+    let show = || setup.oms("GET", &format!("/{id}"), "").status;
+    let met = (0..200).filter(|_| show() == 429).count();
+    // Outside of it once in a billion times.
+    assert!((20..=100).contains(&met), "{met}");
+    assert_eq!(usize::try_from(fault.fired()).unwrap(), met);
+}
+
+#[test]
 fn denials_speak_the_language_of_their_service() {
     let setup = Setup::new(|_| {});
     for service in [Service::Iam, Service::Oms, Service::Sms] {

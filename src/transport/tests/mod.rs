@@ -12,9 +12,11 @@ use std::{io::Write, net::TcpListener, thread, time::Duration};
 
 use peer::{Peer, Then, answer, settings, write};
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::{
-    Endpoint, Method, Request, Response, Settings, Transport, TransportError, TransportErrorKind,
+    Endpoint, Limits, Method, Request, Response, Settings, Transport, TransportError,
+    TransportErrorKind,
 };
 use crate::domain::{secret::Secret, service::Sent};
 
@@ -385,6 +387,44 @@ fn neither_a_token_nor_a_body_shows_in_debug_output() {
 }
 
 #[actix_rt::test]
+async fn an_exchange_can_have_less_time_than_the_settings_allow() {
+    let peer = Peer::start(|_, _| {
+        thread::park();
+        Then::Close
+    });
+    let transport = Transport::new(&settings()).unwrap();
+    let began = Instant::now();
+    let limits = Limits {
+        time: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let result = transport
+        .send_within(limits, &peer.endpoint(), None, &change(Method::Post))
+        .await;
+    assert_eq!(failed(result), (TransportErrorKind::Timeout, Sent::Unknown));
+    assert!(began.elapsed() < settings().request_timeout);
+}
+
+#[actix_rt::test]
+async fn an_exchange_that_would_begin_too_late_is_not_begun() {
+    let peer = Peer::start(|_, writer| answer(writer, 200, "", "{}"));
+    let transport = Transport::new(&settings()).unwrap();
+    let limits = |begin_by| Limits {
+        begin_by: Some(begin_by),
+        ..Limits::default()
+    };
+    let (now, endpoint) = (Instant::now(), peer.endpoint());
+    let request = change(Method::Post);
+    let past = limits(now.checked_sub(Duration::from_millis(1)).unwrap());
+    let late = transport.send_within(past, &endpoint, None, &request);
+    assert_eq!(failed(late.await), (TransportErrorKind::Busy, Sent::No));
+    assert_eq!(peer.seen().len(), 0);
+    let future = limits(now + Duration::from_mins(1));
+    let early = transport.send_within(future, &endpoint, None, &request);
+    early.await.unwrap();
+}
+
+#[actix_rt::test]
 async fn too_many_exchanges_at_once_are_told_so() {
     // Whoever is let in never gets an answer.
     let peer = Peer::start(|_, _| {
@@ -403,6 +443,15 @@ async fn too_many_exchanges_at_once_are_told_so() {
         while peer.seen().len() < super::client::LIMIT {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        // It gives up its place in the line in time.
+        let began = Instant::now();
+        let limits = Limits {
+            begin_by: Some(began + Duration::from_millis(50)),
+            ..Limits::default()
+        };
+        let late = transport.send_within(limits, &endpoint, None, &request);
+        assert_eq!(failed(late.await), (TransportErrorKind::Busy, Sent::No));
+        assert!(began.elapsed() < Duration::from_secs(4));
         transport.send(&endpoint, None, &request).await
     };
     tokio::select! {

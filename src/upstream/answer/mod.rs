@@ -168,7 +168,7 @@ impl Answers {
         form: &Form,
         code: Option<&str>,
     ) -> UpstreamErrorKind {
-        if status == 429 || code.is_some_and(is_throttling) {
+        if throttles(status, code) {
             return UpstreamErrorKind::Throttled;
         }
         if !(400..500).contains(&status) {
@@ -297,6 +297,9 @@ fn sentence(kind: UpstreamErrorKind, service: &ServiceName, status: u16) -> Stri
         }
         UpstreamErrorKind::Rejected => format!("The service {service} rejected the request."),
         UpstreamErrorKind::Throttled => format!("The service {service} asks to slow down."),
+        UpstreamErrorKind::CircuitOpen => {
+            format!("The service {service} is left alone for a while.")
+        }
         UpstreamErrorKind::Unavailable => {
             format!("The service {service} answered with a fault of its own (status {status}).")
         }
@@ -311,8 +314,21 @@ fn is_success(status: u16) -> bool {
     (200..300).contains(&status)
 }
 
-fn is_throttling(code: &str) -> bool {
-    gateway_number(code) == Some("0308")
+/// Whether an answer asks to slow down.
+pub(super) fn is_throttled(response: &Response) -> bool {
+    // What is no error holds tasks, which need not be searched for a code.
+    if response.status < 400 {
+        return false;
+    }
+    let code = error_code(&response.body);
+    throttles(
+        response.status,
+        code.as_ref().map(|(code, _)| code.as_str()),
+    )
+}
+
+fn throttles(status: u16, code: Option<&str>) -> bool {
+    status == 429 || code.and_then(gateway_number) == Some("0308")
 }
 
 fn request_id(response: &Response) -> Option<String> {

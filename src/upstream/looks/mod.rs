@@ -216,18 +216,23 @@ impl MigrationService for Sharing {
         self.service.list(offset, limit).await
     }
 
-    async fn pause(&self, id: &TaskId) -> Result<Receipt, UpstreamError> {
-        let result = self.service.pause(id).await;
+    async fn pause(&self, id: &TaskId, by: std::time::Instant) -> Result<Receipt, UpstreamError> {
+        let result = self.service.pause(id, by).await;
         self.changed(id, result)
     }
 
-    async fn start(&self, id: &TaskId, request: &StartRequest) -> Result<Receipt, UpstreamError> {
-        let result = self.service.start(id, request).await;
+    async fn start(
+        &self,
+        id: &TaskId,
+        request: &StartRequest,
+        by: std::time::Instant,
+    ) -> Result<Receipt, UpstreamError> {
+        let result = self.service.start(id, request, by).await;
         self.changed(id, result)
     }
 
-    async fn delete(&self, id: &TaskId) -> Result<Receipt, UpstreamError> {
-        let result = self.service.delete(id).await;
+    async fn delete(&self, id: &TaskId, by: std::time::Instant) -> Result<Receipt, UpstreamError> {
+        let result = self.service.delete(id, by).await;
         self.changed(id, result)
     }
 }

@@ -6,7 +6,7 @@
 mod requests;
 mod wire;
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Instant};
 
 use async_trait::async_trait;
 
@@ -79,8 +79,9 @@ impl Oms {
         &self,
         operation: &'static str,
         request: &Request,
+        by: Instant,
     ) -> Result<Receipt, UpstreamError> {
-        let response = self.session.exchange(operation, request).await?;
+        let response = self.session.exchange(operation, request, Some(by)).await?;
         self.reader.receipt(&response)
     }
 }
@@ -89,29 +90,34 @@ impl Oms {
 impl MigrationService for Oms {
     async fn show(&self, id: &TaskId) -> Result<Option<Task>, UpstreamError> {
         let request = self.requests.show(id);
-        let response = self.session.exchange("show", &request).await?;
+        let response = self.session.exchange("show", &request, None).await?;
         self.session.judged(self.reader.task(&response, id))
     }
 
     async fn list(&self, offset: u64, limit: u32) -> Result<TaskPage, UpstreamError> {
         let request = self.requests.list(offset, limit);
-        let response = self.session.exchange("list", &request).await?;
+        let response = self.session.exchange("list", &request, None).await?;
         self.session.judged(self.reader.page(&response))
     }
 
-    async fn pause(&self, id: &TaskId) -> Result<Receipt, UpstreamError> {
-        self.change("pause", &self.requests.stop(id)).await
+    async fn pause(&self, id: &TaskId, by: Instant) -> Result<Receipt, UpstreamError> {
+        self.change("pause", &self.requests.stop(id), by).await
     }
 
-    async fn start(&self, id: &TaskId, request: &StartRequest) -> Result<Receipt, UpstreamError> {
+    async fn start(
+        &self,
+        id: &TaskId,
+        request: &StartRequest,
+        by: Instant,
+    ) -> Result<Receipt, UpstreamError> {
         let request = self.requests.start(id, request).await?;
-        let started = self.change("start", &request).await;
+        let started = self.change("start", &request, by).await;
         // Every text in the body of a start is a key.
         started.map_err(|error| echo::without_texts(error, request.body.as_ref()))
     }
 
-    async fn delete(&self, id: &TaskId) -> Result<Receipt, UpstreamError> {
-        self.change("delete", &self.requests.delete(id)).await
+    async fn delete(&self, id: &TaskId, by: Instant) -> Result<Receipt, UpstreamError> {
+        self.change("delete", &self.requests.delete(id), by).await
     }
 }
 

@@ -189,6 +189,7 @@ fn not_about_a_task(error: UpstreamError) -> UpstreamError {
         | UpstreamErrorKind::StillInProgress
         | UpstreamErrorKind::Rejected
         | UpstreamErrorKind::Throttled
+        | UpstreamErrorKind::CircuitOpen
         | UpstreamErrorKind::Unavailable
         | UpstreamErrorKind::Timeout
         | UpstreamErrorKind::Malformed => error,

@@ -3,10 +3,11 @@
 #[cfg(test)]
 mod tests;
 
-use std::{rc::Rc, time::Instant};
+use std::{cell::Cell, rc::Rc, time::Instant};
 
 use super::{
-    answer, echo, fault,
+    answer, echo,
+    flow::Flow,
     iam::{Token, Tokens},
     metrics::Metrics,
 };
@@ -14,7 +15,7 @@ use crate::{
     domain::service::{
         ProjectName, Sent, ServiceName, UpstreamAnswer, UpstreamError, UpstreamErrorKind,
     },
-    transport::{Endpoint, Request, Response, Transport},
+    transport::{Endpoint, Limits, Request, Response, Transport, TransportError},
 };
 
 /// The codes by which the vendor's API gateway calls a token dead, without the prefix that differs from service to
@@ -30,6 +31,7 @@ pub(super) struct Session {
     service: ServiceName,
     endpoint: Endpoint,
     names: echo::Names,
+    flow: Flow,
     metrics: Metrics,
 }
 
@@ -58,6 +60,7 @@ impl Session {
         service: ServiceName,
         endpoint: Endpoint,
         names: echo::Names,
+        flow: Flow,
         metrics: Metrics,
     ) -> Self {
         Self {
@@ -67,6 +70,7 @@ impl Session {
             service,
             endpoint,
             names,
+            flow,
             metrics,
         }
     }
@@ -76,20 +80,20 @@ impl Session {
     /// since it was not carried out. If the replacement is refused too, that is
     /// [`UpstreamErrorKind::CredentialsRefused`], also for the next requests of a while.
     ///
-    /// `operation` is the name under which the request is counted.
+    /// `operation` is the name under which the request is counted. Nothing is begun after `by`.
     pub(super) async fn exchange(
         &self,
         operation: &'static str,
         request: &Request,
+        by: Option<Instant>,
     ) -> Result<Response, UpstreamError> {
-        let begun = Instant::now();
-        let result = self.perform(request).await;
+        let result = self.perform(request, by).await;
         let outcome = match &result {
             Ok(response) => class(response.status),
             Err(error) => error.kind.as_str(),
         };
         self.metrics
-            .request(self.service.as_str(), operation, outcome, begun.elapsed());
+            .request(self.service.as_str(), operation, outcome);
         result
     }
 
@@ -104,15 +108,26 @@ impl Session {
         read
     }
 
-    async fn perform(&self, request: &Request) -> Result<Response, UpstreamError> {
-        if let Some(error) = self.tokens.given_up(&self.project, &self.service) {
-            return Err(error);
-        }
+    async fn perform(
+        &self,
+        request: &Request,
+        by: Option<Instant>,
+    ) -> Result<Response, UpstreamError> {
+        let by = by.map(Into::into);
         let mut is_repeated = false;
         loop {
-            let token = self.tokens.token(&self.project).await?;
-            let response = self.send(&token, request).await?;
-            let Some(code) = dead_token_code(&response) else {
+            // Before the wait for the pace: requests that wait for a login must not go all at once after it.
+            self.token().await?;
+            let used = Cell::new(None);
+            let carried = self.flow.carry(request.method, by, async |limits| {
+                // The one from before the wait may be known to be dead.
+                let token = self.token().await?;
+                let attempt = self.send(&token, request, limits).await;
+                used.set(Some(token));
+                Ok(attempt)
+            });
+            let response = carried.await?;
+            let Some((code, token)) = dead_token_code(&response).zip(used.take()) else {
                 return Ok(response);
             };
             if is_repeated || !self.tokens.refused(&token, &self.service).await {
@@ -123,15 +138,28 @@ impl Session {
         }
     }
 
-    async fn send(&self, token: &Token, request: &Request) -> Result<Response, UpstreamError> {
-        let mut response = self
+    /// A token for the next request, unless the service has refused fresh ones a moment ago.
+    async fn token(&self) -> Result<Token, UpstreamError> {
+        if let Some(error) = self.tokens.given_up(&self.project, &self.service) {
+            return Err(error);
+        }
+        self.tokens.token(&self.project).await
+    }
+
+    async fn send(
+        &self,
+        token: &Token,
+        request: &Request,
+        limits: Limits,
+    ) -> Result<Response, TransportError> {
+        let begun = Instant::now();
+        let result = self
             .transport
-            .send(&self.endpoint, Some(token.text()), request)
-            .await
-            .map_err(|error| {
-                let begun = format!("The exchange with the service {} failed", self.service);
-                fault::of_transport(&begun, error)
-            })?;
+            .send_within(limits, &self.endpoint, Some(token.text()), request)
+            .await;
+        self.metrics
+            .exchanged(self.service.as_str(), begun.elapsed());
+        let mut response = result?;
         if shows_accepted_token(response.status) {
             self.tokens.worked(token, &self.service);
         }

@@ -21,7 +21,9 @@ use crate::{
         tests::peer::{self, Seen, Then, answer},
     },
     upstream::{
+        Pace,
         echo::Names,
+        flow::{self, tests::PACE},
         iam::{
             Tokens,
             tests::{Cloud, project},
@@ -35,6 +37,7 @@ struct Bench {
     tokens: Tokens,
     transport: Rc<Transport>,
     metrics: Metrics,
+    pace: Pace,
 }
 
 impl Bench {
@@ -44,6 +47,7 @@ impl Bench {
             tokens: cloud.tokens(&["p"]),
             transport: Rc::new(Transport::new(&peer::settings()).unwrap()),
             metrics: Metrics::default(),
+            pace: PACE,
             cloud,
         }
     }
@@ -51,6 +55,7 @@ impl Bench {
     fn session_at(&self, service: &str, endpoint: Endpoint) -> Session {
         let service = ServiceName::parse(service).unwrap();
         let (transport, tokens) = (Rc::clone(&self.transport), self.tokens.clone());
+        let flow = flow::tests::flow(&service, endpoint.clone(), self.pace);
         Session::new(
             transport,
             tokens,
@@ -58,6 +63,7 @@ impl Bench {
             service,
             endpoint,
             Names::new(["acme", "svc-migrate"]),
+            flow,
             self.metrics.clone(),
         )
     }
@@ -101,8 +107,8 @@ fn refuse(writer: &mut dyn Write, code: &str) -> Then {
 async fn an_exchange_carries_the_token_and_is_counted() {
     let bench = Bench::new(fine);
     let session = bench.session();
-    session.exchange("show", &read()).await.unwrap();
-    session.exchange("pause", &change()).await.unwrap();
+    session.exchange("show", &read(), None).await.unwrap();
+    session.exchange("pause", &change(), None).await.unwrap();
     assert_eq!((bench.cloud.logins(), bench.requests()), (1, 2));
     assert_eq!(
         bench.cloud.peer.seen()[1].header("x-auth-token"),
@@ -126,7 +132,11 @@ async fn an_answer_repeats_neither_secrets_nor_in_its_id_a_name() {
             let told = json!({"name": token, "text": "s3cret-word"}).to_string();
             answer(writer, status, "X-Request-Id: svc-migrate@7\r\n", &told)
         });
-        let response = bench.session().exchange("show", &read()).await.unwrap();
+        let response = bench
+            .session()
+            .exchange("show", &read(), None)
+            .await
+            .unwrap();
         let body: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
         assert_eq!(body, json!({"name": "***", "text": "***"}));
         assert_eq!(response.request_id.as_deref(), Some("***@7"));
@@ -145,8 +155,8 @@ async fn a_revoked_token_is_replaced_and_the_request_sent_once_more() {
             }
         });
         let session = bench.session();
-        session.exchange("show", &read()).await.unwrap();
-        let response = session.exchange("pause", &change()).await.unwrap();
+        session.exchange("show", &read(), None).await.unwrap();
+        let response = session.exchange("pause", &change(), None).await.unwrap();
         assert_eq!(response.status, 200);
         assert_eq!((bench.cloud.logins(), bench.requests()), (2, 3), "{code}");
         assert_eq!(bench.cloud.peer.seen()[4].body, r#"{"operation":"stop"}"#);
@@ -166,12 +176,41 @@ async fn many_who_hold_a_revoked_token_cause_one_login() {
         }
     });
     let session = bench.session();
-    session.exchange("show", &read()).await.unwrap();
+    session.exchange("show", &read(), None).await.unwrap();
     revoked.store(true, Ordering::SeqCst);
     let request = read();
-    let results = join_all((0..40).map(|_| session.exchange("show", &request))).await;
+    let results = join_all((0..40).map(|_| session.exchange("show", &request, None))).await;
     assert!(results.iter().all(Result::is_ok));
     assert_eq!(bench.cloud.logins(), 2);
+}
+
+#[actix_rt::test]
+async fn a_token_that_dies_while_a_request_waits_for_its_turn_is_not_sent() {
+    let revoked = Arc::new(AtomicBool::new(false));
+    let is_revoked = Arc::clone(&revoked);
+    let mut bench = Bench::new(move |seen, writer| {
+        let old = seen.header("x-auth-token") == Some("token-0");
+        if old && is_revoked.load(Ordering::SeqCst) {
+            refuse(writer, "APIGW.0307")
+        } else {
+            fine(seen, writer)
+        }
+    });
+    // A turn comes long after the answer before.
+    bench.pace = Pace {
+        requests_per_second: 4,
+        burst: 1,
+    };
+    let session = bench.session();
+    session.exchange("show", &read(), None).await.unwrap();
+    revoked.store(true, Ordering::SeqCst);
+    let request = read();
+    let results = join_all((0..5).map(|_| session.exchange("show", &request, None))).await;
+    assert!(results.iter().all(Result::is_ok));
+    let seen = bench.cloud.peer.seen();
+    let is_old = |seen: &&Seen| seen.header("x-auth-token") == Some("token-0");
+    assert_eq!(seen.iter().filter(is_old).count(), 2);
+    assert_eq!((bench.cloud.logins(), bench.requests()), (2, 7));
 }
 
 #[actix_rt::test]
@@ -180,7 +219,11 @@ async fn a_token_that_is_revoked_before_its_first_use_is_replaced_too() {
         Some("token-0") => refuse(writer, "APIGW.0307"),
         _ => fine(seen, writer),
     });
-    let response = bench.session().exchange("pause", &change()).await.unwrap();
+    let response = bench
+        .session()
+        .exchange("pause", &change(), None)
+        .await
+        .unwrap();
     assert_eq!(response.status, 200);
     assert_eq!((bench.cloud.logins(), bench.requests()), (2, 2));
 }
@@ -190,7 +233,10 @@ async fn a_service_that_refuses_every_token_causes_one_login_and_is_left_alone_f
     let bench = Bench::new(|_, writer| refuse(writer, "APIGW.0307"));
     let session = bench.session();
     for _ in 0..5 {
-        let error = session.exchange("pause", &change()).await.unwrap_err();
+        let error = session
+            .exchange("pause", &change(), None)
+            .await
+            .unwrap_err();
         assert_eq!(error.kind, UpstreamErrorKind::CredentialsRefused);
         assert_eq!(error.sent, Sent::No);
         assert!(error.detail.contains("another region"), "{}", error.detail);
@@ -204,12 +250,12 @@ async fn a_service_that_refuses_every_token_causes_one_login_and_is_left_alone_f
     }
     assert_eq!((bench.cloud.logins(), bench.requests()), (2, 2));
     bench.cloud.clock.forward(2);
-    let error = session.exchange("show", &read()).await.unwrap_err();
+    let error = session.exchange("show", &read(), None).await.unwrap_err();
     assert_eq!(error.sent, Sent::No);
     assert_eq!((bench.cloud.logins(), bench.requests()), (2, 3));
     // The wait has grown.
     bench.cloud.clock.forward(1);
-    session.exchange("show", &read()).await.unwrap_err();
+    session.exchange("show", &read(), None).await.unwrap_err();
     assert_eq!((bench.cloud.logins(), bench.requests()), (2, 3));
 }
 
@@ -221,8 +267,8 @@ async fn a_wrong_region_causes_one_login_in_a_quarter_of_an_hour_at_most() {
     let wrong = bench.session_at("sms", elsewhere.endpoint());
     let minutes = async |minutes: usize| {
         for _ in 0..minutes * 2 {
-            right.exchange("show", &read()).await.unwrap();
-            let error = wrong.exchange("show", &read()).await.unwrap_err();
+            right.exchange("show", &read(), None).await.unwrap();
+            let error = wrong.exchange("show", &read(), None).await.unwrap_err();
             assert_eq!(error.kind, UpstreamErrorKind::CredentialsRefused);
             bench.cloud.clock.forward(30);
         }
@@ -245,7 +291,7 @@ async fn two_services_of_a_wrong_region_cause_one_login_together() {
     let (oms, sms) = (bench.session(), bench.session_at("sms", endpoint));
     for _ in 0..10 {
         for session in [&oms, &sms] {
-            let error = session.exchange("show", &read()).await.unwrap_err();
+            let error = session.exchange("show", &read(), None).await.unwrap_err();
             assert_eq!(error.kind, UpstreamErrorKind::CredentialsRefused);
         }
         bench.cloud.clock.forward(30);
@@ -265,15 +311,15 @@ async fn a_service_that_accepts_tokens_again_is_used_again_without_a_login() {
         fine(seen, writer)
     });
     let session = bench.session();
-    session.exchange("show", &read()).await.unwrap_err();
+    session.exchange("show", &read(), None).await.unwrap_err();
     refuses.store(false, Ordering::SeqCst);
-    session.exchange("show", &read()).await.unwrap_err();
+    session.exchange("show", &read(), None).await.unwrap_err();
     bench.cloud.clock.forward(1);
-    session.exchange("show", &read()).await.unwrap();
+    session.exchange("show", &read(), None).await.unwrap();
     assert_eq!(bench.cloud.logins(), 2);
     // All is forgotten: the next dead token is replaced like the first.
     refuses.store(true, Ordering::SeqCst);
-    session.exchange("show", &read()).await.unwrap_err();
+    session.exchange("show", &read(), None).await.unwrap_err();
     assert_eq!(bench.cloud.logins(), 3);
 }
 
@@ -282,12 +328,12 @@ async fn many_uses_of_dead_tokens_are_remembered_as_one_failure() {
     let bench = Bench::new(|_, writer| refuse(writer, "APIG.0301"));
     let session = bench.session();
     let request = read();
-    let results = join_all((0..30).map(|_| session.exchange("show", &request))).await;
+    let results = join_all((0..30).map(|_| session.exchange("show", &request, None))).await;
     assert!(results.iter().all(Result::is_err));
     assert_eq!(bench.cloud.logins(), 2);
     let before = bench.requests();
     bench.cloud.clock.forward(1);
-    session.exchange("show", &request).await.unwrap_err();
+    session.exchange("show", &request, None).await.unwrap_err();
     assert_eq!(
         bench.requests(),
         before + 1,
@@ -306,8 +352,8 @@ async fn a_replacement_that_is_refused_too_ends_the_exchange() {
         refuse(writer, "APIGW.0307")
     });
     let session = bench.session();
-    session.exchange("show", &read()).await.unwrap();
-    let error = session.exchange("show", &read()).await.unwrap_err();
+    session.exchange("show", &read(), None).await.unwrap();
+    let error = session.exchange("show", &read(), None).await.unwrap_err();
     assert_eq!(error.kind, UpstreamErrorKind::CredentialsRefused);
     assert_eq!((bench.cloud.logins(), bench.requests()), (2, 3));
 }
@@ -321,8 +367,8 @@ async fn a_service_of_another_region_does_not_stop_the_others() {
         bench.session_at("sms", elsewhere.endpoint()),
     );
     for _ in 0..10 {
-        oms.exchange("show", &read()).await.unwrap();
-        let error = sms.exchange("show", &read()).await.unwrap_err();
+        oms.exchange("show", &read(), None).await.unwrap();
+        let error = sms.exchange("show", &read(), None).await.unwrap_err();
         assert_eq!(error.kind, UpstreamErrorKind::CredentialsRefused);
     }
     assert_eq!(elsewhere.seen().len(), 2);
@@ -345,7 +391,11 @@ async fn other_refusals_are_answers_and_cause_no_login() {
         let answered = body.clone();
         let bench = Bench::new(move |_, writer| answer(writer, status, "", &answered));
         for _ in 0..2 {
-            let response = bench.session().exchange("show", &read()).await.unwrap();
+            let response = bench
+                .session()
+                .exchange("pause", &change(), None)
+                .await
+                .unwrap();
             assert_eq!(
                 (response.status, &response.body[..]),
                 (status, body.as_bytes())
@@ -373,11 +423,15 @@ async fn a_failed_exchange_says_whether_the_request_may_have_arrived() {
             Then::Close
         });
         let session = bench.session();
-        let failed = session.exchange("show", &read()).await.unwrap_err();
+        let failed = session.exchange("show", &read(), None).await.unwrap_err();
         assert_eq!((failed.kind, failed.sent), (kind, Sent::No));
-        let failed = session.exchange("pause", &change()).await.unwrap_err();
+        let failed = session
+            .exchange("pause", &change(), None)
+            .await
+            .unwrap_err();
         assert_eq!((failed.kind, failed.sent), (kind, Sent::Unknown));
-        assert_eq!((bench.cloud.logins(), bench.requests()), (1, 2));
+        // The read was sent again, the change was not.
+        assert_eq!((bench.cloud.logins(), bench.requests()), (1, 4));
     }
 }
 
@@ -389,7 +443,7 @@ async fn without_a_token_nothing_is_sent() {
         .answer_login(|_, writer| answer(writer, 503, "", "{}"));
     let error = bench
         .session()
-        .exchange("pause", &change())
+        .exchange("pause", &change(), None)
         .await
         .unwrap_err();
     assert_eq!(

@@ -5,7 +5,7 @@
 
 mod wire;
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Instant};
 
 use async_trait::async_trait;
 
@@ -87,16 +87,19 @@ impl Sms {
         operation: &'static str,
         id: &TaskId,
         action: Action,
+        by: Instant,
     ) -> Result<Receipt, UpstreamError> {
-        self.change(operation, &action_request(id, action)).await
+        self.change(operation, &action_request(id, action), by)
+            .await
     }
 
     async fn change(
         &self,
         operation: &'static str,
         request: &Request,
+        by: Instant,
     ) -> Result<Receipt, UpstreamError> {
-        let response = self.session.exchange(operation, request).await?;
+        let response = self.session.exchange(operation, request, Some(by)).await?;
         self.reader.receipt(&response)
     }
 }
@@ -131,27 +134,32 @@ fn list_request(offset: u64, limit: u32) -> Request {
 impl MigrationService for Sms {
     async fn show(&self, id: &TaskId) -> Result<Option<Task>, UpstreamError> {
         let request = about(Method::Get, id);
-        let response = self.session.exchange("show", &request).await?;
+        let response = self.session.exchange("show", &request, None).await?;
         self.session.judged(self.reader.task(&response, id))
     }
 
     async fn list(&self, offset: u64, limit: u32) -> Result<TaskPage, UpstreamError> {
         let request = list_request(offset, limit);
-        let response = self.session.exchange("list", &request).await?;
+        let response = self.session.exchange("list", &request, None).await?;
         self.session.judged(self.reader.page(&response))
     }
 
-    async fn pause(&self, id: &TaskId) -> Result<Receipt, UpstreamError> {
-        self.act("pause", id, Action::Stop).await
+    async fn pause(&self, id: &TaskId, by: Instant) -> Result<Receipt, UpstreamError> {
+        self.act("pause", id, Action::Stop, by).await
     }
 
     /// The agent has all it needs, so nothing of the request is sent.
-    async fn start(&self, id: &TaskId, _request: &StartRequest) -> Result<Receipt, UpstreamError> {
-        self.act("start", id, Action::Start).await
+    async fn start(
+        &self,
+        id: &TaskId,
+        _request: &StartRequest,
+        by: Instant,
+    ) -> Result<Receipt, UpstreamError> {
+        self.act("start", id, Action::Start, by).await
     }
 
-    async fn delete(&self, id: &TaskId) -> Result<Receipt, UpstreamError> {
-        self.change("delete", &about(Method::Delete, id)).await
+    async fn delete(&self, id: &TaskId, by: Instant) -> Result<Receipt, UpstreamError> {
+        self.change("delete", &about(Method::Delete, id), by).await
     }
 }
 

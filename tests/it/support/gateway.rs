@@ -48,6 +48,8 @@ impl Place {
             ("operations.poll_min", "\"20ms\""),
             ("operations.poll_max", "\"200ms\""),
             ("upstream.request_timeout", "\"2s\""),
+            ("upstream.requests_per_second", "1000"),
+            ("upstream.burst", "1000"),
         ];
         let settings = settings
             .map(|(key, value)| (key.to_owned(), value.to_owned()))

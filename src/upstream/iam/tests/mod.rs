@@ -31,7 +31,9 @@ use crate::{
         service::{ProjectName, UpstreamErrorKind},
     },
     transport::tests::peer::{self, Peer, Seen, Then, answer},
-    upstream::{CredentialSettings, ProjectSettings, Settings, metrics::Metrics},
+    upstream::{
+        CredentialSettings, ProjectSettings, Settings, flow::tests::PACE, metrics::Metrics,
+    },
 };
 
 pub(crate) const PROJECT_ID: &str = "2c0689c860ad4728a497c91ec0844383";
@@ -126,6 +128,7 @@ impl Cloud {
             freshness: Duration::from_millis(500),
             projects: projects.iter().map(project).collect(),
             storage_credentials: BTreeMap::new(),
+            pace: PACE,
         }
     }
 

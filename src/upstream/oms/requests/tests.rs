@@ -8,7 +8,7 @@ use crate::{
         access::{Scope, StorageGrant},
         secret::SecretSource,
     },
-    upstream::StorageCredentialSettings,
+    upstream::{StorageCredentialSettings, flow::tests::PACE},
 };
 
 const PROJECT_ID: &str = "2c0689c860ad4728a497c91ec0844383";
@@ -31,6 +31,7 @@ fn requests(secret: PathBuf) -> Requests {
         freshness: Duration::from_millis(500),
         projects: BTreeMap::new(),
         storage_credentials: BTreeMap::from([(name, archive)]),
+        pace: PACE,
     };
     Requests::new(PROJECT_ID, project("prod"), Arc::new(settings))
 }

@@ -1,6 +1,14 @@
 //! The port to a migration service, and what can go wrong behind it.
 
-use std::{collections::HashMap, fmt, rc::Rc, sync::Arc, time::Duration};
+pub mod status;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 
@@ -121,7 +129,10 @@ impl fmt::Debug for CallerName {
 /// One migration service, seen through one project with its own credentials.
 ///
 /// Every method makes at most one attempt that could change something, within the configured time limit of one
-/// exchange (a second attempt is made only where the first provably had no effect, because its token was refused).
+/// exchange (a second attempt is made only where the first provably had no effect, because its token was refused or no
+/// connection was made). Waiting for the service's pace comes on top, with a limit of its own.
+///
+/// A change rests on a look, and looks age: it is begun by the moment `by` or, with [`Sent::No`], not at all.
 #[async_trait(?Send)]
 pub trait MigrationService {
     /// Looks at one task. `None` means that the service itself said that there is no such task.
@@ -138,13 +149,18 @@ pub trait MigrationService {
     async fn list(&self, offset: u64, limit: u32) -> Result<TaskPage, UpstreamError>;
 
     /// Asks for a pause. `Ok` means accepted, not yet paused.
-    async fn pause(&self, id: &TaskId) -> Result<Receipt, UpstreamError>;
+    async fn pause(&self, id: &TaskId, by: Instant) -> Result<Receipt, UpstreamError>;
 
     /// Asks for a start. `Ok` means accepted, not yet running.
-    async fn start(&self, id: &TaskId, request: &StartRequest) -> Result<Receipt, UpstreamError>;
+    async fn start(
+        &self,
+        id: &TaskId,
+        request: &StartRequest,
+        by: Instant,
+    ) -> Result<Receipt, UpstreamError>;
 
     /// Asks for the removal of the task. `Ok` means accepted, not yet gone.
-    async fn delete(&self, id: &TaskId) -> Result<Receipt, UpstreamError>;
+    async fn delete(&self, id: &TaskId, by: Instant) -> Result<Receipt, UpstreamError>;
 }
 
 /// The service's word that it took a change on.
@@ -295,8 +311,10 @@ pub enum UpstreamErrorKind {
     Gone,
     /// The vendor rejected the request for a reason that waiting does not mend.
     Rejected,
-    /// The vendor asks to slow down. Nothing was changed.
+    /// The vendor asks to slow down, or the gateway keeps to a pace of its own. Nothing was changed.
     Throttled,
+    /// The endpoint has failed often and is left alone for a while. Nothing was sent.
+    CircuitOpen,
     /// No connection, or the vendor answered with a fault of its own.
     Unavailable,
     /// No complete answer within the time limit.
@@ -316,6 +334,7 @@ impl UpstreamErrorKind {
             Self::Gone => "gone",
             Self::Rejected => "rejected",
             Self::Throttled => "throttled",
+            Self::CircuitOpen => "circuit-open",
             Self::Unavailable => "unavailable",
             Self::Timeout => "timeout",
             Self::Malformed => "malformed",
@@ -349,7 +368,7 @@ pub struct UpstreamError {
     pub kind: UpstreamErrorKind,
     /// Whether a request that changes something reached the vendor. `No` for reads.
     pub sent: Sent,
-    /// How long the vendor asked to wait.
+    /// How long to wait before trying again: by the vendor's wish, or until the gateway asks it again.
     pub retry_after: Option<Duration>,
     /// What the vendor answered, if it did. Boxed, since errors travel through every layer.
     pub answer: Option<Box<UpstreamAnswer>>,
@@ -370,7 +389,8 @@ impl UpstreamError {
             | UpstreamErrorKind::StillInProgress
             | UpstreamErrorKind::Gone
             | UpstreamErrorKind::Rejected
-            | UpstreamErrorKind::Throttled => false,
+            | UpstreamErrorKind::Throttled
+            | UpstreamErrorKind::CircuitOpen => false,
         }
     }
 
@@ -384,6 +404,7 @@ impl UpstreamError {
             | UpstreamErrorKind::StillInProgress
             | UpstreamErrorKind::Gone
             | UpstreamErrorKind::Throttled
+            | UpstreamErrorKind::CircuitOpen
             | UpstreamErrorKind::Unavailable
             | UpstreamErrorKind::Timeout
             | UpstreamErrorKind::Malformed => false,
