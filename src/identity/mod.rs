@@ -3,7 +3,7 @@
 //! [`Identities`] knows everybody whom the configuration lets in: callers with keys, bearers of tokens that a configured issuer
 //! has signed, owners of client certificates, and whoever brings nothing. What it knows is replaced as a whole when the
 //! configuration changes. Nothing of a request is sent anywhere to find its caller: the keys of issuers are fetched by a thread of
-//! its own, as seldom as if nobody asked, and at most once in [`key_cache::COOL_DOWN`] more because somebody brings a token with an
+//! its own, as seldom as if nobody asked, and at most once in 30 seconds more because somebody brings a token with an
 //! unknown key.
 
 mod algorithm;
@@ -181,7 +181,7 @@ impl Identities {
     }
 
     /// Finds out who sent a request. The answer comes at once, unless the request has a token with a key that is not
-    /// known and keys may be fetched or are being fetched: then it waits for these, [`PATIENCE`] at most.
+    /// known and keys may be fetched or are being fetched: then it waits for these, 2 seconds at most.
     pub async fn identify(&self, credentials: &Credentials<'_>) -> Result<Identity, Refusal> {
         let found = match self.look_up(credentials) {
             Err(Failure::NoKey { cache, reason }) => {
