@@ -58,6 +58,15 @@ pub(super) fn problems_of(operation_id: &str) -> Vec<ProblemType> {
         "list_operations" => (&[&GUARDED], &[]),
         "cancel_operation" => (&[&GUARDED], &[P::OperationNotFound, P::PastPointOfNoReturn]),
         "show_operation" => (&[&GUARDED], &[P::OperationNotFound]),
+        "show_status" => (
+            &[],
+            &[
+                P::InvalidRequest,
+                P::Unauthenticated,
+                P::Forbidden,
+                P::Overloaded,
+            ],
+        ),
         "show_problem" => (&[], &[P::NotFound, P::Overloaded]),
         _ => (&[], &[]),
     };

@@ -52,6 +52,11 @@ pub(in crate::api) struct OnOperations {
     pub(in crate::api) known: Known,
 }
 
+/// A caller who may see how the gateway does.
+pub(in crate::api) struct OnStatus {
+    pub(in crate::api) known: Known,
+}
+
 /// The operation that is named in the path, by a caller who may read operations.
 pub(in crate::api) struct OnOperation {
     pub(in crate::api) known: Known,
@@ -253,6 +258,15 @@ impl OnOperations {
     }
 }
 
+impl OnStatus {
+    fn of(request: &HttpRequest) -> Result<Self, Problem> {
+        let known = Known::of(request)?;
+        Query::of(request).end()?;
+        known.need(Permission::StatusRead)?;
+        Ok(Self { known })
+    }
+}
+
 impl OnOperation {
     fn of(request: &HttpRequest) -> Result<Self, Problem> {
         let OnOwnOperation { known, id } = OnOwnOperation::of(request)?;
@@ -294,5 +308,6 @@ macro_rules! extractor {
 extractor!([A: Action] OnTask<A>);
 extractor!([A: Action] OnTasks<A>);
 extractor!([] OnOperations);
+extractor!([] OnStatus);
 extractor!([] OnOperation);
 extractor!([] OnOwnOperation);
