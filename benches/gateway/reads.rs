@@ -10,7 +10,7 @@ use ureq::http;
 use crate::{
     Effort, Outcome,
     figures::{median, row, table},
-    gateway::Gateway,
+    gateway::{Gateway, NO_PACE},
     nginx::Nginx,
     wrk::{self, Load},
 };
@@ -32,7 +32,7 @@ pub(crate) fn measure(effort: Effort) -> Outcome<String> {
     let workers = thread::available_parallelism()?.get();
     let upstream = Nginx::cloud(workers, &document(&cloud, &project_id, &token)?)?;
     let proxy = Nginx::proxy(workers, &upstream, &project_id, &token)?;
-    let gateway = Gateway::start(&cloud, &upstream.url(), &[])?;
+    let gateway = Gateway::start(&cloud, &upstream.url(), &NO_PACE)?;
     let subject = |name, url: &str| Subject {
         name,
         url: format!("{url}/tasks/{TASK}"),

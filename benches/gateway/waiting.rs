@@ -10,7 +10,7 @@ use migration_gateway::sandbox::{
 use crate::{
     Effort, Outcome,
     figures::{row, table},
-    gateway::Gateway,
+    gateway::{Gateway, NO_PACE},
     wait_for,
 };
 
@@ -28,7 +28,7 @@ pub(crate) fn measure(effort: Effort) -> Outcome<String> {
         "requests to the cloud per second",
     ])];
     let cloud = Cloud::start(CloudOptions::default())?;
-    let gateway = Gateway::start(&cloud, &cloud.oms_url(), &[])?;
+    let gateway = Gateway::start(&cloud, &cloud.oms_url(), &NO_PACE)?;
     let mut waiting = 0;
     for wanted in effort.choose([0, 1_000, 10_000], [0, 20, 100]) {
         eprintln!("waiting: {wanted} operations");
