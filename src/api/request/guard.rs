@@ -17,7 +17,7 @@ use crate::{
     domain::{
         access::{self, Caller, Denied, Permission, Scope},
         operation::{Operation, OperationId},
-        service::{BoundService, ProjectName, ServiceName, ServiceTraits, Services},
+        service::{BoundService, CallerName, ProjectName, ServiceName, ServiceTraits, Services},
         task::{TaskId, TaskRef},
     },
 };
@@ -95,8 +95,12 @@ impl Known {
 
     /// Whether the caller may see an operation: they asked for it, joined it, or may see everybody's.
     pub(in crate::api) fn may_see(&self, operation: &Operation) -> bool {
-        self.caller.has(Permission::OperationsReadAll)
-            || operation.callers.contains(&self.caller.name)
+        self.is_among(&operation.callers)
+    }
+
+    /// Whether the caller may see an operation that these asked for or joined.
+    pub(in crate::api) fn is_among(&self, callers: &[CallerName]) -> bool {
+        self.caller.has(Permission::OperationsReadAll) || callers.contains(&self.caller.name)
     }
 
     fn denied(&self, denied: Denied) -> Problem {
