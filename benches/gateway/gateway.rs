@@ -39,14 +39,25 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Starts the program with these keys beside what it needs in any case, and waits until it serves. `oms` is the
+    /// Starts the program of this build with these keys beside what it needs in any case, and waits until it serves. `oms` is the
     /// address of that service; everything else is the cloud's.
     pub(crate) fn start(cloud: &Cloud, oms: &str, settings: &[(&str, &str)]) -> Outcome<Self> {
+        let program = Path::new(env!("CARGO_BIN_EXE_migration-gateway"));
+        Self::start_program(program, cloud, oms, settings)
+    }
+
+    /// As [`Gateway::start`], with another build.
+    pub(crate) fn start_program(
+        program: &Path,
+        cloud: &Cloud,
+        oms: &str,
+        settings: &[(&str, &str)],
+    ) -> Outcome<Self> {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("gateway.toml");
         fs::write(&file, configuration(cloud, oms, settings, folder.path())?)?;
         let log = folder.path().join("gateway.log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_migration-gateway"));
+        let mut command = Command::new(program);
         command.env_clear().args(["serve", "--config"]).arg(&file);
         let mut process = Process::start(&mut command, &log)?;
         let url = wait_for("the gateway", Duration::from_secs(20), || {

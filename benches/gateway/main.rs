@@ -2,7 +2,8 @@
 //! the same machine.
 //!
 //! `cargo bench` runs all parts and prints tables in Markdown; `cargo bench -- reads` one of `reads`, `waiting` and
-//! `reaction`; `--quick` measures short and rough, to try the benchmark itself. Everything happens on 127.0.0.1, is
+//! `reaction`; `--quick` measures short and rough, to try the benchmark itself; `--against PROGRAM` measures the reads of
+//! another build of the gateway too, to see what a change is worth. Everything happens on 127.0.0.1, is
 //! limited in time and number, and ends with the processes that were started here, also after a failure. It needs
 //! nginx and wrk: `apt-get install nginx-light wrk`.
 
@@ -21,32 +22,53 @@ mod reads;
 mod waiting;
 mod wrk;
 
-use std::{env, error::Error, process::ExitCode, thread, time::Duration};
+use std::{env, error::Error, path::PathBuf, process::ExitCode, thread, time::Duration};
 
 /// What a part gives: its tables, or why it could not be measured.
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// How much is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Effort {
-    /// As for the document.
-    Full,
-    /// To see whether the benchmark works.
-    Quick,
+/// What is asked for on the command line.
+#[derive(Debug, Default)]
+struct Plan {
+    /// Names of parts; none for all.
+    parts: Vec<String>,
+    is_quick: bool,
+    /// Another build of the gateway.
+    against: Option<PathBuf>,
 }
 
-impl Effort {
-    /// The first of two, unless it is to be quick.
-    fn choose<T>(self, full: T, quick: T) -> T {
-        match self {
-            Self::Full => full,
-            Self::Quick => quick,
+impl Plan {
+    fn read(mut arguments: impl Iterator<Item = String>) -> Outcome<Self> {
+        let mut plan = Self::default();
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                // Cargo's own, for every benchmark.
+                "--bench" => {}
+                "--quick" => plan.is_quick = true,
+                "--against" => {
+                    let program = arguments.next().ok_or("--against needs a program")?;
+                    plan.against = Some(program.into());
+                }
+                name if PARTS.iter().any(|(known, ..)| *known == name) => {
+                    plan.parts.push(argument);
+                }
+                _ => {
+                    let usage = "takes reads, waiting, reaction, --quick and --against PROGRAM";
+                    return Err(usage.into());
+                }
+            }
         }
+        Ok(plan)
+    }
+
+    /// The first of two, unless it is to be quick.
+    fn choose<T>(&self, full: T, quick: T) -> T {
+        if self.is_quick { quick } else { full }
     }
 }
 
 /// A part: its name, what it measures, and how.
-type Part = (&'static str, &'static str, fn(Effort) -> Outcome<String>);
+type Part = (&'static str, &'static str, fn(&Plan) -> Outcome<String>);
 
 const PARTS: [Part; 3] = [
     ("reads", "`GET /tasks/{id}` beside nginx", reads::measure),
@@ -65,24 +87,12 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Outcome<()> {
-    let mut effort = Effort::Full;
-    let mut wanted = Vec::new();
-    for argument in env::args().skip(1) {
-        match argument.as_str() {
-            // Cargo's own, for every benchmark.
-            "--bench" => {}
-            "--quick" => effort = Effort::Quick,
-            name if PARTS.iter().any(|(known, ..)| *known == name) => {
-                wanted.push(argument.clone());
-            }
-            _ => return Err("takes --quick and the names reads, waiting, reaction".into()),
-        }
-    }
+    let plan = Plan::read(env::args().skip(1))?;
     let cores = thread::available_parallelism()?;
     println!("{cores} cores, Linux.");
     for (name, title, measure) in PARTS {
-        if wanted.is_empty() || wanted.iter().any(|one| one == name) {
-            let tables = measure(effort).map_err(|error| format!("{name}: {error}"))?;
+        if plan.parts.is_empty() || plan.parts.iter().any(|one| one == name) {
+            let tables = measure(&plan).map_err(|error| format!("{name}: {error}"))?;
             println!("\n### {title}\n\n{tables}");
         }
     }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use migration_gateway::sandbox::{Cloud, CloudOptions, OmsSpec, Operation, TaskSwitches};
 
 use crate::{
-    Effort, Outcome,
+    Outcome, Plan,
     figures::{percentile, row, table},
     gateway::Gateway,
     wait_for,
@@ -16,7 +16,7 @@ use crate::{
 /// The longest that it may take until every task is gone.
 const ALL_GONE: Duration = Duration::from_mins(3);
 
-pub(crate) fn measure(effort: Effort) -> Outcome<String> {
+pub(crate) fn measure(plan: &Plan) -> Outcome<String> {
     let mut rows = vec![row([
         "a task pauses within",
         "tasks",
@@ -24,9 +24,9 @@ pub(crate) fn measure(effort: Effort) -> Outcome<String> {
         "p99 s",
         "longest s",
     ])];
-    let spans = effort.choose(&[2_u32, 30][..], &[2][..]);
+    let spans = plan.choose(&[2_u32, 30][..], &[2][..]);
     for &seconds in spans {
-        let count = effort.choose(300, 20);
+        let count = plan.choose(300, 20);
         eprintln!("reaction: {count} tasks, paused within {seconds} s");
         let took = reactions(count, Duration::from_secs(seconds.into()))?;
         let part = |part| format!("{:.2}", percentile(&took, part));

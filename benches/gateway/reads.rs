@@ -1,6 +1,7 @@
 //! `GET /tasks/{id}` through the gateway, and through an nginx that adds a fixed token: the same upstream, an nginx that
 //! answers at once with a document of OMS; the same number of workers; both write a line to a file for each request.
-//! They are measured in turn, round after round, so that a change of the machine's mood meets both.
+//! What all ask for is another task with each request, so that no look serves twice; beside that the gateway alone is asked
+//! for one task by everybody. They are measured in turn, round after round, so that a change of the machine's mood meets both.
 
 use std::{thread, time::Duration};
 
@@ -8,24 +9,23 @@ use migration_gateway::sandbox::{Cloud, CloudOptions, OmsSpec};
 use ureq::http;
 
 use crate::{
-    Effort, Outcome,
+    Outcome, Plan,
     figures::{median, row, table},
     gateway::{Gateway, NO_PACE},
     nginx::Nginx,
-    wrk::{self, Load},
+    wrk::{self, Load, Tasks},
 };
 
 const CONNECTIONS: [usize; 3] = [1, 16, 64];
-/// Nothing else is asked for, so whatever is remembered of this task serves everybody.
-const TASK: &str = "191297407830872";
 
 /// Somebody who answers.
 struct Subject {
     name: &'static str,
     url: String,
+    tasks: Tasks,
 }
 
-pub(crate) fn measure(effort: Effort) -> Outcome<String> {
+pub(crate) fn measure(plan: &Plan) -> Outcome<String> {
     let cloud = Cloud::start(CloudOptions::default())?;
     let token = cloud.issue_token();
     let project_id = cloud.account().project_id;
@@ -33,14 +33,33 @@ pub(crate) fn measure(effort: Effort) -> Outcome<String> {
     let upstream = Nginx::cloud(workers, &document(&cloud, &project_id, &token)?)?;
     let proxy = Nginx::proxy(workers, &upstream, &project_id, &token)?;
     let gateway = Gateway::start(&cloud, &upstream.url(), &NO_PACE)?;
-    let subject = |name, url: &str| Subject {
+    let subject = |name, url: &str, tasks| Subject {
         name,
-        url: format!("{url}/tasks/{TASK}"),
+        url: url.to_owned(),
+        tasks,
     };
-    let subjects = [
-        subject("nginx", &proxy.url()),
-        subject("gateway", &gateway.url),
+    let mut subjects = vec![
+        subject("nginx", &proxy.url(), Tasks::Each),
+        subject("gateway, each for another task", &gateway.url, Tasks::Each),
+        subject("gateway, all for one task", &gateway.url, Tasks::One),
     ];
+    let other = match &plan.against {
+        Some(program) => {
+            let other = Gateway::start_program(program, &cloud, &upstream.url(), &NO_PACE)?;
+            subjects.push(subject(
+                "other build, each for another task",
+                &other.url,
+                Tasks::Each,
+            ));
+            subjects.push(subject(
+                "other build, all for one task",
+                &other.url,
+                Tasks::One,
+            ));
+            Some(other)
+        }
+        None => None,
+    };
     let mut rows = vec![row([
         "",
         "connections",
@@ -52,8 +71,9 @@ pub(crate) fn measure(effort: Effort) -> Outcome<String> {
         "p99 to nginx",
     ])];
     for connections in CONNECTIONS {
-        rows.extend(compare(&subjects, connections, effort)?);
+        rows.extend(compare(&subjects, connections, plan)?);
     }
+    drop(other);
     Ok(table(&rows))
 }
 
@@ -69,17 +89,22 @@ fn document(cloud: &Cloud, project_id: &str, token: &str) -> Outcome<String> {
 }
 
 /// The rows of all subjects at this many connections: medians of the rounds, and medians of the ratios within a round.
-fn compare(subjects: &[Subject], connections: usize, effort: Effort) -> Outcome<Vec<Vec<String>>> {
-    let (rounds, seconds) = effort.choose((7, 3), (1, 1));
+fn compare(subjects: &[Subject], connections: usize, plan: &Plan) -> Outcome<Vec<Vec<String>>> {
+    let (rounds, seconds) = plan.choose((5, 3), (1, 1));
     let time = Duration::from_secs(seconds);
     for subject in subjects {
-        wrk::run(&subject.url, connections, Duration::from_secs(1))?;
+        wrk::run(
+            &subject.url,
+            subject.tasks,
+            connections,
+            Duration::from_secs(1),
+        )?;
     }
     let mut measured: Vec<Vec<Load>> = vec![Vec::new(); subjects.len()];
     for round in 1..=rounds {
         eprintln!("reads: {connections} connections, round {round} of {rounds}");
         for (loads, subject) in measured.iter_mut().zip(subjects) {
-            loads.push(wrk::run(&subject.url, connections, time)?);
+            loads.push(wrk::run(&subject.url, subject.tasks, connections, time)?);
         }
     }
     let middle = |loads: &[Load], value: fn(&Load) -> f64| {

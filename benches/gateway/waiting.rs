@@ -8,7 +8,7 @@ use migration_gateway::sandbox::{
 };
 
 use crate::{
-    Effort, Outcome,
+    Outcome, Plan,
     figures::{row, table},
     gateway::{Gateway, NO_PACE},
     wait_for,
@@ -19,7 +19,7 @@ const SETTLE: Duration = Duration::from_secs(20);
 /// The longest that it may take until every task was asked to pause.
 const ALL_PAUSING: Duration = Duration::from_mins(3);
 
-pub(crate) fn measure(effort: Effort) -> Outcome<String> {
+pub(crate) fn measure(plan: &Plan) -> Outcome<String> {
     let mut rows = vec![row([
         "waiting operations",
         "resident MiB",
@@ -30,7 +30,7 @@ pub(crate) fn measure(effort: Effort) -> Outcome<String> {
     let cloud = Cloud::start(CloudOptions::default())?;
     let gateway = Gateway::start(&cloud, &cloud.oms_url(), &NO_PACE)?;
     let mut waiting = 0;
-    for wanted in effort.choose([0, 1_000, 10_000], [0, 20, 100]) {
+    for wanted in plan.choose([0, 1_000, 10_000], [0, 20, 100]) {
         eprintln!("waiting: {wanted} operations");
         let tasks: Vec<String> = (waiting..wanted).map(|_| cloud.add_oms(stuck())).collect();
         gateway.delete_all(&tasks)?;
@@ -38,8 +38,8 @@ pub(crate) fn measure(effort: Effort) -> Outcome<String> {
         wait_for("all tasks to be asked to pause", ALL_PAUSING, || {
             Ok((cloud.count(Operation::Pause, None) == waiting).then_some(()))
         })?;
-        thread::sleep(effort.choose(SETTLE, Duration::from_secs(2)));
-        rows.push(observe(&cloud, &gateway, waiting, effort)?);
+        thread::sleep(plan.choose(SETTLE, Duration::from_secs(2)));
+        rows.push(observe(&cloud, &gateway, waiting, plan)?);
         if cloud.count(Operation::Pause, None) != waiting {
             return Err("a task was asked to pause twice".into());
         }
@@ -58,13 +58,8 @@ fn stuck() -> OmsSpec {
     spec
 }
 
-fn observe(
-    cloud: &Cloud,
-    gateway: &Gateway,
-    waiting: usize,
-    effort: Effort,
-) -> Outcome<Vec<String>> {
-    let time = effort.choose(Duration::from_secs(20), Duration::from_secs(2));
+fn observe(cloud: &Cloud, gateway: &Gateway, waiting: usize, plan: &Plan) -> Outcome<Vec<String>> {
+    let time = plan.choose(Duration::from_secs(20), Duration::from_secs(2));
     let requests = || cloud.count(Operation::Show, None) + cloud.count(Operation::List, None);
     let (cpu, asked) = (gateway.cpu_seconds()?, requests());
     thread::sleep(time);

@@ -1,8 +1,40 @@
 //! wrk, the client that asks as fast as it is answered.
 
-use std::{process::Command, time::Duration};
+use std::{io::Write as _, process::Command, time::Duration};
+
+use tempfile::NamedTempFile;
 
 use crate::{Outcome, gateway::KEY, nginx::missing};
+
+/// Which tasks are asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Tasks {
+    /// Another one with every request.
+    Each,
+    /// One and the same.
+    One,
+}
+
+impl Tasks {
+    /// A script for wrk, which runs it in each of its threads. The ids are numbers with fourteen digits.
+    fn script(self) -> String {
+        let step = match self {
+            Self::Each => 1,
+            Self::One => 0,
+        };
+        format!(
+            "local threads = 0\n\
+             function setup(thread)\n\
+             \x20 thread:set('id', 19129740000000 + threads * 1000000000 * {step})\n\
+             \x20 threads = threads + 1\n\
+             end\n\
+             function request()\n\
+             \x20 id = id + {step}\n\
+             \x20 return wrk.format(nil, string.format('/tasks/%.0f', id))\n\
+             end\n"
+        )
+    }
+}
 
 /// What one run of wrk measured.
 #[derive(Clone, Copy, Debug)]
@@ -14,14 +46,18 @@ pub(crate) struct Load {
     pub(crate) p99: f64,
 }
 
-/// Asks for a URL over this many connections that are kept. Fails if any answer is not a 2xx.
-pub(crate) fn run(url: &str, connections: usize, time: Duration) -> Outcome<Load> {
+/// Asks for tasks over this many connections that are kept. Fails if any answer is not a 2xx.
+pub(crate) fn run(url: &str, tasks: Tasks, connections: usize, time: Duration) -> Outcome<Load> {
+    let mut script = NamedTempFile::new()?;
+    script.write_all(tasks.script().as_bytes())?;
     let threads = connections.min(2);
     let output = Command::new("wrk")
         .arg(format!("-t{threads}"))
         .arg(format!("-c{connections}"))
         .arg(format!("-d{}s", time.as_secs()))
         .args(["--latency", "-H", &format!("Authorization: Bearer {KEY}")])
+        .arg("-s")
+        .arg(script.path())
         .arg(url)
         .output()
         .map_err(|error| missing(error.into()))?;
