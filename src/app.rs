@@ -197,12 +197,16 @@ impl Gateway {
         let request_metrics = api::metrics::Metrics::default();
         request_metrics.register(&mut registry);
         let (workers, drain_timeout) = (config.api.workers, config.api.drain_timeout);
+        let for_status = upstream.clone();
         let state = web::Data::new(api::State::new(
             config.api,
             (projects, &names(&upstream::catalogue())),
             operations.clone(),
-            Arc::new(registry),
-            request_metrics,
+            api::Insight {
+                registry: Arc::new(registry),
+                metrics: request_metrics,
+                status: Box::new(move || for_status.status()),
+            },
         ));
         let server = HttpServer::new(move || {
             let services = upstream

@@ -13,6 +13,7 @@ mod openapi;
 mod operations;
 mod problem;
 mod request;
+mod status;
 mod store_health;
 mod tasks;
 mod trace;
@@ -47,7 +48,7 @@ use self::{
 use crate::{
     domain::{
         access::{Caller, StorageGrant},
-        service::{CredentialName, ProjectName, Services},
+        service::{CredentialName, ProjectName, Services, status::ProjectStatus},
     },
     operations::Operations,
 };
@@ -95,9 +96,18 @@ pub struct State {
     operations: Operations,
     links: Links,
     document: Document,
-    registry: Arc<Registry>,
-    metrics: Metrics,
+    insight: Insight,
     store_health: StoreHealth,
+}
+
+/// What shows how the gateway does.
+pub struct Insight {
+    /// Everything that is counted, for `GET /metrics`.
+    pub registry: Arc<Registry>,
+    /// What is counted about requests.
+    pub metrics: Metrics,
+    /// Tells how the projects of the cloud stand, in their order, without asking the cloud.
+    pub status: Box<dyn Fn() -> Vec<ProjectStatus> + Send + Sync>,
 }
 
 impl State {
@@ -107,8 +117,7 @@ impl State {
         settings: Settings,
         (projects, services): (BTreeSet<ProjectName>, &[&str]),
         operations: Operations,
-        registry: Arc<Registry>,
-        metrics: Metrics,
+        insight: Insight,
     ) -> Self {
         let links = Links::new(
             settings.public_url.clone(),
@@ -120,8 +129,7 @@ impl State {
             operations,
             links,
             document: Document::generate(services),
-            registry,
-            metrics,
+            insight,
             store_health: StoreHealth::default(),
         }
     }
@@ -176,6 +184,7 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(operations::list::list_operations)
         .service(operations::show::show_operation)
         .service(operations::cancel::cancel_operation)
+        .service(status::show_status)
         .service(problem::pages::show_problem)
         .service(health::livez)
         .service(health::readyz)

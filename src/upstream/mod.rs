@@ -36,7 +36,8 @@ use crate::{
         secret::{SecretError, SecretSource},
         service::{
             Binding, BoundService, CredentialName, MigrationService, ProjectName, ServiceName,
-            ServiceTraits, Services, UpstreamError, status::ServiceStatus,
+            ServiceTraits, Services, UpstreamError,
+            status::{CredentialKind, ProjectStatus},
         },
         task::TaskId,
     },
@@ -202,9 +203,19 @@ impl Upstream {
         self.tokens.token(project).await.map(|_token| ())
     }
 
-    /// How the gateway stands with each service of each project just now.
-    pub fn status(&self) -> Vec<ServiceStatus> {
-        self.routes.status(self.shared.clock.now())
+    /// How every project stands, in the order of their names. Nothing is sent for it.
+    pub fn status(&self) -> Vec<ProjectStatus> {
+        let services = self.routes.status(self.shared.clock.now());
+        let status = |(project, settings): (&ProjectName, &ProjectSettings)| ProjectStatus {
+            project: project.clone(),
+            credential: self.tokens.status(project, settings.credentials.kind()),
+            services: services
+                .iter()
+                .filter(|status| status.project == *project)
+                .cloned()
+                .collect(),
+        };
+        self.settings.projects.iter().map(status).collect()
     }
 
     /// Builds every service that the configuration offers, for use on this thread and by those of one lane. A service
@@ -341,6 +352,12 @@ impl CredentialSettings {
     fn names(&self) -> Names {
         let Self::Password { domain, user, .. } = self;
         Names::new([domain.as_str(), user])
+    }
+
+    fn kind(&self) -> CredentialKind {
+        match self {
+            Self::Password { .. } => CredentialKind::Password,
+        }
     }
 }
 

@@ -27,6 +27,7 @@ mod requests;
 mod secrets;
 mod starts;
 mod states;
+mod status;
 mod stopping;
 mod storage;
 mod stubborn;

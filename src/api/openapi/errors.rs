@@ -60,6 +60,15 @@ pub(super) fn problems_of(operation_id: &str) -> Vec<ProblemType> {
         "show_operation" => (&[&GUARDED], &[P::OperationNotFound]),
         "show_problem" => (&[], &[P::InvalidRequest, P::NotFound]),
         "livez" | "readyz" | "metrics" => (&[], &[P::InvalidRequest]),
+        "show_status" => (
+            &[],
+            &[
+                P::InvalidRequest,
+                P::Unauthenticated,
+                P::Forbidden,
+                P::Overloaded,
+            ],
+        ),
         _ => (&[], &[]),
     };
     let wanted = |kind: &P| {

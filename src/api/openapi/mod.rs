@@ -73,6 +73,7 @@ impl Document {
         api.tags = Some(vec![
             tag("tasks", "Migration tasks of all services"),
             tag("operations", "What was asked for, and what became of it"),
+            tag("status", "How the gateway stands with the cloud"),
             tag("problems", "What errors mean, for people"),
             tag("health", "For machines that watch the gateway"),
         ]);

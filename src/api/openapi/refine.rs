@@ -10,6 +10,7 @@ use crate::{
     api::problem::kinds::ProblemType,
     domain::{
         operation::{Outcome, Phase, Status},
+        service::status::{CredentialKind, CredentialState},
         task::TaskState,
     },
 };
@@ -63,13 +64,14 @@ fn enumerate_words(document: &mut Value) {
             "Operation/properties/outcome",
             or_null(words(Outcome::ALL, Outcome::as_str)),
         ),
-        ("Problem/properties/type", types),
+        ("Problem/properties/type", types.clone()),
+        ("CredentialError/properties/type", types),
         (
             "Problem/properties/sent",
             vec![json!("no"), json!("yes"), json!("unknown")],
         ),
     ];
-    for (place, words) in schemas {
+    for (place, words) in schemas.into_iter().chain(status_words()) {
         enumerate(document, &format!("/components/schemas/{place}"), words);
     }
     let parameters = [
@@ -89,6 +91,24 @@ fn enumerate_words(document: &mut Value) {
             enumerate(document, &place, words);
         }
     }
+}
+
+/// Where words of `GET /status` stand, and which.
+fn status_words() -> [(&'static str, Vec<Value>); 3] {
+    [
+        (
+            "CredentialStatus/properties/kind",
+            words(CredentialKind::ALL, CredentialKind::as_str),
+        ),
+        (
+            "CredentialStatus/properties/state",
+            words(CredentialState::ALL, CredentialState::as_str),
+        ),
+        (
+            "BreakerStatus/properties/state",
+            vec![json!("closed"), json!("open"), json!("probing")],
+        ),
+    ]
 }
 
 fn words<T: Copy>(all: &[T], word: fn(T) -> &'static str) -> Vec<Value> {
@@ -247,6 +267,7 @@ fn add_examples(operation: &mut Map<String, Value>) {
             ("OperationList", _) => {
                 json!({"operations": [running_operation()], "next_page_token": null})
             }
+            ("Status", _) => cloud_status(),
             ("Health", "503") => json!({"status": "failing", "failing": ["draining"]}),
             ("Health", _) => json!({"status": "ok", "failing": []}),
             _ => continue,
@@ -265,6 +286,24 @@ fn task() -> Value {
         "started_at": "2026-01-05T10:15:31Z", "error": null,
         "observed_at": "2026-01-05T10:20:41Z", "operation": null,
     })
+}
+
+fn cloud_status() -> Value {
+    json!({"projects": [{
+        "project": "default",
+        "credential": {
+            "kind": "password", "state": "ok", "usable_until": "2026-01-06T10:14:29Z",
+            "last_login_at": "2026-01-05T10:15:29Z", "last_error": null,
+        },
+        "services": [{
+            "service": "oms",
+            "breaker": {"state": "closed", "open_until": null},
+            "pacer": {
+                "requests_per_second": 50.0, "requests_per_second_max": 50.0,
+                "paused_until": null, "waiting": 0,
+            },
+        }],
+    }]})
 }
 
 fn ended_operation() -> Value {

@@ -144,6 +144,7 @@ impl Keeper {
             Ok(token) => {
                 tracing::info!(project = %project, "logged in");
                 self.vault.metrics.login("ok");
+                self.vault.logins.succeeded(project, self.vault.clock.now());
                 self.vault.put(token.clone()).await;
                 desk.failures.succeeded();
                 Ok(token)
@@ -159,14 +160,15 @@ impl Keeper {
                     "the login failed"
                 );
                 self.vault.metrics.login(error.kind.as_str());
-                desk.failures.failed(error.clone(), self.vault.clock.now());
                 Err(error)
             }
-            Err(Failure::Withheld(error)) => {
-                desk.failures.failed(error.clone(), self.vault.clock.now());
-                Err(error)
-            }
+            Err(Failure::Withheld(error)) => Err(error),
         };
+        if let Err(error) = &result {
+            let now = self.vault.clock.now();
+            self.vault.logins.failed(project, error, now);
+            desk.failures.failed(error.clone(), now);
+        }
         for reply in desk.waiting.drain(..) {
             answer(reply, result.clone());
         }

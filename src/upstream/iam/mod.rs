@@ -9,6 +9,7 @@ mod attempts;
 mod backoff;
 mod keeper;
 mod login;
+mod logins;
 mod token;
 mod wire;
 
@@ -42,12 +43,16 @@ use self::{
     backoff::Backoff,
     keeper::{Command, Keeper},
     login::{Account, Clerk, failure},
+    logins::Logins,
 };
 use super::{Settings, metrics::Metrics, secrets};
 use crate::{
     domain::{
         clock::Clock,
-        service::{ProjectName, ServiceName, UpstreamError, UpstreamErrorKind},
+        service::{
+            ProjectName, ServiceName, UpstreamError, UpstreamErrorKind,
+            status::{CredentialKind, CredentialState, CredentialStatus},
+        },
     },
     transport::{self, Endpoint, EndpointError, Transport, TransportSetupError},
 };
@@ -91,6 +96,7 @@ struct Vault {
     cache: Cache<ProjectName, Token>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
+    logins: Logins,
 }
 
 /// What a service has refused since it last accepted a token.
@@ -128,6 +134,12 @@ impl Vault {
         token.is_usable(self.clock.now()).then_some(token)
     }
 
+    /// As [`Vault::get`], without waiting and without counting as a use.
+    fn at_hand(&self, project: &ProjectName) -> Option<Token> {
+        let (_, token) = self.cache.iter().find(|(name, _)| **name == *project)?;
+        token.is_usable(self.clock.now()).then_some(token)
+    }
+
     async fn put(&self, token: Token) {
         self.cache.insert(token.project().clone(), token).await;
     }
@@ -161,6 +173,7 @@ impl Tokens {
             cache,
             clock,
             metrics,
+            logins: Logins::default(),
         };
         let (commands, received) = mpsc::channel(MAX_COMMANDS);
         let (ready, built) = std::sync::mpsc::sync_channel(1);
@@ -307,6 +320,7 @@ impl Tokens {
                 return not_before(error, left);
             }
             refusal.given_up = token.serial();
+            self.vault.logins.failed(token.project(), &error, now);
             let wait = refusal.backoff.failed(error.clone(), now);
             not_before(error, wait)
         })
@@ -324,6 +338,22 @@ impl Tokens {
             let (error, left) = refusal.backoff.remembered(now)?;
             Some(not_before(error, left))
         })
+    }
+
+    /// How the credential of a project stands. Nobody logs in for it.
+    pub(super) fn status(&self, project: &ProjectName, kind: CredentialKind) -> CredentialStatus {
+        let token = self.vault.at_hand(project);
+        let last = self.vault.logins.of(project);
+        CredentialStatus {
+            kind,
+            state: match token {
+                Some(_) => CredentialState::Ok,
+                None => last.state_without(),
+            },
+            usable_until: token.and_then(|token| token.usable_until()),
+            last_login_at: last.login_at,
+            last_error: last.error,
+        }
     }
 
     fn with_refusals<T>(

@@ -93,6 +93,14 @@ impl Token {
         self.0.lifetime.age(now)
     }
 
+    /// Until when it is used, by the clock that can be set.
+    pub(super) fn usable_until(&self) -> Option<Timestamp> {
+        let Lifetime {
+            since_wall, usable, ..
+        } = self.0.lifetime;
+        since_wall.checked_add(usable).ok()
+    }
+
     /// What is left of it by the clock that cannot be set.
     pub(super) fn left(&self) -> Duration {
         self.0

@@ -324,6 +324,7 @@ async fn a_new_token_does_not_inherit_the_end_of_the_old_one() {
             .build(),
         clock: Arc::new(SetClock(AtomicI64::new(0))),
         metrics: Metrics::default(),
+        logins: super::logins::Logins::default(),
     };
     let (Some(old), Some(new), Some(other)) =
         (lasting(1, 200), lasting(11, 90_000), lasting(2, 300))
