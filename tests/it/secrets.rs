@@ -90,6 +90,7 @@ fn place(format: &str) -> Place {
     };
     let place = Place::with(options)
         .set("log.format", &format!("\"{format}\""))
+        .set("upstream.freshness", "\"0s\"")
         .env("STORAGE_SECRET", ENVIRONMENT);
     let secret = place.secret("storage", NAMED_SECRET);
     place
