@@ -348,9 +348,14 @@ fn a_deletion_is_named_also_after_another_operation_found_the_task_gone() {
 
     // A request whose first look fails is accepted.
     let hidden = Fault::on(Service::Oms, Operation::Show, FaultKind::DropBeforeEffect);
-    place.cloud.fault(hidden.task(&id));
-    let late = gateway.client().delete(&path);
-    assert_eq!(late.json()["outcome"], "already_gone", "{late:?}");
+    let hidden = place.cloud.fault(hidden.task(&id).always());
+    let late = gateway
+        .client()
+        .with("DELETE", &path, ("prefer", "respond-async"));
+    assert_eq!(late.status, 202, "{late:?}");
+    hidden.cancel();
+    let late = late.json()["id"].as_str().expect("an id").to_owned();
+    assert_eq!(gateway.client().ended(&late)["outcome"], "already_gone");
 
     let again = gateway.client().delete(&path);
     let link = format!("/operations/{}", done.json()["id"].as_str().expect("an id"));
