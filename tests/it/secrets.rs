@@ -250,11 +250,11 @@ fn be_echoed(seen: &mut Seen, place: &Place, gateway: &Gateway, token: &str) {
             fault.cancel();
         }
     }
-    let told = json!({"id": 1, "status": 2, "name": token, "x": [{"url": format!("?t={token}&p={PASSWORD}")}]});
+    let url = format!("?t={token}&p={PASSWORD}");
+    let told = json!({"id": 2, "status": 2, "name": token, "x": [{"url": url}]});
     let list = json!({"tasks": [told], "count": 1});
     for (operation, told, path) in [
-        (Operation::Show, told.clone(), "/tasks/1"),
-        (Operation::Show, told, "/tasks/1?view=full"),
+        (Operation::Show, told, "/tasks/2?view=full"),
         (Operation::List, list, "/tasks"),
     ] {
         let kind = FaultKind::Answer(Answer::json(200, &told));
