@@ -47,10 +47,11 @@ pub use self::flow::{Lane, Pace};
 use self::{
     echo::Names,
     flow::Routes,
-    iam::{Tokens, TokensError},
+    iam::{Credentials, CredentialsError},
     looks::Looks,
     metrics::Metrics,
     reader::{Dialect, Reader},
+    secrets::Secrets,
     session::Session,
     unknown::UnknownStates,
 };
@@ -113,6 +114,7 @@ struct Shared {
     /// Tells when a task was looked at.
     clock: Arc<dyn Clock>,
     unknown_states: UnknownStates,
+    secrets: Secrets,
 }
 
 /// Every service that this program knows, in the order in which lists show them.
@@ -142,24 +144,33 @@ pub fn check_secret(source: &SecretSource) -> Result<(), SecretError> {
     secrets::resolve(source).map(|_secret| ())
 }
 
-/// The cloud as this process uses it: its tokens, and what services are built from on each thread. Cheap to clone.
+/// The cloud as this process uses it: its credentials, and what services are built from on each thread. Cheap to clone.
 #[derive(Clone)]
 pub struct Upstream {
     settings: Arc<Settings>,
     transport: transport::Settings,
-    tokens: Tokens,
+    credentials: Credentials,
     routes: Routes,
     metrics: Metrics,
     shared: Shared,
     looks: Looks,
 }
 
+/// How the cloud let the gateway in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It issued a token.
+    Token,
+    /// It answered a signed request.
+    Signature,
+}
+
 /// Why the cloud cannot be used as it is configured.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamSetupError {
-    /// The tokens cannot be set up.
-    #[error("the token service cannot be set up")]
-    Tokens(#[from] TokensError),
+    /// The credentials cannot be set up.
+    #[error("the credentials for the cloud cannot be set up")]
+    Credentials(#[from] CredentialsError),
     /// The client cannot be set up.
     #[error("the client for the cloud cannot be set up")]
     Transport(#[from] TransportSetupError),
@@ -181,25 +192,49 @@ impl Upstream {
         unknown_states.register(registry);
         let routes = Routes::new(ways(&settings)?, settings.pace, transport.request_timeout);
         routes.register(registry);
-        let tokens = Tokens::start(&settings, &transport, Arc::clone(&clock), metrics.clone())?;
+        let secrets = Secrets::new(metrics.clone());
+        let with = (metrics.clone(), secrets.clone());
+        let credentials = Credentials::start(&settings, &transport, Arc::clone(&clock), with)?;
+        credentials.register(registry);
         let shared = Shared {
             clock,
             unknown_states,
+            secrets,
         };
         Ok(Self {
             looks: Looks::new(settings.freshness, metrics.clone()),
             settings: Arc::new(settings),
             transport,
-            tokens,
+            credentials,
             routes,
             metrics,
             shared,
         })
     }
 
-    /// Makes sure that there is a token for the project, by a login unless one is at hand.
-    pub async fn log_in(&self, project: &ProjectName) -> Result<(), UpstreamError> {
-        self.tokens.token(project).await.map(|_token| ())
+    /// Sees whether the cloud lets the gateway in for a project: by a login, unless a token is at hand; or, since keys need
+    /// none, by reading one task of the first service that the project offers.
+    pub async fn log_in(
+        &self,
+        services: &Services,
+        project: &ProjectName,
+    ) -> Result<Admission, UpstreamError> {
+        let signs = self.credentials.lease(project).await?.signs();
+        if !signs {
+            return Ok(Admission::Token);
+        }
+        for traits in services.catalogue() {
+            if let Some(service) = services.get(project, &traits.name) {
+                service.port.list(0, 1).await?;
+                break;
+            }
+        }
+        Ok(Admission::Signature)
+    }
+
+    /// Looks at the files of secrets now: one that has changed is used from here on. That is done every 10 seconds anyhow.
+    pub fn look_at_secrets(&self) {
+        self.credentials.look_at_secrets();
     }
 
     /// How the gateway stands with each service of each project just now.
@@ -226,7 +261,7 @@ impl Upstream {
                 let port = (entry.build)(Parts {
                     session: Session::new(
                         Rc::clone(&transport),
-                        self.tokens.clone(),
+                        self.credentials.clone(),
                         project.clone(),
                         service.clone(),
                         endpoint,
@@ -334,13 +369,36 @@ pub enum CredentialSettings {
         /// The user's password.
         password: SecretSource,
     },
+    /// An access key, by which every request is signed.
+    AccessKey {
+        /// The access key.
+        access_key: AccessKeySource,
+        /// The secret key that belongs to it.
+        secret_key: SecretSource,
+    },
+    /// Temporary keys of the agency that the ECS has which this program runs on.
+    EcsAgency {
+        /// Base address of the metadata service: `http`, link-local or loopback.
+        metadata_address: String,
+    },
+}
+
+/// Where an access key is. It is no secret by itself, but it changes together with its secret key.
+#[derive(Clone, Debug)]
+pub enum AccessKeySource {
+    /// In the configuration.
+    Written(String),
+    /// Where a secret would be.
+    Kept(SecretSource),
 }
 
 impl CredentialSettings {
     /// The names that callers are not told.
     fn names(&self) -> Names {
-        let Self::Password { domain, user, .. } = self;
-        Names::new([domain.as_str(), user])
+        match self {
+            Self::Password { domain, user, .. } => Names::new([domain.as_str(), user]),
+            Self::AccessKey { .. } | Self::EcsAgency { .. } => Names::new([]),
+        }
     }
 }
 
