@@ -37,6 +37,8 @@ use crate::{
     upstream::{self, Lane, Pace, Upstream, UpstreamSetupError},
 };
 
+pub use crate::upstream::Admission;
+
 /// The longest that the gateway waits for the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection without requests is kept.
@@ -123,11 +125,11 @@ pub fn sandbox(listen: SocketAddr, greet: impl FnOnce(&Sandbox)) -> Result<(), E
 pub struct Login {
     /// The project.
     pub project: ProjectName,
-    /// Why there is no token.
-    pub result: Result<(), UpstreamError>,
+    /// How the cloud let the gateway in, or why it did not.
+    pub result: Result<Admission, UpstreamError>,
 }
 
-/// Logs in once for each project, one after the other. Nothing is served and no task is looked at.
+/// Has the cloud let the gateway in once for each project, one after the other. Nothing is served and nothing changed.
 pub fn log_in(config: Config) -> Result<Vec<Login>, Error> {
     System::new().block_on(async {
         let projects = config.upstream.projects.keys().cloned().collect::<Vec<_>>();
@@ -138,9 +140,10 @@ pub fn log_in(config: Config) -> Result<Vec<Login>, Error> {
             Arc::new(SystemClock),
             &mut registry,
         )?;
+        let services = upstream.services(Lane::Callers)?;
         let mut logins = Vec::new();
         for project in projects {
-            let result = upstream.log_in(&project).await;
+            let result = upstream.log_in(&services, &project).await;
             logins.push(Login { project, result });
         }
         Ok(logins)
@@ -160,6 +163,7 @@ struct Gateway {
     operations: Operations,
     engine: Engine,
     store: Arc<SqlOperationStore>,
+    upstream: Upstream,
     drain_timeout: Duration,
 }
 
@@ -208,8 +212,9 @@ impl Gateway {
                 status: Box::new(move || for_status.status()),
             },
         ));
+        let for_workers = upstream.clone();
         let server = HttpServer::new(move || {
-            let services = upstream
+            let services = for_workers
                 .services(Lane::Callers)
                 .expect("the engine's thread has built the same from the same settings");
             api::app(state.clone(), Rc::new(services))
@@ -228,29 +233,38 @@ impl Gateway {
             operations,
             engine,
             store,
+            upstream,
             drain_timeout,
         })
     }
 
-    /// Serves until a signal comes, then drains.
+    /// Serves until a signal to stop comes, then drains. A hangup means that secrets have changed.
     async fn run(self) -> Result<(), Error> {
         let Self {
             server,
             operations,
             mut engine,
             store,
+            upstream,
             drain_timeout,
             ..
         } = self;
         let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(Error::Signals)?;
         let handle = server.handle();
         let mut server = std::pin::pin!(server);
-        tokio::select! {
-            ended = &mut server => return ended.map_err(Error::Server),
-            () = engine.stopped() => return Err(Error::EngineLost),
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                ended = &mut server => return ended.map_err(Error::Server),
+                () = engine.stopped() => return Err(Error::EngineLost),
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => {
+                    tracing::info!("looking at the files of secrets");
+                    upstream.look_at_secrets();
+                }
+            }
         }
         tracing::info!("stopping: waiting requests are answered, rounds in flight end");
         operations.drain();

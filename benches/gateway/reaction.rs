@@ -68,6 +68,8 @@ fn reactions(count: u32, longest: Duration) -> Outcome<Vec<f64>> {
                 deleted.entry(task).or_insert(request.at);
             }
             Operation::Login
+            | Operation::MetadataToken
+            | Operation::TemporaryKeys
             | Operation::List
             | Operation::Show
             | Operation::Start

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use std::time::Duration;
 
 use crate::domain::clock::SystemClock;

@@ -5,6 +5,7 @@ mod architecture;
 mod board;
 mod commands;
 mod configuration;
+mod credentials;
 mod docs;
 mod edges;
 mod errors;

@@ -37,6 +37,10 @@ words! {
     CredentialKind {
         /// An IAM user with a password, exchanged for a token.
         Password = "password",
+        /// An access key, by which every request is signed.
+        AccessKey = "access-key",
+        /// Temporary keys of the ECS that the gateway runs on.
+        EcsAgency = "ecs-agency",
     }
 }
 
