@@ -51,7 +51,7 @@ words! {
         Ok = "ok",
         /// There is none, because nobody has needed it lately; the next request fetches one.
         Idle = "idle",
-        /// There is none: the cloud refuses it, and somebody has to change something.
+        /// There is none, or a service refuses it: the cloud lets the gateway in no more, and somebody has to change something.
         Refused = "refused",
         /// There is none: it cannot be fetched just now, and is tried again.
         Unavailable = "unavailable",

@@ -70,11 +70,14 @@ pub(super) async fn run(
             return round.wait_by(sight, read_at).await;
         }
         Told::ComeAgain => return round.come_again().await,
-        Told::Row { .. } | Told::Nothing => round.count_look("call"),
+        Told::Row { .. } | Told::Check(_) | Told::Nothing => round.count_look("call"),
     }
     kill_point!("round.look.before");
     let shown = service.port.show(&round.operation.task.id).await;
     kill_point!("round.look.after");
+    if let (Told::Check(row), Ok(Some(task))) = (told, &shown) {
+        round.compare(board, row, task).await;
+    }
     match shown {
         Ok(task) => round.looked(service, task.as_ref()).await,
         Err(error) => round.failed(&error).await,

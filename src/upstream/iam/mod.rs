@@ -56,7 +56,7 @@ use crate::{
         clock::Clock,
         service::{
             ProjectName, ServiceName, UpstreamError, UpstreamErrorKind,
-            status::{CredentialKind, CredentialState, CredentialStatus},
+            status::{CredentialKind, CredentialStatus},
         },
     },
     transport::{self, Endpoint, EndpointError, Transport, TransportSetupError},
@@ -244,10 +244,7 @@ impl Credentials {
         let last = self.vault.logins.of(project);
         CredentialStatus {
             kind,
-            state: match credential {
-                Some(_) => CredentialState::Ok,
-                None => last.state_without(),
-            },
+            state: last.state(credential.is_some()),
             usable_until: credential.and_then(|credential| credential.usable_until()),
             last_login_at: last.login_at,
             last_error: last.error,

@@ -27,9 +27,13 @@ impl Credentials {
                 credential: credential.clone(),
             });
         }
-        self.with_refusals(|refusals| {
-            refusals.remove(&(credential.project().clone(), service.clone()));
+        let was_refused = self.with_refusals(|refusals| {
+            let key = (credential.project().clone(), service.clone());
+            refusals.remove(&key).is_some()
         });
+        if was_refused {
+            self.vault.logins.accepted(credential.project());
+        }
     }
 
     /// Notes that a service refused the credential with this error, and tells whether the request may be tried with
@@ -111,7 +115,7 @@ impl Credentials {
                 return not_before(error, left);
             }
             refusal.given_up = credential.serial();
-            self.vault.logins.failed(credential.project(), &error, now);
+            self.vault.logins.refused(credential.project(), &error, now);
             let wait = refusal.backoff.failed(error.clone(), now);
             not_before(error, wait)
         })

@@ -40,6 +40,8 @@ pub(super) struct Last {
     pub(super) error: Option<(Timestamp, UpstreamError)>,
     /// Whether the failure came after the login.
     is_failing: bool,
+    /// Whether a service refuses what the logins yield.
+    is_refused: bool,
 }
 
 impl Logins {
@@ -47,6 +49,7 @@ impl Logins {
         self.change(project, |last| {
             last.login_at = Some(now);
             last.is_failing = false;
+            last.is_refused = false;
         });
     }
 
@@ -54,6 +57,19 @@ impl Logins {
         self.change(project, |last| {
             last.error = Some((now, error.clone()));
             last.is_failing = true;
+        });
+    }
+
+    /// A service refused a credential that no login can mend.
+    pub(super) fn refused(&self, project: &ProjectName, error: &UpstreamError, now: Timestamp) {
+        self.failed(project, error, now);
+        self.change(project, |last| last.is_refused = true);
+    }
+
+    /// The service that refused one accepts it after all.
+    pub(super) fn accepted(&self, project: &ProjectName) {
+        self.change(project, |last| {
+            (last.is_failing, last.is_refused) = (false, false);
         });
     }
 
@@ -72,9 +88,10 @@ impl Logins {
 }
 
 impl Last {
-    /// How a project stands that has no credential at hand.
-    pub(super) fn state_without(&self) -> CredentialState {
+    /// How a project stands, with or without a credential at hand.
+    pub(super) fn state(&self, is_at_hand: bool) -> CredentialState {
         match &self.error {
+            Some(_) | None if is_at_hand && !self.is_refused => CredentialState::Ok,
             Some((_, error)) if self.is_failing && error.is_permanent() => CredentialState::Refused,
             Some(_) if self.is_failing => CredentialState::Unavailable,
             Some(_) | None => CredentialState::Idle,
