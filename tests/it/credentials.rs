@@ -378,6 +378,46 @@ fn the_age_of_credentials_and_their_refreshes_are_counted_by_kind() {
     assert!(!text.contains(&place.cloud.account().access_key), "{text}");
 }
 
+#[test]
+fn the_status_says_how_keys_stand() {
+    let place = with_access_key(Place::new());
+    let ecs = ecs_agency(&place);
+    let place = place.project_with("ecs", SECOND, "cn-north-1", &ecs);
+    let gateway = place.start();
+    let credential = |index: usize| {
+        let status = gateway.client().get("/status").json();
+        status["projects"][index]["credential"].clone()
+    };
+    for (index, project, kind) in [(0, "default", "access-key"), (1, "ecs", "ecs-agency")] {
+        let status = credential(index);
+        assert_eq!(
+            (&status["kind"], &status["state"]),
+            (&json!(kind), &json!("idle"))
+        );
+        let path = format!("/tasks?service=oms&project={project}");
+        assert_eq!(gateway.client().get(&path).status, 200);
+        let status = credential(index);
+        assert_eq!(status["state"], "ok");
+        assert!(status["last_login_at"].is_string(), "{status}");
+        assert_eq!(
+            status["usable_until"].is_string(),
+            kind == "ecs-agency",
+            "{status}"
+        );
+    }
+    let account = place.cloud.account();
+    place.cloud.remove_access_key(&account.access_key);
+    let refused = gateway.client().get("/tasks?service=oms");
+    assert_eq!(refused.problem(), "credentials-refused");
+    let status = credential(0);
+    assert_eq!(status["state"], "refused");
+    assert_eq!(status["last_error"]["upstream"]["error_code"], "APIGW.0301");
+    assert!(
+        !status.to_string().contains(&account.access_key),
+        "{status}"
+    );
+}
+
 /// Who let each project's requests in, by the cloud's record.
 #[derive(Debug, Default)]
 struct Visits {
