@@ -86,7 +86,7 @@ pub(crate) async fn metrics(
     state: web::Data<State>,
 ) -> Result<HttpResponse, Problem> {
     let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &state.registry)
+    prometheus_client::encoding::text::encode(&mut text, &state.insight.registry)
         .map_err(|_| Problem::internal())?;
     Ok(HttpResponse::Ok()
         .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")

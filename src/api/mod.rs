@@ -14,6 +14,7 @@ mod operations;
 mod plan;
 mod problem;
 mod request;
+mod status;
 mod store_health;
 mod tasks;
 mod trace;
@@ -49,7 +50,7 @@ use self::{
 use crate::{
     domain::{
         access::StorageGrant,
-        service::{CredentialName, ProjectName, Services},
+        service::{CredentialName, ProjectName, Services, status::ProjectStatus},
     },
     identity::Identities,
     operations::Operations,
@@ -86,9 +87,18 @@ pub struct State {
     operations: Operations,
     links: Links,
     document: Document,
-    registry: Arc<Registry>,
-    metrics: Metrics,
+    insight: Insight,
     store_health: StoreHealth,
+}
+
+/// What shows how the gateway does.
+pub struct Insight {
+    /// Everything that is counted, for `GET /metrics`.
+    pub registry: Arc<Registry>,
+    /// What is counted about requests.
+    pub metrics: Metrics,
+    /// Tells how the projects of the cloud stand, in their order, without asking the cloud.
+    pub status: Box<dyn Fn() -> Vec<ProjectStatus> + Send + Sync>,
 }
 
 impl State {
@@ -99,7 +109,7 @@ impl State {
         (projects, services): (BTreeSet<ProjectName>, &[&str]),
         identities: Identities,
         operations: Operations,
-        (registry, metrics): (Arc<Registry>, Metrics),
+        insight: Insight,
     ) -> Self {
         let links = Links::new(
             settings.public_url.clone(),
@@ -112,8 +122,7 @@ impl State {
             operations,
             links,
             document: Document::generate(services),
-            registry,
-            metrics,
+            insight,
             store_health: StoreHealth::default(),
         }
     }
@@ -169,6 +178,7 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(operations::show::show_operation)
         .service(operations::cancel::cancel_operation)
         .service(whoami::whoami)
+        .service(status::show_status)
         .service(problem::pages::show_problem)
         .service(health::livez)
         .service(health::readyz)

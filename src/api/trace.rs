@@ -156,6 +156,7 @@ impl Entry {
         );
         if let Some(state) = &self.state {
             state
+                .insight
                 .metrics
                 .count(self.method.as_str(), route, status, took);
         }

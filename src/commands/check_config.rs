@@ -2,7 +2,7 @@
 
 use clap::Args;
 use migration_gateway::{
-    app::{self, Login},
+    app::{self, Admission, Login},
     domain::service::UpstreamError,
 };
 
@@ -13,7 +13,8 @@ use super::{ConfigFile, Failure};
 pub(crate) struct Arguments {
     #[command(flatten)]
     file: ConfigFile,
-    /// Also log in to the cloud, once for each project. Status 2 if the cloud refuses a login, 1 if it cannot be asked.
+    /// Also have the cloud let the gateway in, once for each project: by a login, or where requests are signed by a list
+    /// of one task. Status 2 if the cloud refuses, 1 if it cannot be asked.
     #[arg(long)]
     login: bool,
 }
@@ -39,7 +40,12 @@ fn report(logins: &[Login]) -> Result<(), Failure> {
     let mut is_refused = false;
     for Login { project, result } in logins {
         match result {
-            Ok(()) => super::print(&format!("Project {project}: logged in."))?,
+            Ok(Admission::Token) => super::print(&format!("Project {project}: logged in."))?,
+            Ok(Admission::Signature) => {
+                super::print(&format!(
+                    "Project {project}: a signed request was answered."
+                ))?;
+            }
             Err(error) => {
                 is_refused |= error.is_permanent();
                 failures.push(format!(

@@ -6,6 +6,7 @@ use super::{
     reader::Entry,
     values::{self, Reading},
 };
+use crate::transport::Endpoint;
 
 /// An absolute `http` or `https` address without user name, query and fragment.
 struct Address<'a> {
@@ -46,6 +47,20 @@ pub(super) fn endpoint(entry: &Entry) -> Reading<String> {
         None => Err("must be an https address such as \
                      \"https://oms.cn-north-4.myhuaweicloud.com\""
             .to_owned()),
+    }
+}
+
+/// The base address of a service that the machine has for itself, such as the metadata service: secrets come from there
+/// in clear text.
+pub(super) fn local(entry: &Entry) -> Reading<String> {
+    let url = values::text(entry)?;
+    match Endpoint::parse_local(&url) {
+        Ok(_) => Ok(url),
+        Err(_) => Err(
+            "must be http:// and a link-local or loopback address, such as \
+                       \"http://169.254.169.254\""
+                .to_owned(),
+        ),
     }
 }
 

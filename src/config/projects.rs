@@ -15,7 +15,9 @@ use crate::{
         access::StorageGrant,
         service::{CredentialName, ProjectName, ServiceName},
     },
-    upstream::{self, CredentialSettings, ProjectSettings, StorageCredentialSettings},
+    upstream::{
+        self, AccessKeySource, CredentialSettings, ProjectSettings, StorageCredentialSettings,
+    },
 };
 
 /// Section `projects`: those without faults.
@@ -127,30 +129,83 @@ fn endpoint(
     default
 }
 
-/// How the gateway logs in. `None` only after a fault was recorded.
+/// The metadata service of an ECS.
+const METADATA_ADDRESS: &str = "http://169.254.169.254";
+
+/// The ways in which the gateway can be let in.
+#[derive(Clone, Copy)]
+enum Kind {
+    Password,
+    AccessKey,
+    EcsAgency,
+}
+
+/// How the gateway is let in. `None` only after a fault was recorded.
 fn credentials(project: &mut Section, faults: &mut Faults) -> Option<CredentialSettings> {
     let mut section = project.section("credentials", faults);
     // A kind that is not there is reported alone: its other keys would only be called unknown.
-    section.required("kind", faults, kind)?;
-    let domain = section.required("domain", faults, values::text);
-    let user = section.required("user", faults, values::text);
-    let password = secrets::required(&mut section, "password", faults);
+    let credentials = match section.required("kind", faults, kind)? {
+        Kind::Password => {
+            let domain = section.required("domain", faults, values::text);
+            let user = section.required("user", faults, values::text);
+            let password = secrets::required(&mut section, "password", faults);
+            domain
+                .zip(user)
+                .zip(password)
+                .map(|((domain, user), password)| CredentialSettings::Password {
+                    domain,
+                    user,
+                    password,
+                })
+        }
+        Kind::AccessKey => {
+            let access_key = access_key(&mut section, faults);
+            let secret_key = secrets::required(&mut section, "secret_key", faults);
+            access_key.zip(secret_key).map(|(access_key, secret_key)| {
+                CredentialSettings::AccessKey {
+                    access_key,
+                    secret_key,
+                }
+            })
+        }
+        Kind::EcsAgency => {
+            let written = section.take("metadata_address");
+            let address = match &written {
+                Some(entry) => faults.keep(entry, address::local(entry)),
+                None => Some(METADATA_ADDRESS.to_owned()),
+            };
+            address.map(|metadata_address| CredentialSettings::EcsAgency { metadata_address })
+        }
+    };
     section.finish(faults);
-    Some(CredentialSettings::Password {
-        domain: domain?,
-        user: user?,
-        password: password?,
-    })
+    credentials
 }
 
-fn kind(entry: &Entry) -> Reading<()> {
+fn kind(entry: &Entry) -> Reading<Kind> {
     match entry.text() {
-        Some("password") => Ok(()),
-        Some("access-key" | "ecs-agency") => {
-            Err("is a kind that is not available: use \"password\"".to_owned())
-        }
-        Some(_) | None => Err("must be \"password\"".to_owned()),
+        Some("password") => Ok(Kind::Password),
+        Some("access-key") => Ok(Kind::AccessKey),
+        Some("ecs-agency") => Ok(Kind::EcsAgency),
+        Some(_) | None => Err("must be \"password\", \"access-key\" or \"ecs-agency\"".to_owned()),
     }
+}
+
+/// An access key: written out, or by reference as a secret is. `None` only after a fault was recorded.
+fn access_key(section: &mut Section, faults: &mut Faults) -> Option<AccessKeySource> {
+    if section.has_table("access_key") {
+        return secrets::required(section, "access_key", faults).map(AccessKeySource::Kept);
+    }
+    section.required("access_key", faults, |entry| {
+        let visible =
+            |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+        entry
+            .text()
+            .filter(visible)
+            .map(|text| AccessKeySource::Written(text.to_owned()))
+            .ok_or_else(|| {
+                "must be an access key, or { file = \"PATH\" } or { env = \"VARIABLE\" }".to_owned()
+            })
+    })
 }
 
 /// Section `storage_credentials`: those without faults.

@@ -79,6 +79,12 @@ impl Section {
         }
     }
 
+    /// Whether there is a table of this name.
+    pub(super) fn has_table(&self, key: &str) -> bool {
+        let value = self.entries.get(key);
+        value.is_some_and(|value| matches!(value.kind, ValueKind::Table(_)))
+    }
+
     /// Takes a table out; one that is missing is empty.
     pub(super) fn section(&mut self, key: &str, faults: &mut Faults) -> Self {
         self.take(key)

@@ -557,6 +557,46 @@ fn refusals_end_an_operation_after_ten_without_a_change_of_state() {
 }
 
 #[test]
+fn gone_in_answer_to_a_change_and_in_progress_in_answer_to_a_start_are_refusals() {
+    for (goal, change, kind, stage) in [
+        (
+            FORCE,
+            Change::Pause,
+            UpstreamErrorKind::Gone,
+            Stage::Running,
+        ),
+        (
+            FORCE,
+            Change::Delete,
+            UpstreamErrorKind::Gone,
+            Stage::Paused,
+        ),
+        (
+            Goal::Running,
+            Change::Start,
+            UpstreamErrorKind::StillInProgress,
+            Stage::Paused,
+        ),
+    ] {
+        let seen = Seen::Task(sight(stage, DeleteGate::Open));
+        let refused = error(kind, Sent::Yes);
+        let mut history = History::default();
+        for _ in 0..REFUSALS_MAX {
+            assert!(!matches!(
+                decide(goal, seen, &history, false),
+                Action::Fail(_)
+            ));
+            history.intend(change, None);
+            history.failed(change, &refused, stage);
+        }
+        assert_eq!(
+            decide(goal, seen, &history, false),
+            Action::Fail(Reason::UpstreamRejected)
+        );
+    }
+}
+
+#[test]
 fn still_in_progress_at_rest_is_waited_out_until_the_deadline() {
     let paused = Seen::Task(sight(Stage::Paused, DeleteGate::Open));
     let not_yet = error(UpstreamErrorKind::StillInProgress, Sent::Yes);

@@ -183,16 +183,20 @@ impl History {
             self.note_unknown(change);
         }
         match error.kind {
-            UpstreamErrorKind::Refused => self.refusals = self.refusals.saturating_add(1),
+            // "No such task" in answer to a change of a task that was just seen is a refusal too: the next look decides.
+            UpstreamErrorKind::Refused | UpstreamErrorKind::Gone => {
+                self.refusals = self.refusals.saturating_add(1);
+            }
             // This code can come although the task rests (a vendor trap known from Terraform's provider, which retries
-            // on it). At rest it means "not yet" and is bounded by the deadline; otherwise it is a refusal.
-            UpstreamErrorKind::StillInProgress if !stage.is_at_rest() => {
+            // a delete on it). There it means "not yet" and is bounded by the deadline; otherwise it is a refusal.
+            UpstreamErrorKind::StillInProgress
+                if change != Change::Delete || !stage.is_at_rest() =>
+            {
                 self.refusals = self.refusals.saturating_add(1);
             }
             UpstreamErrorKind::StillInProgress
             | UpstreamErrorKind::CredentialsRefused
             | UpstreamErrorKind::Forbidden
-            | UpstreamErrorKind::Gone
             | UpstreamErrorKind::Rejected
             | UpstreamErrorKind::Throttled
             | UpstreamErrorKind::CircuitOpen

@@ -27,7 +27,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Where a secret is kept. It is read again each time it is needed, so that a changed one is used without a restart.
+/// Where a secret is kept. It is read again and again, so that a changed one is used without a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretSource {
     /// A file; the newline at its end does not belong to the secret.

@@ -48,6 +48,9 @@ pub trait OperationStore: Send + Sync {
     /// newer version of this program.
     async fn find(&self, id: OperationId) -> Result<Option<Operation>, StoreError>;
 
+    /// The operation that is running on a task, in short: every look of a caller asks this, so it has to be cheap.
+    async fn running(&self, task: &TaskRef) -> Result<Option<Running>, StoreError>;
+
     /// Operations, newest first, events and callers included. Those that cannot be read are logged and left out.
     async fn list(&self, query: &OperationQuery) -> Result<Vec<Operation>, StoreError>;
 
@@ -137,6 +140,15 @@ pub enum Creation {
     Running(Box<Operation>),
     /// Nothing was written: the operation to be superseded has moved on, or the key stands for another one meanwhile.
     Lost,
+}
+
+/// A running operation in short.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// Its id.
+    pub id: OperationId,
+    /// Who asked for it: the first one, then whoever joined.
+    pub callers: Vec<CallerName>,
 }
 
 /// Which operations a list shows.

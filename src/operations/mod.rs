@@ -39,7 +39,7 @@ use crate::domain::{
     clock::Clock,
     history::Change,
     operation::{EventKind, Operation, OperationEvent, OperationId, Outcome, Status},
-    store::{Hold, OperationQuery, OperationStore, StoreError},
+    store::{Hold, OperationQuery, OperationStore, Running, StoreError},
     task::{TaskRef, TaskState},
 };
 
@@ -130,8 +130,13 @@ impl Operations {
         self.0.store.list(query).await
     }
 
+    /// The operation that is running on a task, in short.
+    pub async fn running(&self, task: &TaskRef) -> Result<Option<Running>, StoreError> {
+        self.0.store.running(task).await
+    }
+
     /// The operation that is running on a task.
-    pub async fn running_on(&self, task: &TaskRef) -> Result<Option<Operation>, StoreError> {
+    async fn running_on(&self, task: &TaskRef) -> Result<Option<Operation>, StoreError> {
         let query = OperationQuery {
             task: Some(task.clone()),
             status: Some(Status::Running),

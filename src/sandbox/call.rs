@@ -5,7 +5,7 @@ use serde_json::Value;
 /// One of the three simulated services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Service {
-    /// Identity and Access Management: tokens.
+    /// Identity and Access Management: tokens. The metadata service of a simulated ECS answers at the same address.
     Iam,
     /// Object Storage Migration Service, version 2.
     Oms,
@@ -18,6 +18,10 @@ pub enum Service {
 pub enum Operation {
     /// Fetch a token.
     Login,
+    /// Fetch a token of the metadata service.
+    MetadataToken,
+    /// Fetch temporary keys from the metadata service.
+    TemporaryKeys,
     /// List tasks.
     List,
     /// Show one task.
@@ -125,6 +129,12 @@ impl Route {
     fn iam(method: &str, segments: &[&str]) -> Self {
         match (method, segments) {
             ("POST", ["v3", "auth", "tokens"]) => Self::new(Operation::Login, None, None),
+            ("PUT", ["meta-data", "latest", "api", "token"]) => {
+                Self::new(Operation::MetadataToken, None, None)
+            }
+            ("GET", ["openstack", "latest", "securitykey"]) => {
+                Self::new(Operation::TemporaryKeys, None, None)
+            }
             _ => Self::new(Operation::Other, None, None),
         }
     }

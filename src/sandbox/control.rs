@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Account, Cloud, CloudOptions, Fault, FaultHandle, OmsSpec, Operation, RecordedRequest, Service,
-    SmsSpec, StartKeys, TaskSwitches, iam::Scope, seeds,
+    SmsSpec, StartKeys, TaskSwitches, TemporaryKeys, iam::Scope, seeds,
 };
 
 /// A task in short.
@@ -76,6 +76,38 @@ impl Cloud {
     /// How many tokens were issued.
     pub fn tokens_issued(&self) -> usize {
         self.state().iam.issued()
+    }
+
+    /// Gives the user one more access key, or another secret key for one that it has.
+    pub fn add_access_key(&self, access_key: &str, secret_key: &str) {
+        self.state().iam.add_access_key(access_key, secret_key);
+    }
+
+    /// Takes an access key away. Returns whether there was such a key.
+    pub fn remove_access_key(&self, access_key: &str) -> bool {
+        self.state().iam.remove_access_key(access_key)
+    }
+
+    /// Issues temporary keys, past the metadata service.
+    pub fn issue_temporary_keys(&self) -> TemporaryKeys {
+        let state = &mut *self.state();
+        let now = state.now();
+        state.iam.issue_temporary_keys(&state.options, now)
+    }
+
+    /// Ends every temporary key that was issued so far.
+    pub fn revoke_temporary_keys(&self) {
+        self.state().iam.revoke_temporary_keys();
+    }
+
+    /// Ends every token of the metadata service.
+    pub fn revoke_metadata_tokens(&self) {
+        self.state().iam.revoke_metadata_tokens();
+    }
+
+    /// How many temporary keys were issued.
+    pub fn temporary_keys_issued(&self) -> usize {
+        self.state().iam.temporary_keys_issued()
     }
 
     /// How long tokens live that are issued from here on.

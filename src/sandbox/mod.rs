@@ -3,7 +3,8 @@
 //! It is a reading of the vendor's documentation that shares no code with the clients under test, so that a mistake in
 //! one is not repeated in the other. It keeps everything in memory, holds tasks that really progress, and plays
 //! third parties, slow agents and faults of the network on demand. It has no create calls, no task groups and no
-//! synchronisation tasks. A request is let in by a token, or signed with the account's access key.
+//! synchronisation tasks. A request is let in by a token, or signed with an access key of the account, which can be a
+//! temporary one of the metadata service.
 
 mod answer;
 mod call;
@@ -33,9 +34,10 @@ pub use answer::Answer;
 pub use call::{Operation, Service};
 pub use control::TaskLine;
 pub use faults::{Fault, FaultHandle, FaultKind};
+pub use iam::TemporaryKeys;
 pub use oms::{OmsSpec, StartKeys};
 pub use options::{
-    Account, AfterStop, CloudOptions, ControlBody, DomainTokens, LockShape, Missing, RunEnd,
+    Account, AfterStop, CloudOptions, ControlBody, DomainTokens, Ecs, LockShape, Missing, RunEnd,
     SmsGateCode, TaskSwitches,
 };
 pub use record::RecordedRequest;
@@ -73,6 +75,11 @@ impl Cloud {
     /// The base URL of IAM, without a slash at its end.
     pub fn iam_url(&self) -> String {
         self.server.url(Service::Iam)
+    }
+
+    /// The base URL of the metadata service of a simulated ECS, without a slash at its end. It is that of IAM.
+    pub fn metadata_url(&self) -> String {
+        self.iam_url()
     }
 
     /// The base URL of OMS, without a slash at its end.

@@ -65,6 +65,10 @@ pub struct CloudOptions {
     pub lock_shape: LockShape,
     /// Whether a token without a project is good for SMS; OMS never takes one.
     pub domain_tokens: DomainTokens,
+    /// How long temporary keys live; the vendor's live some hours.
+    pub temporary_key_lifetime: Duration,
+    /// The metadata service of the simulated ECS.
+    pub ecs: Ecs,
     /// Requests that each of OMS and SMS answers in a second before it throttles; `None` never throttles.
     pub requests_per_second: Option<u32>,
     /// From an accepted stop to the paused state.
@@ -114,6 +118,8 @@ impl Default for CloudOptions {
             wrong_logins_before_lock: Some(5),
             lock_shape: LockShape::Keystone,
             domain_tokens: DomainTokens::Refused,
+            temporary_key_lifetime: Duration::from_hours(6),
+            ecs: Ecs::WithTokens,
             requests_per_second: None,
             pause_delay: Duration::from_millis(150),
             start_delay: Duration::from_millis(100),
@@ -157,6 +163,17 @@ pub enum SmsGateCode {
     Sms7719,
     /// `SMS.2015`, of the official table.
     Sms2015,
+}
+
+/// What the metadata service of an ECS gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ecs {
+    /// Keys, to whoever brings a token that it gave before.
+    WithTokens,
+    /// Keys to everybody. Whoever asks for a token gets this status.
+    WithoutTokens(u16),
+    /// No keys, since the ECS has no agency; tokens all the same.
+    WithoutAgency,
 }
 
 /// The shape of the answer to a login into a locked account.

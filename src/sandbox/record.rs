@@ -10,7 +10,8 @@ use super::call::{Call, Operation, Service};
 const KEPT: usize = 200_000;
 
 /// Headers whose values are not kept.
-const SECRET_HEADERS: [&str; 5] = [
+const SECRET_HEADERS: [&str; 6] = [
+    "x-metadata-token",
     "x-auth-token",
     "x-subject-token",
     "x-security-token",
@@ -39,6 +40,10 @@ pub struct RecordedRequest {
     pub token: Option<usize>,
     /// Whether that token was good at that moment.
     pub token_valid: bool,
+    /// The access key by which it was rightly signed.
+    pub access_key: Option<String>,
+    /// The id of the project that the token or the signature was good for.
+    pub project: Option<String>,
     /// The status that was answered; `None` if nothing was (dropped, hanging, or given up by the client).
     pub status: Option<u16>,
     /// The id that the answer carried in `X-Request-Id`.
@@ -70,7 +75,7 @@ pub(super) struct Records {
 pub(super) struct RecordId(u64);
 
 impl Records {
-    pub(super) fn open(&mut self, call: &Call, at: Timestamp, token: TokenUse) -> RecordId {
+    pub(super) fn open(&mut self, call: &Call, at: Timestamp, visitor: Visitor) -> RecordId {
         if self.kept.len() == KEPT {
             self.kept.pop_front();
             self.gone += 1;
@@ -84,8 +89,10 @@ impl Records {
             path: call.path.clone(),
             query: call.query.clone(),
             task: call.route.task.clone(),
-            token: token.index,
-            token_valid: token.valid,
+            token: visitor.token,
+            token_valid: visitor.token_valid,
+            access_key: visitor.access_key,
+            project: visitor.project,
             status: None,
             request_id: call.request_id.clone(),
             headers: call.headers.iter().filter(open).cloned().collect(),
@@ -120,9 +127,11 @@ impl Records {
     }
 }
 
-/// Which token came with a request.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct TokenUse {
-    pub(super) index: Option<usize>,
-    pub(super) valid: bool,
+/// Who sends a request, as its record says it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Visitor {
+    pub(super) token: Option<usize>,
+    pub(super) token_valid: bool,
+    pub(super) access_key: Option<String>,
+    pub(super) project: Option<String>,
 }

@@ -63,8 +63,8 @@ impl State {
     pub(super) fn open(&mut self, call: &Call) -> (RecordId, Option<FaultKind>) {
         let now = self.now();
         let at = Timestamp::from_millisecond(now).unwrap_or(Timestamp::MAX);
-        let token = gateway::token_use(&self.iam, call, now);
-        (self.records.open(call, at, token), self.faults.meet(call))
+        let visitor = gateway::visitor(&self.iam, call, now);
+        (self.records.open(call, at, visitor), self.faults.meet(call))
     }
 
     /// Does what a request asks for.
@@ -82,6 +82,9 @@ impl State {
     }
 
     fn iam_answer(&mut self, call: &Call, now: i64) -> Answer {
+        if let Some(answer) = self.iam.metadata(call, &self.options, now) {
+            return answer;
+        }
         if call.route.operation == Operation::Login {
             self.iam.login(call, &self.options, now)
         } else {
@@ -92,7 +95,7 @@ impl State {
     fn service_answer(&mut self, call: &Call, now: i64) -> Answer {
         let limit = self.options.requests_per_second;
         let over = self.throttle.is_over(call.service, limit, now);
-        if let Some(refusal) = gateway::refusal(call, &self.iam, &self.options, over, now) {
+        if let Some(refusal) = gateway::refusal(call, &mut self.iam, &self.options, over, now) {
             return refusal;
         }
         match call.service {

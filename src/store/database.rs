@@ -107,24 +107,31 @@ impl Database {
         .await
     }
 
+    /// Runs `work` on the database's own runtime until it ends or the database is dropped.
+    pub(super) fn attend(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.runtime().spawn(work);
+    }
+
     /// Runs `work` on the database's own runtime. When time is up `work` is dropped, and with it its transaction.
     async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        let runtime = self
-            .runtime
-            .as_ref()
-            .expect("only dropping takes the runtime away");
         // Longer than the waits inside, so that their more telling errors come first.
         let limit = self.patience * 3;
-        let task = runtime.spawn(async move {
+        let task = self.runtime().spawn(async move {
             tokio::time::timeout(limit, work)
                 .await
                 .unwrap_or_else(|elapsed| Err(unavailable(elapsed)))
         });
         task.await.unwrap_or_else(|error| Err(unavailable(error)))
+    }
+
+    fn runtime(&self) -> &Runtime {
+        self.runtime
+            .as_ref()
+            .expect("only dropping takes the runtime away")
     }
 }
 

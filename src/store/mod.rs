@@ -13,6 +13,7 @@ mod failure;
 mod open;
 mod read;
 mod rows;
+mod running;
 mod write;
 
 #[cfg(test)]
@@ -27,14 +28,16 @@ use self::{
     database::{Database, PATIENCE, unavailable},
     read::Reports,
     rows::Mutable,
+    running::Desk,
 };
 use crate::domain::{
     operation::{EventKind, Operation, OperationEvent, OperationId},
     service::{CallerName, ProjectName, ServiceName},
     store::{
         Claim, Creation, Hold, IdempotencyKey, Joining, Lease, NewOperation, OperationQuery,
-        OperationStore, StoreError,
+        OperationStore, Running, StoreError,
     },
+    task::TaskRef,
 };
 
 pub use self::open::OpenError;
@@ -52,6 +55,7 @@ pub struct Settings {
 /// caller goes away. Every method answers within ten seconds; times are kept to the microsecond.
 pub struct SqlOperationStore {
     database: Database,
+    desk: Desk,
     reports: Arc<Reports>,
 }
 
@@ -63,9 +67,22 @@ impl SqlOperationStore {
     }
 
     async fn open_with(settings: &Settings, patience: Duration) -> Result<Self, OpenError> {
+        let database = Database::open(&settings.path, patience).await?;
+        let reports = Arc::<Reports>::default();
+        let (desk, questions) = Desk::open();
+        // Half of the time of a method, since a question may come just after a statement has begun.
+        let limit = patience * 3 / 2;
+        let pools = database.pools.clone();
+        database.attend(running::answer(
+            pools,
+            questions,
+            Arc::clone(&reports),
+            limit,
+        ));
         Ok(Self {
-            database: Database::open(&settings.path, patience).await?,
-            reports: Arc::default(),
+            database,
+            desk,
+            reports,
         })
     }
 
@@ -125,6 +142,10 @@ impl OperationStore for SqlOperationStore {
         self.database
             .read(move |transaction| read::find(transaction, id))
             .await
+    }
+
+    async fn running(&self, task: &TaskRef) -> Result<Option<Running>, StoreError> {
+        self.desk.ask(task).await
     }
 
     async fn list(&self, query: &OperationQuery) -> Result<Vec<Operation>, StoreError> {

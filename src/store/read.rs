@@ -247,10 +247,10 @@ impl Reports {
     /// Operations that could not be read are remembered up to this number; any further are reported every time.
     const MAX: usize = 1000;
 
-    /// The operation, or `None` after reporting why it is left alone.
-    pub(super) fn readable(&self, read: Result<Operation, Unreadable>) -> Option<Operation> {
+    /// What was read, or `None` after reporting why it is left alone.
+    pub(super) fn readable<T>(&self, read: Result<T, Unreadable>) -> Option<T> {
         match read {
-            Ok(operation) => Some(operation),
+            Ok(readable) => Some(readable),
             Err(unreadable) => {
                 self.report(unreadable);
                 None

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{
-    Endpoint, Limits, LoginResponse, Method, Request, Response, Settings, TransportError,
+    Endpoint, Header, Limits, LoginResponse, Method, Request, Response, Settings, TransportError,
     TransportErrorKind, TransportSetupError,
     answer::{self, Head},
     connector::Connector,
@@ -18,7 +18,6 @@ use super::{
     prepared::Prepared,
     tls,
 };
-use crate::domain::secret::Secret;
 
 /// The most reads, and the most changes, at the same time on one thread.
 pub(super) const LIMIT: usize = 64;
@@ -69,6 +68,16 @@ impl Transport {
         Ok(Self::with(settings, tls))
     }
 
+    /// Builds a client that speaks in clear text only, and takes so long for an exchange at most.
+    pub fn clear_text(request_timeout: Duration) -> Self {
+        let settings = Settings {
+            connect_timeout: request_timeout,
+            request_timeout,
+            ca_file: None,
+        };
+        Self::with(&settings, None)
+    }
+
     pub(super) fn with(settings: &Settings, tls: Option<Arc<ClientConfig>>) -> Self {
         let clients = |keep_alive| Clients::new(tls.as_ref(), settings.connect_timeout, keep_alive);
         Self {
@@ -91,17 +100,17 @@ impl Transport {
         Ok(())
     }
 
-    /// Sends a request and reads the whole answer, of whatever status but 1xx. Redirects are answers like any other.
+    /// Sends a request with these headers and reads the whole answer, of whatever status but 1xx. Redirects are answers like any other.
     ///
     /// A read whose kept connection was closed before the first byte of the answer is sent once more, on a connection
     /// of its own and within the same time limit. Nothing else is sent twice.
     pub async fn send(
         &self,
         endpoint: &Endpoint,
-        token: Option<&Secret>,
+        headers: &[Header],
         request: &Request,
     ) -> Result<Response, TransportError> {
-        self.send_within(Limits::default(), endpoint, token, request)
+        self.send_within(Limits::default(), endpoint, headers, request)
             .await
     }
 
@@ -110,10 +119,10 @@ impl Transport {
         &self,
         limits: Limits,
         endpoint: &Endpoint,
-        token: Option<&Secret>,
+        headers: &[Header],
         request: &Request,
     ) -> Result<Response, TransportError> {
-        let prepared = Prepared::new(endpoint, token, request)?;
+        let prepared = Prepared::new(endpoint, headers, request)?;
         let answer = self.exchange(&prepared, limits).await?;
         Ok(answer.response)
     }
@@ -124,7 +133,7 @@ impl Transport {
         endpoint: &Endpoint,
         request: &Request,
     ) -> Result<LoginResponse, TransportError> {
-        let prepared = Prepared::new(endpoint, None, request)?;
+        let prepared = Prepared::new(endpoint, &[], request)?;
         self.exchange(&prepared, Limits::default()).await
     }
 
@@ -140,7 +149,7 @@ impl Transport {
             path: path.to_owned(),
             body: None,
         };
-        let mut prepared = Prepared::new(endpoint, None, &request)?;
+        let mut prepared = Prepared::new(endpoint, &[], &request)?;
         prepared.max_body = max_body;
         let answer = self.exchange(&prepared, Limits::default()).await?;
         Ok(answer.response)
@@ -153,7 +162,7 @@ impl Transport {
     ) -> Result<LoginResponse, TransportError> {
         let places = match prepared.method {
             Method::Get => &self.reads,
-            Method::Post | Method::Delete => &self.changes,
+            Method::Post | Method::Put | Method::Delete => &self.changes,
         };
         let place_wait = limits.begin_by.map_or(PLACE_WAIT, |by| {
             PLACE_WAIT.min(by.saturating_duration_since(Instant::now()))
@@ -174,7 +183,9 @@ impl Transport {
     async fn perform(&self, prepared: &Prepared) -> Result<LoginResponse, TransportErrorKind> {
         let first = match prepared.method {
             Method::Get => self.attempt(prepared, Connections::Kept).await,
-            Method::Post | Method::Delete => self.attempt(prepared, Connections::Single).await,
+            Method::Post | Method::Put | Method::Delete => {
+                self.attempt(prepared, Connections::Single).await
+            }
         };
         let last = match first {
             Err(Fault::Stale) => self.attempt(prepared, Connections::Single).await,

@@ -27,12 +27,36 @@ pub enum EndpointError {
     /// Clear text over a network.
     #[error("http:// is accepted for loopback addresses only")]
     ClearText,
+    /// Another host than this one and its neighbours.
+    #[error("the address is neither link-local nor a loopback address")]
+    NotLocal,
 }
 
 impl Endpoint {
     /// Reads `https://host[:port]`. Clear text, `http://host[:port]`, is accepted for `localhost` and loopback
     /// addresses only, since every request carries a credential.
     pub fn parse(text: &str) -> Result<Self, EndpointError> {
+        let endpoint = Self::read(text)?;
+        if !endpoint.secure && !is_loopback(&endpoint.host) {
+            return Err(EndpointError::ClearText);
+        }
+        Ok(endpoint)
+    }
+
+    /// Reads `http://host[:port]` of a service that the machine has for itself: the host is `localhost`, a loopback
+    /// address or a link-local one (`169.254.0.0/16`, `fe80::/10`).
+    pub fn parse_local(text: &str) -> Result<Self, EndpointError> {
+        let endpoint = Self::read(text)?;
+        if endpoint.secure {
+            return Err(EndpointError::Scheme);
+        }
+        if !is_loopback(&endpoint.host) && !is_link_local(&endpoint.host) {
+            return Err(EndpointError::NotLocal);
+        }
+        Ok(endpoint)
+    }
+
+    fn read(text: &str) -> Result<Self, EndpointError> {
         let (secure, rest) = match text.split_once("://") {
             Some(("https", rest)) => (true, rest),
             Some(("http", rest)) => (false, rest),
@@ -51,9 +75,6 @@ impl Endpoint {
         if host.is_empty() {
             return Err(EndpointError::Authority);
         }
-        if !secure && !is_loopback(&host) {
-            return Err(EndpointError::ClearText);
-        }
         Ok(Self { secure, host, port })
     }
 
@@ -63,7 +84,7 @@ impl Endpoint {
     }
 
     /// The value of the `Host` header.
-    pub(super) fn host_header(&self) -> String {
+    pub fn host_header(&self) -> String {
         if self.port == default_port(self.secure) {
             self.host.clone()
         } else {
@@ -94,11 +115,24 @@ fn decimal_width(port: u16) -> usize {
 }
 
 fn is_loopback(host: &str) -> bool {
+    host == "localhost" || address(host).is_some_and(|address| address.is_loopback())
+}
+
+fn is_link_local(host: &str) -> bool {
+    match address(host) {
+        Some(IpAddr::V4(address)) => address.is_link_local(),
+        Some(IpAddr::V6(address)) => address.is_unicast_link_local(),
+        None => false,
+    }
+}
+
+/// The address that a host is, without the brackets of version 6.
+fn address(host: &str) -> Option<IpAddr> {
     let bare = host
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'))
         .unwrap_or(host);
-    host == "localhost" || bare.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+    bare.parse().ok()
 }
 
 #[cfg(test)]
@@ -141,6 +175,40 @@ mod tests {
                 Err(EndpointError::ClearText),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn a_local_service_is_on_this_machine_or_its_link() {
+        for text in [
+            "http://169.254.169.254",
+            "http://169.254.0.1:8080",
+            "http://[fe80::a9fe:a9fe]",
+            "http://[febf::1]:80",
+            "http://127.0.0.1:9",
+            "http://[::1]",
+            "http://localhost:9",
+        ] {
+            assert!(Endpoint::parse_local(text).is_ok(), "{text}");
+        }
+        for (text, error) in [
+            ("https://169.254.169.254", EndpointError::Scheme),
+            ("169.254.169.254", EndpointError::Scheme),
+            ("http://169.254.169.254/", EndpointError::Extra),
+            ("http://user@169.254.169.254", EndpointError::Extra),
+            ("http://169.255.0.1", EndpointError::NotLocal),
+            ("http://10.0.0.1", EndpointError::NotLocal),
+            ("http://0.0.0.0", EndpointError::NotLocal),
+            ("http://2852039166", EndpointError::NotLocal),
+            ("http://[fec0::1]", EndpointError::NotLocal),
+            ("http://[::ffff:10.0.0.1]", EndpointError::NotLocal),
+            ("http://metadata.example.com", EndpointError::NotLocal),
+            (
+                "http://169.254.169.254.example.com",
+                EndpointError::NotLocal,
+            ),
+        ] {
+            assert_eq!(Endpoint::parse_local(text), Err(error), "{text}");
         }
     }
 

@@ -77,8 +77,8 @@ impl TransportError {
     pub(super) fn new(kind: TransportErrorKind, method: Method) -> Self {
         let sent = match method {
             Method::Get => Sent::No,
-            Method::Post | Method::Delete if kind.is_before_sending() => Sent::No,
-            Method::Post | Method::Delete => Sent::Unknown,
+            _ if kind.is_before_sending() => Sent::No,
+            Method::Post | Method::Put | Method::Delete => Sent::Unknown,
         };
         Self { kind, sent }
     }

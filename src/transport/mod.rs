@@ -17,6 +17,7 @@ mod tls;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 pub use self::{
@@ -64,7 +65,21 @@ pub enum Method {
     /// Changes; always on a connection of its own.
     Post,
     /// Changes; always on a connection of its own.
+    Put,
+    /// Changes; always on a connection of its own.
     Delete,
+}
+
+impl Method {
+    /// The word on the request line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+        }
+    }
 }
 
 /// One request, relative to a base address that the transport was given.
@@ -74,8 +89,29 @@ pub struct Request {
     pub method: Method,
     /// The path, beginning with `/`, and the query if any, already encoded.
     pub path: String,
-    /// The body, sent as `application/json`.
+    /// The body, sent as [`CONTENT_TYPE`].
     pub body: Option<serde_json::Value>,
+}
+
+impl Request {
+    /// The bytes of the body as they are sent.
+    pub fn content(&self) -> Bytes {
+        let text = self.body.as_ref().map(ToString::to_string);
+        Bytes::from(text.unwrap_or_default())
+    }
+}
+
+/// The media type that every request names, one without a body too.
+pub const CONTENT_TYPE: &str = "application/json";
+
+/// A header of one request, besides those that all have and that it cannot replace. Its value is not shown, since most
+/// hold a credential.
+#[derive(Clone, Debug)]
+pub struct Header {
+    /// The name, in lower case.
+    pub name: &'static str,
+    /// The value.
+    pub value: Secret,
 }
 
 impl fmt::Debug for Request {
@@ -95,7 +131,7 @@ pub struct Response {
     /// The HTTP status, 200 to 599.
     pub status: u16,
     /// The whole body.
-    pub body: bytes::Bytes,
+    pub body: Bytes,
     /// The vendor's id of the request, from `X-Request-Id`.
     pub request_id: Option<String>,
     /// How long the vendor asks to wait, from `Retry-After` (seconds or a date).

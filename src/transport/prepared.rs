@@ -1,4 +1,4 @@
-//! A request in the words of HTTP. Every header that leaves is named here.
+//! A request in the words of HTTP. Every header that leaves is named here, or by whoever sends the request.
 
 use awc::{
     ClientRequest,
@@ -9,12 +9,12 @@ use awc::{
 };
 use bytes::Bytes;
 
-use super::{Endpoint, Method, Request, TransportError, TransportErrorKind, answer::MAX_BODY};
-use crate::domain::secret::Secret;
+use super::{
+    Endpoint, Header, Method, Request, TransportError, TransportErrorKind, answer::MAX_BODY,
+};
 
-const TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
 const AGENT: &str = concat!("migration-gateway/", env!("CARGO_PKG_VERSION"));
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const JSON: HeaderValue = HeaderValue::from_static(super::CONTENT_TYPE);
 
 /// A request that can be written, as often as needed.
 pub(super) struct Prepared {
@@ -24,14 +24,14 @@ pub(super) struct Prepared {
     pub(super) max_body: usize,
     address: Uri,
     host: HeaderValue,
-    token: Option<HeaderValue>,
-    body: Option<Bytes>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    body: Bytes,
 }
 
 impl Prepared {
     pub(super) fn new(
         endpoint: &Endpoint,
-        token: Option<&Secret>,
+        headers: &[Header],
         request: &Request,
     ) -> Result<Self, TransportError> {
         let unsendable = || TransportError::new(TransportErrorKind::Unsendable, request.method);
@@ -40,25 +40,22 @@ impl Prepared {
         }
         let address = endpoint.client_address(&request.path);
         let host = HeaderValue::try_from(endpoint.host_header()).map_err(|_| unsendable())?;
-        let token = match token {
-            None => None,
-            Some(secret) => {
-                let mut value = HeaderValue::from_str(secret.expose()).map_err(|_| unsendable())?;
-                value.set_sensitive(true);
-                Some(value)
-            }
-        };
+        let mut own = Vec::with_capacity(headers.len());
+        for header in headers {
+            let name = HeaderName::try_from(header.name).map_err(|_| unsendable())?;
+            let value = HeaderValue::from_str(header.value.expose());
+            let mut value = value.map_err(|_| unsendable())?;
+            value.set_sensitive(true);
+            own.push((name, value));
+        }
         Ok(Self {
             method: request.method,
             secure: endpoint.is_secure(),
             max_body: MAX_BODY,
             address: address.parse().map_err(|_| unsendable())?,
             host,
-            token,
-            body: request
-                .body
-                .as_ref()
-                .map(|body| Bytes::from(body.to_string())),
+            headers: own,
+            body: request.content(),
         })
     }
 
@@ -68,22 +65,22 @@ impl Prepared {
         let method = match self.method {
             Method::Get => http::Method::GET,
             Method::Post => http::Method::POST,
+            Method::Put => http::Method::PUT,
             Method::Delete => http::Method::DELETE,
         };
-        let request = client
-            .request(method, self.address.clone())
+        let mut request = client.request(method, self.address.clone());
+        for (name, value) in &self.headers {
+            request = request.insert_header((name.clone(), value.clone()));
+        }
+        request
             .insert_header((HOST, self.host.clone()))
             .insert_header((ACCEPT, JSON))
             .insert_header((CONTENT_TYPE, JSON))
-            .insert_header((USER_AGENT, AGENT));
-        match &self.token {
-            None => request,
-            Some(token) => request.insert_header((TOKEN, token.clone())),
-        }
+            .insert_header((USER_AGENT, AGENT))
     }
 
     pub(super) fn body(&self) -> Bytes {
-        self.body.clone().unwrap_or_default()
+        self.body.clone()
     }
 
     pub(super) fn fails(&self, kind: TransportErrorKind) -> TransportError {

@@ -1,6 +1,17 @@
 //! The vendor's document as callers may see it: without members named like secrets.
 
+use std::{cell::RefCell, collections::HashMap};
+
 use serde_json::Value;
+
+/// The most names that are remembered on a thread. The documents of all services have some hundred.
+const KNOWN_MAX: usize = 1_000;
+
+thread_local! {
+    /// Whether names tell a secret: the same ones come with every document, and to find out takes far longer than to
+    /// remember.
+    static KNOWN: RefCell<HashMap<String, bool>> = RefCell::default();
+}
 
 /// Parts of names, without separators and case, that tell a secret.
 const SECRET_PARTS: [&str; 18] = [
@@ -92,6 +103,20 @@ fn strip_text(text: &mut String) -> bool {
 }
 
 fn names_secret(name: &str) -> bool {
+    KNOWN.with_borrow_mut(|known| {
+        if let Some(is_secret) = known.get(name) {
+            return *is_secret;
+        }
+        if known.len() == KNOWN_MAX {
+            known.clear();
+        }
+        let is_secret = is_secret(name);
+        known.insert(name.to_owned(), is_secret);
+        is_secret
+    })
+}
+
+fn is_secret(name: &str) -> bool {
     let words = words(name);
     let joined = words.concat();
     let names_key = KINDS_OF_KEYS.iter().any(|kind| {
@@ -240,6 +265,17 @@ mod tests {
             "spaced": "\u{feff} {\"a\": 1}",
         });
         assert_eq!(redacted(document.clone()), document);
+    }
+
+    #[test]
+    fn a_name_is_judged_alike_however_often_and_after_however_many_others() {
+        for round in 0..3 {
+            for number in 0..KNOWN_MAX {
+                let (open, secret) = (format!("size_{number}"), format!("password_{number}"));
+                let document = json!({secret: 1, open.clone(): 2});
+                assert_eq!(redacted(document), json!({open: 2}), "{round}");
+            }
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use prometheus_client::{
     metrics::{
         counter::Counter,
         family::Family,
+        gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
     registry::Registry,
@@ -20,6 +21,8 @@ pub struct Metrics {
     looks: Family<LookLabels, Counter>,
     logins: Family<LoginLabels, Counter>,
     tokens_refused: Family<ServiceLabels, Counter>,
+    credential_refreshes: Family<RefreshLabels, Counter>,
+    secret_files_unusable: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -45,6 +48,12 @@ struct LoginLabels {
     result: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefreshLabels {
+    kind: &'static str,
+    result: &'static str,
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self {
@@ -53,6 +62,8 @@ impl Default for Metrics {
             looks: Family::default(),
             logins: Family::default(),
             tokens_refused: Family::default(),
+            credential_refreshes: Family::default(),
+            secret_files_unusable: Gauge::default(),
         }
     }
 }
@@ -87,8 +98,18 @@ impl Metrics {
         );
         registry.register(
             "upstream_tokens_refused",
-            "Answers that called a token dead before its time",
+            "Answers that called a token dead before its time, or a signature wrong",
             self.tokens_refused.clone(),
+        );
+        registry.register(
+            "upstream_credential_refreshes",
+            "Attempts to get a credential, the first of a project or its successor, by kind and result: ok or the kind of failure",
+            self.credential_refreshes.clone(),
+        );
+        registry.register(
+            "upstream_secret_files_unusable",
+            "Files of secrets that are empty or cannot be read; what they held before serves",
+            self.secret_files_unusable.clone(),
         );
     }
 
@@ -118,6 +139,20 @@ impl Metrics {
         self.logins.get_or_create(&LoginLabels { result }).inc();
     }
 
+    pub(super) fn credential_refresh(&self, kind: &'static str, result: &'static str) {
+        self.credential_refreshes
+            .get_or_create(&RefreshLabels { kind, result })
+            .inc();
+    }
+
+    pub(super) fn secret_file_unusable(&self, is_unusable: bool) {
+        if is_unusable {
+            self.secret_files_unusable.inc();
+        } else {
+            self.secret_files_unusable.dec();
+        }
+    }
+
     pub(crate) fn token_refused(&self, service: &str) {
         let service = service.to_owned();
         self.tokens_refused
@@ -143,6 +178,7 @@ mod tests {
         metrics.look("oms", "shared-answer");
         metrics.login("timeout");
         metrics.token_refused("sms");
+        metrics.credential_refresh("access-key", "ok");
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         for line in [
@@ -151,6 +187,7 @@ mod tests {
             r#"upstream_looks_total{service="oms",by="shared-answer"} 1"#,
             r#"upstream_logins_total{result="timeout"} 1"#,
             r#"upstream_tokens_refused_total{service="sms"} 1"#,
+            r#"upstream_credential_refreshes_total{kind="access-key",result="ok"} 1"#,
         ] {
             assert!(text.contains(line), "{line} in {text}");
         }

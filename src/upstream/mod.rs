@@ -17,42 +17,42 @@ mod oms;
 mod reader;
 mod secrets;
 mod session;
+mod settings;
 mod sms;
 mod unknown;
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, rc::Rc, sync::Arc};
 
 use prometheus_client::registry::Registry;
 
 use crate::{
     domain::{
-        access::StorageGrant,
         clock::Clock,
         secret::{SecretError, SecretSource},
         service::{
-            Binding, BoundService, CredentialName, MigrationService, ProjectName, ServiceName,
-            ServiceTraits, Services, UpstreamError, status::ServiceStatus,
+            Binding, BoundService, MigrationService, ProjectName, ServiceName, ServiceTraits,
+            Services, UpstreamError, status::ProjectStatus,
         },
         task::TaskId,
     },
     transport::{self, Endpoint, EndpointError, Transport, TransportSetupError},
 };
 
-pub use self::flow::{Lane, Pace};
 use self::{
-    echo::Names,
     flow::Routes,
-    iam::{Tokens, TokensError},
+    iam::{Credentials, CredentialsError},
     looks::Looks,
     metrics::Metrics,
     reader::{Dialect, Reader},
+    secrets::Secrets,
     session::Session,
     unknown::UnknownStates,
+};
+pub use self::{
+    flow::{Lane, Pace},
+    settings::{
+        AccessKeySource, CredentialSettings, ProjectSettings, Settings, StorageCredentialSettings,
+    },
 };
 
 /// Every service, in the order in which lists show them.
@@ -113,6 +113,7 @@ struct Shared {
     /// Tells when a task was looked at.
     clock: Arc<dyn Clock>,
     unknown_states: UnknownStates,
+    secrets: Secrets,
 }
 
 /// Every service that this program knows, in the order in which lists show them.
@@ -142,24 +143,33 @@ pub fn check_secret(source: &SecretSource) -> Result<(), SecretError> {
     secrets::resolve(source).map(|_secret| ())
 }
 
-/// The cloud as this process uses it: its tokens, and what services are built from on each thread. Cheap to clone.
+/// The cloud as this process uses it: its credentials, and what services are built from on each thread. Cheap to clone.
 #[derive(Clone)]
 pub struct Upstream {
     settings: Arc<Settings>,
     transport: transport::Settings,
-    tokens: Tokens,
+    credentials: Credentials,
     routes: Routes,
     metrics: Metrics,
     shared: Shared,
     looks: Looks,
 }
 
+/// How the cloud let the gateway in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It issued a token.
+    Token,
+    /// It answered a signed request.
+    Signature,
+}
+
 /// Why the cloud cannot be used as it is configured.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamSetupError {
-    /// The tokens cannot be set up.
-    #[error("the token service cannot be set up")]
-    Tokens(#[from] TokensError),
+    /// The credentials cannot be set up.
+    #[error("the credentials for the cloud cannot be set up")]
+    Credentials(#[from] CredentialsError),
     /// The client cannot be set up.
     #[error("the client for the cloud cannot be set up")]
     Transport(#[from] TransportSetupError),
@@ -181,30 +191,66 @@ impl Upstream {
         unknown_states.register(registry);
         let routes = Routes::new(ways(&settings)?, settings.pace, transport.request_timeout);
         routes.register(registry);
-        let tokens = Tokens::start(&settings, &transport, Arc::clone(&clock), metrics.clone())?;
+        let secrets = Secrets::new(metrics.clone());
+        let with = (metrics.clone(), secrets.clone());
+        let credentials = Credentials::start(&settings, &transport, Arc::clone(&clock), with)?;
+        credentials.register(registry);
         let shared = Shared {
             clock,
             unknown_states,
+            secrets,
         };
         Ok(Self {
             looks: Looks::new(settings.freshness, metrics.clone()),
             settings: Arc::new(settings),
             transport,
-            tokens,
+            credentials,
             routes,
             metrics,
             shared,
         })
     }
 
-    /// Makes sure that there is a token for the project, by a login unless one is at hand.
-    pub async fn log_in(&self, project: &ProjectName) -> Result<(), UpstreamError> {
-        self.tokens.token(project).await.map(|_token| ())
+    /// Sees whether the cloud lets the gateway in for a project: by a login, unless a token is at hand; or, since keys need
+    /// none, by reading one task of the first service that the project offers.
+    pub async fn log_in(
+        &self,
+        services: &Services,
+        project: &ProjectName,
+    ) -> Result<Admission, UpstreamError> {
+        let signs = self.credentials.lease(project).await?.signs();
+        if !signs {
+            return Ok(Admission::Token);
+        }
+        for traits in services.catalogue() {
+            if let Some(service) = services.get(project, &traits.name) {
+                service.port.list(0, 1).await?;
+                break;
+            }
+        }
+        Ok(Admission::Signature)
     }
 
-    /// How the gateway stands with each service of each project just now.
-    pub fn status(&self) -> Vec<ServiceStatus> {
-        self.routes.status(self.shared.clock.now())
+    /// Looks at the files of secrets now: one that has changed is used from here on. That is done every 10 seconds anyhow.
+    pub fn look_at_secrets(&self) {
+        self.credentials.look_at_secrets();
+    }
+
+    /// How every project stands, in the order of their names. Nothing is sent for it.
+    pub fn status(&self) -> Vec<ProjectStatus> {
+        let services = self.routes.status(self.shared.clock.now());
+        let status = |(project, settings): (&ProjectName, &ProjectSettings)| ProjectStatus {
+            project: project.clone(),
+            credential: self
+                .credentials
+                .status(project, settings.credentials.kind()),
+            services: services
+                .iter()
+                .filter(|status| status.project == *project)
+                .cloned()
+                .collect(),
+        };
+        self.settings.projects.iter().map(status).collect()
     }
 
     /// Builds every service that the configuration offers, for use on this thread and by those of one lane. A service
@@ -226,7 +272,7 @@ impl Upstream {
                 let port = (entry.build)(Parts {
                     session: Session::new(
                         Rc::clone(&transport),
-                        self.tokens.clone(),
+                        self.credentials.clone(),
                         project.clone(),
                         service.clone(),
                         endpoint,
@@ -279,80 +325,6 @@ fn is_region(text: &str) -> bool {
         .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     let ends = text.starts_with('-') || text.ends_with('-');
     clean && !ends && (1..=63).contains(&text.len())
-}
-
-/// The projects of the cloud, the storage keys that a start may name, and how old an answer to callers may be.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// How old a look at a task may be that serves another caller, from before it was asked for: key `freshness` of
-    /// section `upstream`. Zero: only those share a look who come while it is under way.
-    pub freshness: Duration,
-    /// Section `projects`.
-    pub projects: BTreeMap<ProjectName, ProjectSettings>,
-    /// Section `storage_credentials`.
-    pub storage_credentials: BTreeMap<CredentialName, StorageCredentialSettings>,
-    /// The pace of each service, part of section `upstream`.
-    pub pace: Pace,
-}
-
-/// One project of the cloud.
-#[derive(Clone, Debug)]
-pub struct ProjectSettings {
-    /// The vendor's id of the project: 32 hex digits.
-    pub project_id: String,
-    /// The region of the project, such as `cn-north-4`.
-    pub region: String,
-    /// The services that are offered for it.
-    pub services: BTreeSet<ServiceName>,
-    /// Base address of the token service: scheme and authority, no path.
-    pub iam_endpoint: String,
-    /// Base addresses of the services.
-    pub endpoints: BTreeMap<ServiceName, String>,
-    /// How the gateway proves its identity.
-    pub credentials: CredentialSettings,
-}
-
-impl ProjectSettings {
-    /// The base address of a service, if the project offers it.
-    fn endpoint(&self, service: &ServiceName) -> Option<&str> {
-        self.services
-            .contains(service)
-            .then(|| self.endpoints.get(service).map(String::as_str))
-            .flatten()
-    }
-}
-
-/// How the gateway proves its identity in one project.
-#[derive(Clone, Debug)]
-pub enum CredentialSettings {
-    /// An IAM user with a password, exchanged for a token.
-    Password {
-        /// The name of the account.
-        domain: String,
-        /// The name of the user.
-        user: String,
-        /// The user's password.
-        password: SecretSource,
-    },
-}
-
-impl CredentialSettings {
-    /// The names that callers are not told.
-    fn names(&self) -> Names {
-        let Self::Password { domain, user, .. } = self;
-        Names::new([domain.as_str(), user])
-    }
-}
-
-/// Keys to a bucket that callers may name without knowing them.
-#[derive(Clone, Debug)]
-pub struct StorageCredentialSettings {
-    /// The access key.
-    pub access_key: String,
-    /// The secret key.
-    pub secret_key: SecretSource,
-    /// Who may name it, and where.
-    pub grant: StorageGrant,
 }
 
 #[cfg(test)]

@@ -1,14 +1,21 @@
 //! Reading secrets from where they are kept.
+//!
+//! A file is read whenever its secret is needed, so that a changed one is used at once. While it is empty or cannot be
+//! read, what it held before serves.
 
 use std::{
+    collections::HashMap,
+    error::Error as _,
     fs::File,
     io::{self, Read as _},
-    path::Path,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use tokio::{task::spawn_blocking, time::timeout};
 
+use super::metrics::Metrics;
 use crate::domain::secret::{Secret, SecretError, SecretSource};
 
 /// The largest secret that a file may hold.
@@ -17,12 +24,102 @@ const MAX_SIZE: u64 = 64 << 10;
 /// The longest that the reading of a secret may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Reads a secret without holding up the thread, and within [`PATIENCE`]. Otherwise as [`resolve`].
-pub(super) async fn read(source: &SecretSource) -> Result<Secret, SecretError> {
-    let owned = source.clone();
-    match timeout(PATIENCE, spawn_blocking(move || resolve(&owned))).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(_)) | Err(_) => Err(SecretError::Late(place(source))),
+/// Reads secrets, and remembers what files held. Clones share the memory.
+#[derive(Clone)]
+pub(super) struct Secrets {
+    files: Arc<Mutex<HashMap<PathBuf, Arc<SecretFile>>>>,
+    metrics: Metrics,
+}
+
+#[derive(Default)]
+struct SecretFile {
+    /// Held while it is read, also by a reading that nobody waits for any more, so that no more of them hang.
+    reading: Arc<tokio::sync::Mutex<()>>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    /// What it held when it was last of use.
+    last: Option<Secret>,
+    is_unusable: bool,
+}
+
+impl Secrets {
+    pub(super) fn new(metrics: Metrics) -> Self {
+        Self {
+            files: Arc::default(),
+            metrics,
+        }
+    }
+
+    /// Reads a secret as [`resolve`] does, without holding up the thread and within [`PATIENCE`]. A file that is of no use
+    /// is told of once, and until it is good again the secret is what it held before; an error only if that is not known.
+    pub(super) async fn read(&self, source: &SecretSource) -> Result<Secret, SecretError> {
+        let SecretSource::File(path) = source else {
+            return resolve(source);
+        };
+        let file = self.file(path);
+        let owned = source.clone();
+        let reading = async {
+            let alone = Arc::clone(&file.reading).lock_owned().await;
+            let work = move || {
+                let _alone = alone;
+                resolve(&owned)
+            };
+            spawn_blocking(work).await
+        };
+        let found = match timeout(PATIENCE, reading).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) | Err(_) => Err(SecretError::Late(place(source))),
+        };
+        let mut known = file.known.lock().unwrap_or_else(PoisonError::into_inner);
+        self.note(path, &mut known, found)
+    }
+
+    /// What is known of a file. There are as many as the configuration names.
+    fn file(&self, path: &Path) -> Arc<SecretFile> {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(files.entry(path.to_owned()).or_default())
+    }
+
+    /// Tells of changes, and gives what can be used.
+    fn note(
+        &self,
+        path: &Path,
+        known: &mut Known,
+        found: Result<Secret, SecretError>,
+    ) -> Result<Secret, SecretError> {
+        let file = path.display();
+        let is_unusable = found.is_err();
+        let is_news = is_unusable != known.is_unusable;
+        known.is_unusable = is_unusable;
+        if is_news {
+            self.metrics.secret_file_unusable(is_unusable);
+        }
+        match found {
+            Ok(secret) => {
+                let last = known.last.replace(secret.clone());
+                if is_news {
+                    tracing::info!(%file, "a secret file can be used again");
+                } else if last.is_some_and(|last| last.expose() != secret.expose()) {
+                    tracing::info!(%file, "a secret file has changed");
+                }
+                Ok(secret)
+            }
+            Err(error) => {
+                if is_news {
+                    tracing::warn!(
+                        %file,
+                        %error,
+                        cause = error.source().map(ToString::to_string),
+                        has_earlier_content = known.last.is_some(),
+                        "a secret file cannot be used"
+                    );
+                }
+                known.last.clone().ok_or(error)
+            }
+        }
     }
 }
 
@@ -79,8 +176,13 @@ fn variable(name: &str) -> Result<String, SecretError> {
 mod tests {
     use std::{error::Error as _, fs};
 
-    use super::{read, resolve};
-    use crate::domain::secret::{SecretError, SecretSource};
+    use prometheus_client::{encoding::text::encode, registry::Registry};
+
+    use super::{Secrets, resolve};
+    use crate::{
+        domain::secret::{SecretError, SecretSource},
+        upstream::metrics::Metrics,
+    };
 
     fn of_file(content: &[u8]) -> Result<String, SecretError> {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -126,9 +228,52 @@ mod tests {
         let source = SecretSource::File(pipe.clone());
         let write = tokio::task::spawn_blocking(move || fs::write(pipe, "s3cret\n"));
         // Both run on this one thread; neither end of a pipe opens before the other.
-        let (secret, written) = tokio::join!(read(&source), write);
+        let secrets = Secrets::new(Metrics::default());
+        let (secret, written) = tokio::join!(secrets.read(&source), write);
         written.unwrap().unwrap();
         assert_eq!(secret.unwrap().expose(), "s3cret");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_of_no_use_leaves_what_it_held_before() {
+        let (metrics, mut registry) = (Metrics::default(), Registry::default());
+        metrics.register(&mut registry);
+        let unusable = || {
+            let mut text = String::new();
+            encode(&mut text, &registry).unwrap();
+            let name = "upstream_secret_files_unusable ";
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap().to_owned()
+        };
+        let secrets = Secrets::new(metrics);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        let source = SecretSource::File(path.clone());
+        let read = async || {
+            let secret = secrets.read(&source).await;
+            secret.map(|secret| secret.expose().to_owned()).ok()
+        };
+        assert_eq!((read().await, unusable().as_str()), (None, "1"));
+        for content in ["one", "two"] {
+            fs::write(&path, content).unwrap();
+            assert_eq!(read().await.as_deref(), Some(content));
+            assert_eq!(unusable(), "0");
+        }
+        let spoil: [fn(&std::path::Path); 3] = [
+            |path| fs::write(path, "\n").unwrap(),
+            |path| fs::write(path, b"\xff").unwrap(),
+            |path| fs::remove_file(path).unwrap(),
+        ];
+        for spoil in spoil {
+            spoil(&path);
+            for _ in 0..2 {
+                assert_eq!(read().await.as_deref(), Some("two"));
+                assert_eq!(unusable(), "1");
+            }
+        }
+        fs::write(&path, "three").unwrap();
+        assert_eq!(read().await.as_deref(), Some("three"));
+        assert_eq!(unusable(), "0");
     }
 
     #[test]

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use std::time::Duration;
 
 use crate::domain::clock::SystemClock;
@@ -133,6 +135,7 @@ fn a_project_has_the_services_that_it_offers() {
     let status = upstream.status();
     let ways = status
         .iter()
+        .flat_map(|project| &project.services)
         .map(|one| (one.project.as_str(), one.service.as_str()));
     assert_eq!(
         ways.collect::<Vec<_>>(),

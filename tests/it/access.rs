@@ -12,7 +12,7 @@ use crate::support::{
 
 /// Every guarded route of a task that is not there, and of an operation that is not: method, path, what is needed.
 #[rustfmt::skip]
-const ROUTES: [(&str, &str, &[&str]); 14] = [
+const ROUTES: [(&str, &str, &[&str]); 15] = [
     ("GET", "/tasks", &["tasks:read"]),
     ("GET", "/tasks?service=oms", &["tasks:read"]),
     ("GET", "/tasks/7", &["tasks:read"]),
@@ -27,6 +27,7 @@ const ROUTES: [(&str, &str, &[&str]); 14] = [
     ("DELETE", "/tasks/a-7?force=pause", &["tasks:delete", "tasks:pause"]),
     ("GET", "/operations", &["operations:read"]),
     ("GET", "/operations/op_01JGZ4K8W3M5N7P9R1T3V5X7Z9", &["operations:read"]),
+    ("GET", "/status", &["status:read"]),
 ];
 
 #[rustfmt::skip]

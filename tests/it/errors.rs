@@ -11,7 +11,7 @@ use crate::support::{
     raw, schema, wait_for,
 };
 
-const READER: &str = "permissions = [\"status:read\"]\nprojects = [\"default\"]";
+const READER: &str = "permissions = [\"operations:read-all\"]\nprojects = [\"default\"]";
 
 /// The routes of the document: path, method in lower case.
 fn routes(document: &Value) -> Vec<(String, String)> {

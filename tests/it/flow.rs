@@ -177,22 +177,28 @@ fn slow_place(waiting: usize) -> (Place, Gateway, Vec<String>) {
 #[test]
 fn two_hundred_operations_that_wait_keep_to_the_pace_and_let_callers_read() {
     let (place, gateway, _) = slow_place(200);
-    let client = gateway.client();
-    let tasks: Vec<String> = (0..40)
+    let tasks: Vec<String> = (0..80)
         .map(|_| place.cloud.add_oms(OmsSpec::new("read", 3)))
         .collect();
-    for id in &tasks {
-        let answer = client.get(&format!("/tasks/{id}"));
-        assert_eq!(answer.status, 200, "{answer:?}");
-    }
+    thread::scope(|scope| {
+        for tasks in tasks.chunks(10) {
+            let client = gateway.client();
+            scope.spawn(move || {
+                for id in tasks {
+                    let answer = client.get(&format!("/tasks/{id}"));
+                    assert_eq!(answer.status, 200, "{answer:?}");
+                }
+            });
+        }
+    });
     let requests = to_services(&place.cloud);
     let (reads, rounds): (Vec<_>, Vec<_>) = requests
         .iter()
         .partition(|request| request.task.as_ref().is_some_and(|id| tasks.contains(id)));
-    assert_eq!(reads.len(), 40);
-    // They take turns. Callers come late to theirs at times, since one of them asks after the other.
+    assert_eq!(reads.len(), 80);
+    // They take turns, as far as rounds have something to ask: the list tells most of them what they want to know.
     let count = rounds.len();
-    assert!((20..=320).contains(&count), "{count} requests of rounds");
+    assert!((5..=160).contains(&count), "{count} requests of rounds");
     let busiest = busiest_second(&requests);
     assert!(
         (15..=30).contains(&busiest),

@@ -2,7 +2,7 @@
 
 use std::{net::TcpListener, path::Path, process::Output};
 
-use migration_gateway::sandbox::Operation;
+use migration_gateway::sandbox::{Ecs, Operation};
 
 use crate::{gateway, support::gateway::Place};
 
@@ -51,6 +51,70 @@ fn every_project_logs_in_once_and_is_reported() {
     assert_eq!(place.cloud.tokens_issued(), 2);
     assert_eq!(place.cloud.count(Operation::Login, None), 2);
     assert_eq!(place.cloud.requests().len(), 2, "only logins are sent");
+}
+
+/// A place whose first project signs with an access key, and whose second signs with the keys of an ECS.
+fn signing_place() -> Place {
+    let place = Place::new();
+    let account = place.cloud.account();
+    let secret_key = place.secret("secret-key", &account.secret_key);
+    let keys = format!(
+        "kind = \"access-key\"\naccess_key = \"{}\"\nsecret_key = {secret_key}",
+        account.access_key
+    );
+    let ecs = format!(
+        "kind = \"ecs-agency\"\nmetadata_address = \"{}\"",
+        place.cloud.metadata_url()
+    );
+    let second = "0f5181caba0024e72f89c0045e707b91";
+    place
+        .credentials(&keys)
+        .project_with("ecs", second, "ap-southeast-3", &ecs)
+}
+
+#[test]
+fn where_requests_are_signed_one_list_shows_that_the_cloud_lets_the_gateway_in() {
+    let place = signing_place();
+    let output = check(&place.write_configuration(), &[]);
+    assert_eq!(text(&output.stderr), "");
+    assert_eq!(
+        text(&output.stdout),
+        "The configuration is right: 2 projects, 1 caller.\n\
+         Project default: a signed request was answered.\n\
+         Project ecs: a signed request was answered.\n"
+    );
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(place.cloud.count(Operation::Login, None), 0);
+    assert_eq!(place.cloud.count(Operation::List, None), 2);
+    assert_eq!(place.cloud.requests().len(), 4);
+}
+
+#[test]
+fn a_signature_that_the_cloud_refuses_is_a_fault_of_the_configuration() {
+    let place = signing_place();
+    let file = place.write_configuration();
+    place.secret("secret-key", "another-secret-key");
+    place
+        .cloud
+        .configure(|options| options.ecs = Ecs::WithoutAgency);
+    let output = check(&file, &[]);
+    assert_eq!(output.status.code(), Some(2));
+    let message = text(&output.stderr);
+    let [signed, ecs] = message.trim_end().lines().collect::<Vec<_>>()[..] else {
+        panic!("two lines expected: {message}");
+    };
+    let begin = "Project default: no login (credentials-refused): The service oms refused";
+    assert!(signed.starts_with(begin), "{message}");
+    assert!(signed.contains("it answered 401 APIGW.0301"), "{message}");
+    assert!(
+        ecs.starts_with("Project ecs: no login (credentials-refused): "),
+        "{message}"
+    );
+    assert!(ecs.contains("agency"), "{message}");
+    let account = place.cloud.account();
+    assert!(!message.contains(&account.access_key), "{message}");
+    // The keys are read once more, as another program might have replaced them.
+    assert_eq!(place.cloud.count(Operation::List, None), 2);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use migration_gateway::{
     domain::clock::{Clock as _, SystemClock},
     sandbox::{
         Account, Answer, CloudOptions, Fault, FaultKind, OmsSpec, Operation, Service, SmsSpec,
+        TemporaryKeys,
     },
 };
 use serde_json::{Value, json};
@@ -92,6 +93,7 @@ fn place(format: &str) -> Place {
     };
     let place = Place::with(options)
         .set("log.format", &format!("\"{format}\""))
+        .set("upstream.freshness", "\"0s\"")
         .env("STORAGE_SECRET", ENVIRONMENT);
     let secret = place.secret("storage", NAMED_SECRET);
     place
@@ -283,11 +285,11 @@ fn be_echoed(seen: &mut Seen, place: &Place, gateway: &Gateway, token: &str) {
             fault.cancel();
         }
     }
-    let told = json!({"id": 1, "status": 2, "name": token, "x": [{"url": format!("?t={token}&p={PASSWORD}")}]});
+    let url = format!("?t={token}&p={PASSWORD}");
+    let told = json!({"id": 2, "status": 2, "name": token, "x": [{"url": url}]});
     let list = json!({"tasks": [told], "count": 1});
     for (operation, told, path) in [
-        (Operation::Show, told.clone(), "/tasks/1"),
-        (Operation::Show, told, "/tasks/1?view=full"),
+        (Operation::Show, told, "/tasks/2?view=full"),
         (Operation::List, list, "/tasks"),
     ] {
         let kind = FaultKind::Answer(Answer::json(200, &told));
@@ -329,6 +331,150 @@ fn fail_to_log_in(seen: &mut Seen, format: &str) {
     place.secret("password", WRONG_PASSWORD);
     assert_eq!(seen.send(&gateway.client(), "GET", "/tasks", None), 502);
     seen.assert_without(&[PASSWORD, WRONG_PASSWORD, KEY], &place, &gateway);
+}
+
+const SECRET_KEY: &str = "canarySigningSecret92";
+const METADATA_TOKEN: &str = "canary-metadata-token-93";
+const ROTATED_SECRET: &str = "canaryRotatedSecret94";
+const ECS_PROJECT: &str = "0f5181caba0024e72f89c0045e707b91";
+
+/// A place with a project that signs by an access key, and one that signs by keys of an ECS.
+fn signing_place(format: &str) -> Place {
+    let options = CloudOptions {
+        account: Account {
+            secret_key: SECRET_KEY.to_owned(),
+            ..Account::default()
+        },
+        ..CloudOptions::default()
+    };
+    let place = Place::with(options).set("log.format", &format!("\"{format}\""));
+    let account = place.cloud.account();
+    let access_key = place.secret("access-key", &account.access_key);
+    let secret_key = place.secret("secret-key", SECRET_KEY);
+    let ecs = format!(
+        "kind = \"ecs-agency\"\nmetadata_address = \"{}\"",
+        place.cloud.metadata_url()
+    );
+    place
+        .credentials(&format!(
+            "kind = \"access-key\"\naccess_key = {access_key}\nsecret_key = {secret_key}"
+        ))
+        .project_with("ecs", ECS_PROJECT, "cn-north-1", &ecs)
+}
+
+/// Lets the metadata service give a token and keys that are known here, and that the cloud accepts.
+fn known_keys(place: &Place) -> TemporaryKeys {
+    let keys = place.cloud.issue_temporary_keys();
+    let ends = SystemClock.now() + SignedDuration::from_hours(6);
+    let document = Answer::json(
+        200,
+        &json!({"credential": {
+            "access": keys.access_key, "secret": keys.secret_key,
+            "securitytoken": keys.security_token, "expires_at": ends.to_string(),
+        }}),
+    );
+    let token = Answer::text(200, "text/plain", METADATA_TOKEN);
+    for (operation, answer) in [
+        (Operation::MetadataToken, token),
+        (Operation::TemporaryKeys, document),
+    ] {
+        let fault = Fault::on(Service::Iam, operation, FaultKind::Answer(answer));
+        place.cloud.fault(fault);
+    }
+    keys
+}
+
+/// Metadata services that repeat what they are told, and what they should give, in answers that are of no use.
+fn fail_to_get_keys(seen: &mut Seen, format: &str) {
+    let place = signing_place(format);
+    let keys = place.cloud.issue_temporary_keys();
+    let told = format!(
+        "{METADATA_TOKEN} {} {}",
+        keys.secret_key, keys.security_token
+    );
+    let secrets = [METADATA_TOKEN, &keys.secret_key, &keys.security_token, KEY];
+    for answer in [
+        Answer::text(401, "text/plain", told.as_str()),
+        Answer::text(500, "text/plain", told.as_str()).header("X-Request-Id", &keys.secret_key),
+        Answer::text(200, "text/plain", told.as_str()),
+        Answer::json(
+            200,
+            &json!({"credential": {"access": "AK", "secret": told}}),
+        ),
+    ] {
+        let gateway = place.start_logging("trace");
+        let token = FaultKind::Answer(Answer::text(200, "text/plain", METADATA_TOKEN));
+        let token = Fault::on(Service::Iam, Operation::MetadataToken, token);
+        let token = place.cloud.fault(token.always());
+        let fault = Fault::on(
+            Service::Iam,
+            Operation::TemporaryKeys,
+            FaultKind::Answer(answer),
+        );
+        let fault = place.cloud.fault(fault.times(2));
+        let status = seen.send(&gateway.client(), "GET", "/tasks?project=ecs", None);
+        assert_eq!(status, 502);
+        assert!(fault.fired() > 0);
+        seen.assert_without(&secrets, &place, &gateway);
+        token.cancel();
+        fault.cancel();
+    }
+}
+
+fn keep_silent_signing(format: &str) {
+    let place = signing_place(format);
+    let keys = known_keys(&place);
+    let gateway = place.start_logging("trace");
+    let access_key = place.cloud.account().access_key;
+    let mut seen = Seen::default();
+    for (project, told) in [
+        ("default", format!("{access_key} {SECRET_KEY}")),
+        (
+            "ecs",
+            format!(
+                "{} {} {}",
+                keys.access_key, keys.secret_key, keys.security_token
+            ),
+        ),
+    ] {
+        let client = &gateway.client();
+        let id = place.cloud.add_sms(SmsSpec::new("web", "RUNNING"));
+        let path = format!("/tasks/{id}?force=pause&project={project}");
+        assert_eq!(seen.send(client, "DELETE", &path, None), 200);
+        let path = format!("/tasks?project={project}&service=oms");
+        for answer in echoes(&told) {
+            let fault = Fault::on(Service::Oms, Operation::List, FaultKind::Answer(answer));
+            let fault = place.cloud.fault(fault.always());
+            assert!(seen.send(client, "GET", &path, None) >= 400);
+            assert!(fault.fired() > 0);
+            fault.cancel();
+        }
+    }
+    // A signature that is refused with a word about the key, and another key in the files.
+    place.cloud.remove_access_key(&access_key);
+    place.secret("secret-key", ROTATED_SECRET);
+    let path = "/tasks?service=oms";
+    assert_eq!(seen.send(&gateway.client(), "GET", path, None), 502);
+    assert_eq!(seen.send(&gateway.client(), "GET", "/metrics", None), 200);
+    assert_eq!(
+        place.cloud.temporary_keys_issued(),
+        1,
+        "the known keys were used"
+    );
+    let secrets = [
+        SECRET_KEY,
+        ROTATED_SECRET,
+        METADATA_TOKEN,
+        &access_key,
+        &keys.access_key,
+        &keys.secret_key,
+        &keys.security_token,
+        "SDK-HMAC-SHA256 Access",
+        "Signature=",
+        KEY,
+    ];
+    seen.assert_without(&secrets, &place, &gateway);
+    fail_to_get_keys(&mut Seen::default(), format);
 }
 
 fn keep_silent(format: &str) {
@@ -428,4 +574,14 @@ fn no_secret_leaves_a_gateway_that_logs_everything_as_json() {
 #[test]
 fn no_secret_leaves_a_gateway_that_logs_everything_as_text() {
     keep_silent("text");
+}
+
+#[test]
+fn no_key_leaves_a_gateway_that_signs_and_logs_everything_as_json() {
+    keep_silent_signing("json");
+}
+
+#[test]
+fn no_key_leaves_a_gateway_that_signs_and_logs_everything_as_text() {
+    keep_silent_signing("text");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use migration_gateway::sandbox::{
-    Fault, FaultKind, OmsSpec, Operation, Service, SmsSpec, TaskSwitches,
+    self, Fault, FaultKind, OmsSpec, Operation, Service, SmsSpec, TaskSwitches,
 };
 use serde_json::json;
 
@@ -346,9 +346,10 @@ fn a_deletion_is_named_also_after_another_operation_found_the_task_gone() {
     let done = gateway.client().delete(&path);
     assert_eq!(done.json()["outcome"], "deleted", "{done:?}");
 
-    // A request whose first look fails is accepted.
-    let hidden = Fault::on(Service::Oms, Operation::Show, FaultKind::DropBeforeEffect);
-    place.cloud.fault(hidden.task(&id));
+    // A request whose first look fails is accepted. It is not repeated when the service asks for more patience than that.
+    let away = FaultKind::Answer(sandbox::Answer::empty(503).header("Retry-After", "3"));
+    let away = Fault::on(Service::Oms, Operation::Show, away);
+    place.cloud.fault(away.task(&id));
     let late = gateway.client().delete(&path);
     assert_eq!(late.json()["outcome"], "already_gone", "{late:?}");
 

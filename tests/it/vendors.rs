@@ -93,9 +93,12 @@ fn an_answer_that_comes_after_an_interim_one_is_given_to_nobody() {
     let (_place, gateway) = in_front_of(&vendor, "10s");
     let problems = crowd(&gateway, 8, 20);
     let asked = vendor.asked().len();
-    assert_eq!(asked, 160, "nothing was asked twice");
-    assert_eq!(problems["upstream-malformed"], asked / 4, "{problems:?}");
-    assert_eq!(problems[""], asked - asked / 4, "{problems:?}");
+    let (spoilt, retries) = ((asked + 2) / 4, asked - 160);
+    assert!(retries > 0, "the first are sent again");
+    // Whatever was spoilt was sent again or is a problem.
+    let lost = problems.get("upstream-malformed").copied().unwrap_or(0);
+    assert_eq!(lost, spoilt - retries, "{problems:?}");
+    assert_eq!(problems[""], 160 - lost, "{problems:?}");
 }
 
 #[test]
@@ -268,9 +271,12 @@ fn an_answer_without_sense_is_a_problem_and_harms_nobody_behind() {
             .iter()
             .filter(|asked| asked.id() == number.to_string())
             .count();
-        assert_eq!(asked, 1, "{start:?}");
-        let behind = client.get("/tasks/5000");
-        assert_eq!(own_or_problem(&behind, "5000"), "", "behind {start:?}");
+        // With its retries.
+        assert!((1..=3).contains(&asked), "{start:?}: {asked}");
+        // Another task each time, which no look before can answer for.
+        let other = (5_000 + number).to_string();
+        let behind = client.get(&format!("/tasks/{other}"));
+        assert_eq!(own_or_problem(&behind, &other), "", "behind {start:?}");
     }
     assert_eq!(place.cloud.tokens_issued(), 1);
 }

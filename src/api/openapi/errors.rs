@@ -61,6 +61,15 @@ pub(super) fn problems_of(operation_id: &str) -> Vec<ProblemType> {
         "whoami" => (&[], &[P::InvalidRequest, P::Unauthenticated, P::Overloaded]),
         "show_problem" => (&[], &[P::InvalidRequest, P::NotFound]),
         "livez" | "readyz" | "metrics" => (&[], &[P::InvalidRequest]),
+        "show_status" => (
+            &[],
+            &[
+                P::InvalidRequest,
+                P::Unauthenticated,
+                P::Forbidden,
+                P::Overloaded,
+            ],
+        ),
         _ => (&[], &[]),
     };
     let wanted = |kind: &P| {

@@ -78,3 +78,22 @@ pub(super) fn running_operation() -> Value {
         "error": null,
     })
 }
+
+/// How the gateway stands with the cloud.
+pub(super) fn cloud_status() -> Value {
+    json!({"projects": [{
+        "project": "default",
+        "credential": {
+            "kind": "password", "state": "ok", "usable_until": "2026-01-06T10:14:29Z",
+            "last_login_at": "2026-01-05T10:15:29Z", "last_error": null,
+        },
+        "services": [{
+            "service": "oms",
+            "breaker": {"state": "closed", "open_until": null},
+            "pacer": {
+                "requests_per_second": 50.0, "requests_per_second_max": 50.0,
+                "paused_until": null, "waiting": 0,
+            },
+        }],
+    }]})
+}

@@ -81,6 +81,7 @@ impl Document {
             tag("tasks", "Migration tasks of all services"),
             tag("operations", "What was asked for, and what became of it"),
             tag("callers", "Who asks, and what they may do"),
+            tag("status", "How the gateway stands with the cloud"),
             tag("problems", "What errors mean, for people"),
             tag("health", "For machines that watch the gateway"),
         ]);

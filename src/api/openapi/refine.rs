@@ -7,13 +7,14 @@ use serde_json::{Map, Value, json};
 
 use super::{
     errors,
-    examples::{ended_operation, plan, running_operation, task, whoami},
+    examples::{cloud_status, ended_operation, plan, running_operation, task, whoami},
 };
 use crate::{
     api::problem::kinds::ProblemType,
     domain::{
         access::Permission,
         operation::{Outcome, Phase, Status},
+        service::status::{CredentialKind, CredentialState},
         task::TaskState,
     },
     identity::Method,
@@ -36,7 +37,11 @@ pub(super) fn refine(document: &mut Value) {
 }
 
 fn enumerate_words(document: &mut Value) {
-    for (place, words) in words_of_answers().into_iter().chain(words_of_operations()) {
+    for (place, words) in words_of_answers()
+        .into_iter()
+        .chain(words_of_operations())
+        .chain(status_words())
+    {
         enumerate(document, &format!("/components/schemas/{place}"), words);
     }
     let parameters = [
@@ -72,7 +77,10 @@ fn enumerate_words(document: &mut Value) {
 
 /// The words of everything that is about tasks, callers and problems.
 fn words_of_answers() -> Vec<(&'static str, Vec<Value>)> {
-    let types = ProblemType::ALL.iter();
+    let types: Vec<Value> = ProblemType::ALL
+        .iter()
+        .map(|kind| json!(format!("/problems/{}", kind.slug())))
+        .collect();
     vec![
         (
             "Task/properties/state",
@@ -90,12 +98,8 @@ fn words_of_answers() -> Vec<(&'static str, Vec<Value>)> {
             "Grant/properties/permissions/items",
             words(Permission::ALL, Permission::as_str),
         ),
-        (
-            "Problem/properties/type",
-            types
-                .map(|kind| json!(format!("/problems/{}", kind.slug())))
-                .collect(),
-        ),
+        ("Problem/properties/type", types.clone()),
+        ("CredentialError/properties/type", types),
         ("Problem/properties/sent", texts(&["no", "yes", "unknown"])),
     ]
 }
@@ -134,6 +138,24 @@ fn words_of_operations() -> Vec<(&'static str, Vec<Value>)> {
 
 fn texts(all: &[&str]) -> Vec<Value> {
     all.iter().map(|text| json!(text)).collect()
+}
+
+/// Where words of `GET /status` stand, and which.
+fn status_words() -> [(&'static str, Vec<Value>); 3] {
+    [
+        (
+            "CredentialStatus/properties/kind",
+            words(CredentialKind::ALL, CredentialKind::as_str),
+        ),
+        (
+            "CredentialStatus/properties/state",
+            words(CredentialState::ALL, CredentialState::as_str),
+        ),
+        (
+            "BreakerStatus/properties/state",
+            vec![json!("closed"), json!("open"), json!("probing")],
+        ),
+    ]
 }
 
 fn words<T: Copy>(all: &[T], word: fn(T) -> &'static str) -> Vec<Value> {
@@ -299,6 +321,7 @@ fn add_examples(operation: &mut Map<String, Value>) {
                 json!({"operations": [running_operation()], "next_page_token": null})
             }
             ("Whoami", _) => whoami(),
+            ("Status", _) => cloud_status(),
             ("Health", "503") => json!({"status": "failing", "failing": ["draining"]}),
             ("Health", _) => json!({"status": "ok", "failing": []}),
             _ => continue,

@@ -119,7 +119,7 @@ pub(in crate::api) struct RequestFault {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = UpstreamAnswer)]
 pub(in crate::api) struct UpstreamView {
-    /// The service that answered; `iam` for the token service.
+    /// The service that answered; `iam` for the token service, `ecs-metadata` for the metadata service of an ECS.
     #[schema(example = "oms")]
     pub(in crate::api) service: String,
     /// The HTTP status.

@@ -17,7 +17,7 @@ use crate::{
     domain::{
         access::{self, Caller, Denied, Permission, TaskNames},
         operation::{Operation, OperationId},
-        service::{BoundService, ProjectName, ServiceName, ServiceTraits, Services},
+        service::{BoundService, CallerName, ProjectName, ServiceName, ServiceTraits, Services},
         task::{TaskId, TaskRef},
     },
     identity::{Identity, Refusal},
@@ -52,6 +52,11 @@ pub(in crate::api) struct OnTask<A> {
 
 /// A caller who may read operations.
 pub(in crate::api) struct OnOperations {
+    pub(in crate::api) known: Known,
+}
+
+/// A caller who may see how the gateway does.
+pub(in crate::api) struct OnStatus {
     pub(in crate::api) known: Known,
 }
 
@@ -98,8 +103,12 @@ impl Known {
 
     /// Whether the caller may see an operation: they asked for it, joined it, or may see everybody's.
     pub(in crate::api) fn may_see(&self, operation: &Operation) -> bool {
-        self.caller().has(Permission::OperationsReadAll)
-            || operation.callers.contains(&self.caller().name)
+        self.is_among(&operation.callers)
+    }
+
+    /// Whether the caller may see an operation that these asked for or joined.
+    pub(in crate::api) fn is_among(&self, callers: &[CallerName]) -> bool {
+        self.caller().has(Permission::OperationsReadAll) || callers.contains(&self.caller().name)
     }
 
     fn denied(&self, denied: Denied) -> Problem {
@@ -262,6 +271,15 @@ impl OnOperations {
     }
 }
 
+impl OnStatus {
+    fn of(request: &HttpRequest) -> Result<Self, Problem> {
+        let known = Known::of(request)?;
+        Query::of(request).end()?;
+        known.need(Permission::StatusRead)?;
+        Ok(Self { known })
+    }
+}
+
 impl OnOperation {
     fn of(request: &HttpRequest) -> Result<Self, Problem> {
         let OnOwnOperation { known, id } = OnOwnOperation::of(request)?;
@@ -304,5 +322,6 @@ extractor!([] Known);
 extractor!([A: Action] OnTask<A>);
 extractor!([A: Action] OnTasks<A>);
 extractor!([] OnOperations);
+extractor!([] OnStatus);
 extractor!([] OnOperation);
 extractor!([] OnOwnOperation);

@@ -116,9 +116,9 @@ pub(crate) async fn list_tasks(on: OnTasks<List>) -> Result<HttpResponse, Proble
 
 /// The link to the operation that runs on a task, if the caller may see it.
 pub(super) async fn link(known: &Known, task: &Task) -> Result<Option<String>, Problem> {
-    let running = known.state.operations.running_on(&task.reference).await?;
+    let running = known.state.operations.running(&task.reference).await?;
     Ok(running
-        .filter(|operation| known.may_see(operation))
+        .filter(|operation| known.is_among(&operation.callers))
         .map(|operation| known.state.links.operation(operation.id)))
 }
 

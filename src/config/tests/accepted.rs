@@ -12,6 +12,7 @@ use crate::{
     },
     identity::Key,
     telemetry::Format,
+    upstream::{AccessKeySource, CredentialSettings},
 };
 
 #[test]
@@ -90,6 +91,57 @@ fn the_reference_says_the_defaults_of_the_program() {
     let prod = ProjectName::parse("prod").expect("a name");
     let endpoints = |config: &Config| config.upstream.projects[&prod].endpoints.clone();
     assert_eq!(endpoints(&reference), endpoints(&minimal));
+}
+
+#[test]
+fn each_kind_of_credentials_is_read() {
+    let password = "kind = \"password\"
+domain = \"acme\"
+user = \"gateway\"
+password = { file = \"SECRET\" }";
+    assert!(MINIMAL.contains(password));
+    let read = |by: &str, variables: &[(&str, &str)]| {
+        let config = valid(&MINIMAL.replace(password, by), variables);
+        let project = config.upstream.projects.into_values().next();
+        project.expect("a project").credentials
+    };
+    let secret_key = "kind = \"access-key\"\nsecret_key = { file = \"SECRET\" }\n";
+    let written = read(&format!("{secret_key}access_key = \"AK\""), &[]);
+    assert!(matches!(
+        written,
+        CredentialSettings::AccessKey { access_key: AccessKeySource::Written(key), .. } if key == "AK"
+    ));
+    let variable = (
+        "MIGRATION_GATEWAY__PROJECTS__PROD__CREDENTIALS__ACCESS_KEY",
+        "AK",
+    );
+    assert!(matches!(
+        read(secret_key, &[variable]),
+        CredentialSettings::AccessKey { access_key: AccessKeySource::Written(key), .. } if key == "AK"
+    ));
+    let kept = read(
+        &format!("{secret_key}access_key = {{ file = \"SECRET\" }}"),
+        &[],
+    );
+    assert!(matches!(
+        kept,
+        CredentialSettings::AccessKey {
+            access_key: AccessKeySource::Kept(SecretSource::File(_)),
+            secret_key: SecretSource::File(_),
+        }
+    ));
+    for (by, address) in [
+        ("kind = \"ecs-agency\"", "http://169.254.169.254"),
+        (
+            "kind = \"ecs-agency\"\nmetadata_address = \"http://127.0.0.1:8090\"",
+            "http://127.0.0.1:8090",
+        ),
+    ] {
+        let CredentialSettings::EcsAgency { metadata_address } = read(by, &[]) else {
+            panic!("another kind was read");
+        };
+        assert_eq!(metadata_address, address);
+    }
 }
 
 #[test]

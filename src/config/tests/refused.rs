@@ -148,21 +148,9 @@ fn faulty_projects_are_refused() {
         (kind, "", "credentials.kind", "is required"),
         (
             kind,
-            "kind = \"access-key\"",
-            "credentials.kind",
-            "not available",
-        ),
-        (
-            kind,
-            "kind = \"ecs-agency\"",
-            "credentials.kind",
-            "not available",
-        ),
-        (
-            kind,
             "kind = \"magic\"",
             "credentials.kind",
-            "must be \"password\"",
+            "must be \"password\", \"access-key\" or \"ecs-agency\"",
         ),
         ("domain = \"acme\"", "", "credentials.domain", "is required"),
         (
@@ -173,6 +161,78 @@ fn faulty_projects_are_refused() {
         ),
     ] {
         refused(part, by, &format!("projects.prod.{key}"), words);
+    }
+}
+
+#[test]
+fn faulty_credentials_of_each_kind_are_refused() {
+    let password = "kind = \"password\"
+domain = \"acme\"
+user = \"gateway\"
+password = { file = \"SECRET\" }";
+    let secret_key = "secret_key = { file = \"SECRET\" }";
+    let keys = |access_key: &str| format!("kind = \"access-key\"\n{access_key}\n{secret_key}");
+    let ecs = |address: &str| format!("kind = \"ecs-agency\"\nmetadata_address = {address}");
+    for (by, key, words) in [
+        (keys(""), "access_key", "is required"),
+        (
+            keys("access_key = \"\""),
+            "access_key",
+            "must be an access key",
+        ),
+        (
+            keys("access_key = \"a b\""),
+            "access_key",
+            "must be an access key",
+        ),
+        (
+            keys("access_key = 7"),
+            "access_key",
+            "must be an access key",
+        ),
+        (
+            keys("access_key = { file = \"/none\" }"),
+            "access_key.file",
+            "cannot be read",
+        ),
+        (
+            keys("access_key = \"AK\"\nuser = \"gateway\""),
+            "user",
+            "not a known key",
+        ),
+        (
+            "kind = \"access-key\"\naccess_key = \"AK\"\nsecret_key = \"canary\"".to_owned(),
+            "secret_key",
+            "by reference only",
+        ),
+        (ecs("\"\""), "metadata_address", "not empty"),
+        (
+            ecs("\"http://10.0.0.1\""),
+            "metadata_address",
+            "link-local or loopback",
+        ),
+        (
+            ecs("\"https://169.254.169.254\""),
+            "metadata_address",
+            "link-local or loopback",
+        ),
+        (
+            ecs("\"http://metadata.example.com\""),
+            "metadata_address",
+            "link-local or loopback",
+        ),
+        (
+            format!("kind = \"ecs-agency\"\n{secret_key}"),
+            "secret_key",
+            "not a known key",
+        ),
+    ] {
+        refused(
+            password,
+            &by,
+            &format!("projects.prod.credentials.{key}"),
+            words,
+        );
     }
 }
 

@@ -237,7 +237,7 @@ impl UpstreamErrorKind {
 /// What the vendor answered, as far as it may be shown to callers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct UpstreamAnswer {
-    /// The service that answered; `iam` for the token service.
+    /// The service that answered; `iam` for the token service, `ecs-metadata` for the metadata service of an ECS.
     pub service: String,
     /// The HTTP status.
     pub status: u16,

@@ -1,8 +1,62 @@
-//! How the gateway stands with each service just now, for whoever watches it.
+//! How the gateway stands with the cloud just now, for whoever watches it. Nothing here is a secret, an address or a name
+//! of the cloud's users.
 
 use jiff::Timestamp;
 
-use super::{ProjectName, ServiceName};
+use super::{ProjectName, ServiceName, UpstreamError};
+use crate::domain::words::words;
+
+/// One project of the cloud.
+#[derive(Clone, Debug)]
+pub struct ProjectStatus {
+    /// The project.
+    pub project: ProjectName,
+    /// Whether the gateway can prove its identity there.
+    pub credential: CredentialStatus,
+    /// The services that are offered for it, in the order in which lists show them.
+    pub services: Vec<ServiceStatus>,
+}
+
+/// How the gateway proves its identity in a project, and how well that went.
+#[derive(Clone, Debug)]
+pub struct CredentialStatus {
+    /// What it is proved with.
+    pub kind: CredentialKind,
+    /// How it stands.
+    pub state: CredentialState,
+    /// Until when it serves without being renewed; `None` if there is none, or if it has no end.
+    pub usable_until: Option<Timestamp>,
+    /// When the cloud last gave one.
+    pub last_login_at: Option<Timestamp>,
+    /// When and why one could last not be had or was refused, even if another was had since.
+    pub last_error: Option<(Timestamp, UpstreamError)>,
+}
+
+words! {
+    /// What the gateway proves its identity with.
+    CredentialKind {
+        /// An IAM user with a password, exchanged for a token.
+        Password = "password",
+        /// An access key, by which every request is signed.
+        AccessKey = "access-key",
+        /// Temporary keys of the ECS that the gateway runs on.
+        EcsAgency = "ecs-agency",
+    }
+}
+
+words! {
+    /// How the gateway's credential for a project stands.
+    CredentialState {
+        /// It serves.
+        Ok = "ok",
+        /// There is none, because nobody has needed it lately; the next request fetches one.
+        Idle = "idle",
+        /// There is none, or a service refuses it: the cloud lets the gateway in no more, and somebody has to change something.
+        Refused = "refused",
+        /// There is none: it cannot be fetched just now, and is tried again.
+        Unavailable = "unavailable",
+    }
+}
 
 /// How the gateway stands with one service of one project.
 #[derive(Clone, Debug, PartialEq)]

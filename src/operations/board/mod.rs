@@ -10,6 +10,9 @@
 //! were served by the same reading come back for the next one at about the same time. The first of them reads, and the
 //! others wait for it.
 //!
+//! Lists can lag behind looks. Whoever has a reading made looks at its own task as well, so that each reading is compared with
+//! one look; if they differ, all look for themselves for a while.
+//!
 //! A list that cannot be read sends everybody away, for a time that is different for each, and is tried again soon. If it
 //! fails again and again they look for themselves for a while, but not all at the same moment.
 //!
@@ -29,6 +32,7 @@ use crate::domain::{
     decide::Sight,
     operation::Operation,
     service::{ProjectName, ServiceName, Services},
+    task::TaskRef,
 };
 
 /// What makes a reading of the list cheaper than looks at single tasks.
@@ -64,6 +68,9 @@ pub(super) enum Told {
         /// When the reading began.
         read_at: Timestamp,
     },
+    /// How its task stood in a reading that was just made: it is to look for itself all the same, and to tell the board if
+    /// that showed another state.
+    Check(Sight),
     /// The list could not be read: it is to come again after its wait.
     ComeAgain,
 }
@@ -118,6 +125,17 @@ impl Board {
         };
         // Whoever reads holds the lock.
         watch.lock().await.ask(&asker).await
+    }
+
+    /// A look showed a task in another state than the reading that was made just before it, by which its operation would
+    /// have waited on. Whoever waits for such a change would wait for as long as the list lags behind, so operations look
+    /// for themselves for a while.
+    pub(super) async fn distrust(&self, shared: &Shared, task: &TaskRef) {
+        let key = (task.project.clone(), task.service.clone());
+        let watch = self.watches.borrow().get(&key).map(Rc::clone);
+        if let Some(watch) = watch {
+            watch.lock().await.distrust(shared, task);
+        }
     }
 
     /// Forgets readings that nobody asks for any more.

@@ -81,6 +81,7 @@ impl Watch {
         }
         self.read(asker).await;
         match self.tell(asker) {
+            Some(Told::Row { sight, .. }) => Told::Check(sight),
             Some(told) => told,
             None => self.send_away(asker),
         }
@@ -144,7 +145,7 @@ impl Watch {
             }
             Ok(Ok(Err(TooLong { tasks }))) => {
                 (self.failed_at, self.failures) = (None, 0);
-                self.rests_until = Some(Instant::now() + long_rest(asker));
+                self.rests_until = Some(Instant::now() + long_rest(asker.shared));
                 tracing::debug!(tasks, "the list is too long to be read for those who wait");
                 self.stop(&task.project, &task.service, "the list is too long");
             }
@@ -164,7 +165,7 @@ impl Watch {
         if self.failures <= SHORT_RESTS.len() + 1 {
             self.failed_at = Some(asker.shared.clock.now());
         }
-        self.rests_until = Some(Instant::now() + rest.unwrap_or_else(|| long_rest(asker)));
+        self.rests_until = Some(Instant::now() + rest.unwrap_or_else(|| long_rest(asker.shared)));
         tracing::warn!(
             task.project = %task.project,
             task.service = %task.service,
@@ -175,6 +176,17 @@ impl Watch {
         if rest.is_none() {
             self.stop(&task.project, &task.service, "the list cannot be read");
         }
+    }
+
+    /// The list is left alone for a while, for what it says is not what looks show.
+    pub(super) fn distrust(&mut self, shared: &Shared, task: &TaskRef) {
+        (self.failed_at, self.failures) = (None, 0);
+        self.rests_until = Some(Instant::now() + long_rest(shared));
+        self.stop(
+            &task.project,
+            &task.service,
+            "a look shows what the list does not",
+        );
     }
 
     fn begin(&mut self, task: &TaskRef, reading: &Reading) {
@@ -237,6 +249,6 @@ impl Watch {
 }
 
 /// Longer than the longest wait, so that everybody who is sent away has a look of its own before the list is tried again.
-fn long_rest(asker: &Asker<'_>) -> Duration {
-    LONG_REST.max(asker.shared.settings.poll_max.saturating_mul(2))
+fn long_rest(shared: &Shared) -> Duration {
+    LONG_REST.max(shared.settings.poll_max.saturating_mul(2))
 }

@@ -4,6 +4,7 @@
 //! begins with a look, so that running a round twice has the effect of running it once.
 
 mod row;
+mod waits;
 
 use std::time::Duration;
 
@@ -29,8 +30,6 @@ use crate::domain::{
     task::{Task, TaskState},
 };
 
-/// The longest that a wish of the vendor's to wait is heeded.
-const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 /// How long to wait before a write to a store that is unavailable is tried again.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -71,11 +70,14 @@ pub(super) async fn run(
             return round.wait_by(sight, read_at).await;
         }
         Told::ComeAgain => return round.come_again().await,
-        Told::Row { .. } | Told::Nothing => round.count_look("call"),
+        Told::Row { .. } | Told::Check(_) | Told::Nothing => round.count_look("call"),
     }
     kill_point!("round.look.before");
     let shown = service.port.show(&round.operation.task.id).await;
     kill_point!("round.look.after");
+    if let (Told::Check(row), Ok(Some(task))) = (told, &shown) {
+        round.compare(board, row, task).await;
+    }
     match shown {
         Ok(task) => round.looked(service, task.as_ref()).await,
         Err(error) => round.failed(&error).await,
@@ -374,26 +376,6 @@ impl Round<'_> {
             destination: record.destination.clone().map(StorageCredential::Named),
             migrate_failed_objects: record.migrate_failed_objects,
         })
-    }
-
-    /// The wait before the next look: it doubles from look to look, and is never the same for two operations, so that
-    /// they do not march together.
-    fn next_wait(&mut self, asked: Option<Duration>) -> Duration {
-        let settings = &self.shared.settings;
-        let doublings = self.operation.history.waits.min(16);
-        self.operation.history.waits = self.operation.history.waits.saturating_add(1);
-        let wait = settings
-            .poll_min
-            .saturating_mul(1 << doublings)
-            .min(settings.poll_max);
-        let jittered = wait.mul_f64(0.8 + 0.2 * fastrand::f64());
-        jittered.max(asked.unwrap_or_default().min(RETRY_AFTER_MAX))
-    }
-
-    /// The wait until the service is asked again. All who wait for it come back then, and not in the same moment.
-    fn until_asked_again(&self, left: Option<Duration>) -> Duration {
-        let spread = self.shared.settings.poll_min.mul_f64(fastrand::f64());
-        left.unwrap_or_default().min(RETRY_AFTER_MAX) + spread
     }
 
     fn is_overdue(&self) -> bool {

@@ -4,8 +4,11 @@ use jiff::Timestamp;
 
 use super::Round;
 use crate::{
-    domain::decide::{self, Seen, Sight},
-    operations::{later, metrics::Look, phases::waiting_phase},
+    domain::{
+        decide::{self, Seen, Sight},
+        task::Task,
+    },
+    operations::{board::Board, later, metrics::Look, phases::waiting_phase},
 };
 
 impl Round<'_> {
@@ -22,6 +25,13 @@ impl Round<'_> {
         self.operation.phase = Some(waiting_phase(&self.operation, Seen::Task(row)));
         let wait = self.next_wait(None);
         self.rest_until(later(read_at, wait)).await
+    }
+
+    /// Tells the board if a row would have had the operation wait on although its task has moved on.
+    pub(super) async fn compare(&self, board: &Board, row: Sight, task: &Task) {
+        if self.may_wait_by(row) && row.stage.state() != task.stage.state() {
+            board.distrust(self.shared, &task.reference).await;
+        }
     }
 
     /// The list could not be read, which is no fault of this operation. All who were to be served by it come again, spread

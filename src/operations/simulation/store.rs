@@ -14,8 +14,9 @@ use crate::domain::{
     service::{CallerName, ProjectName, ServiceName},
     store::{
         Claim, Creation, Hold, IdempotencyKey, Joining, Lease, NewOperation, OperationQuery,
-        OperationStore, StoreError,
+        OperationStore, Running, StoreError,
     },
+    task::TaskRef,
 };
 
 /// The record as one process reaches it.
@@ -113,6 +114,18 @@ impl OperationStore for Store {
     async fn find(&self, id: OperationId) -> Result<Option<Operation>, StoreError> {
         self.call("find", |scene| {
             Ok(scene.records.rows.get(&id).map(|row| row.operation.clone()))
+        })
+        .await
+    }
+
+    async fn running(&self, task: &TaskRef) -> Result<Option<Running>, StoreError> {
+        self.call("running", |scene| {
+            let mut all = scene.records.all();
+            let found = all.find(|one| one.task == *task && one.status == Status::Running);
+            Ok(found.map(|one| Running {
+                id: one.id,
+                callers: one.callers.clone(),
+            }))
         })
         .await
     }

@@ -5,7 +5,7 @@ use super::{
         answer::Answer,
         call::{Call, Operation, Service},
         options::{CloudOptions, DomainTokens},
-        record::TokenUse,
+        record::Visitor,
     },
     Iam, Scope, signature,
 };
@@ -43,19 +43,41 @@ impl Throttle {
     }
 }
 
-/// Which token came with a request.
-pub(in crate::sandbox) fn token_use(iam: &Iam, call: &Call, now: i64) -> TokenUse {
+/// Who sends a request, as far as it shows that.
+pub(in crate::sandbox) fn visitor(iam: &Iam, call: &Call, now: i64) -> Visitor {
     let token = call.header("x-auth-token").and_then(|text| iam.token(text));
-    TokenUse {
-        index: token.map(|token| token.index),
-        valid: token.is_some_and(|token| token.is_alive(now)),
+    let is_alive = token.is_some_and(|token| token.is_alive(now));
+    let access_key = match signature::signer(call, &iam.keys, now) {
+        Some(Ok(access_key)) if call.header("x-auth-token").is_none() => Some(access_key),
+        Some(_) | None => None,
+    };
+    let scope = match (token, access_key) {
+        (Some(token), _) if is_alive => Some(token.scope.clone()),
+        (_, Some(_)) => Some(signed_scope(iam, call)),
+        _ => None,
+    };
+    Visitor {
+        token: token.map(|token| token.index),
+        token_valid: is_alive,
+        access_key: access_key.map(str::to_owned),
+        project: scope.and_then(|scope| match scope {
+            Scope::Project(id) => Some(id),
+            Scope::Domain => None,
+        }),
     }
+}
+
+/// What a signature is good for: the project that a header names, or else the account's first one.
+fn signed_scope(iam: &Iam, call: &Call) -> Scope {
+    let named = call.header("x-project-id");
+    let project = named.unwrap_or(&iam.account().project_id);
+    Scope::Project(project.to_owned())
 }
 
 /// The refusal of the gateway, if it has one. What passes reaches the service.
 pub(in crate::sandbox) fn refusal(
     call: &Call,
-    iam: &Iam,
+    iam: &mut Iam,
     options: &CloudOptions,
     over: bool,
     now: i64,
@@ -97,9 +119,8 @@ enum Stranger {
     Unknown(String),
 }
 
-/// Who asks: by a token, which has its scope, or by a signature, for the project that a header of the request names
-/// or else for the account's first one.
-fn identify(call: &Call, iam: &Iam, now: i64) -> Result<Scope, Stranger> {
+/// Who asks: by a token, which has its scope, or by a signature.
+fn identify(call: &Call, iam: &mut Iam, now: i64) -> Result<Scope, Stranger> {
     let unknown = |reason: &str| Err(Stranger::Unknown(reason.to_owned()));
     if let Some(text) = call.header("x-auth-token").filter(|text| !text.is_empty()) {
         return match iam.token(text) {
@@ -108,14 +129,10 @@ fn identify(call: &Call, iam: &Iam, now: i64) -> Result<Scope, Stranger> {
             Some(token) => Ok(token.scope.clone()),
         };
     }
-    match signature::check(call, iam.account(), now) {
+    match signature::check(call, &mut iam.keys, now) {
         None => unknown("x-auth-token not found"),
         Some(Err(reason)) => Err(Stranger::Unknown(reason)),
-        Some(Ok(())) => {
-            let named = call.header("x-project-id");
-            let project = named.unwrap_or(&iam.account().project_id);
-            Ok(Scope::Project(project.to_owned()))
-        }
+        Some(Ok(_)) => Ok(signed_scope(iam, call)),
     }
 }
 

@@ -1,6 +1,8 @@
-//! IAM: one user, its projects, and the tokens that were issued.
+//! IAM: one user, its projects and keys, and what was issued to it.
 
 pub(super) mod gateway;
+mod keys;
+mod metadata;
 mod signature;
 
 use std::collections::HashMap;
@@ -8,6 +10,8 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+pub use self::keys::TemporaryKeys;
+use self::{keys::Keys, metadata::MetadataTokens};
 use super::{
     answer::Answer,
     call::Call,
@@ -55,6 +59,8 @@ pub(super) struct Iam {
     projects: Vec<(String, String)>,
     tokens: HashMap<String, Token>,
     issued: usize,
+    keys: Keys,
+    metadata_tokens: MetadataTokens,
     /// Locked by hand.
     locked: bool,
     /// Locked by wrong passwords, until this moment.
@@ -64,7 +70,11 @@ pub(super) struct Iam {
 
 impl Iam {
     pub(super) fn new(account: Account) -> Self {
+        let mut keys = Keys::default();
+        keys.add(&account.access_key, &account.secret_key);
         Self {
+            keys,
+            metadata_tokens: MetadataTokens::default(),
             projects: vec![(account.project_id.clone(), account.region.clone())],
             account,
             tokens: HashMap::new(),
@@ -104,6 +114,35 @@ impl Iam {
 
     pub(super) fn issued(&self) -> usize {
         self.issued
+    }
+
+    pub(super) fn add_access_key(&mut self, access_key: &str, secret_key: &str) {
+        self.keys.add(access_key, secret_key);
+    }
+
+    pub(super) fn remove_access_key(&mut self, access_key: &str) -> bool {
+        self.keys.remove(access_key)
+    }
+
+    pub(super) fn issue_temporary_keys(
+        &mut self,
+        options: &CloudOptions,
+        now: i64,
+    ) -> TemporaryKeys {
+        let life = millis(options.temporary_key_lifetime);
+        self.keys.issue(now.saturating_add(life))
+    }
+
+    pub(super) fn revoke_temporary_keys(&mut self) {
+        self.keys.revoke_temporary();
+    }
+
+    pub(super) fn revoke_metadata_tokens(&mut self) {
+        self.metadata_tokens.revoke();
+    }
+
+    pub(super) fn temporary_keys_issued(&self) -> usize {
+        self.keys.issued()
     }
 
     /// Whether there is a project with this id.

@@ -1,7 +1,8 @@
 //! Requests signed with an access key: `SDK-HMAC-SHA256`.
 //!
 //! What is signed is a text made of the request: method, path, query, the headers that the request itself lists, and
-//! the digest of the body. The key of the code is the secret key as it is. Temporary keys are not simulated.
+//! the digest of the body. The key of the code is the secret key as it is. A request with temporary keys also brings their
+//! security token, whether or not that is signed.
 
 use std::fmt::Write as _;
 
@@ -9,9 +10,9 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use jiff::{civil::DateTime, tz::TimeZone};
 use sha2::{Digest as _, Sha256};
 
-use super::super::{
-    call::{Call, decode},
-    options::Account,
+use super::{
+    super::call::{Call, decode},
+    keys::Keys,
 };
 
 const ALGORITHM: &str = "SDK-HMAC-SHA256";
@@ -50,21 +51,40 @@ impl<'a> Signed<'a> {
     }
 }
 
-/// Checks the signature of a request. `None`: it is not signed. `Err`: the reason as the gateway words it.
-pub(super) fn check(call: &Call, account: &Account, now: i64) -> Option<Result<(), String>> {
+/// The access key by which a request is rightly signed. `None`: it is not signed. `Err`: the reason as the gateway words it.
+pub(super) fn signer<'a>(call: &'a Call, keys: &Keys, now: i64) -> Option<Result<&'a str, String>> {
     let header = call.header("authorization")?;
     if !header.starts_with(ALGORITHM) {
         return None;
     }
-    Some(verify(call, header, account, now))
+    Some(verify(call, header, keys, now))
 }
 
-fn verify(call: &Call, header: &str, account: &Account, now: i64) -> Result<(), String> {
+/// As [`signer`], and counts what was found: a key is locked after too many wrong signatures.
+pub(super) fn check<'a>(
+    call: &'a Call,
+    keys: &mut Keys,
+    now: i64,
+) -> Option<Result<&'a str, String>> {
+    let found = signer(call, keys, now)?;
+    let named = call.header("authorization").and_then(Signed::read);
+    if let Some(named) = named
+        && !keys.is_locked(named.access_key, now)
+    {
+        keys.count(named.access_key, found.is_ok(), now);
+    }
+    Some(found)
+}
+
+fn verify<'a>(call: &'a Call, header: &'a str, keys: &Keys, now: i64) -> Result<&'a str, String> {
     let wrong = || "verify aksk signature fail".to_owned();
     let signed = Signed::read(header).ok_or_else(wrong)?;
-    if signed.access_key != account.access_key {
-        let key = signed.access_key;
-        return Err(format!("Get secretKey failed,ak:{key},err:ak not exist"));
+    let name = signed.access_key;
+    let key = keys
+        .get(name)
+        .ok_or_else(|| format!("Get secretKey failed,ak:{name},err:ak not exist"))?;
+    if keys.is_locked(name, now) {
+        return Err("AK access failed to reach the limit,forbidden".to_owned());
     }
     let date = call.header("x-sdk-date").ok_or_else(wrong)?;
     let at = DateTime::strptime("%Y%m%dT%H%M%SZ", date)
@@ -80,10 +100,14 @@ fn verify(call: &Call, header: &str, account: &Account, now: i64) -> Result<(), 
         return Err(wrong());
     }
     let canonical = canonical_request(call, signed.headers).ok_or_else(wrong)?;
-    if signature(&canonical, date, &account.secret_key) == signed.signature {
-        Ok(())
-    } else {
-        Err(wrong())
+    if signature(&canonical, date, &key.secret_key) != signed.signature {
+        return Err(wrong());
+    }
+    let token = call.header("x-security-token");
+    match &key.temporary {
+        None if token.is_none() => Ok(name),
+        Some(of) if token == Some(&of.security_token) && now < of.expires_at => Ok(name),
+        Some(_) | None => Err("decrypt token fail".to_owned()),
     }
 }
 
@@ -169,8 +193,9 @@ mod tests {
 
     use super::{canonical_request, check, hex, signature};
     use crate::sandbox::{
-        Account, Service,
+        Service,
         call::{Call, Route},
+        iam::keys::Keys,
     };
 
     const DATE: &str = "20260101T000000Z";
@@ -178,12 +203,18 @@ mod tests {
     const NOW: i64 = 1_767_225_600_000;
     const PROJECT: &str = "2c0689c860ad4728a497c91ec0844383";
 
-    fn account() -> Account {
-        Account {
-            access_key: "EXAMPLEAK0123456789A".to_owned(),
-            secret_key: "exampleSecretKey0123456789abcdefABCDEF01".to_owned(),
-            ..Account::default()
-        }
+    const ACCESS_KEY: &str = "EXAMPLEAK0123456789A";
+    const SECRET_KEY: &str = "exampleSecretKey0123456789abcdefABCDEF01";
+
+    fn keys() -> Keys {
+        let mut keys = Keys::default();
+        keys.add(ACCESS_KEY, SECRET_KEY);
+        keys
+    }
+
+    /// Whether the signature is right, or why it is wrong.
+    fn checked(call: &Call, now: i64) -> Result<(), String> {
+        check(call, &mut keys(), now).unwrap().map(|_| ())
     }
 
     /// A request whose headers are all signed.
@@ -300,9 +331,15 @@ mod tests {
                 vector.digest,
                 "{canonical}"
             );
-            let made = signature(&canonical, DATE, &account().secret_key);
+            let made = signature(&canonical, DATE, SECRET_KEY);
             assert_eq!(made, vector.signature);
-            assert_eq!(check(&vector.call, &account(), NOW), Some(Ok(())));
+            // The security token of one of them is that of no key here.
+            let refused = vector
+                .call
+                .header("x-security-token")
+                .map(|_| "decrypt token fail");
+            let found = checked(&vector.call, NOW);
+            assert_eq!(found.err().as_deref(), refused);
         }
     }
 
@@ -318,8 +355,8 @@ mod tests {
         for change in changes {
             for mut vector in vectors() {
                 change(&mut vector.call);
-                let found = check(&vector.call, &account(), NOW);
-                assert_eq!(found, Some(Err("verify aksk signature fail".to_owned())));
+                let found = checked(&vector.call, NOW);
+                assert_eq!(found, Err("verify aksk signature fail".to_owned()));
             }
         }
     }
@@ -327,10 +364,61 @@ mod tests {
     #[test]
     fn the_date_may_be_a_quarter_of_an_hour_away() {
         let [vector, ..] = vectors();
-        let at = |now| check(&vector.call, &account(), now).unwrap().is_ok();
+        let at = |now| checked(&vector.call, now).is_ok();
         let quarter = 15 * 60 * 1000;
         assert!(at(NOW + quarter) && at(NOW - quarter));
         assert!(!at(NOW + quarter + 1) && !at(NOW - quarter - 1));
+    }
+
+    #[test]
+    fn a_key_is_locked_for_five_minutes_after_more_than_five_wrong_signatures_on_end() {
+        let [right, ..] = vectors();
+        let [mut wrong, ..] = vectors();
+        wrong.call.query.push('1');
+        let mut keys = keys();
+        let mut is_right = |vector: &Vector, now| {
+            let found = check(&vector.call, &mut keys, now).unwrap();
+            found.map(|_| ())
+        };
+        let five = 5 * 60 * 1000;
+        for _ in 0..5 {
+            assert!(is_right(&wrong, NOW).is_err());
+        }
+        assert!(is_right(&right, NOW).is_ok());
+        for _ in 0..6 {
+            assert!(is_right(&wrong, NOW).is_err());
+        }
+        let locked = Err("AK access failed to reach the limit,forbidden".to_owned());
+        assert_eq!(is_right(&right, NOW), locked);
+        assert_eq!(is_right(&right, NOW + five - 1), locked);
+        assert!(is_right(&right, NOW + five).is_ok());
+    }
+
+    #[test]
+    fn a_temporary_key_is_good_until_its_end_and_with_its_own_security_token() {
+        let mut keys = Keys::default();
+        let issued = keys.issue(NOW + 1);
+        let [vector, ..] = vectors();
+        let canonical = canonical_request(&vector.call, &vector.names).unwrap();
+        let signature = signature(&canonical, DATE, &issued.secret_key);
+        let mut found = |token: Option<&str>, now| {
+            let [mut vector, ..] = vectors();
+            vector.call.headers.pop();
+            let (access_key, names) = (&issued.access_key, &vector.names);
+            let header = format!(
+                "SDK-HMAC-SHA256 Access={access_key}, SignedHeaders={names}, Signature={signature}"
+            );
+            let headers = &mut vector.call.headers;
+            headers.push(("authorization".to_owned(), header));
+            headers.extend(token.map(|token| ("x-security-token".to_owned(), token.to_owned())));
+            let found = check(&vector.call, &mut keys, now).unwrap();
+            found.map(|_| ())
+        };
+        let refused = Err("decrypt token fail".to_owned());
+        assert_eq!(found(Some(&issued.security_token), NOW), Ok(()));
+        assert_eq!(found(Some(&issued.security_token), NOW + 1), refused);
+        assert_eq!(found(Some("another"), NOW), refused);
+        assert_eq!(found(None, NOW), refused);
     }
 
     #[test]
@@ -338,10 +426,10 @@ mod tests {
         let [mut vector, ..] = vectors();
         let added = ("user-agent".to_owned(), "any".to_owned());
         vector.call.headers.push(added);
-        assert_eq!(check(&vector.call, &account(), NOW), Some(Ok(())));
+        assert_eq!(checked(&vector.call, NOW), Ok(()));
         for names in ["x-sdk-date", "host", "host;missing;x-sdk-date", ""] {
             let text = canonical_request(&vector.call, names).unwrap_or_default();
-            let signature = signature(&text, DATE, &account().secret_key);
+            let signature = signature(&text, DATE, SECRET_KEY);
             let header = format!(
                 "SDK-HMAC-SHA256 Access=EXAMPLEAK0123456789A, SignedHeaders={names}, Signature={signature}"
             );
@@ -351,10 +439,7 @@ mod tests {
                 .iter()
                 .position(|(name, _)| name == "authorization");
             vector.call.headers[place.unwrap()].1 = header;
-            assert!(
-                check(&vector.call, &account(), NOW).unwrap().is_err(),
-                "{names}"
-            );
+            assert!(checked(&vector.call, NOW).is_err(), "{names}");
         }
     }
 }

@@ -92,7 +92,11 @@ impl Oms {
                     self.remove(id);
                 }
             }
-            Operation::Login | Operation::List | Operation::Other => return Err(Refusal::Missing),
+            Operation::Login
+            | Operation::MetadataToken
+            | Operation::TemporaryKeys
+            | Operation::List
+            | Operation::Other => return Err(Refusal::Missing),
         }
         Ok(Answer::control(options.control_body))
     }

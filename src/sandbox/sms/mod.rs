@@ -102,7 +102,11 @@ impl Sms {
                 }
             }
             // The other documented actions are not simulated; the answer to them is that to an unknown one.
-            Operation::Login | Operation::List | Operation::Other => {
+            Operation::Login
+            | Operation::MetadataToken
+            | Operation::TemporaryKeys
+            | Operation::List
+            | Operation::Other => {
                 return Err(Refusal::BadParameters);
             }
         }

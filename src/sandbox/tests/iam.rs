@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::{Reply, Setup, exchange};
 use crate::{
     domain::clock::{Clock as _, SystemClock},
-    sandbox::{Cloud, ControlBody, DomainTokens, LockShape},
+    sandbox::{Cloud, ControlBody, DomainTokens, Ecs, LockShape},
 };
 
 fn body_for(user: &str, password: &str, scope: &Value) -> String {
@@ -223,4 +224,66 @@ fn a_signature_is_refused_for_a_strange_key_an_old_date_or_wrong_digits() {
     for date in [present.as_str(), "2026-01-01T00:00:00Z", "yesterday"] {
         assert_eq!(signed(&known, date), says("verify aksk signature fail"));
     }
+}
+
+/// Asks the metadata service for keys, with this token if any.
+fn temporary_keys(cloud: &Cloud, token: Option<&str>) -> Reply {
+    let headers = token.map(|token| format!("x-metadata-token: {token}\r\n"));
+    let request = "GET /openstack/latest/securitykey";
+    exchange(
+        &cloud.metadata_url(),
+        request,
+        &headers.unwrap_or_default(),
+        "",
+    )
+}
+
+fn metadata_token(cloud: &Cloud, life: &str) -> Reply {
+    let headers = format!("x-metadata-token-ttl-seconds: {life}\r\n");
+    let request = "PUT /meta-data/latest/api/token";
+    exchange(&cloud.metadata_url(), request, &headers, "")
+}
+
+#[test]
+fn an_ecs_gives_keys_of_its_agency_to_whoever_has_a_token() {
+    let cloud = Setup::new(|_| {}).cloud;
+    for life in ["", "0", "21601", "x"] {
+        assert_eq!(metadata_token(&cloud, life).status, 400, "{life}");
+    }
+    let token = metadata_token(&cloud, "21600");
+    assert_eq!((token.status, token.body.len()), (200, 56));
+    let keys = temporary_keys(&cloud, Some(&token.body)).json();
+    let member = |name: &str| keys["credential"][name].as_str().unwrap().to_owned();
+    assert_eq!(member("access").len(), 20);
+    assert_eq!(member("secret").len(), 40);
+    assert!(member("securitytoken").len() > 100);
+    let ends: Timestamp = member("expires_at").parse().unwrap();
+    assert!(ends > SystemClock.now() + SignedDuration::from_hours(5));
+    assert_eq!(cloud.temporary_keys_issued(), 1);
+
+    assert_eq!(temporary_keys(&cloud, None).status, 401);
+    cloud.revoke_metadata_tokens();
+    let refused = temporary_keys(&cloud, Some(&token.body));
+    assert_eq!(
+        (refused.status, refused.body.as_str()),
+        (401, "Unauthorized")
+    );
+}
+
+#[test]
+fn an_ecs_may_know_no_tokens_and_may_have_no_agency() {
+    let cloud = Setup::new(|options| options.ecs = Ecs::WithoutTokens(405)).cloud;
+    assert_eq!(metadata_token(&cloud, "60").status, 405);
+    assert_eq!(temporary_keys(&cloud, None).status, 200);
+    cloud.configure(|options| options.ecs = Ecs::WithoutAgency);
+    assert_eq!(temporary_keys(&cloud, None).body, "Unauthorized");
+    let token = metadata_token(&cloud, "60").body;
+    let refused = temporary_keys(&cloud, Some(&token));
+    assert_eq!(refused.status, 401);
+    assert!(
+        refused
+            .body
+            .contains("Please configure Cloud Service Agency first")
+    );
+    assert_eq!(cloud.temporary_keys_issued(), 1);
 }

@@ -4,6 +4,7 @@ mod files;
 mod leases;
 mod records;
 mod round_trip;
+mod running;
 
 use std::{path::PathBuf, time::Duration};
 

@@ -21,7 +21,7 @@ fn params(name: &str) -> CertificateParams {
 /// A read and a change end before a byte of them is sent, and the server is told why.
 async fn refused(transport: &Transport, endpoint: &Endpoint, handshakes: &Handshakes, why: &str) {
     for request in [get("/"), change(Method::Post)] {
-        let result = transport.send(endpoint, None, &request).await;
+        let result = transport.send(endpoint, &[], &request).await;
         assert_eq!(failed(result), (TransportErrorKind::Tls, Sent::No), "{why}");
         let told = handshakes.recv_timeout(Duration::from_secs(5)).unwrap();
         let told = told.unwrap_err();
@@ -57,7 +57,7 @@ async fn a_certificate_is_good_at_its_time_for_its_name_and_its_purpose_only() {
         answer(writer, 200, "", "{}")
     });
     let trusted = authority.trusted();
-    trusted.send(&endpoint, None, &get("/")).await.unwrap();
+    trusted.send(&endpoint, &[], &get("/")).await.unwrap();
     assert!(handshakes.try_recv().unwrap().is_ok());
     let elsewhere = endpoint.to_string().replace("localhost", "127.0.0.1");
     let elsewhere = Endpoint::parse(&elsewhere).unwrap();

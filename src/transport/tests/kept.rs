@@ -24,14 +24,14 @@ async fn reads_share_a_connection_and_changes_never_do() {
     let transport = Transport::new(&settings()).unwrap();
     for _ in 0..4 {
         transport
-            .send(&peer.endpoint(), None, &get("/"))
+            .send(&peer.endpoint(), &[], &get("/"))
             .await
             .unwrap();
     }
     assert_eq!(peer.connections(), 1);
     for method in [Method::Post, Method::Delete, Method::Post] {
         transport
-            .send(&peer.endpoint(), None, &change(method))
+            .send(&peer.endpoint(), &[], &change(method))
             .await
             .unwrap();
     }
@@ -54,7 +54,7 @@ async fn nobody_gets_the_answer_that_follows_an_interim_one() {
         let mut faults = 0;
         for turn in 0..20 {
             let path = format!("/{caller}/{turn}");
-            match transport.send(&endpoint, None, &get(&path)).await {
+            match transport.send(&endpoint, &[], &get(&path)).await {
                 Ok(response) => assert_eq!(&response.body[..], path.as_bytes()),
                 Err(error) => {
                     assert_eq!(error.kind, TransportErrorKind::Informational);
@@ -80,7 +80,7 @@ async fn nobody_gets_the_body_that_follows_a_head_without_length() {
     let transport = Transport::new(&settings()).unwrap();
     for turn in 0..20 {
         let path = format!("/{turn}");
-        match transport.send(&peer.endpoint(), None, &get(&path)).await {
+        match transport.send(&peer.endpoint(), &[], &get(&path)).await {
             Ok(response) => assert_eq!(&response.body[..], path.as_bytes()),
             Err(error) => assert_eq!(error.kind, TransportErrorKind::Malformed),
         }
@@ -102,14 +102,14 @@ async fn an_answer_that_nobody_asked_for_is_given_to_nobody() {
     });
     let transport = Transport::new(&settings()).unwrap();
     transport
-        .send(&peer.endpoint(), None, &get("/0"))
+        .send(&peer.endpoint(), &[], &get("/0"))
         .await
         .unwrap();
     wait_until_pushed
         .recv_timeout(Duration::from_secs(5))
         .unwrap();
     let next = transport
-        .send(&peer.endpoint(), None, &get("/1"))
+        .send(&peer.endpoint(), &[], &get("/1"))
         .await
         .unwrap();
     assert_eq!(&next.body[..], b"/1");
@@ -130,7 +130,7 @@ async fn a_read_survives_the_loss_of_a_kept_connection() {
     let transport = Transport::new(&settings()).unwrap();
     for _ in 0..4 {
         transport
-            .send(&peer.endpoint(), None, &get("/"))
+            .send(&peer.endpoint(), &[], &get("/"))
             .await
             .unwrap();
     }
@@ -150,10 +150,10 @@ async fn a_read_that_was_lost_twice_is_not_sent_a_third_time() {
     });
     let transport = Transport::new(&settings()).unwrap();
     transport
-        .send(&peer.endpoint(), None, &get("/"))
+        .send(&peer.endpoint(), &[], &get("/"))
         .await
         .unwrap();
-    let lost = transport.send(&peer.endpoint(), None, &get("/")).await;
+    let lost = transport.send(&peer.endpoint(), &[], &get("/")).await;
     assert_eq!(failed(lost), (TransportErrorKind::Interrupted, Sent::No));
     assert_eq!(peer.seen().len(), 3);
 }
@@ -169,10 +169,10 @@ async fn a_read_that_was_answered_in_part_is_not_repeated() {
     });
     let transport = Transport::new(&settings()).unwrap();
     transport
-        .send(&peer.endpoint(), None, &get("/"))
+        .send(&peer.endpoint(), &[], &get("/"))
         .await
         .unwrap();
-    let lost = transport.send(&peer.endpoint(), None, &get("/")).await;
+    let lost = transport.send(&peer.endpoint(), &[], &get("/")).await;
     assert_eq!(failed(lost), (TransportErrorKind::Interrupted, Sent::No));
     assert_eq!(peer.seen().len(), 2);
 }
@@ -190,14 +190,14 @@ async fn a_caller_that_leaves_spoils_nothing() {
     let transport = Transport::new(&settings()).unwrap();
     let endpoint = peer.endpoint();
     let first = transport
-        .send(&endpoint, None, &get("/first"))
+        .send(&endpoint, &[], &get("/first"))
         .await
         .unwrap();
     assert_eq!(&first.body[..], b"/first");
     let left = get("/left");
     tokio::select! {
         biased;
-        _ = transport.send(&endpoint, None, &left) => panic!("the caller leaves before"),
+        _ = transport.send(&endpoint, &[], &left) => panic!("the caller leaves before"),
         () = async {
             while wait_until_arrived.try_recv().is_err() {
                 tokio::task::yield_now().await;
@@ -206,7 +206,7 @@ async fn a_caller_that_leaves_spoils_nothing() {
     }
     for turn in 0..5 {
         let path = format!("/{turn}");
-        let response = transport.send(&endpoint, None, &get(&path)).await.unwrap();
+        let response = transport.send(&endpoint, &[], &get(&path)).await.unwrap();
         assert_eq!(&response.body[..], path.as_bytes());
     }
 }

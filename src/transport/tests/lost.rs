@@ -57,7 +57,7 @@ async fn a_read_survives_the_reset_of_a_kept_connection() {
     let (endpoint, resets) = resetting();
     let transport = Transport::new(&settings()).unwrap();
     for turn in 0..4 {
-        let response = transport.send(&endpoint, None, &get("/")).await.unwrap();
+        let response = transport.send(&endpoint, &[], &get("/")).await.unwrap();
         assert_eq!(&response.body[..], b"{}");
         if turn % 2 == 1 {
             resets.recv_timeout(Duration::from_secs(5)).unwrap();
@@ -69,11 +69,11 @@ async fn a_read_survives_the_reset_of_a_kept_connection() {
 async fn a_change_does_not_meet_a_kept_connection() {
     let (endpoint, resets) = resetting();
     let transport = Transport::new(&settings()).unwrap();
-    transport.send(&endpoint, None, &get("/")).await.unwrap();
+    transport.send(&endpoint, &[], &get("/")).await.unwrap();
     for method in [Method::Post, Method::Delete, Method::Post] {
         // Without a body, as the peer reads none.
         let request = crate::transport::Request { method, ..get("/") };
-        transport.send(&endpoint, None, &request).await.unwrap();
+        transport.send(&endpoint, &[], &request).await.unwrap();
     }
     assert!(resets.try_recv().is_err());
 }
@@ -88,7 +88,7 @@ async fn a_connection_that_was_closed_while_nobody_used_it_costs_nothing() {
     for turn in 0..10 {
         let path = format!("/{turn}");
         let response = transport
-            .send(&peer.endpoint(), None, &get(&path))
+            .send(&peer.endpoint(), &[], &get(&path))
             .await
             .unwrap();
         assert_eq!(&response.body[..], path.as_bytes());
@@ -107,8 +107,8 @@ async fn a_change_is_not_repeated_whatever_becomes_of_its_connection() {
     let transport = Transport::new(&settings()).unwrap();
     for _ in 0..3 {
         let endpoint = peer.endpoint();
-        transport.send(&endpoint, None, &get("/")).await.unwrap();
-        let lost = transport.send(&endpoint, None, &change(Method::Post)).await;
+        transport.send(&endpoint, &[], &get("/")).await.unwrap();
+        let lost = transport.send(&endpoint, &[], &change(Method::Post)).await;
         assert_eq!(
             failed(lost),
             (TransportErrorKind::Interrupted, Sent::Unknown)

@@ -169,7 +169,7 @@ async fn round(seed: u64, fired: &Arc<[AtomicUsize; FAULTS.len()]>) -> (usize, u
                 method,
                 ..get(&path)
             };
-            match transport.send(&endpoint, None, &request).await {
+            match transport.send(&endpoint, &[], &request).await {
                 Ok(response) => {
                     let expected = match response.status {
                         204 | 304 => String::new(),

@@ -8,14 +8,14 @@ mod oddities;
 pub(crate) mod peer;
 mod tls;
 
-use std::{io::Write, net::TcpListener, thread, time::Duration};
+use std::{io::Write, net::TcpListener, slice, thread, time::Duration};
 
 use peer::{Peer, Then, answer, settings, write};
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::{
-    Endpoint, Limits, Method, Request, Response, Settings, Transport, TransportError,
+    Endpoint, Header, Limits, Method, Request, Response, Settings, Transport, TransportError,
     TransportErrorKind,
 };
 use crate::domain::{secret::Secret, service::Sent};
@@ -47,9 +47,9 @@ async fn both(
 ) -> [Result<Response, TransportError>; 2] {
     let peer = Peer::start(move |_, writer| script(writer));
     let transport = Transport::new(&settings()).unwrap();
-    let read = transport.send(&peer.endpoint(), None, &get("/read")).await;
+    let read = transport.send(&peer.endpoint(), &[], &get("/read")).await;
     let changed = transport
-        .send(&peer.endpoint(), None, &change(Method::Post))
+        .send(&peer.endpoint(), &[], &change(Method::Post))
         .await;
     [read, changed]
 }
@@ -67,16 +67,19 @@ async fn both_fail(
 async fn the_headers_that_leave_are_the_listed_ones() {
     let peer = Peer::start(|_, writer| answer(writer, 200, "", "{}"));
     let transport = Transport::new(&settings()).unwrap();
-    let token = Secret::new("x".repeat(16384));
+    let token = Header {
+        name: "x-auth-token",
+        value: Secret::new("x".repeat(16384)),
+    };
     let endpoint = peer.endpoint();
     for method in [Method::Get, Method::Post, Method::Delete] {
         transport
-            .send(&endpoint, Some(&token), &change(method))
+            .send(&endpoint, slice::from_ref(&token), &change(method))
             .await
             .unwrap();
     }
     transport
-        .send(&endpoint, None, &get("/read?x=1"))
+        .send(&endpoint, &[], &get("/read?x=1"))
         .await
         .unwrap();
 
@@ -119,7 +122,7 @@ async fn the_headers_that_leave_are_the_listed_ones() {
     assert_eq!(names(&seen[3].head), always, "a read without a token");
     assert_eq!(seen[3].path(), "/read?x=1");
     assert_eq!(seen[1].header("content-type"), Some("application/json"));
-    assert_eq!(seen[1].header("x-auth-token"), Some(token.expose()));
+    assert_eq!(seen[1].header("x-auth-token"), Some(token.value.expose()));
     assert_eq!(seen[1].header("connection"), Some("close"));
     assert_eq!(seen[1].header("accept-encoding"), Some("identity"));
     assert_eq!(
@@ -291,10 +294,10 @@ async fn one_time_limit_covers_head_and_body() {
             ..settings()
         };
         let transport = Transport::new(&limits).unwrap();
-        let read = transport.send(&peer.endpoint(), None, &get("/")).await;
+        let read = transport.send(&peer.endpoint(), &[], &get("/")).await;
         assert_eq!(failed(read), (TransportErrorKind::Timeout, Sent::No));
         let changed = transport
-            .send(&peer.endpoint(), None, &change(Method::Delete))
+            .send(&peer.endpoint(), &[], &change(Method::Delete))
             .await;
         assert_eq!(
             failed(changed),
@@ -312,11 +315,11 @@ async fn what_could_not_be_connected_was_not_sent() {
     let transport = Transport::new(&settings()).unwrap();
     let refused = Endpoint::parse(&format!("http://{free}")).unwrap();
     for method in [Method::Get, Method::Post, Method::Delete] {
-        let result = transport.send(&refused, None, &change(method)).await;
+        let result = transport.send(&refused, &[], &change(method)).await;
         assert_eq!(failed(result), (TransportErrorKind::Connect, Sent::No));
     }
     let nameless = Endpoint::parse("https://name.invalid").unwrap();
-    let result = transport.send(&nameless, None, &change(Method::Post)).await;
+    let result = transport.send(&nameless, &[], &change(Method::Post)).await;
     let (kind, sent) = failed(result);
     // A machine without roots does not get as far as the name.
     assert!(
@@ -332,15 +335,35 @@ async fn what_cannot_be_written_is_not_sent() {
     let transport = Transport::new(&settings()).unwrap();
     let unsendable = (TransportErrorKind::Unsendable, Sent::No);
     for path in ["", "read", "@example.com/", "/a b", "/a\r\nx: y"] {
-        let result = transport.send(&peer.endpoint(), None, &get(path)).await;
+        let result = transport.send(&peer.endpoint(), &[], &get(path)).await;
         assert_eq!(failed(result), unsendable, "{path:?}");
     }
-    let split = Secret::new("token\r\nx-evil: 1");
-    let result = transport
-        .send(&peer.endpoint(), Some(&split), &get("/"))
-        .await;
-    assert_eq!(failed(result), unsendable);
+    for (name, value) in [("x-auth-token", "token\r\nx-evil: 1"), ("x evil", "1")] {
+        let header = Header {
+            name,
+            value: Secret::new(value),
+        };
+        let result = transport.send(&peer.endpoint(), &[header], &get("/")).await;
+        assert_eq!(failed(result), unsendable);
+    }
     assert_eq!(peer.connections(), 0);
+}
+
+#[actix_rt::test]
+async fn a_header_of_a_request_replaces_none_of_those_that_all_have() {
+    let peer = Peer::start(|_, writer| answer(writer, 200, "", "{}"));
+    let transport = Transport::new(&settings()).unwrap();
+    let headers = ["host", "content-type"].map(|name| Header {
+        name,
+        value: Secret::new("evil.example.com"),
+    });
+    let result = transport
+        .send(&peer.endpoint(), &headers, &change(Method::Put))
+        .await;
+    assert_eq!(result.unwrap().status, 200);
+    let head = &peer.seen()[0].head;
+    assert!(head.starts_with("PUT "), "{head}");
+    assert!(!head.contains("evil"), "{head}");
 }
 
 #[actix_rt::test]
@@ -399,7 +422,7 @@ async fn an_exchange_can_have_less_time_than_the_settings_allow() {
         ..Limits::default()
     };
     let result = transport
-        .send_within(limits, &peer.endpoint(), None, &change(Method::Post))
+        .send_within(limits, &peer.endpoint(), &[], &change(Method::Post))
         .await;
     assert_eq!(failed(result), (TransportErrorKind::Timeout, Sent::Unknown));
     assert!(began.elapsed() < settings().request_timeout);
@@ -416,11 +439,11 @@ async fn an_exchange_that_would_begin_too_late_is_not_begun() {
     let (now, endpoint) = (Instant::now(), peer.endpoint());
     let request = change(Method::Post);
     let past = limits(now.checked_sub(Duration::from_millis(1)).unwrap());
-    let late = transport.send_within(past, &endpoint, None, &request);
+    let late = transport.send_within(past, &endpoint, &[], &request);
     assert_eq!(failed(late.await), (TransportErrorKind::Busy, Sent::No));
     assert_eq!(peer.seen().len(), 0);
     let future = limits(now + Duration::from_mins(1));
-    let early = transport.send_within(future, &endpoint, None, &request);
+    let early = transport.send_within(future, &endpoint, &[], &request);
     early.await.unwrap();
 }
 
@@ -437,7 +460,7 @@ async fn too_many_exchanges_at_once_are_told_so() {
     };
     let transport = Transport::new(&limits).unwrap();
     let (endpoint, request) = (peer.endpoint(), change(Method::Post));
-    let crowd = (0..super::client::LIMIT).map(|_| transport.send(&endpoint, None, &request));
+    let crowd = (0..super::client::LIMIT).map(|_| transport.send(&endpoint, &[], &request));
     let crowd = futures_util::future::join_all(crowd);
     let one_more = async {
         while peer.seen().len() < super::client::LIMIT {
@@ -449,10 +472,10 @@ async fn too_many_exchanges_at_once_are_told_so() {
             begin_by: Some(began + Duration::from_millis(50)),
             ..Limits::default()
         };
-        let late = transport.send_within(limits, &endpoint, None, &request);
+        let late = transport.send_within(limits, &endpoint, &[], &request);
         assert_eq!(failed(late.await), (TransportErrorKind::Busy, Sent::No));
         assert!(began.elapsed() < Duration::from_secs(4));
-        transport.send(&endpoint, None, &request).await
+        transport.send(&endpoint, &[], &request).await
     };
     tokio::select! {
         _ = crowd => panic!("the peer does not answer"),

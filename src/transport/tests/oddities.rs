@@ -42,17 +42,17 @@ async fn meet(
     let transport = Transport::new(&limits).unwrap();
     let endpoint = peer.endpoint();
     let ordinary = async |path: &str| {
-        let response = transport.send(&endpoint, None, &get(path)).await.unwrap();
+        let response = transport.send(&endpoint, &[], &get(path)).await.unwrap();
         assert_eq!(&response.body[..], path.as_bytes());
     };
     ordinary("/before").await;
-    let read = transport.send(&endpoint, None, &get("/fault")).await;
+    let read = transport.send(&endpoint, &[], &get("/fault")).await;
     ordinary("/behind").await;
     let request = Request {
         method: Method::Post,
         ..get("/fault")
     };
-    let changed = transport.send(&endpoint, None, &request).await;
+    let changed = transport.send(&endpoint, &[], &request).await;
     ordinary("/last").await;
     let seen = peer.seen();
     assert_eq!(

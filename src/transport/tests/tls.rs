@@ -126,11 +126,11 @@ async fn an_encrypted_exchange_offers_http_1_1_only_and_keeps_its_connection() {
     let transport = authority.trusted();
     transport.check(&endpoint).unwrap();
     for _ in 0..3 {
-        let response = transport.send(&endpoint, None, &get("/")).await.unwrap();
+        let response = transport.send(&endpoint, &[], &get("/")).await.unwrap();
         assert_eq!(&response.body[..], b"{}");
     }
     transport
-        .send(&endpoint, None, &change(Method::Post))
+        .send(&endpoint, &[], &change(Method::Post))
         .await
         .unwrap();
     let chosen: Vec<_> = chosen.try_iter().collect();
@@ -143,7 +143,7 @@ async fn an_address_is_a_name_too() {
     let (endpoint, _chosen) = authority.serve("127.0.0.1", |writer| answer(writer, 200, "", "{}"));
     authority
         .trusted()
-        .send(&endpoint, None, &get("/"))
+        .send(&endpoint, &[], &get("/"))
         .await
         .unwrap();
 }
@@ -166,9 +166,9 @@ async fn a_body_that_is_cut_by_an_orderly_end_of_tls_is_not_taken_for_a_whole_on
         let authority = Authority::new();
         let (endpoint, handshakes) = authority.serve("localhost", script);
         let transport = authority.trusted();
-        let read = transport.send(&endpoint, None, &get("/")).await;
+        let read = transport.send(&endpoint, &[], &get("/")).await;
         assert_eq!(failed(read), (TransportErrorKind::Malformed, Sent::No));
-        let result = transport.send(&endpoint, None, &change(Method::Post)).await;
+        let result = transport.send(&endpoint, &[], &change(Method::Post)).await;
         assert_eq!(
             failed(result),
             (TransportErrorKind::Malformed, Sent::Unknown)
@@ -186,7 +186,7 @@ async fn a_peer_without_tls_is_not_spoken_to_in_clear_text() {
         .trusted()
         .send(
             &Endpoint::parse(&secured).unwrap(),
-            None,
+            &[],
             &change(Method::Post),
         )
         .await;
@@ -219,7 +219,7 @@ async fn a_machine_without_roots_can_speak_to_itself_only() {
     let peer = super::peer::Peer::start(|_, writer| answer(writer, 200, "", "{}"));
     transport.check(&peer.endpoint()).unwrap();
     transport
-        .send(&peer.endpoint(), None, &get("/"))
+        .send(&peer.endpoint(), &[], &get("/"))
         .await
         .unwrap();
     let secure = Endpoint::parse("https://localhost").unwrap();
@@ -227,6 +227,6 @@ async fn a_machine_without_roots_can_speak_to_itself_only() {
         transport.check(&secure),
         Err(TransportSetupError::NoRoots)
     ));
-    let result = transport.send(&secure, None, &change(Method::Post)).await;
+    let result = transport.send(&secure, &[], &change(Method::Post)).await;
     assert_eq!(failed(result), (TransportErrorKind::Tls, Sent::No));
 }

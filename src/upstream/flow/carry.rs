@@ -114,7 +114,7 @@ impl Flow {
     ) -> Result<(Permit, Admission), UpstreamError> {
         let purpose = match method {
             Method::Get => Purpose::Read,
-            Method::Post | Method::Delete => Purpose::Change,
+            Method::Post | Method::Put | Method::Delete => Purpose::Change,
         };
         self.breaker
             .check()

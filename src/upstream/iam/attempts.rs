@@ -1,30 +1,37 @@
-//! How often a password that was refused is tried again.
+//! How often a password or a pair of keys that was refused is tried again.
 //!
-//! The vendor locks an account after a few wrong attempts: five in 15 minutes by default, three in the strictest setting.
+//! The vendor locks an account after a few wrong passwords: five in 15 minutes by default, three in the strictest setting.
+//! It locks an access key for five minutes after more than five wrong signatures on end.
 
-use std::{collections::HashMap, rc::Rc, time::Duration};
+use std::{collections::HashMap, fmt, rc::Rc, time::Duration};
 
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 
-use crate::domain::{secret::Secret, service::UpstreamError};
+use crate::domain::service::UpstreamError;
 
 const MOST: usize = 2;
 const WINDOW: Duration = Duration::from_mins(15);
 
-/// Who logs in with what, as a digest: the same user of two projects counts as one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Who asks with what, as a digest: the same user of two projects counts as one. It is as secret as what it is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Identity([u8; 32]);
 
 impl Identity {
-    pub(super) fn of(domain: &str, user: &str, password: &Secret) -> Self {
+    pub(super) fn of(parts: &[&str]) -> Self {
         let mut digest = Sha256::new();
-        for part in [domain, user, password.expose()] {
+        for part in parts {
             digest.update((part.len() as u64).to_be_bytes());
             digest.update(part);
         }
         Self(digest.finalize().into())
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("[redacted]")
     }
 }
 
@@ -48,6 +55,12 @@ impl Refusals {
             return None;
         }
         self.last.clone()
+    }
+
+    /// Whether there was no refusal a short while ago.
+    pub(super) fn is_clean(&mut self, now: Timestamp) -> bool {
+        // What is over is forgotten there.
+        self.forbid(now).is_none() && self.at.is_empty()
     }
 
     pub(super) fn refused(&mut self, error: &UpstreamError, now: Timestamp) {
@@ -81,10 +94,7 @@ mod tests {
     use jiff::{SignedDuration, Timestamp};
 
     use super::{Attempts, Identity, Refusals};
-    use crate::domain::{
-        secret::Secret,
-        service::{Sent, UpstreamError, UpstreamErrorKind},
-    };
+    use crate::domain::service::{Sent, UpstreamError, UpstreamErrorKind};
 
     fn error() -> UpstreamError {
         UpstreamError {
@@ -102,7 +112,7 @@ mod tests {
         let after = |minutes| now + SignedDuration::from_mins(minutes);
         let mut refusals = Refusals::default();
         refusals.refused(&error(), now);
-        assert!(refusals.forbid(after(1)).is_none());
+        assert!(refusals.forbid(after(1)).is_none() && !refusals.is_clean(after(1)));
         refusals.refused(&error(), after(1));
         assert!(refusals.forbid(after(1)).is_some());
         assert!(refusals.forbid(after(14)).is_some());
@@ -110,6 +120,7 @@ mod tests {
         refusals.refused(&error(), after(15));
         assert!(refusals.forbid(after(15)).is_some());
         assert!(refusals.forbid(after(16)).is_none());
+        assert!(!refusals.is_clean(after(29)) && refusals.is_clean(after(30)));
     }
 
     #[test]
@@ -128,17 +139,18 @@ mod tests {
 
     #[test]
     fn identities_differ_in_every_part_and_clean_ones_are_forgotten() {
-        let of = |domain, user, password| Identity::of(domain, user, &Secret::new(password));
-        assert_ne!(of("ab", "c", "d"), of("a", "bc", "d"));
-        assert_ne!(of("a", "b", "c"), of("a", "b", "d"));
+        let of = |user, password| Identity::of(&["acme", user, password]);
+        assert_ne!(of("ab", "c"), of("a", "bc"));
+        assert_ne!(of("a", "b"), of("a", "c"));
+        assert_eq!(format!("{:?}", of("a", "b")), "[redacted]");
         let mut attempts = Attempts::default();
-        attempts.of(of("a", "b", "c"));
+        attempts.of(of("a", "b"));
         attempts
-            .of(of("a", "b", "d"))
+            .of(of("a", "c"))
             .try_lock()
             .unwrap()
             .refused(&error(), Timestamp::UNIX_EPOCH);
-        attempts.of(of("a", "b", "e"));
+        attempts.of(of("a", "d"));
         assert_eq!(attempts.0.len(), 2);
     }
 }

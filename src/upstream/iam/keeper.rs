@@ -1,59 +1,99 @@
-//! Who logs in: one thread, so that a caller who leaves neither disturbs nor repeats a login.
+//! Who has credentials obtained: one thread, so that a caller who leaves neither disturbs nor repeats a login.
 
-use std::{collections::HashMap, rc::Rc};
+use std::{collections::HashMap, rc::Rc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot},
     task::{Id, JoinError, JoinSet},
+    time::{MissedTickBehavior, interval},
 };
 
 use super::{
-    TokenResult, Vault,
+    CredentialResult,
+    attempts::Identity,
     backoff::Backoff,
-    login::{Account, Clerk, Failure, failure},
-    token::Token,
+    clerk::{Account, Clerk, Failure},
+    credential::Credential,
+    login::failure,
+    vault::Vault,
 };
-use crate::domain::service::{ProjectName, UpstreamErrorKind};
+use crate::domain::{
+    secret::SecretSource,
+    service::{ProjectName, UpstreamError, UpstreamErrorKind, status::CredentialKind},
+};
 
 /// The most callers that wait for one login.
 const MAX_WAITING: usize = 10_000;
+/// How often the files of secrets are looked at. Mounted ones change without a sign.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// What callers ask of the keeper.
+/// What others ask of the keeper.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// A token for whoever waits at the other end.
+    /// A credential for whoever waits at the other end.
     Need {
         project: ProjectName,
-        reply: oneshot::Sender<TokenResult>,
+        reply: oneshot::Sender<CredentialResult>,
     },
-    /// The token of this project should be replaced before it ends.
+    /// The credential of this project should be replaced before it ends.
     Refresh { project: ProjectName },
+    /// The files of secrets may have changed.
+    Look,
+    /// Keys were accepted for the first time.
+    Worked { credential: Credential },
+    /// A service refused it. It is not at hand any more.
+    Refused {
+        credential: Credential,
+        error: UpstreamError,
+        /// Whether another one is at hand in its place.
+        has_successor: bool,
+    },
 }
 
-/// Runs logins, at most one for each project at a time.
+/// Has credentials obtained, at most one for each project at a time.
 pub(super) struct Keeper {
     clerk: Rc<Clerk>,
     vault: Vault,
     desks: HashMap<ProjectName, Desk>,
-    running: JoinSet<(ProjectName, Result<Token, Failure>)>,
+    running: JoinSet<(ProjectName, Result<Credential, Failure>)>,
+    /// Secrets that credentials have no part in, and that are looked at all the same.
+    others: Rc<[SecretSource]>,
+    look: JoinSet<Vec<(ProjectName, Identity)>>,
+    /// Whether the files may have changed since the present look began.
+    looks_again: bool,
 }
 
 /// What the keeper knows of one project.
 struct Desk {
     account: Rc<Account>,
     login: Option<Id>,
-    waiting: Vec<oneshot::Sender<TokenResult>>,
+    waiting: Vec<oneshot::Sender<CredentialResult>>,
     failures: Backoff,
+    /// Replacements that a service refused, so that what they were to replace serves on. They rest for a while then, but a
+    /// credential that is needed is obtained all the same.
+    replacements: Backoff,
+    /// The failure that the log knows of.
+    told: Option<Told>,
 }
 
+/// A failure, as far as the same one is not told again.
+type Told = (UpstreamErrorKind, Option<u16>, Option<String>);
+
 impl Keeper {
-    pub(super) fn new(clerk: Clerk, vault: Vault, accounts: Vec<Account>) -> Self {
+    pub(super) fn new(
+        clerk: Clerk,
+        vault: Vault,
+        accounts: Vec<Account>,
+        others: Vec<SecretSource>,
+    ) -> Self {
         let desks = accounts.into_iter().map(|account| {
             let desk = Desk {
                 account: Rc::new(account),
                 login: None,
                 waiting: Vec::new(),
                 failures: Backoff::default(),
+                replacements: Backoff::default(),
+                told: None,
             };
             (desk.account.project.clone(), desk)
         });
@@ -62,27 +102,54 @@ impl Keeper {
             vault,
             desks: desks.collect(),
             running: JoinSet::new(),
+            others: others.into(),
+            look: JoinSet::new(),
+            looks_again: false,
         }
     }
 
     /// Serves until nobody can ask any more.
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut ticks = interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
-                    Some(Command::Need { project, reply }) => self.need(project, reply).await,
-                    Some(Command::Refresh { project }) => self.refresh(&project),
+                    Some(command) => self.obey(command).await,
                     None => return,
                 },
                 Some(done) = self.running.join_next() => match done {
                     Ok((project, result)) => self.finish(&project, result).await,
                     Err(panic) => self.lost(&panic).await,
                 },
+                _ = ticks.tick() => self.look(),
+                Some(seen) = self.look.join_next() => self.compare(seen.unwrap_or_default()).await,
             }
         }
     }
 
-    async fn need(&mut self, project: ProjectName, reply: oneshot::Sender<TokenResult>) {
+    async fn obey(&mut self, command: Command) {
+        match command {
+            Command::Need { project, reply } => self.need(project, reply).await,
+            Command::Refresh { project } => self.refresh(&project),
+            Command::Look => self.look(),
+            Command::Worked { credential } => self.clerk.accepted(credential.identity()).await,
+            Command::Refused {
+                credential,
+                error,
+                has_successor,
+            } => {
+                if credential.signs() {
+                    self.clerk.refused(credential.identity(), &error).await;
+                }
+                if has_successor && let Some(desk) = self.desks.get_mut(credential.project()) {
+                    desk.replacements.failed(error, self.vault.clock.now());
+                }
+            }
+        }
+    }
+
+    async fn need(&mut self, project: ProjectName, reply: oneshot::Sender<CredentialResult>) {
         let cached = self.vault.get(&project).await;
         let now = self.vault.clock.now();
         let Some(desk) = self.desks.get_mut(&project) else {
@@ -92,8 +159,8 @@ impl Keeper {
             );
             return answer(reply, Err(error));
         };
-        if let Some(token) = cached {
-            return answer(reply, Ok(token));
+        if let Some(credential) = cached {
+            return answer(reply, Ok(credential));
         }
         if desk.login.is_none()
             && let Some((error, _)) = desk.failures.remembered(now)
@@ -113,13 +180,17 @@ impl Keeper {
 
     fn refresh(&mut self, project: &ProjectName) {
         let now = self.vault.clock.now();
-        let resting = |desk: &Desk| desk.failures.remembered(now).is_some();
+        let resting = |desk: &Desk| {
+            [&desk.failures, &desk.replacements]
+                .iter()
+                .any(|failures| failures.remembered(now).is_some())
+        };
         if self.desks.get(project).is_some_and(|desk| !resting(desk)) {
             self.start(project);
         }
     }
 
-    /// Begins a login, unless one is under way.
+    /// Begins to obtain a credential, unless that is under way.
     fn start(&mut self, project: &ProjectName) {
         let Some(desk) = self.desks.get_mut(project) else {
             return;
@@ -129,42 +200,38 @@ impl Keeper {
         }
         let (clerk, account) = (Rc::clone(&self.clerk), Rc::clone(&desk.account));
         let task = self.running.spawn_local(async move {
-            let result = clerk.login(&account).await;
+            let result = clerk.obtain(&account).await;
             (account.project.clone(), result)
         });
         desk.login = Some(task.id());
     }
 
-    async fn finish(&mut self, project: &ProjectName, result: Result<Token, Failure>) {
+    async fn finish(&mut self, project: &ProjectName, result: Result<Credential, Failure>) {
         let Some(desk) = self.desks.get_mut(project) else {
             return;
         };
         desk.login = None;
+        let kind = desk.account.kind();
         let result = match result {
-            Ok(token) => {
-                tracing::info!(project = %project, "logged in");
-                self.vault.metrics.login("ok");
-                self.vault.put(token.clone()).await;
+            Ok(credential) => {
+                tracing::info!(project = %project, "{}", success(kind));
+                desk.told = None;
+                count(&self.vault, kind, "ok");
+                self.vault.logins.succeeded(project, self.vault.clock.now());
+                self.vault.put(credential.clone()).await;
                 desk.failures.succeeded();
-                Ok(token)
+                Ok(credential)
             }
-            Err(Failure::Tried(error)) => {
-                let answer = error.answer.as_ref();
-                tracing::warn!(
-                    project = %project,
-                    kind = error.kind.as_str(),
-                    status = answer.map(|answer| answer.status),
-                    code = answer.and_then(|answer| answer.error_code.as_deref()),
-                    %error,
-                    "the login failed"
-                );
-                self.vault.metrics.login(error.kind.as_str());
-                desk.failures.failed(error.clone(), self.vault.clock.now());
-                Err(error)
-            }
-            Err(Failure::Withheld(error)) => {
-                desk.failures.failed(error.clone(), self.vault.clock.now());
-                Err(error)
+            Err(failure) => {
+                let (Failure::Tried(error) | Failure::Withheld(error)) = &failure;
+                desk.tell(error);
+                if matches!(failure, Failure::Tried(_)) {
+                    count(&self.vault, kind, error.kind.as_str());
+                }
+                let now = self.vault.clock.now();
+                self.vault.logins.failed(project, error, now);
+                desk.failures.failed(error.clone(), now);
+                Err(error.clone())
             }
         };
         for reply in desk.waiting.drain(..) {
@@ -186,9 +253,89 @@ impl Keeper {
             self.finish(&project, Err(Failure::Tried(error))).await;
         }
     }
+
+    /// Begins to look at the secrets of all accounts.
+    fn look(&mut self) {
+        self.looks_again = !self.look.is_empty();
+        if self.looks_again {
+            return;
+        }
+        let (clerk, others) = (Rc::clone(&self.clerk), Rc::clone(&self.others));
+        let accounts: Vec<_> = self
+            .desks
+            .values()
+            .map(|desk| Rc::clone(&desk.account))
+            .collect();
+        self.look.spawn_local(async move {
+            for source in &*others {
+                // What is wrong with it is told where it is read, and whoever needs it reads it again.
+                _ = clerk.secrets.read(source).await;
+            }
+            let mut seen = Vec::new();
+            for account in accounts {
+                let identity = clerk.identity(&account).await;
+                seen.extend(identity.map(|identity| (account.project.clone(), identity)));
+            }
+            seen
+        });
+    }
+
+    /// Replaces the credentials that were obtained with other secrets than there are. Where none is at hand, whoever needs
+    /// one reads the secret anyhow. A secret that was refused is kept for when the credential at hand is of no use any
+    /// more, since it can be tried twice only: the vendor may come to know it later than the file.
+    async fn compare(&mut self, seen: Vec<(ProjectName, Identity)>) {
+        for (project, identity) in seen {
+            let cached = self.vault.get(&project).await;
+            let is_another = cached.is_some_and(|cached| cached.identity() != identity);
+            if is_another && self.clerk.is_untried(identity) {
+                self.refresh(&project);
+            }
+        }
+        if self.looks_again {
+            self.look();
+        }
+    }
 }
 
-fn answer(reply: oneshot::Sender<TokenResult>, result: TokenResult) {
+impl Desk {
+    /// Logs a failure that is another one than the last.
+    fn tell(&mut self, error: &UpstreamError) {
+        let answer = error.answer.as_ref();
+        let status = answer.map(|answer| answer.status);
+        let code = answer.and_then(|answer| answer.error_code.clone());
+        let told = Some((error.kind, status, code.clone()));
+        if self.told == told {
+            return;
+        }
+        self.told = told;
+        tracing::warn!(
+            project = %self.account.project,
+            kind = error.kind.as_str(),
+            status,
+            code,
+            %error,
+            "the login failed"
+        );
+    }
+}
+
+/// What is logged when a credential was obtained.
+fn success(kind: CredentialKind) -> &'static str {
+    match kind {
+        CredentialKind::Password => "logged in",
+        CredentialKind::AccessKey => "an access key was read",
+        CredentialKind::EcsAgency => "temporary keys were fetched",
+    }
+}
+
+fn count(vault: &Vault, kind: CredentialKind, result: &'static str) {
+    if kind == CredentialKind::Password {
+        vault.metrics.login(result);
+    }
+    vault.metrics.credential_refresh(kind.as_str(), result);
+}
+
+fn answer(reply: oneshot::Sender<CredentialResult>, result: CredentialResult) {
     // Whoever asked may have left.
     let _ = reply.send(result);
 }

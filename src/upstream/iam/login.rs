@@ -1,64 +1,42 @@
-//! One login.
+//! A login by password: for a token.
 
-use std::{
-    cell::{Cell, RefCell},
-    sync::Arc,
-    time::Instant,
-};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::{
-    attempts::{Attempts, Identity},
-    token::{Begun, Lifetime, Token},
-    wire::{self, IssuedWire},
+    clerk::{Account, Clerk, Failure},
+    credential::{Credential, Proof},
+    lifetime::{Begun, Lifetime},
 };
 use crate::{
     domain::{
-        clock::Clock,
         secret::{Secret, SecretSource},
-        service::{ProjectName, Sent, UpstreamAnswer, UpstreamError, UpstreamErrorKind},
+        service::{Sent, UpstreamAnswer, UpstreamError, UpstreamErrorKind},
     },
-    transport::{Endpoint, LoginResponse, Method, Request, Response, Transport, TransportError},
-    upstream::{CredentialSettings, answer, fault, secrets},
+    transport::{LoginResponse, Method, Request, Response, TransportError},
+    upstream::{answer, fault},
 };
 
-/// Who logs in where, and for which project.
-#[derive(Debug)]
-pub(super) struct Account {
-    pub(super) project: ProjectName,
-    pub(super) project_id: String,
-    pub(super) endpoint: Endpoint,
-    pub(super) credentials: CredentialSettings,
-}
+/// The token service, as answers are named after it.
+const SERVICE: &str = "iam";
 
-/// Logs in, for all accounts.
-pub(super) struct Clerk {
-    pub(super) transport: Transport,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) attempts: RefCell<Attempts>,
-    pub(super) serial: Cell<u64>,
-}
-
-/// A login without a token.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// It was tried.
-    Tried(UpstreamError),
-    /// It was not: the secret could not be read, or it was refused too often a short while ago.
-    Withheld(UpstreamError),
-}
+/// Where a login is sent. The list of the vendor's services, which nobody reads here, is left out of the answer.
+const PATH: &str = "/v3/auth/tokens?nocatalog=true";
 
 impl Clerk {
     /// Reads the account's secret and exchanges it for a token.
-    pub(super) async fn login(&self, account: &Account) -> Result<Token, Failure> {
-        let CredentialSettings::Password {
-            domain,
-            user,
-            password,
-        } = &account.credentials;
-        let secret = read(&account.project, password)
+    pub(super) async fn log_in(
+        &self,
+        account: &Account,
+        [domain, user]: [&str; 2],
+        password: &SecretSource,
+    ) -> Result<Credential, Failure> {
+        let secret = self
+            .read(account, password)
             .await
             .map_err(Failure::Withheld)?;
-        let identity = Identity::of(domain, user, &secret);
+        let identity = Self::user(domain, user, &secret);
         let refusals = self.attempts.borrow_mut().of(identity);
         let mut refusals = refusals.lock().await;
         if let Some(refusal) = refusals.forbid(self.clock.now()) {
@@ -66,20 +44,12 @@ impl Clerk {
         }
         let request = Request {
             method: Method::Post,
-            path: wire::PATH.to_owned(),
-            body: Some(wire::password_login(
-                domain,
-                user,
-                &secret,
-                &account.project_id,
-            )),
+            path: PATH.to_owned(),
+            body: Some(password_login(domain, user, &secret, &account.project_id)),
         };
-        let begun = Begun {
-            at: Instant::now(),
-            wall: self.clock.now(),
-        };
+        let begun = self.begun();
         let result = match self.transport.login(&account.endpoint, &request).await {
-            Ok(login) => self.token(account, begun, login, secret),
+            Ok(login) => token(account, begun, login),
             Err(error) => Err(of_transport(error)),
         };
         match &result {
@@ -87,61 +57,88 @@ impl Clerk {
             Err(error) if is_wrong_secret(error) => refusals.refused(error, self.clock.now()),
             Err(_) => {}
         }
-        result.map_err(Failure::Tried)
-    }
-
-    /// The token of an answer: only a 201 with one sane header and a document about this project is one.
-    fn token(
-        &self,
-        account: &Account,
-        begun: Begun,
-        login: LoginResponse,
-        password: Secret,
-    ) -> Result<Token, UpstreamError> {
-        let response = login.response;
-        if response.status != 201 {
-            return Err(refusal(&response));
-        }
-        let malformed = |detail| of_answer(&response, UpstreamErrorKind::Malformed, detail, None);
-        let text = login.token.ok_or_else(|| {
-            malformed("The token service answered without one well-formed token.")
-        })?;
-        let issued: IssuedWire = serde_json::from_slice(&response.body)
-            .map_err(|_| malformed("The token service's document could not be read."))?;
-        if issued
-            .token
-            .project
-            .is_some_and(|project| project.id != account.project_id)
-        {
-            return Err(malformed(
-                "The token service issued a token for another project.",
-            ));
-        }
-        let lifetime = Lifetime::new(begun, issued.token.issued_at, issued.token.expires_at)
-            .ok_or_else(|| {
-                malformed(
-                    "The token service issued a token with an impossible lifetime, or the clock of this machine is wrong.",
-                )
-            })?;
-        let serial = self.serial.get() + 1;
-        self.serial.set(serial);
-        let secrets = (text, password);
-        Ok(Token::new(
-            serial,
-            account.project.clone(),
-            secrets,
-            lifetime,
-        ))
+        let (text, lifetime) = result.map_err(Failure::Tried)?;
+        let proof = Proof::Token {
+            text,
+            password: secret,
+        };
+        Ok(self.credential(account, identity, proof, Some(lifetime)))
     }
 }
 
-async fn read(project: &ProjectName, source: &SecretSource) -> Result<Secret, UpstreamError> {
-    secrets::read(source).await.map_err(|error| {
-        // Its place is for operators only, so it is not part of the error that travels to callers.
-        tracing::warn!(project = %project, %error, "the password of a project cannot be read");
-        let detail = "The gateway's own password for the token service could not be read.";
-        failure(UpstreamErrorKind::Unavailable, detail)
-    })
+/// The document of a login by password, for a token of one project.
+fn password_login(domain: &str, user: &str, password: &Secret, project_id: &str) -> Value {
+    json!({"auth": {
+        "identity": {
+            "methods": ["password"],
+            "password": {"user": {
+                "name": user,
+                "password": password.expose(),
+                "domain": {"name": domain},
+            }},
+        },
+        "scope": {"project": {"id": project_id}},
+    }})
+}
+
+/// What a token is good for. The token itself is in a header.
+#[derive(Debug, Deserialize)]
+struct IssuedWire {
+    token: TokenWire,
+}
+
+#[derive(Debug, Deserialize)]
+struct TokenWire {
+    issued_at: Option<Timestamp>,
+    expires_at: Timestamp,
+    project: Option<ProjectWire>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ProjectWire {
+    id: String,
+}
+
+/// The token of an answer: only a 201 with one sane header and a document about this project is one.
+fn token(
+    account: &Account,
+    begun: Begun,
+    login: LoginResponse,
+) -> Result<(Secret, Lifetime), UpstreamError> {
+    let response = login.response;
+    if response.status != 201 {
+        return Err(refusal(&response));
+    }
+    let malformed = |detail| {
+        of_answer(
+            SERVICE,
+            &response,
+            UpstreamErrorKind::Malformed,
+            detail,
+            None,
+        )
+    };
+    let text = login
+        .token
+        .ok_or_else(|| malformed("The token service answered without one well-formed token."))?;
+    let issued: IssuedWire = serde_json::from_slice(&response.body)
+        .map_err(|_| malformed("The token service's document could not be read."))?;
+    if issued
+        .token
+        .project
+        .is_some_and(|project| project.id != account.project_id)
+    {
+        return Err(malformed(
+            "The token service issued a token for another project.",
+        ));
+    }
+    let lifetime = Lifetime::of_token(begun, issued.token.issued_at, issued.token.expires_at)
+        .ok_or_else(|| {
+            malformed(
+                "The token service issued a token with an impossible lifetime, or the clock of this machine is wrong.",
+            )
+        })?;
+    Ok((text, lifetime))
 }
 
 /// Whether the vendor counts this as a wrong attempt, and may lock the account after some more.
@@ -178,7 +175,8 @@ fn refusal(response: &Response) -> UpstreamError {
             "The token service gave an answer that makes no sense.",
         ),
     };
-    of_answer(response, kind, detail, code.filter(|code| is_code(code)))
+    let code = code.filter(|code| is_code(code));
+    of_answer(SERVICE, response, kind, detail, code)
 }
 
 /// Whether a text can be a code of the vendor: a number, or letters, a full stop and a number. Codes are logged and shown,
@@ -198,7 +196,9 @@ fn is_request_id(text: &str) -> bool {
     text.len() <= 64 && text.bytes().all(clean)
 }
 
-fn of_answer(
+/// A failure by an answer of this service.
+pub(super) fn of_answer(
+    service: &str,
     response: &Response,
     kind: UpstreamErrorKind,
     detail: &str,
@@ -207,7 +207,7 @@ fn of_answer(
     UpstreamError {
         retry_after: response.retry_after,
         answer: Some(Box::new(UpstreamAnswer {
-            service: "iam".to_owned(),
+            service: service.to_owned(),
             status: response.status,
             error_code,
             error_msg: None,

@@ -70,6 +70,7 @@ impl Oms {
                 &parts.project_id,
                 parts.session.project().clone(),
                 parts.settings,
+                parts.shared.secrets.clone(),
             ),
             session: parts.session,
         }

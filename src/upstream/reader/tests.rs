@@ -6,7 +6,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     domain::{clock::SystemClock, task::DeleteGate},
-    upstream::{UnknownStates, oms, sms},
+    upstream::{UnknownStates, metrics::Metrics, oms, secrets::Secrets, sms},
 };
 
 const ID: &str = "204871530992144";
@@ -16,6 +16,7 @@ fn reader(service: &str, dialect: &Dialect) -> (Reader, UnknownStates) {
     let shared = Shared {
         clock: Arc::new(SystemClock),
         unknown_states: unknown_states.clone(),
+        secrets: Secrets::new(Metrics::default()),
     };
     let project = ProjectName::parse("prod").unwrap();
     let service = ServiceName::parse(service).unwrap();

@@ -1,4 +1,4 @@
-//! One service of one project, spoken to with a token.
+//! One service of one project, spoken to with the project's credential.
 
 #[cfg(test)]
 mod tests;
@@ -8,7 +8,7 @@ use std::{cell::Cell, rc::Rc, time::Instant};
 use super::{
     answer, echo,
     flow::Flow,
-    iam::{Token, Tokens},
+    iam::{Credential, Credentials},
     metrics::Metrics,
 };
 use crate::{
@@ -18,15 +18,15 @@ use crate::{
     transport::{Endpoint, Limits, Request, Response, Transport, TransportError},
 };
 
-/// The codes by which the vendor's API gateway calls a token dead, without the prefix that differs from service to
-/// service ("error codes" in its user guide): 0301 wrong authentication information, 0305 the same, 0307 the token must
-/// be updated.
-const DEAD_TOKEN: [&str; 3] = ["0301", "0305", "0307"];
+/// The codes by which the vendor's API gateway calls a token dead or a signature wrong, without the prefix that differs
+/// from service to service ("error codes" in its user guide): 0301 wrong authentication information, 0305 the same, 0307
+/// the token must be updated.
+const REFUSED_CREDENTIAL: [&str; 3] = ["0301", "0305", "0307"];
 
 /// One service of one project, on this thread.
 pub(super) struct Session {
     transport: Rc<Transport>,
-    tokens: Tokens,
+    credentials: Credentials,
     project: ProjectName,
     service: ServiceName,
     endpoint: Endpoint,
@@ -55,7 +55,7 @@ impl Session {
     #[expect(clippy::too_many_arguments, reason = "each part is kept as it is")]
     pub(super) fn new(
         transport: Rc<Transport>,
-        tokens: Tokens,
+        credentials: Credentials,
         project: ProjectName,
         service: ServiceName,
         endpoint: Endpoint,
@@ -65,7 +65,7 @@ impl Session {
     ) -> Self {
         Self {
             transport,
-            tokens,
+            credentials,
             project,
             service,
             endpoint,
@@ -75,9 +75,9 @@ impl Session {
         }
     }
 
-    /// Sends a request with a token and gives back whatever complete answer comes, refusals of every kind included,
-    /// unless the answer says that the token is dead. Then it is replaced and the request is sent once more, which is safe
-    /// since it was not carried out. If the replacement is refused too, that is
+    /// Sends a request with a token or a signature and gives back whatever complete answer comes, refusals of every kind
+    /// included, unless the answer says that the credential is dead. Then it is replaced and the request is sent once more,
+    /// which is safe since it was not carried out. If the replacement is refused too, that is
     /// [`UpstreamErrorKind::CredentialsRefused`], also for the next requests of a while.
     ///
     /// `operation` is the name under which the request is counted. Nothing is begun after `by`.
@@ -117,60 +117,76 @@ impl Session {
         let mut is_repeated = false;
         loop {
             // Before the wait for the pace: requests that wait for a login must not go all at once after it.
-            self.token().await?;
+            self.may_ask()?;
+            self.credentials.credential(&self.project).await?;
             let used = Cell::new(None);
             let carried = self.flow.carry(request.method, by, async |limits| {
+                // An attempt before this one must not keep it waiting.
+                drop(used.take());
                 // The one from before the wait may be known to be dead.
-                let token = self.token().await?;
-                let attempt = self.send(&token, request, limits).await;
-                used.set(Some(token));
+                self.may_ask()?;
+                let lease = self.credentials.lease(&self.project).await?;
+                let attempt = self.send(&lease, request, limits).await;
+                used.set(Some(lease));
                 Ok(attempt)
             });
             let response = carried.await?;
-            let Some((code, token)) = dead_token_code(&response).zip(used.take()) else {
+            let refusal = refused_credential_code(&response).zip(used.take());
+            let Some((code, credential)) = refusal else {
                 return Ok(response);
             };
-            if is_repeated || !self.tokens.refused(&token, &self.service).await {
-                let error = self.refusal(&response, code);
-                return Err(self.tokens.give_up(&token, &self.service, error));
+            let error = self.refusal(&credential, &response, code);
+            let refused = self.credentials.refused(&credential, &self.service, &error);
+            if !refused.await || is_repeated {
+                return Err(self.credentials.give_up(&credential, &self.service, error));
             }
             is_repeated = true;
         }
     }
 
-    /// A token for the next request, unless the service has refused fresh ones a moment ago.
-    async fn token(&self) -> Result<Token, UpstreamError> {
-        if let Some(error) = self.tokens.given_up(&self.project, &self.service) {
-            return Err(error);
-        }
-        self.tokens.token(&self.project).await
+    /// Whether the service may be asked: not if it has refused fresh credentials a moment ago.
+    fn may_ask(&self) -> Result<(), UpstreamError> {
+        let error = self.credentials.given_up(&self.project, &self.service);
+        error.map_or(Ok(()), Err)
     }
 
     async fn send(
         &self,
-        token: &Token,
+        credential: &Credential,
         request: &Request,
         limits: Limits,
     ) -> Result<Response, TransportError> {
+        let now = self.credentials.now();
+        let authentication = credential.authenticate(&self.endpoint, request, now);
         let begun = Instant::now();
         let result = self
             .transport
-            .send_within(limits, &self.endpoint, Some(token.text()), request)
+            .send_within(limits, &self.endpoint, &authentication.headers, request)
             .await;
         self.metrics
             .exchanged(self.service.as_str(), begun.elapsed());
         let mut response = result?;
-        if shows_accepted_token(response.status) {
-            self.tokens.worked(token, &self.service);
+        if shows_accepted_credential(response.status) {
+            self.credentials.worked(credential, &self.service);
         }
         response.request_id = response.request_id.map(|id| self.names.masked(&id));
-        Ok(echo::without_secrets(response, &token.secrets()))
+        let secrets: Vec<_> = authentication.secrets.iter().collect();
+        Ok(echo::without_secrets(response, &secrets))
     }
 
-    fn refusal(&self, response: &Response, code: String) -> UpstreamError {
+    fn refusal(&self, credential: &Credential, response: &Response, code: String) -> UpstreamError {
+        let service = &self.service;
+        let detail = if credential.signs() {
+            let reason = wrong_signature(response);
+            format!("The service {service} refused the gateway's signature: {reason}.")
+        } else {
+            format!(
+                "The service {service} refused a fresh token of the gateway; the endpoint may belong to another region."
+            )
+        };
         UpstreamError {
             kind: UpstreamErrorKind::CredentialsRefused,
-            // The API gateway passes on nothing whose token it refuses.
+            // The API gateway passes on nothing whose credential it refuses.
             sent: Sent::No,
             retry_after: response.retry_after,
             answer: Some(Box::new(UpstreamAnswer {
@@ -180,28 +196,45 @@ impl Session {
                 error_msg: None,
                 request_id: response.request_id.clone(),
             })),
-            detail: format!(
-                "The service {} refused a fresh token of the gateway; the endpoint may belong to another region.",
-                self.service
-            ),
+            detail,
         }
     }
 }
 
-/// The code of an answer that calls the token dead. Other refusals of status 401 are the service's own: SMS has them for
+/// The code of an answer that calls the credential dead or wrong. Other refusals of status 401 are the service's own: SMS has them for
 /// plain mistakes in a request.
-fn dead_token_code(response: &Response) -> Option<String> {
+fn refused_credential_code(response: &Response) -> Option<String> {
     if response.status != 401 {
         return None;
     }
     let (code, _) = answer::error_code(&response.body)?;
     let (prefix, number) = code.split_once('.')?;
-    (["APIG", "APIGW"].contains(&prefix) && DEAD_TOKEN.contains(&number)).then_some(code)
+    (["APIG", "APIGW"].contains(&prefix) && REFUSED_CREDENTIAL.contains(&number)).then_some(code)
 }
 
-/// Whether an answer of this status shows that the token was accepted: not one that can come from before the check, or
+/// Why a signature may have been refused, by the text that follows the vendor's code 0301 ("APIG.0301" in its
+/// troubleshooting pages). The text is not passed on, since it can name the access key.
+fn wrong_signature(response: &Response) -> &'static str {
+    let message = answer::error_code(&response.body).map(|(_, message)| message.to_lowercase());
+    let says = |part| {
+        message
+            .as_ref()
+            .is_some_and(|message| message.contains(part))
+    };
+    if says("signature expired") {
+        "its time is not the service's, so that the clock of this machine may be wrong"
+    } else if says("reach the limit") {
+        "the access key is locked for some minutes after too many wrong signatures"
+    } else if says("not exist") {
+        "there is no such access key"
+    } else {
+        "the access key and the secret key may not belong together, or may have ended"
+    }
+}
+
+/// Whether an answer of this status shows that the credential was accepted: not one that can come from before the check, or
 /// from a fault.
-fn shows_accepted_token(status: u16) -> bool {
+fn shows_accepted_credential(status: u16) -> bool {
     (200..500).contains(&status) && ![401, 403, 407, 408, 429].contains(&status)
 }
 

@@ -1,6 +1,7 @@
 //! Requests with tokens, against a cloud on a loopback socket.
 
 use std::{
+    fs,
     io::Write,
     rc::Rc,
     sync::{
@@ -15,18 +16,21 @@ use serde_json::json;
 
 use super::Session;
 use crate::{
-    domain::service::{Sent, ServiceName, UpstreamErrorKind},
+    domain::{
+        secret::SecretSource,
+        service::{Sent, ServiceName, UpstreamErrorKind},
+    },
     transport::{
         Endpoint, Method, Request, Transport,
         tests::peer::{self, Seen, Then, answer},
     },
     upstream::{
-        Pace,
+        AccessKeySource, CredentialSettings, Pace,
         echo::Names,
         flow::{self, tests::PACE},
         iam::{
-            Tokens,
-            tests::{Cloud, project},
+            Credentials,
+            tests::{self, Cloud, PROJECT_ID, project},
         },
         metrics::Metrics,
     },
@@ -34,7 +38,7 @@ use crate::{
 
 struct Bench {
     cloud: Cloud,
-    tokens: Tokens,
+    credentials: Credentials,
     transport: Rc<Transport>,
     metrics: Metrics,
     pace: Pace,
@@ -44,7 +48,7 @@ impl Bench {
     fn new(script: impl Fn(&Seen, &mut dyn Write) -> Then + Send + Sync + 'static) -> Self {
         let cloud = Cloud::start(script);
         Self {
-            tokens: cloud.tokens(&["p"]),
+            credentials: cloud.credentials(&["p"]),
             transport: Rc::new(Transport::new(&peer::settings()).unwrap()),
             metrics: Metrics::default(),
             pace: PACE,
@@ -54,11 +58,11 @@ impl Bench {
 
     fn session_at(&self, service: &str, endpoint: Endpoint) -> Session {
         let service = ServiceName::parse(service).unwrap();
-        let (transport, tokens) = (Rc::clone(&self.transport), self.tokens.clone());
+        let (transport, credentials) = (Rc::clone(&self.transport), self.credentials.clone());
         let flow = flow::tests::flow(&service, endpoint.clone(), self.pace);
         Session::new(
             transport,
-            tokens,
+            credentials,
             project(),
             service,
             endpoint,
@@ -75,6 +79,56 @@ impl Bench {
     fn requests(&self) -> usize {
         self.cloud.peer.seen().len() - self.cloud.logins()
     }
+}
+
+/// A bench at which requests are signed, by the keys `AK` and `SK` with these numbers.
+struct SignedBench {
+    bench: Bench,
+    access_key: tempfile::NamedTempFile,
+    secret_key: tempfile::NamedTempFile,
+}
+
+impl SignedBench {
+    fn new(script: impl Fn(&Seen, &mut dyn Write) -> Then + Send + Sync + 'static) -> Self {
+        let file = || tempfile::NamedTempFile::new().unwrap();
+        let (access_key, secret_key) = (file(), file());
+        let mut bench = Bench::new(script);
+        let mut settings = bench.cloud.settings(&["p"]);
+        let of = |file: &tempfile::NamedTempFile| SecretSource::File(file.path().to_owned());
+        settings.projects.get_mut(&project()).unwrap().credentials =
+            CredentialSettings::AccessKey {
+                access_key: AccessKeySource::Kept(of(&access_key)),
+                secret_key: of(&secret_key),
+            };
+        bench.credentials = tests::start(&settings, bench.cloud.clock.clone()).unwrap();
+        let signed = Self {
+            bench,
+            access_key,
+            secret_key,
+        };
+        signed.write(1);
+        signed
+    }
+
+    fn write(&self, number: usize) {
+        fs::write(self.access_key.path(), format!("AK-{number}")).unwrap();
+        fs::write(self.secret_key.path(), format!("hidden-secret-{number}")).unwrap();
+    }
+
+    /// The numbers of the keys with which requests were signed.
+    fn seen(&self) -> Vec<String> {
+        let key = |seen: &Seen| {
+            let (_, rest) = seen.header("authorization")?.split_once("Access=AK-")?;
+            Some(rest.split(',').next()?.to_owned())
+        };
+        let seen = self.bench.cloud.peer.seen();
+        seen.iter().map(|seen| key(seen).unwrap()).collect()
+    }
+}
+
+fn signed_by(seen: &Seen, number: usize) -> bool {
+    let header = seen.header("authorization").unwrap_or_default();
+    header.contains(&format!("Access=AK-{number},"))
 }
 
 fn read() -> Request {
@@ -433,6 +487,100 @@ async fn a_failed_exchange_says_whether_the_request_may_have_arrived() {
         // The read was sent again, the change was not.
         assert_eq!((bench.cloud.logins(), bench.requests()), (1, 4));
     }
+}
+
+#[actix_rt::test]
+async fn a_signed_exchange_needs_neither_a_login_nor_a_token() {
+    let signed = SignedBench::new(fine);
+    let session = signed.bench.session();
+    session.exchange("show", &read(), None).await.unwrap();
+    session.exchange("pause", &change(), None).await.unwrap();
+    for seen in signed.bench.cloud.peer.seen() {
+        assert_eq!(seen.header("x-auth-token"), None);
+        assert_eq!(seen.header("x-project-id"), Some(PROJECT_ID));
+        // That of the set clock.
+        assert_eq!(seen.header("x-sdk-date"), Some("20260103T090000Z"));
+        assert_eq!(seen.header("x-security-token"), None);
+    }
+    assert_eq!(signed.seen(), ["1", "1"]);
+    assert_eq!(signed.bench.cloud.logins(), 0);
+}
+
+#[actix_rt::test]
+async fn a_wrong_signature_is_not_repeated_however_many_ask() {
+    let signed = SignedBench::new(|_, writer| refuse(writer, "APIGW.0301"));
+    let session = signed.bench.session();
+    let request = read();
+    let clock = &signed.bench.cloud.clock;
+    for _ in 0..4 {
+        let results = join_all((0..30).map(|_| session.exchange("show", &request, None))).await;
+        for result in results {
+            let error = result.unwrap_err();
+            assert_eq!(error.kind, UpstreamErrorKind::CredentialsRefused);
+            assert!(error.detail.contains("signature"), "{}", error.detail);
+        }
+        assert_eq!(signed.seen(), ["1", "1"]);
+        clock.forward(3 * 60);
+    }
+    signed.write(2);
+    session.exchange("show", &request, None).await.unwrap_err();
+    assert_eq!(signed.seen(), ["1", "1", "2"], "other keys are tried");
+}
+
+#[actix_rt::test]
+async fn the_reason_of_a_wrong_signature_leads_to_a_hint() {
+    for (reason, hint) in [
+        ("calc ak sk signature fail:signature expired", "clock"),
+        ("AK access failed to reach the limit,forbidden", "locked"),
+        (
+            "Get secretKey failed,ak:AK-1,err:ak not exist",
+            "no such access key",
+        ),
+        ("verify aksk signature fail", "belong together"),
+    ] {
+        let text = format!("Incorrect IAM authentication information: {reason}");
+        let body = json!({"error_code": "APIG.0301", "error_msg": text}).to_string();
+        let signed = SignedBench::new(move |_, writer| answer(writer, 401, "", &body));
+        let session = signed.bench.session();
+        let error = session.exchange("show", &read(), None).await.unwrap_err();
+        assert!(error.detail.contains(hint), "{}", error.detail);
+        assert!(!format!("{error:?}").contains("AK-1"), "{error:?}");
+    }
+}
+
+#[actix_rt::test]
+async fn a_rotation_costs_no_request_whichever_keys_the_vendor_takes() {
+    let accepted = Arc::new(AtomicUsize::new(1));
+    let takes = Arc::clone(&accepted);
+    let signed = SignedBench::new(move |seen, writer| {
+        if signed_by(seen, takes.load(Ordering::SeqCst)) {
+            fine(seen, writer)
+        } else {
+            refuse(writer, "APIGW.0301")
+        }
+    });
+    let session = signed.bench.session();
+    session.exchange("show", &read(), None).await.unwrap();
+    // The vendor does not know the next keys yet.
+    signed.write(2);
+    signed.bench.credentials.look_at_secrets();
+    tests::until(async || {
+        session.exchange("show", &read(), None).await.unwrap();
+        signed.seen().contains(&"2".to_owned())
+    })
+    .await;
+    // It does.
+    accepted.store(2, Ordering::SeqCst);
+    signed.bench.cloud.clock.forward(2);
+    session.exchange("show", &read(), None).await.unwrap();
+    let seen = signed.seen();
+    assert_eq!(seen[seen.len() - 2..], ["1", "2"], "{seen:?}");
+    // And the file changes while nobody looks.
+    signed.write(3);
+    accepted.store(3, Ordering::SeqCst);
+    session.exchange("pause", &change(), None).await.unwrap();
+    let seen = signed.seen();
+    assert_eq!(seen[seen.len() - 2..], ["2", "3"], "{seen:?}");
 }
 
 #[actix_rt::test]

@@ -34,6 +34,8 @@ pub(crate) struct Place {
     settings: Vec<(String, String)>,
     /// Variables of the program's environment.
     environment: Vec<(String, String)>,
+    /// The lines of the first project's credentials; its user's name and password if there are none.
+    credentials: Option<String>,
 }
 
 impl Place {
@@ -61,6 +63,7 @@ impl Place {
             extra: String::new(),
             settings,
             environment: Vec::new(),
+            credentials: None,
         }
     }
 
@@ -95,22 +98,40 @@ impl Place {
         ))
     }
 
+    /// Gives the first project other credentials than its user's name and password.
+    pub(crate) fn credentials(mut self, toml: &str) -> Self {
+        self.credentials = Some(toml.to_owned());
+        self
+    }
+
     /// Adds a second project of the same account, whose id and region these are.
     pub(crate) fn project(self, name: &str, id: &str, region: &str) -> Self {
-        let account = self.cloud.add_project(id, region);
-        let password = self.secret("password", &account.password);
+        let password = self.password_credentials();
+        self.project_with(name, id, region, &password)
+    }
+
+    /// As [`Place::project`], with other credentials.
+    pub(crate) fn project_with(self, name: &str, id: &str, region: &str, toml: &str) -> Self {
+        self.cloud.add_project(id, region);
         let toml = format!(
             "\n[projects.{name}]\nproject_id = \"{id}\"\nregion = \"{region}\"\n\
              [projects.{name}.endpoints]\niam = \"{}\"\noms = \"{}\"\nsms = \"{}\"\n\
-             [projects.{name}.credentials]\nkind = \"password\"\ndomain = \"{}\"\nuser = \"{}\"\n\
-             password = {password}\n",
+             [projects.{name}.credentials]\n{toml}\n",
             self.cloud.iam_url(),
             self.cloud.oms_url(),
             self.cloud.sms_url(),
-            account.domain,
-            account.user,
         );
         self.set("default_project", "\"default\"").add(&toml)
+    }
+
+    /// The lines of credentials with the user's name and password.
+    fn password_credentials(&self) -> String {
+        let account = self.cloud.account();
+        let password = self.secret("password", &account.password);
+        format!(
+            "kind = \"password\"\ndomain = \"{}\"\nuser = \"{}\"\npassword = {password}",
+            account.domain, account.user,
+        )
     }
 
     /// A file in the folder of the place.
@@ -174,22 +195,20 @@ impl Place {
             }
         }
         let account = self.cloud.account();
-        let password = self.secret("password", &account.password);
+        let credentials = self.credentials.clone();
+        let credentials = credentials.unwrap_or_else(|| self.password_credentials());
         writeln!(
             text,
             "[store]\nurl = \"sqlite://{}\"\n\
              [projects.default]\nproject_id = \"{}\"\nregion = \"{}\"\n\
              [projects.default.endpoints]\niam = \"{}\"\noms = \"{}\"\nsms = \"{}\"\n\
-             [projects.default.credentials]\nkind = \"password\"\ndomain = \"{}\"\nuser = \"{}\"\n\
-             password = {password}",
+             [projects.default.credentials]\n{credentials}",
             self.file("operations.db").display(),
             account.project_id,
             account.region,
             self.cloud.iam_url(),
             self.cloud.oms_url(),
             self.cloud.sms_url(),
-            account.domain,
-            account.user,
         )
         .expect("text");
         let digest = digest(KEY);

@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::future::join_all;
 
-use super::{Cloud, SetClock, issue, project, text, until};
+use super::{Cloud, SetClock, issue, project, start_with, text, until};
 use crate::{
     domain::{
         clock::Clock as _,
@@ -19,7 +19,7 @@ use crate::{
         self,
         tests::peer::{Seen, Then, answer, settings, write},
     },
-    upstream::{iam::Tokens, metrics::Metrics},
+    upstream::iam::{Credentials, login::failure},
 };
 
 type Script = fn(&Seen, &mut dyn Write) -> Then;
@@ -28,14 +28,13 @@ fn oms() -> ServiceName {
     ServiceName::parse("oms").unwrap()
 }
 
-/// Tokens that give up a login after a second.
-fn impatient(cloud: &Cloud) -> Tokens {
+/// Credentials that give up a login after a second.
+fn impatient(cloud: &Cloud) -> Credentials {
     let limits = transport::Settings {
         request_timeout: Duration::from_secs(1),
         ..settings()
     };
-    let clock = cloud.clock.clone();
-    Tokens::start(&cloud.settings(&["p"]), &limits, clock, Metrics::default()).unwrap()
+    start_with(&cloud.settings(&["p"]), &limits, cloud.clock.clone()).unwrap()
 }
 
 /// Holds a login back until something comes out of the receiver.
@@ -58,14 +57,14 @@ async fn of_two_hundred_first_callers_the_first_leaves_and_the_others_share_one_
     let release = held(&cloud, |seen, writer, clock| {
         issue(seen, writer, clock.now())
     });
-    let tokens = cloud.tokens(&["p"]);
-    let first = text(&tokens);
+    let credentials = cloud.credentials(&["p"]);
+    let first = text(&credentials);
     tokio::select! {
         biased;
         _ = first => panic!("the login is held back"),
         () = until(async || cloud.logins() == 1) => {}
     }
-    let others = join_all((0..199).map(|_| text(&tokens)));
+    let others = join_all((0..199).map(|_| text(&credentials)));
     let ((), others) = tokio::join!(
         async {
             // Behind all who ask.
@@ -81,13 +80,13 @@ async fn of_two_hundred_first_callers_the_first_leaves_and_the_others_share_one_
 #[actix_rt::test]
 async fn callers_on_many_threads_share_one_login() {
     let cloud = Cloud::of_tokens();
-    let tokens = cloud.tokens(&["p"]);
+    let credentials = cloud.credentials(&["p"]);
     let threads: Vec<_> = (0..8)
         .map(|_| {
-            let tokens = tokens.clone();
+            let credentials = credentials.clone();
             thread::spawn(move || {
                 actix_rt::System::new()
-                    .block_on(async { join_all((0..25).map(|_| text(&tokens))).await })
+                    .block_on(async { join_all((0..25).map(|_| text(&credentials))).await })
             })
         })
         .collect();
@@ -111,34 +110,34 @@ async fn nobody_waits_longer_for_a_slow_login_than_its_limit() {
             Then::Close
         });
     }
-    let tokens = impatient(&cloud);
+    let credentials = impatient(&cloud);
     let begun = Instant::now();
     let project = project();
-    let results = join_all((0..20).map(|_| tokens.token(&project))).await;
+    let results = join_all((0..20).map(|_| credentials.lease(&project))).await;
     for result in results {
         assert_eq!(result.unwrap_err().kind, UpstreamErrorKind::Timeout);
     }
     assert!(begun.elapsed() < Duration::from_secs(5));
     // What was learned is told at once to whoever comes next, and forgotten soon.
-    let error = tokens.token(&project).await.unwrap_err();
+    let error = credentials.lease(&project).await.unwrap_err();
     assert_eq!(
         (error.kind, cloud.logins()),
         (UpstreamErrorKind::Timeout, 1)
     );
     cloud.clock.forward(1);
-    let error = tokens.token(&project).await.unwrap_err();
+    let error = credentials.lease(&project).await.unwrap_err();
     assert_eq!(
         (error.kind, cloud.logins()),
         (UpstreamErrorKind::Timeout, 2)
     );
     cloud.clock.forward(2);
-    assert_eq!(text(&tokens).await, "token-2");
+    assert_eq!(text(&credentials).await, "token-2");
 }
 
 #[actix_rt::test]
 async fn every_fault_of_the_token_service_is_remembered_and_served_meanwhile() {
     let cloud = Cloud::of_tokens();
-    let tokens = cloud.tokens(&["p"]);
+    let credentials = cloud.credentials(&["p"]);
     let faults: [(Script, UpstreamErrorKind); 5] = [
         (
             |_, writer| answer(writer, 500, "", ""),
@@ -161,27 +160,28 @@ async fn every_fault_of_the_token_service_is_remembered_and_served_meanwhile() {
     for (number, (script, kind)) in faults.into_iter().enumerate() {
         cloud.answer_login(script);
         for _ in 0..50 {
-            assert_eq!(tokens.token(&project()).await.unwrap_err().kind, kind);
+            assert_eq!(credentials.lease(&project()).await.unwrap_err().kind, kind);
         }
         assert_eq!(cloud.logins(), number + 1);
         cloud.clock.forward(31);
     }
-    text(&tokens).await;
+    text(&credentials).await;
 }
 
 #[actix_rt::test]
 async fn a_token_that_is_refused_while_its_replacement_is_under_way_is_not_given_out() {
     let cloud = Cloud::of_tokens();
-    let tokens = cloud.tokens(&["p"]);
-    let old = tokens.token(&project()).await.unwrap();
+    let credentials = cloud.credentials(&["p"]);
+    let old = credentials.lease(&project()).await.unwrap();
+    let error = failure(UpstreamErrorKind::CredentialsRefused, "x");
     let release = held(&cloud, |seen, writer, clock| {
         issue(seen, writer, clock.now())
     });
     cloud.clock.forward(24 * 3600 - 20 * 60);
-    assert_eq!(text(&tokens).await, "token-0");
+    assert_eq!(text(&credentials).await, "token-0");
     until(async || cloud.logins() == 2).await;
-    assert!(tokens.refused(&old, &oms()).await);
-    let waits = text(&tokens);
+    assert!(credentials.refused(&old, &oms(), &error).await);
+    let waits = text(&credentials);
     tokio::pin!(waits);
     tokio::select! {
         biased;
@@ -203,20 +203,20 @@ async fn a_token_that_ends_before_it_arrives_is_given_to_nobody() {
         clock.forward(25 * 3600);
         issue(seen, writer, issued)
     });
-    let tokens = cloud.tokens(&["p"]);
-    let error = tokens.token(&project()).await.unwrap_err();
+    let credentials = cloud.credentials(&["p"]);
+    let error = credentials.lease(&project()).await.unwrap_err();
     assert_eq!(error.kind, UpstreamErrorKind::Unavailable);
     assert!(!format!("{error:?}").contains("token-0"));
     cloud.clock.forward(1);
-    assert_eq!(text(&tokens).await, "token-1");
+    assert_eq!(text(&credentials).await, "token-1");
     assert_eq!(cloud.logins(), 2);
 }
 
 #[actix_rt::test]
 async fn a_replacement_that_ends_before_it_arrives_is_given_to_nobody_either() {
     let cloud = Cloud::of_tokens();
-    let tokens = cloud.tokens(&["p"]);
-    text(&tokens).await;
+    let credentials = cloud.credentials(&["p"]);
+    text(&credentials).await;
     let clock = cloud.clock.clone();
     cloud.answer_login(move |seen, writer| {
         let issued = clock.now();
@@ -224,24 +224,24 @@ async fn a_replacement_that_ends_before_it_arrives_is_given_to_nobody_either() {
         issue(seen, writer, issued)
     });
     cloud.clock.forward(24 * 3600 - 20 * 60);
-    assert_eq!(text(&tokens).await, "token-0");
+    assert_eq!(text(&credentials).await, "token-0");
     until(async || cloud.logins() == 2).await;
     // By now both are over.
-    until(async || tokens.token(&project()).await.is_err() || cloud.logins() == 3).await;
+    until(async || credentials.lease(&project()).await.is_err() || cloud.logins() == 3).await;
     cloud.clock.forward(2);
-    assert_eq!(text(&tokens).await, "token-2");
+    assert_eq!(text(&credentials).await, "token-2");
 }
 
 #[actix_rt::test]
 async fn a_clock_that_jumps_never_brings_a_dead_token_back() {
     let cloud = Cloud::of_tokens();
-    let tokens = cloud.tokens(&["p"]);
-    assert_eq!(text(&tokens).await, "token-0");
+    let credentials = cloud.credentials(&["p"]);
+    assert_eq!(text(&credentials).await, "token-0");
     // A leap forward ends it, and the leap back does not revive it, since another one took its place.
     cloud.clock.forward(30 * 3600);
-    assert_eq!(text(&tokens).await, "token-1");
+    assert_eq!(text(&credentials).await, "token-1");
     cloud.clock.forward(-30 * 3600);
-    assert_eq!(text(&tokens).await, "token-1");
+    assert_eq!(text(&credentials).await, "token-1");
     assert_eq!(cloud.logins(), 2);
 }
 
@@ -258,13 +258,13 @@ async fn a_clock_that_is_wrong_for_good_does_not_lengthen_a_token() {
                 clock.now() + jiff::SignedDuration::from_hours(hours),
             )
         });
-        let tokens = cloud.tokens(&["p"]);
-        assert_eq!(text(&tokens).await, "token-0");
+        let credentials = cloud.credentials(&["p"]);
+        assert_eq!(text(&credentials).await, "token-0");
         let lives = if hours < 0 { 4 } else { 24 };
         cloud.clock.forward(lives * 3600 - 120);
-        assert_eq!(text(&tokens).await, "token-0", "{hours}");
+        assert_eq!(text(&credentials).await, "token-0", "{hours}");
         until(async || cloud.logins() == 2).await;
         cloud.clock.forward(120);
-        assert_ne!(text(&tokens).await, "token-0", "{hours}");
+        assert_ne!(text(&credentials).await, "token-0", "{hours}");
     }
 }

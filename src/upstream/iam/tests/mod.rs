@@ -1,5 +1,6 @@
 //! Tokens from a token service on a loopback socket.
 
+mod keys;
 mod lifecycle;
 mod nonsense;
 
@@ -21,18 +22,28 @@ use serde_json::json;
 use tempfile::NamedTempFile;
 
 use super::{
-    Token, Tokens, TokensError, Vault,
-    token::{Begun, Lifetime},
+    Credentials, CredentialsError,
+    attempts::Identity,
+    credential::{Credential, Parts, Proof},
+    lifetime::{Begun, Lifetime},
+    login::failure,
+    vault::Vault,
 };
 use crate::{
     domain::{
         clock::Clock,
         secret::{Secret, SecretSource},
-        service::{ProjectName, UpstreamErrorKind},
+        service::{
+            ProjectName, ServiceName, UpstreamError, UpstreamErrorKind, status::CredentialKind,
+        },
     },
-    transport::tests::peer::{self, Peer, Seen, Then, answer},
+    transport::{
+        self, Endpoint, Header, Method, Request,
+        tests::peer::{self, Peer, Seen, Then, answer},
+    },
     upstream::{
-        CredentialSettings, ProjectSettings, Settings, flow::tests::PACE, metrics::Metrics,
+        AccessKeySource, CredentialSettings, ProjectSettings, Settings, flow::tests::PACE,
+        metrics::Metrics, secrets::Secrets,
     },
 };
 
@@ -132,10 +143,8 @@ impl Cloud {
         }
     }
 
-    pub(crate) fn tokens(&self, projects: &[&str]) -> Tokens {
-        let clock: Arc<dyn Clock> = self.clock.clone();
-        let settings = self.settings(projects);
-        Tokens::start(&settings, &peer::settings(), clock, Metrics::default()).unwrap()
+    pub(crate) fn credentials(&self, projects: &[&str]) -> Credentials {
+        start(&self.settings(projects), self.clock.clone()).unwrap()
     }
 
     pub(crate) fn logins(&self) -> usize {
@@ -145,6 +154,23 @@ impl Cloud {
             .filter(|seen| seen.path().starts_with("/v3/auth/tokens"))
             .count()
     }
+}
+
+pub(crate) fn start(
+    settings: &Settings,
+    clock: Arc<dyn Clock>,
+) -> Result<Credentials, CredentialsError> {
+    start_with(settings, &peer::settings(), clock)
+}
+
+fn start_with(
+    settings: &Settings,
+    limits: &transport::Settings,
+    clock: Arc<dyn Clock>,
+) -> Result<Credentials, CredentialsError> {
+    let metrics = Metrics::default();
+    let with = (metrics.clone(), Secrets::new(metrics));
+    Credentials::start(settings, limits, clock, with)
 }
 
 /// Issues a token, named after its number, for 24 hours.
@@ -178,21 +204,37 @@ pub(crate) fn project() -> ProjectName {
     ProjectName::parse("p").unwrap()
 }
 
-async fn text(tokens: &Tokens) -> String {
-    tokens
-        .token(&project())
-        .await
-        .unwrap()
-        .text()
-        .expose()
-        .to_owned()
+/// The text of the token at hand.
+async fn text(credentials: &Credentials) -> String {
+    let lease = credentials.lease(&project()).await.unwrap();
+    token_of(&lease)
 }
 
-/// Waits until something holds, for five seconds at most.
-async fn until<F: Future<Output = bool>>(mut holds: impl FnMut() -> F) {
+fn token_of(credential: &Credential) -> String {
+    let [Header { name, value }] = &shown(credential)[..] else {
+        panic!("it is no token")
+    };
+    assert_eq!(*name, "x-auth-token");
+    value.expose().to_owned()
+}
+
+/// What a request shows with this credential.
+fn shown(credential: &Credential) -> Vec<Header> {
+    let endpoint = Endpoint::parse("https://oms.example.com").unwrap();
+    let request = Request {
+        method: Method::Get,
+        path: "/".to_owned(),
+        body: None,
+    };
+    let shown = credential.authenticate(&endpoint, &request, Timestamp::UNIX_EPOCH);
+    shown.headers
+}
+
+/// Waits until something holds, for 30 seconds at most.
+pub(crate) async fn until<F: Future<Output = bool>>(mut holds: impl FnMut() -> F) {
     let begun = Instant::now();
     while !holds().await {
-        assert!(begun.elapsed() < Duration::from_secs(5), "it never held");
+        assert!(begun.elapsed() < Duration::from_secs(30), "it never held");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
@@ -200,10 +242,10 @@ async fn until<F: Future<Output = bool>>(mut holds: impl FnMut() -> F) {
 #[actix_rt::test]
 async fn nobody_logs_in_before_a_token_is_needed_and_then_as_the_vendor_documents() {
     let cloud = Cloud::of_tokens();
-    let tokens = cloud.tokens(&["p"]);
+    let credentials = cloud.credentials(&["p"]);
     assert_eq!(cloud.peer.connections(), 0);
-    assert_eq!(text(&tokens).await, "token-0");
-    assert_eq!(text(&tokens).await, "token-0");
+    assert_eq!(text(&credentials).await, "token-0");
+    assert_eq!(text(&credentials).await, "token-0");
     let [login] = &cloud.peer.seen()[..] else {
         panic!("one login is enough")
     };
@@ -226,8 +268,8 @@ async fn nobody_logs_in_before_a_token_is_needed_and_then_as_the_vendor_document
 #[actix_rt::test]
 async fn eighty_first_calls_are_one_login() {
     let cloud = Cloud::of_tokens();
-    let tokens = cloud.tokens(&["p"]);
-    let texts = join_all((0..80).map(|_| text(&tokens))).await;
+    let credentials = cloud.credentials(&["p"]);
+    let texts = join_all((0..80).map(|_| text(&credentials))).await;
     assert_eq!(texts, vec!["token-0"; 80]);
     assert_eq!(cloud.logins(), 1);
 }
@@ -241,13 +283,13 @@ async fn a_caller_that_leaves_neither_ends_nor_repeats_the_login() {
         released.lock().unwrap().recv().unwrap();
         issue(seen, writer, clock.now())
     });
-    let tokens = cloud.tokens(&["p"]);
+    let credentials = cloud.credentials(&["p"]);
     tokio::select! {
         biased;
-        _ = text(&tokens) => panic!("the login is held back"),
+        _ = text(&credentials) => panic!("the login is held back"),
         () = until(async || cloud.logins() == 1) => {}
     }
-    let second = text(&tokens);
+    let second = text(&credentials);
     release.send(()).unwrap();
     assert_eq!(second.await, "token-0");
     assert_eq!(cloud.logins(), 1);
@@ -256,8 +298,8 @@ async fn a_caller_that_leaves_neither_ends_nor_repeats_the_login() {
 #[actix_rt::test]
 async fn a_token_near_its_end_serves_while_it_is_replaced() {
     let cloud = Cloud::of_tokens();
-    let tokens = cloud.tokens(&["p"]);
-    assert_eq!(text(&tokens).await, "token-0");
+    let credentials = cloud.credentials(&["p"]);
+    assert_eq!(text(&credentials).await, "token-0");
     let (release, released) = mpsc::channel::<()>();
     let (released, clock) = (Mutex::new(released), Arc::clone(&cloud.clock));
     cloud.answer_login(move |seen, writer| {
@@ -265,33 +307,33 @@ async fn a_token_near_its_end_serves_while_it_is_replaced() {
         issue(seen, writer, clock.now())
     });
     cloud.clock.forward(24 * 3600 - 41 * 60);
-    assert_eq!(text(&tokens).await, "token-0");
+    assert_eq!(text(&credentials).await, "token-0");
     assert_eq!(cloud.logins(), 1);
 
     cloud.clock.forward(20 * 60);
-    assert_eq!(text(&tokens).await, "token-0");
+    assert_eq!(text(&credentials).await, "token-0");
     until(async || cloud.logins() == 2).await;
     cloud.clock.forward(5);
-    assert_eq!(text(&tokens).await, "token-0");
+    assert_eq!(text(&credentials).await, "token-0");
     release.send(()).unwrap();
-    until(async || text(&tokens).await == "token-1").await;
+    until(async || text(&credentials).await == "token-1").await;
     assert_eq!(cloud.logins(), 2);
 }
 
 #[actix_rt::test]
 async fn a_token_serves_to_its_end_when_it_cannot_be_replaced() {
     let cloud = Cloud::of_tokens();
-    let tokens = cloud.tokens(&["p"]);
-    text(&tokens).await;
+    let credentials = cloud.credentials(&["p"]);
+    text(&credentials).await;
     cloud.answer_login(|_, writer| answer(writer, 503, "", "{}"));
     cloud.clock.forward(24 * 3600 - 20 * 60);
-    assert_eq!(text(&tokens).await, "token-0");
+    assert_eq!(text(&credentials).await, "token-0");
     until(async || cloud.logins() == 2).await;
-    assert_eq!(text(&tokens).await, "token-0");
+    assert_eq!(text(&credentials).await, "token-0");
     // The next attempt is made after a while, and succeeds. When the failure was noted, nobody can tell.
     until(async || {
         cloud.clock.forward(1);
-        text(&tokens).await == "token-2"
+        text(&credentials).await == "token-2"
     })
     .await;
 }
@@ -299,32 +341,34 @@ async fn a_token_serves_to_its_end_when_it_cannot_be_replaced() {
 #[actix_rt::test]
 async fn after_a_sleep_of_the_machine_the_old_token_is_not_used() {
     let cloud = Cloud::of_tokens();
-    let tokens = cloud.tokens(&["p"]);
-    assert_eq!(text(&tokens).await, "token-0");
+    let credentials = cloud.credentials(&["p"]);
+    assert_eq!(text(&credentials).await, "token-0");
     cloud.clock.forward(25 * 3600);
-    assert_eq!(text(&tokens).await, "token-1");
+    assert_eq!(text(&credentials).await, "token-1");
 }
 
-fn lasting(serial: u64, milliseconds: u64) -> Option<Token> {
+fn lasting(serial: u64, milliseconds: u64) -> Option<Credential> {
     let whole = SignedDuration::from_secs(100);
     let age = Duration::from_millis(95_000 - milliseconds);
     let wall = Timestamp::UNIX_EPOCH;
     let at = Instant::now().checked_sub(age)?;
-    let lifetime = Lifetime::new(Begun { at, wall }, None, wall + whole)?;
-    let name = ProjectName::parse(&format!("p{}", serial % 10)).unwrap();
-    let secrets = (Secret::new("t"), Secret::new("p"));
-    Some(Token::new(serial, name, secrets, lifetime))
+    Some(Credential::new(Parts {
+        serial,
+        project: ProjectName::parse(&format!("p{}", serial % 10)).unwrap(),
+        kind: CredentialKind::Password,
+        identity: Identity::of(&[]),
+        proof: Proof::Token {
+            text: Secret::new("t"),
+            password: Secret::new("p"),
+        },
+        lifetime: Lifetime::of_token(Begun { at, wall }, None, wall + whole),
+    }))
 }
 
 #[actix_rt::test]
 async fn a_new_token_does_not_inherit_the_end_of_the_old_one() {
-    let vault = Vault {
-        cache: moka::future::Cache::builder()
-            .expire_after(super::PerToken)
-            .build(),
-        clock: Arc::new(SetClock(AtomicI64::new(0))),
-        metrics: Metrics::default(),
-    };
+    let clock = Arc::new(SetClock(AtomicI64::new(0)));
+    let vault = Vault::new(clock, Metrics::default());
     let (Some(old), Some(new), Some(other)) =
         (lasting(1, 200), lasting(11, 90_000), lasting(2, 300))
     else {
@@ -343,13 +387,14 @@ async fn a_new_token_does_not_inherit_the_end_of_the_old_one() {
 #[actix_rt::test]
 async fn a_refused_token_is_removed_only_while_it_is_the_one_at_hand() {
     let cloud = Cloud::of_tokens();
-    let tokens = cloud.tokens(&["p"]);
-    let service = crate::domain::service::ServiceName::parse("oms").unwrap();
-    let old = tokens.token(&project()).await.unwrap();
-    tokens.refused(&old, &service).await;
-    assert_eq!(text(&tokens).await, "token-1");
-    tokens.refused(&old, &service).await;
-    assert_eq!(text(&tokens).await, "token-1");
+    let credentials = cloud.credentials(&["p"]);
+    let service = ServiceName::parse("oms").unwrap();
+    let error = failure(UpstreamErrorKind::CredentialsRefused, "x");
+    let old = credentials.lease(&project()).await.unwrap();
+    credentials.refused(&old, &service, &error).await;
+    assert_eq!(text(&credentials).await, "token-1");
+    credentials.refused(&old, &service, &error).await;
+    assert_eq!(text(&credentials).await, "token-1");
     assert_eq!(cloud.logins(), 2);
 }
 
@@ -360,8 +405,8 @@ async fn an_id_of_a_request_that_repeats_the_password_is_not_passed_on() {
         let body = "{\"error\":{\"code\":401,\"message\":\"x\"}}";
         answer(writer, 401, "X-Request-Id: s3cret\r\n", body)
     });
-    let tokens = cloud.tokens(&["p"]);
-    let error = tokens.token(&project()).await.unwrap_err();
+    let credentials = cloud.credentials(&["p"]);
+    let error = credentials.lease(&project()).await.unwrap_err();
     assert_eq!(error.kind, UpstreamErrorKind::CredentialsRefused);
     assert!(!format!("{error:?}").contains("s3cret"), "{error:?}");
 }
@@ -372,8 +417,8 @@ async fn a_wrong_password_is_tried_twice_in_15_minutes_unless_it_changes() {
     for _ in 0..5 {
         cloud.answer_login(wrong_password);
     }
-    let tokens = cloud.tokens(&["p"]);
-    let refused = async || tokens.token(&project()).await.unwrap_err();
+    let credentials = cloud.credentials(&["p"]);
+    let refused = async || credentials.lease(&project()).await.unwrap_err();
     let error = refused().await;
     assert_eq!(error.kind, UpstreamErrorKind::CredentialsRefused);
     let answer = error.answer.as_ref().unwrap();
@@ -410,7 +455,7 @@ async fn a_wrong_password_is_tried_twice_in_15_minutes_unless_it_changes() {
     assert_eq!(cloud.logins(), 5, "a changed password is tried");
     assert!(cloud.peer.seen()[4].body.contains("another-word"));
     cloud.clock.forward(60);
-    assert_eq!(text(&tokens).await, "token-5");
+    assert_eq!(text(&credentials).await, "token-5");
 }
 
 #[actix_rt::test]
@@ -420,10 +465,10 @@ async fn projects_of_one_user_share_the_attempts() {
         cloud.answer_login(wrong_password);
     }
     let names = ["a", "b", "c", "d"];
-    let tokens = cloud.tokens(&names);
+    let credentials = cloud.credentials(&names);
     let results = join_all(names.map(async |name| {
-        tokens
-            .token(&ProjectName::parse(name).unwrap())
+        credentials
+            .lease(&ProjectName::parse(name).unwrap())
             .await
             .unwrap_err()
             .kind
@@ -437,7 +482,7 @@ async fn projects_of_one_user_share_the_attempts() {
 async fn an_answer_that_is_no_token_is_an_error_of_its_kind() {
     use UpstreamErrorKind as Kind;
     let cloud = Cloud::of_tokens();
-    let tokens = cloud.tokens(&["p"]);
+    let credentials = cloud.credentials(&["p"]);
     let token = "X-Subject-Token: token\r\n";
     let good = |clock: &SetClock| document(clock.now(), 3600);
     let cases: [(Kind, u16, &str, Option<&str>); 23] = [
@@ -520,45 +565,45 @@ async fn an_answer_that_is_no_token_is_an_error_of_its_kind() {
     for (number, (kind, status, headers, body)) in cases.into_iter().enumerate() {
         let body = body.map_or_else(|| good(&cloud.clock), str::to_owned);
         cloud.answer_login(move |_, writer| answer(writer, status, headers, &body));
-        let error = tokens.token(&project()).await.unwrap_err();
+        let error = credentials.lease(&project()).await.unwrap_err();
         assert_eq!(error.kind, kind, "{status} {headers} {number}");
         assert_eq!(error.answer.is_some(), status >= 200);
         assert_eq!(cloud.logins(), number + 1);
         cloud.clock.forward(60);
     }
     cloud.answer_login(|_, _| Then::Close);
-    let error = tokens.token(&project()).await.unwrap_err();
+    let error = credentials.lease(&project()).await.unwrap_err();
     assert_eq!(error.kind, UpstreamErrorKind::Unavailable);
     cloud.clock.forward(60);
-    text(&tokens).await;
+    text(&credentials).await;
 }
 
 #[actix_rt::test]
 async fn a_password_that_cannot_be_read_is_no_login() {
     let cloud = Cloud::of_tokens();
     fs::write(cloud.password.path(), "\n").unwrap();
-    let tokens = cloud.tokens(&["p"]);
-    let error = tokens.token(&project()).await.unwrap_err();
+    let credentials = cloud.credentials(&["p"]);
+    let error = credentials.lease(&project()).await.unwrap_err();
     assert_eq!(error.kind, UpstreamErrorKind::Unavailable);
     assert!(!error.detail.contains('/'), "{}", error.detail);
     assert_eq!(cloud.logins(), 0);
     fs::write(cloud.password.path(), "s3cret-word").unwrap();
     cloud.clock.forward(60);
-    assert_eq!(text(&tokens).await, "token-0");
+    assert_eq!(text(&credentials).await, "token-0");
 }
 
 #[actix_rt::test]
 async fn a_vendor_that_asks_for_a_wait_gets_it() {
     let cloud = Cloud::of_tokens();
     cloud.answer_login(|_, writer| answer(writer, 429, "Retry-After: 20\r\n", "{}"));
-    let tokens = cloud.tokens(&["p"]);
-    let error = tokens.token(&project()).await.unwrap_err();
+    let credentials = cloud.credentials(&["p"]);
+    let error = credentials.lease(&project()).await.unwrap_err();
     assert_eq!(error.retry_after, Some(Duration::from_secs(20)));
     cloud.clock.forward(19);
-    assert!(tokens.token(&project()).await.is_err());
+    assert!(credentials.lease(&project()).await.is_err());
     assert_eq!(cloud.logins(), 1);
     cloud.clock.forward(1);
-    text(&tokens).await;
+    text(&credentials).await;
 }
 
 /// A clock that breaks once, at the given reading.
@@ -581,12 +626,12 @@ async fn a_login_that_breaks_leaves_its_project_usable() {
     // The first reading is that of the thread which accepts the call, the second that of the login.
     let clock = Arc::new(BrokenClock(Arc::clone(&cloud.clock), AtomicI64::new(1)));
     let settings = cloud.settings(&["p"]);
-    let tokens = Tokens::start(&settings, &peer::settings(), clock, Metrics::default()).unwrap();
-    let error = tokens.token(&project()).await.unwrap_err();
+    let credentials = start(&settings, clock).unwrap();
+    let error = credentials.lease(&project()).await.unwrap_err();
     assert_eq!(error.kind, UpstreamErrorKind::Unavailable);
     assert_eq!(error.detail, "The login ended abnormally.");
     cloud.clock.forward(60);
-    assert_eq!(text(&tokens).await, "token-0");
+    assert_eq!(text(&credentials).await, "token-0");
 }
 
 #[test]
@@ -594,7 +639,6 @@ fn an_address_that_cannot_be_used_is_found_at_start() {
     let cloud = Cloud::of_tokens();
     let mut settings = cloud.settings(&["p"]);
     settings.projects.get_mut(&project()).unwrap().iam_endpoint = "http://iam.example.com".into();
-    let clock: Arc<dyn Clock> = cloud.clock.clone();
-    let result = Tokens::start(&settings, &peer::settings(), clock, Metrics::default());
-    assert!(matches!(result.err(), Some(TokensError::Endpoint(..))));
+    let result = start(&settings, cloud.clock.clone());
+    assert!(matches!(result.err(), Some(CredentialsError::Endpoint(..))));
 }

@@ -22,13 +22,13 @@ async fn is_no_token(
     let cloud = Cloud::of_tokens();
     let clock = cloud.clock.clone();
     cloud.answer_login(move |_, writer| script(writer, clock.now()));
-    let tokens = cloud.tokens(&["p"]);
-    let error = tokens.token(&project()).await.expect_err(what);
+    let credentials = cloud.credentials(&["p"]);
+    let error = credentials.lease(&project()).await.expect_err(what);
     assert_eq!(error.kind, kind, "{what}");
-    assert!(tokens.token(&project()).await.is_err(), "{what}");
+    assert!(credentials.lease(&project()).await.is_err(), "{what}");
     assert_eq!(cloud.logins(), 1, "{what}");
     cloud.clock.forward(1);
-    assert_eq!(text(&tokens).await, "token-1", "{what}");
+    assert_eq!(text(&credentials).await, "token-1", "{what}");
 }
 
 async fn malformed(what: &str, status: u16, headers: &str, body: impl Fn(Timestamp) -> String) {

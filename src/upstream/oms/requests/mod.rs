@@ -10,7 +10,7 @@ use crate::{
         task::TaskId,
     },
     transport::{Method, Request},
-    upstream::{Settings, secrets},
+    upstream::{Settings, secrets::Secrets},
 };
 
 use super::{PAGE_LIMIT, wire};
@@ -21,15 +21,22 @@ pub(super) struct Requests {
     tasks: String,
     project: ProjectName,
     settings: Arc<Settings>,
+    secrets: Secrets,
 }
 
 impl Requests {
     /// For one project, by the vendor's id and by ours.
-    pub(super) fn new(project_id: &str, project: ProjectName, settings: Arc<Settings>) -> Self {
+    pub(super) fn new(
+        project_id: &str,
+        project: ProjectName,
+        settings: Arc<Settings>,
+        secrets: Secrets,
+    ) -> Self {
         Self {
             tasks: format!("/v2/{project_id}/tasks"),
             project,
             settings,
+            secrets,
         }
     }
 
@@ -109,9 +116,10 @@ impl Requests {
                     "The storage credential {name} is not configured for this project."
                 ))
             })?;
-        let secret_key = secrets::read(&entry.secret_key).await.map_err(|error| {
+        let secret_key = self.secrets.read(&entry.secret_key).await;
+        let secret_key = secret_key.map_err(|error| {
             // Where the secret is kept is for the operator; whoever asked gets to know the name only.
-            tracing::warn!(credential = %name, %error, "a storage credential cannot be read");
+            tracing::debug!(credential = %name, %error, "a storage credential cannot be read");
             rejected(format!("The storage credential {name} cannot be read."))
         })?;
         Ok(StorageKeys {

@@ -8,7 +8,7 @@ use crate::{
         access::{Scope, StorageGrant},
         secret::SecretSource,
     },
-    upstream::{StorageCredentialSettings, flow::tests::PACE},
+    upstream::{StorageCredentialSettings, flow::tests::PACE, metrics::Metrics},
 };
 
 const PROJECT_ID: &str = "2c0689c860ad4728a497c91ec0844383";
@@ -33,7 +33,8 @@ fn requests(secret: PathBuf) -> Requests {
         storage_credentials: BTreeMap::from([(name, archive)]),
         pace: PACE,
     };
-    Requests::new(PROJECT_ID, project("prod"), Arc::new(settings))
+    let secrets = Secrets::new(Metrics::default());
+    Requests::new(PROJECT_ID, project("prod"), Arc::new(settings), secrets)
 }
 
 fn task() -> TaskId {

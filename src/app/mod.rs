@@ -1,7 +1,8 @@
 //! The composition root: builds everything, runs it, and drains it. The only place that knows all.
 
+mod sandbox_config;
+
 use std::{
-    collections::BTreeMap,
     io,
     net::{SocketAddr, TcpListener},
     path::PathBuf,
@@ -26,19 +27,19 @@ use crate::{
     api,
     config::Config,
     domain::{
-        access::{Caller, Permission},
         clock::{Clock, SystemClock},
         secret::SecretSource,
-        service::{ProjectName, ServiceName, ServiceTraits, UpstreamError},
+        service::{ProjectName, ServiceTraits, UpstreamError},
     },
-    identity::{self, Identities, IdentityError},
+    identity::{Identities, IdentityError},
     operations::{self, Operations, engine::Engine, engine::EngineError},
     reload::Reload,
     sandbox::{self, Cloud, CloudOptions},
-    store::{self, OpenError, SqlOperationStore},
-    transport,
-    upstream::{self, Lane, Pace, Upstream, UpstreamSetupError},
+    store::{OpenError, SqlOperationStore},
+    upstream::{self, Lane, Upstream, UpstreamSetupError},
 };
+
+pub use crate::upstream::Admission;
 
 /// The longest that the gateway waits for the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -107,7 +108,8 @@ pub fn sandbox(listen: SocketAddr, greet: impl FnOnce(&Sandbox)) -> Result<(), E
         let password = folder.path().join("password");
         std::fs::write(&password, cloud.account().password).map_err(Error::Folder)?;
         let database = folder.path().join("operations.db");
-        let config = sandbox_config(listen, &cloud, SecretSource::File(password), database);
+        let config =
+            sandbox_config::settings(listen, &cloud, SecretSource::File(password), database);
         let gateway = Gateway::start(config, None).await?;
         // For scripts, which can point other programs at the cloud itself too.
         tracing::info!(
@@ -129,11 +131,11 @@ pub fn sandbox(listen: SocketAddr, greet: impl FnOnce(&Sandbox)) -> Result<(), E
 pub struct Login {
     /// The project.
     pub project: ProjectName,
-    /// Why there is no token.
-    pub result: Result<(), UpstreamError>,
+    /// How the cloud let the gateway in, or why it did not.
+    pub result: Result<Admission, UpstreamError>,
 }
 
-/// Logs in once for each project, one after the other. Nothing is served and no task is looked at.
+/// Has the cloud let the gateway in once for each project, one after the other. Nothing is served and nothing changed.
 pub fn log_in(config: Config) -> Result<Vec<Login>, Error> {
     System::new().block_on(async {
         let projects = config.upstream.projects.keys().cloned().collect::<Vec<_>>();
@@ -144,9 +146,10 @@ pub fn log_in(config: Config) -> Result<Vec<Login>, Error> {
             Arc::new(SystemClock),
             &mut registry,
         )?;
+        let services = upstream.services(Lane::Callers)?;
         let mut logins = Vec::new();
         for project in projects {
-            let result = upstream.log_in(&project).await;
+            let result = upstream.log_in(&services, &project).await;
             logins.push(Login { project, result });
         }
         Ok(logins)
@@ -167,6 +170,7 @@ struct Gateway {
     engine: Engine,
     store: Arc<SqlOperationStore>,
     reload: Option<Reload>,
+    upstream: Upstream,
     drain_timeout: Duration,
 }
 
@@ -212,27 +216,20 @@ impl Gateway {
         let request_metrics = api::metrics::Metrics::default();
         request_metrics.register(&mut registry);
         let (workers, drain_timeout) = (config.api.workers, config.api.drain_timeout);
+        let for_status = upstream.clone();
         let state = web::Data::new(api::State::new(
             config.api,
             (projects, &names(&upstream::catalogue())),
             identities,
             operations.clone(),
-            (Arc::new(registry), request_metrics),
+            api::Insight {
+                registry: Arc::new(registry),
+                metrics: request_metrics,
+                status: Box::new(move || for_status.status()),
+            },
         ));
-        let server = HttpServer::new(move || {
-            let services = upstream
-                .services(Lane::Callers)
-                .expect("the engine's thread has built the same from the same settings");
-            api::app(state.clone(), Rc::new(services))
-        })
-        .workers(workers)
-        .client_request_timeout(HEAD_TIMEOUT)
-        .keep_alive(KEEP_ALIVE)
-        .shutdown_timeout(drain_timeout.as_secs().max(1))
-        .disable_signals()
-        .listen(listener)
-        .map_err(|source| Error::Listen(listen, source))?
-        .run();
+        let server = server(listener, state, upstream.clone(), (workers, drain_timeout))
+            .map_err(|source| Error::Listen(listen, source))?;
         Ok(Self {
             address,
             server,
@@ -240,11 +237,12 @@ impl Gateway {
             engine,
             store,
             reload,
+            upstream,
             drain_timeout,
         })
     }
 
-    /// Serves until a signal comes, then drains.
+    /// Serves until a signal to stop comes, then drains. A hangup means that secrets have changed.
     async fn run(self) -> Result<(), Error> {
         let Self {
             server,
@@ -252,6 +250,7 @@ impl Gateway {
             mut engine,
             store,
             reload,
+            upstream,
             drain_timeout,
             ..
         } = self;
@@ -263,14 +262,22 @@ impl Gateway {
                 None => std::future::pending().await,
             }
         };
+        let mut hangup = signal(SignalKind::hangup()).map_err(Error::Signals)?;
         let handle = server.handle();
         let mut server = std::pin::pin!(server);
-        tokio::select! {
-            ended = &mut server => return ended.map_err(Error::Server),
-            () = engine.stopped() => return Err(Error::EngineLost),
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            failed = watching => match failed.map_err(Error::Signals)? {},
+        let mut watching = std::pin::pin!(watching);
+        loop {
+            tokio::select! {
+                ended = &mut server => return ended.map_err(Error::Server),
+                () = engine.stopped() => return Err(Error::EngineLost),
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                failed = &mut watching => match failed.map_err(Error::Signals)? {},
+                _ = hangup.recv() => {
+                    tracing::info!("looking at the files of secrets");
+                    upstream.look_at_secrets();
+                }
+            }
         }
         tracing::info!("stopping: waiting requests are answered, rounds in flight end");
         operations.drain();
@@ -293,6 +300,28 @@ impl Gateway {
     }
 }
 
+/// The server on a listener. The numbers: threads, and how long a stop may take.
+fn server(
+    listener: TcpListener,
+    state: web::Data<api::State>,
+    upstream: Upstream,
+    (workers, drain_timeout): (usize, Duration),
+) -> io::Result<Server> {
+    let server = HttpServer::new(move || {
+        let services = upstream
+            .services(Lane::Callers)
+            .expect("the engine's thread has built the same from the same settings");
+        api::app(state.clone(), Rc::new(services))
+    })
+    .workers(workers)
+    .client_request_timeout(HEAD_TIMEOUT)
+    .keep_alive(KEEP_ALIVE)
+    .shutdown_timeout(drain_timeout.as_secs().max(1))
+    .disable_signals()
+    .listen(listener)?;
+    Ok(server.run())
+}
+
 /// What the services are called, in the catalogue's order.
 fn names(services: &[ServiceTraits]) -> Vec<&str> {
     services
@@ -304,79 +333,4 @@ fn names(services: &[ServiceTraits]) -> Vec<&str> {
 /// Takes no more connections, and lets those that are answered come to their end.
 async fn stop(handle: ServerHandle) {
     handle.stop(true).await;
-}
-
-/// The settings of a gateway in front of a simulated cloud, for whoever tries it out.
-fn sandbox_config(
-    listen: SocketAddr,
-    cloud: &Cloud,
-    password: SecretSource,
-    database: PathBuf,
-) -> Config {
-    let account = cloud.account();
-    let project = ProjectName::parse("sandbox").expect("the name is well formed");
-    let endpoints: BTreeMap<ServiceName, String> = upstream::catalogue()
-        .into_iter()
-        .filter_map(|service| {
-            let url = match service.name.as_str() {
-                "oms" => cloud.oms_url(),
-                "sms" => cloud.sms_url(),
-                _ => return None,
-            };
-            Some((service.name, url))
-        })
-        .collect();
-    let project_settings = upstream::ProjectSettings {
-        project_id: account.project_id,
-        region: account.region,
-        services: endpoints.keys().cloned().collect(),
-        iam_endpoint: cloud.iam_url(),
-        endpoints,
-        credentials: upstream::CredentialSettings::Password {
-            domain: account.domain,
-            user: account.user,
-            password,
-        },
-    };
-    Config {
-        api: api::Settings {
-            listen,
-            public_url: None,
-            workers: 2,
-            default_wait: Duration::from_secs(30),
-            max_wait: Duration::from_mins(2),
-            drain_timeout: Duration::from_secs(5),
-            max_body: 1 << 20,
-            default_project: Some(project.clone()),
-            storage_grants: BTreeMap::new(),
-        },
-        identity: identity::Settings {
-            anonymous: Caller::anonymous(Permission::ALL.iter().copied().collect()),
-            callers: Vec::new(),
-            issuers: Vec::new(),
-        },
-        telemetry: crate::telemetry::Settings::default(),
-        store: store::Settings { path: database },
-        operations: operations::Settings {
-            deadline: Duration::from_mins(30),
-            poll_min: Duration::from_millis(500),
-            poll_max: Duration::from_secs(10),
-            concurrency: 64,
-            history: Duration::from_hours(24),
-        },
-        transport: transport::Settings {
-            connect_timeout: Duration::from_secs(3),
-            request_timeout: Duration::from_secs(15),
-            ca_file: None,
-        },
-        upstream: upstream::Settings {
-            freshness: Duration::from_millis(500),
-            projects: BTreeMap::from([(project, project_settings)]),
-            storage_credentials: BTreeMap::new(),
-            pace: Pace {
-                requests_per_second: 50,
-                burst: 100,
-            },
-        },
-    }
 }

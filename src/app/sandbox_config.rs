@@ -1,0 +1,92 @@
+//! The settings of a sandbox.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use crate::{
+    api,
+    config::Config,
+    domain::{
+        access::{Caller, Permission},
+        secret::SecretSource,
+        service::{ProjectName, ServiceName},
+    },
+    identity, operations,
+    sandbox::Cloud,
+    store, transport,
+    upstream::{self, Pace},
+};
+
+/// The settings of a gateway in front of a simulated cloud, for whoever tries it out.
+pub(super) fn settings(
+    listen: SocketAddr,
+    cloud: &Cloud,
+    password: SecretSource,
+    database: PathBuf,
+) -> Config {
+    let account = cloud.account();
+    let project = ProjectName::parse("sandbox").expect("the name is well formed");
+    let endpoints: BTreeMap<ServiceName, String> = upstream::catalogue()
+        .into_iter()
+        .filter_map(|service| {
+            let url = match service.name.as_str() {
+                "oms" => cloud.oms_url(),
+                "sms" => cloud.sms_url(),
+                _ => return None,
+            };
+            Some((service.name, url))
+        })
+        .collect();
+    let project_settings = upstream::ProjectSettings {
+        project_id: account.project_id,
+        region: account.region,
+        services: endpoints.keys().cloned().collect(),
+        iam_endpoint: cloud.iam_url(),
+        endpoints,
+        credentials: upstream::CredentialSettings::Password {
+            domain: account.domain,
+            user: account.user,
+            password,
+        },
+    };
+    Config {
+        api: api::Settings {
+            listen,
+            public_url: None,
+            workers: 2,
+            default_wait: Duration::from_secs(30),
+            max_wait: Duration::from_mins(2),
+            drain_timeout: Duration::from_secs(5),
+            max_body: 1 << 20,
+            default_project: Some(project.clone()),
+            storage_grants: BTreeMap::new(),
+        },
+        identity: identity::Settings {
+            anonymous: Caller::anonymous(Permission::ALL.iter().copied().collect()),
+            callers: Vec::new(),
+            issuers: Vec::new(),
+        },
+        telemetry: crate::telemetry::Settings::default(),
+        store: store::Settings { path: database },
+        operations: operations::Settings {
+            deadline: Duration::from_mins(30),
+            poll_min: Duration::from_millis(500),
+            poll_max: Duration::from_secs(10),
+            concurrency: 64,
+            history: Duration::from_hours(24),
+        },
+        transport: transport::Settings {
+            connect_timeout: Duration::from_secs(3),
+            request_timeout: Duration::from_secs(15),
+            ca_file: None,
+        },
+        upstream: upstream::Settings {
+            freshness: Duration::from_millis(500),
+            projects: BTreeMap::from([(project, project_settings)]),
+            storage_credentials: BTreeMap::new(),
+            pace: Pace {
+                requests_per_second: 50,
+                burst: 100,
+            },
+        },
+    }
+}

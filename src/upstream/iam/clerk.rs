@@ -1,0 +1,218 @@
+//! Who obtains credentials, from whatever source.
+
+use std::{
+    cell::{Cell, RefCell},
+    sync::Arc,
+    time::Instant,
+};
+
+use super::{
+    attempts::{Attempts, Identity},
+    credential::{Credential, KeyPair, Parts, Proof},
+    lifetime::{Begun, Lifetime},
+    login::failure,
+};
+use crate::{
+    domain::{
+        clock::Clock,
+        secret::{Secret, SecretSource},
+        service::{ProjectName, UpstreamError, UpstreamErrorKind, status::CredentialKind},
+    },
+    transport::{Endpoint, Transport},
+    upstream::{AccessKeySource, CredentialSettings, secrets::Secrets},
+};
+
+/// How often a pair of keys is read that changes while it is read.
+const READINGS: usize = 3;
+
+/// Who is let in where, and for which project.
+#[derive(Debug)]
+pub(super) struct Account {
+    pub(super) project: ProjectName,
+    pub(super) project_id: String,
+    /// The token service, or the metadata service.
+    pub(super) endpoint: Endpoint,
+    pub(super) credentials: CredentialSettings,
+}
+
+impl Account {
+    pub(super) fn kind(&self) -> CredentialKind {
+        self.credentials.kind()
+    }
+}
+
+/// Obtains credentials, for all accounts.
+pub(super) struct Clerk {
+    /// To token services.
+    pub(super) transport: Transport,
+    /// To metadata services.
+    pub(super) local: Transport,
+    pub(super) secrets: Secrets,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) attempts: RefCell<Attempts>,
+    pub(super) serial: Cell<u64>,
+}
+
+/// No credential.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The vendor was asked.
+    Tried(UpstreamError),
+    /// It was not: the secret could not be read, or it was refused too often a short while ago.
+    Withheld(UpstreamError),
+}
+
+impl Clerk {
+    /// Obtains a credential for the account.
+    pub(super) async fn obtain(&self, account: &Account) -> Result<Credential, Failure> {
+        match &account.credentials {
+            CredentialSettings::Password {
+                domain,
+                user,
+                password,
+            } => self.log_in(account, [domain, user], password).await,
+            CredentialSettings::AccessKey {
+                access_key,
+                secret_key,
+            } => {
+                let keys = self.read_keys(account, access_key, secret_key).await;
+                self.admit(account, keys.map_err(Failure::Withheld)?, None)
+                    .await
+            }
+            CredentialSettings::EcsAgency { .. } => {
+                let (keys, lifetime) = self.fetch_keys(account).await.map_err(Failure::Tried)?;
+                self.admit(account, keys, Some(lifetime)).await
+            }
+        }
+    }
+
+    /// What the account's secrets say just now, and so what a credential that is obtained now would be obtained with.
+    /// `None` if they cannot be read, or if there are none.
+    pub(super) async fn identity(&self, account: &Account) -> Option<Identity> {
+        match &account.credentials {
+            CredentialSettings::Password {
+                domain,
+                user,
+                password,
+            } => {
+                let password = self.secrets.read(password).await.ok()?;
+                Some(Self::user(domain, user, &password))
+            }
+            CredentialSettings::AccessKey {
+                access_key,
+                secret_key,
+            } => {
+                let keys = self.read_keys(account, access_key, secret_key).await;
+                keys.ok().map(|keys| keys.identity())
+            }
+            CredentialSettings::EcsAgency { .. } => None,
+        }
+    }
+
+    /// Whether a password or a pair of keys was not refused a short while ago.
+    pub(super) fn is_untried(&self, identity: Identity) -> bool {
+        let refusals = self.attempts.borrow_mut().of(identity);
+        // A login that is under way holds the lock.
+        refusals
+            .try_lock()
+            .is_ok_and(|mut refusals| refusals.is_clean(self.clock.now()))
+    }
+
+    /// Notes that a service refused a signature with these keys.
+    pub(super) async fn refused(&self, keys: Identity, error: &UpstreamError) {
+        let refusals = self.attempts.borrow_mut().of(keys);
+        refusals.lock().await.refused(error, self.clock.now());
+    }
+
+    /// Notes that a service accepted a signature with these keys.
+    pub(super) async fn accepted(&self, keys: Identity) {
+        let refusals = self.attempts.borrow_mut().of(keys);
+        refusals.lock().await.accepted();
+    }
+
+    pub(super) fn user(domain: &str, user: &str, password: &Secret) -> Identity {
+        Identity::of(&["password", domain, user, password.expose()])
+    }
+
+    pub(super) fn begun(&self) -> Begun {
+        Begun {
+            at: Instant::now(),
+            wall: self.clock.now(),
+        }
+    }
+
+    pub(super) fn credential(
+        &self,
+        account: &Account,
+        identity: Identity,
+        proof: Proof,
+        lifetime: Option<Lifetime>,
+    ) -> Credential {
+        let serial = self.serial.get() + 1;
+        self.serial.set(serial);
+        Credential::new(Parts {
+            serial,
+            project: account.project.clone(),
+            kind: account.kind(),
+            identity,
+            proof,
+            lifetime,
+        })
+    }
+
+    pub(super) async fn read(
+        &self,
+        account: &Account,
+        source: &SecretSource,
+    ) -> Result<Secret, UpstreamError> {
+        self.secrets.read(source).await.map_err(|error| {
+            // Its place is for operators only, so it is not part of the error that travels to callers.
+            tracing::debug!(project = %account.project, %error, "a secret of a project cannot be read");
+            let detail = "The gateway's own credentials could not be read.";
+            failure(UpstreamErrorKind::Unavailable, detail)
+        })
+    }
+
+    /// Reads both keys, as they belong together: somebody may be about to replace them.
+    async fn read_keys(
+        &self,
+        account: &Account,
+        access_key: &AccessKeySource,
+        secret_key: &SecretSource,
+    ) -> Result<KeyPair, UpstreamError> {
+        let read_access_key = async || match access_key {
+            AccessKeySource::Written(text) => Ok(Secret::new(text.as_str())),
+            AccessKeySource::Kept(source) => self.read(account, source).await,
+        };
+        let mut keys = KeyPair {
+            access_key: read_access_key().await?,
+            secret_key: self.read(account, secret_key).await?,
+            security_token: None,
+            project_id: account.project_id.clone(),
+        };
+        for _ in 1..READINGS {
+            let again = read_access_key().await?;
+            if again.expose() == keys.access_key.expose() {
+                break;
+            }
+            keys.access_key = again;
+            keys.secret_key = self.read(account, secret_key).await?;
+        }
+        Ok(keys)
+    }
+
+    /// Lets keys be used, unless they were refused too often.
+    async fn admit(
+        &self,
+        account: &Account,
+        keys: KeyPair,
+        lifetime: Option<Lifetime>,
+    ) -> Result<Credential, Failure> {
+        let identity = keys.identity();
+        let refusals = self.attempts.borrow_mut().of(identity);
+        if let Some(refusal) = refusals.lock().await.forbid(self.clock.now()) {
+            return Err(Failure::Withheld(refusal));
+        }
+        Ok(self.credential(account, identity, Proof::Keys(keys), lifetime))
+    }
+}

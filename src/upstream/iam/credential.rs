@@ -1,0 +1,394 @@
+//! What requests show to say who sends them: a token, or a signature by a pair of keys.
+
+use std::{
+    ops::Deref,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use tokio::sync::OwnedMutexGuard;
+
+use super::{
+    attempts::Identity,
+    lifetime::Lifetime,
+    signature::{self, DATE_HEADER, Signable},
+};
+use crate::{
+    domain::{
+        secret::Secret,
+        service::{ProjectName, status::CredentialKind},
+    },
+    transport::{CONTENT_TYPE, Endpoint, Header, Request},
+};
+
+const TOKEN_HEADER: &str = "x-auth-token";
+const PROJECT_HEADER: &str = "x-project-id";
+const SECURITY_TOKEN_HEADER: &str = "x-security-token";
+
+/// How a request shows who sends it.
+#[derive(Debug)]
+pub(super) enum Proof {
+    /// By a token.
+    Token {
+        text: Secret,
+        /// What it was issued for, which no answer may show either.
+        password: Secret,
+    },
+    /// By a signature.
+    Keys(KeyPair),
+}
+
+/// An access key with its secret key.
+#[derive(Debug)]
+pub(super) struct KeyPair {
+    pub(super) access_key: Secret,
+    pub(super) secret_key: Secret,
+    /// Temporary keys have one.
+    pub(super) security_token: Option<Secret>,
+    /// The vendor's id of the project that requests are for.
+    pub(super) project_id: String,
+}
+
+/// A credential of one project. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Credential(Arc<Issued>);
+
+#[derive(Debug)]
+struct Issued {
+    serial: u64,
+    project: ProjectName,
+    kind: CredentialKind,
+    /// What it was obtained with: the password, or the keys themselves.
+    identity: Identity,
+    proof: Proof,
+    /// `None` if it has no end.
+    lifetime: Option<Lifetime>,
+    since: Instant,
+    worked: AtomicBool,
+    refused: AtomicBool,
+    /// The one that worked before this one, until this one does.
+    previous: Mutex<Option<Credential>>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// What a credential is made of.
+pub(super) struct Parts {
+    pub(super) serial: u64,
+    pub(super) project: ProjectName,
+    pub(super) kind: CredentialKind,
+    pub(super) identity: Identity,
+    pub(super) proof: Proof,
+    pub(super) lifetime: Option<Lifetime>,
+}
+
+/// What is added to a request, and what of it must not be seen.
+pub(crate) struct Authentication {
+    /// The headers that say who sends the request.
+    pub(crate) headers: Vec<Header>,
+    /// What an answer must not repeat.
+    pub(crate) secrets: Vec<Secret>,
+}
+
+impl Credential {
+    pub(super) fn new(parts: Parts) -> Self {
+        Self(Arc::new(Issued {
+            serial: parts.serial,
+            project: parts.project,
+            kind: parts.kind,
+            identity: parts.identity,
+            proof: parts.proof,
+            lifetime: parts.lifetime,
+            since: Instant::now(),
+            worked: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
+            previous: Mutex::new(None),
+            turn: Arc::default(),
+        }))
+    }
+
+    /// The headers that show who sends this request to this address now.
+    pub(crate) fn authenticate(
+        &self,
+        endpoint: &Endpoint,
+        request: &Request,
+        now: Timestamp,
+    ) -> Authentication {
+        match &self.0.proof {
+            Proof::Token { text, password } => Authentication {
+                headers: vec![Header {
+                    name: TOKEN_HEADER,
+                    value: text.clone(),
+                }],
+                secrets: vec![text.clone(), password.clone()],
+            },
+            Proof::Keys(keys) => keys.sign(endpoint, request, now),
+        }
+    }
+
+    /// Whether it signs requests, as opposed to a token.
+    pub(crate) fn signs(&self) -> bool {
+        matches!(self.0.proof, Proof::Keys(_))
+    }
+
+    pub(super) fn serial(&self) -> u64 {
+        self.0.serial
+    }
+
+    pub(super) fn project(&self) -> &ProjectName {
+        &self.0.project
+    }
+
+    pub(super) fn kind(&self) -> CredentialKind {
+        self.0.kind
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        self.0.identity
+    }
+
+    /// How long it has been there.
+    pub(super) fn age(&self, now: Timestamp) -> Duration {
+        let by_lifetime = self.0.lifetime.as_ref().map(|lifetime| lifetime.age(now));
+        by_lifetime.unwrap_or_else(|| self.0.since.elapsed())
+    }
+
+    pub(super) fn has_worked(&self) -> bool {
+        self.0.worked.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a service of the vendor has accepted it. Tells whether that was the first time.
+    pub(super) fn set_worked(&self) -> bool {
+        let is_first = !self.0.worked.swap(true, Ordering::Relaxed);
+        if is_first {
+            *self.previous_slot() = None;
+        }
+        is_first
+    }
+
+    pub(super) fn is_refused(&self) -> bool {
+        self.0.refused.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_refused(&self) {
+        self.0.refused.store(true, Ordering::Relaxed);
+    }
+
+    /// The one before it that worked, if this one has not worked yet and that one is still good.
+    pub(super) fn previous(&self, now: Timestamp) -> Option<Self> {
+        let previous = self.previous_slot().clone();
+        previous.filter(|previous| !previous.is_refused() && previous.is_usable(now))
+    }
+
+    /// Takes the place of another one, which comes back if this one turns out to be of no use.
+    pub(super) fn follow(&self, before: &Self) {
+        let previous = if before.has_worked() {
+            Some(before.clone())
+        } else {
+            before.previous_slot().take()
+        };
+        *self.previous_slot() = previous;
+    }
+
+    fn previous_slot(&self) -> std::sync::MutexGuard<'_, Option<Self>> {
+        // The slot is whole at any moment.
+        self.0
+            .previous
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_usable(&self, now: Timestamp) -> bool {
+        self.0
+            .lifetime
+            .as_ref()
+            .is_none_or(|lifetime| lifetime.is_usable(now))
+    }
+
+    /// Until when it is used, by the clock that can be set; `None` if it has no end.
+    pub(super) fn usable_until(&self) -> Option<Timestamp> {
+        self.0.lifetime.as_ref().and_then(Lifetime::usable_until)
+    }
+
+    /// What is left of it by the clock that cannot be set; `None` if it has no end.
+    pub(super) fn left(&self) -> Option<Duration> {
+        self.0.lifetime.as_ref().map(Lifetime::left)
+    }
+
+    /// Whether the caller is to ask for a replacement.
+    pub(super) fn asks_for_replacement(&self, now: Timestamp) -> bool {
+        self.0
+            .lifetime
+            .as_ref()
+            .is_some_and(|lifetime| lifetime.asks_for_replacement(now))
+    }
+
+    /// Whether it is tried by one request at a time: the vendor locks keys after a few wrong signatures. Many may try a
+    /// token at the same time.
+    pub(super) fn is_on_trial(&self) -> bool {
+        self.signs() && !self.has_worked()
+    }
+
+    /// Waits until nobody else tries it.
+    pub(super) async fn turn(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.0.turn).lock_owned().await
+    }
+
+    /// As [`Credential::turn`], but `None` if somebody else tries it.
+    pub(super) fn turn_now(&self) -> Option<OwnedMutexGuard<()>> {
+        Arc::clone(&self.0.turn).try_lock_owned().ok()
+    }
+}
+
+/// A credential for one request, and perhaps the right to be the only one who tries it.
+#[derive(Debug)]
+pub struct Lease {
+    pub(super) credential: Credential,
+    pub(super) _turn: Option<OwnedMutexGuard<()>>,
+}
+
+impl Lease {
+    /// Without that right.
+    pub(super) fn of(credential: Credential) -> Self {
+        Self {
+            credential,
+            _turn: None,
+        }
+    }
+}
+
+impl Deref for Lease {
+    type Target = Credential;
+
+    fn deref(&self) -> &Credential {
+        &self.credential
+    }
+}
+
+impl KeyPair {
+    /// What the keys are, as a digest.
+    pub(super) fn identity(&self) -> Identity {
+        Identity::of(&["keys", self.access_key.expose(), self.secret_key.expose()])
+    }
+
+    fn sign(&self, endpoint: &Endpoint, request: &Request, now: Timestamp) -> Authentication {
+        let (host, date) = (endpoint.host_header(), signature::date(now));
+        let mut added = vec![
+            (DATE_HEADER, date.as_str()),
+            (PROJECT_HEADER, self.project_id.as_str()),
+        ];
+        if let Some(token) = &self.security_token {
+            added.push((SECURITY_TOKEN_HEADER, token.expose()));
+        }
+        let of_all = [("content-type", CONTENT_TYPE), ("host", host.as_str())];
+        let signed = signature::sign(
+            &Signable {
+                method: request.method.as_str(),
+                target: &request.path,
+                headers: &[&added[..], &of_all].concat(),
+                body: &request.content(),
+            },
+            &self.access_key,
+            &self.secret_key,
+            &date,
+        );
+        let mut headers: Vec<Header> = added
+            .into_iter()
+            .map(|(name, value)| Header {
+                name,
+                value: Secret::new(value),
+            })
+            .collect();
+        headers.push(Header {
+            name: "authorization",
+            value: signed.authorization,
+        });
+        let mut secrets = vec![
+            self.access_key.clone(),
+            self.secret_key.clone(),
+            signed.code,
+        ];
+        secrets.extend(self.security_token.clone());
+        Authentication { headers, secrets }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::{Credential, KeyPair, Parts, Proof};
+    use crate::{
+        domain::{
+            secret::Secret,
+            service::{ProjectName, status::CredentialKind},
+        },
+        transport::{Endpoint, Method, Request},
+    };
+
+    fn keys(serial: u64) -> Credential {
+        let keys = KeyPair {
+            access_key: Secret::new(format!("hidden-access-{serial}")),
+            secret_key: Secret::new("hidden-secret"),
+            security_token: Some(Secret::new("hidden-token")),
+            project_id: "2c0689c860ad4728a497c91ec0844383".to_owned(),
+        };
+        Credential::new(Parts {
+            serial,
+            project: ProjectName::parse("p").unwrap(),
+            kind: CredentialKind::EcsAgency,
+            identity: keys.identity(),
+            proof: Proof::Keys(keys),
+            lifetime: None,
+        })
+    }
+
+    #[test]
+    fn a_signed_request_names_project_date_and_token_and_hides_them_all() {
+        let endpoint = Endpoint::parse("https://oms.example.com:8443").unwrap();
+        let request = Request {
+            method: Method::Get,
+            path: "/v2/x/tasks?limit=1".to_owned(),
+            body: None,
+        };
+        let now = "2026-01-01T00:00:00Z".parse().unwrap();
+        let signed = keys(1).authenticate(&endpoint, &request, now);
+        let value = |name: &str| {
+            let found = signed.headers.iter().find(|header| header.name == name);
+            found.unwrap().value.expose()
+        };
+        assert_eq!(value("x-project-id"), "2c0689c860ad4728a497c91ec0844383");
+        assert_eq!(value("x-sdk-date"), "20260101T000000Z");
+        assert_eq!(value("x-security-token"), "hidden-token");
+        let names = "SignedHeaders=content-type;host;x-project-id;x-sdk-date;x-security-token";
+        assert!(value("authorization").contains(names));
+        assert_eq!(signed.headers.len(), 4);
+        assert_eq!(signed.secrets.len(), 4);
+        assert!(!format!("{:?}", signed.headers).contains("hidden"));
+        assert!(!format!("{:?}", keys(1)).contains("hidden"));
+    }
+
+    #[test]
+    fn what_worked_before_comes_back_until_its_successor_has_worked() {
+        let now = Timestamp::UNIX_EPOCH;
+        let [first, second, third] = [keys(1), keys(2), keys(3)];
+        let serial = |of: &Credential| of.previous(now).map(|previous| previous.serial());
+        second.follow(&first);
+        assert_eq!(serial(&second), None, "the first never worked");
+        first.set_worked();
+        second.follow(&first);
+        third.follow(&second);
+        assert_eq!((serial(&second), serial(&third)), (None, Some(1)));
+        first.set_refused();
+        assert_eq!(serial(&third), None);
+        let fourth = keys(4);
+        third.set_worked();
+        fourth.follow(&third);
+        assert_eq!(serial(&fourth), Some(3));
+        assert!(fourth.set_worked() && !fourth.set_worked());
+        assert_eq!(serial(&fourth), None);
+    }
+}

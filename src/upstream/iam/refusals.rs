@@ -1,0 +1,154 @@
+//! What services say of credentials: which are not given out any more, and which services are left alone.
+
+use std::{collections::HashMap, sync::PoisonError, time::Duration};
+
+use super::{Credential, Credentials, backoff::Backoff, keeper::Command};
+use crate::domain::service::{ProjectName, ServiceName, UpstreamError};
+
+/// A credential that a service refuses along with the one before it is not replaced until it is this old: it is the
+/// service that refuses, for instance because it belongs to another region.
+const REPLACED_AGAIN_AFTER: Duration = Duration::from_mins(15);
+/// What a service has refused since it last accepted a credential.
+#[derive(Default)]
+pub(super) struct Refusal {
+    /// The credential that was replaced for it. Serials begin with 1.
+    replaced: u64,
+    /// The credential that was refused in spite of that.
+    given_up: u64,
+    backoff: Backoff,
+}
+
+impl Credentials {
+    /// Notes that a service accepted the credential.
+    pub(crate) fn worked(&self, credential: &Credential, service: &ServiceName) {
+        if credential.set_worked() && credential.signs() {
+            // Lost only if the thread is busy beyond measure; then refusals that are over count a while longer.
+            let _ = self.commands.try_send(Command::Worked {
+                credential: credential.clone(),
+            });
+        }
+        let was_refused = self.with_refusals(|refusals| {
+            let key = (credential.project().clone(), service.clone());
+            refusals.remove(&key).is_some()
+        });
+        if was_refused {
+            self.vault.logins.accepted(credential.project());
+        }
+    }
+
+    /// Notes that a service refused the credential with this error, and tells whether the request may be tried with
+    /// another one: the one that worked before it, if it never did, or else a new one. Then nobody is given this one any
+    /// more. Otherwise the fault is rather the service's, see [`Credentials::give_up`]; keys are not given out all the same,
+    /// since the vendor counts wrong signatures.
+    pub(crate) async fn refused(
+        &self,
+        credential: &Credential,
+        service: &ServiceName,
+        error: &UpstreamError,
+    ) -> bool {
+        let is_replaced = self.is_replaced(credential, service);
+        if !is_replaced && !credential.signs() {
+            return false;
+        }
+        credential.set_refused();
+        let has_successor = credential.previous(self.now()).is_some();
+        // Of many who used it at the same time, one reports it.
+        if self.vault.remove(credential).await {
+            tracing::warn!(
+                project = %credential.project(),
+                service = %service,
+                kind = credential.kind().as_str(),
+                "a token or a signature was refused"
+            );
+            self.vault.metrics.token_refused(service.as_str());
+            if credential.signs() || has_successor {
+                let _ = self.commands.try_send(Command::Refused {
+                    credential: credential.clone(),
+                    error: error.clone(),
+                    has_successor,
+                });
+            }
+        }
+        is_replaced
+    }
+
+    /// Whether a refused credential is to be replaced: not if it has itself replaced one that was refused, and no service
+    /// has accepted one since.
+    fn is_replaced(&self, credential: &Credential, service: &ServiceName) -> bool {
+        let (project, serial) = (credential.project(), credential.serial());
+        let is_old = credential.age(self.now()) >= REPLACED_AGAIN_AFTER;
+        self.with_refusals(|refusals| {
+            let key = (project.clone(), service.clone());
+            let is_doubted = if let Some(refusal) = refusals.get(&key) {
+                refusal.replaced != serial
+            } else {
+                // Nobody has accepted it, and it has replaced one that another service refused.
+                let mut others = refusals.iter().filter(|((other, _), _)| other == project);
+                !credential.has_worked()
+                    && others.any(|(_, refusal)| ![0, serial].contains(&refusal.replaced))
+            };
+            if is_doubted && !is_old {
+                return false;
+            }
+            refusals.entry(key).or_default().replaced = serial;
+            true
+        })
+    }
+
+    /// Notes that a credential was refused which cannot be replaced by a better one, so that the service is left alone for
+    /// a while: either it is dead from the beginning, or the service belongs to another region, and further logins mend
+    /// neither. The error comes back with the time until then.
+    pub(crate) fn give_up(
+        &self,
+        credential: &Credential,
+        service: &ServiceName,
+        error: UpstreamError,
+    ) -> UpstreamError {
+        let now = self.now();
+        self.with_refusals(|refusals| {
+            let key = (credential.project().clone(), service.clone());
+            let refusal = refusals.entry(key).or_default();
+            // Many may have used the same one at the same time.
+            if refusal.given_up == credential.serial()
+                && let Some((error, left)) = refusal.backoff.remembered(now)
+            {
+                return not_before(error, left);
+            }
+            refusal.given_up = credential.serial();
+            self.vault.logins.refused(credential.project(), &error, now);
+            let wait = refusal.backoff.failed(error.clone(), now);
+            not_before(error, wait)
+        })
+    }
+
+    /// The error that stands in for a request, while a service is left alone.
+    pub(crate) fn given_up(
+        &self,
+        project: &ProjectName,
+        service: &ServiceName,
+    ) -> Option<UpstreamError> {
+        let now = self.now();
+        self.with_refusals(|refusals| {
+            let refusal = refusals.get(&(project.clone(), service.clone()))?;
+            let (error, left) = refusal.backoff.remembered(now)?;
+            Some(not_before(error, left))
+        })
+    }
+
+    fn with_refusals<T>(
+        &self,
+        work: impl FnOnce(&mut HashMap<(ProjectName, ServiceName), Refusal>) -> T,
+    ) -> T {
+        // The map is whole between any two statements, so a panic elsewhere does not spoil it.
+        work(&mut self.refusals.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The error with the time for which it is remembered: whoever drives an operation would otherwise come back before the
+/// vendor is asked again, and take the memory for a further failure.
+fn not_before(error: UpstreamError, wait: Duration) -> UpstreamError {
+    UpstreamError {
+        retry_after: Some(wait),
+        ..error
+    }
+}

@@ -1,0 +1,565 @@
+//! Keys from files and from a metadata service, and secrets that change.
+
+use std::{fs, io::Write, sync::mpsc};
+
+use super::*;
+
+/// Lets the project of the settings sign with keys from two files.
+fn with_access_key(
+    settings: &mut Settings,
+    access_key: &NamedTempFile,
+    secret_key: &NamedTempFile,
+) {
+    let file = |file: &NamedTempFile| SecretSource::File(file.path().to_owned());
+    let project = settings.projects.get_mut(&project()).unwrap();
+    project.credentials = CredentialSettings::AccessKey {
+        access_key: AccessKeySource::Kept(file(access_key)),
+        secret_key: file(secret_key),
+    };
+}
+
+/// A cloud, and the files of an access key.
+struct Bench {
+    cloud: Cloud,
+    access_key: NamedTempFile,
+    secret_key: NamedTempFile,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let bench = Self {
+            cloud: Cloud::of_tokens(),
+            access_key: NamedTempFile::new().unwrap(),
+            secret_key: NamedTempFile::new().unwrap(),
+        };
+        bench.write("AK1", "first-secret");
+        bench
+    }
+
+    fn write(&self, access_key: &str, secret_key: &str) {
+        fs::write(self.access_key.path(), access_key).unwrap();
+        fs::write(self.secret_key.path(), secret_key).unwrap();
+    }
+
+    fn credentials(&self) -> Credentials {
+        let mut settings = self.cloud.settings(&["p"]);
+        with_access_key(&mut settings, &self.access_key, &self.secret_key);
+        start(&settings, self.cloud.clock.clone()).unwrap()
+    }
+}
+
+/// The headers of a request, as the credential at hand signs it.
+fn signed(credential: &Credential) -> BTreeMap<&'static str, String> {
+    let headers = shown(credential).into_iter();
+    headers
+        .map(|Header { name, value }| (name, value.expose().to_owned()))
+        .collect()
+}
+
+/// The access key of the credential at hand.
+async fn key(credentials: &Credentials) -> String {
+    let lease = credentials.lease(&project()).await.unwrap();
+    let headers = signed(&lease);
+    let (_, rest) = headers["authorization"].split_once("Access=").unwrap();
+    rest.split(',').next().unwrap().to_owned()
+}
+
+fn oms() -> ServiceName {
+    ServiceName::parse("oms").unwrap()
+}
+
+fn refusal() -> UpstreamError {
+    failure(UpstreamErrorKind::CredentialsRefused, "refused by the test")
+}
+
+async fn refuse(credentials: &Credentials) {
+    let lease = credentials.lease(&project()).await.unwrap();
+    credentials.refused(&lease, &oms(), &refusal()).await;
+}
+
+#[actix_rt::test]
+async fn an_access_key_needs_no_login_and_has_no_end() {
+    let bench = Bench::new();
+    let credentials = bench.credentials();
+    assert_eq!(key(&credentials).await, "AK1");
+    bench.cloud.clock.forward(400 * 24 * 3600);
+    let lease = credentials.lease(&project()).await.unwrap();
+    let headers = signed(&lease);
+    assert_eq!(headers["x-project-id"], PROJECT_ID);
+    assert_eq!(headers.get("x-security-token"), None);
+    assert_eq!(lease.serial(), 1);
+    assert_eq!(bench.cloud.peer.connections(), 0);
+}
+
+#[actix_rt::test]
+async fn a_changed_access_key_is_used_from_the_next_look_on() {
+    let bench = Bench::new();
+    let credentials = bench.credentials();
+    assert_eq!(key(&credentials).await, "AK1");
+    bench.write("AK2", "second-secret");
+    assert_eq!(key(&credentials).await, "AK1", "nobody has looked");
+    credentials.look_at_secrets();
+    until(async || key(&credentials).await == "AK2").await;
+}
+
+#[actix_rt::test]
+async fn a_file_that_is_of_no_use_leaves_the_access_key_as_it_is() {
+    let bench = Bench::new();
+    let credentials = bench.credentials();
+    assert_eq!(key(&credentials).await, "AK1");
+    credentials.worked(&credentials.lease(&project()).await.unwrap(), &oms());
+    bench.write("AK1", "\n");
+    credentials.look_at_secrets();
+    bench.write("AK2", "\n");
+    credentials.look_at_secrets();
+    // Half a pair is of no use, but who can tell? It is tried once, and the one that works comes back.
+    until(async || key(&credentials).await == "AK2").await;
+    until(async || {
+        // Another look may be under way, and bring them back once.
+        refuse(&credentials).await;
+        key(&credentials).await == "AK1"
+    })
+    .await;
+    bench.write("AK2", "second-secret");
+    until(async || {
+        // When the refusal was noted, nobody can tell.
+        bench.cloud.clock.forward(2);
+        credentials.look_at_secrets();
+        key(&credentials).await == "AK2"
+    })
+    .await;
+    credentials.worked(&credentials.lease(&project()).await.unwrap(), &oms());
+    refuse(&credentials).await;
+    assert_eq!(key(&credentials).await, "AK2", "it had worked");
+}
+
+#[actix_rt::test]
+async fn refused_keys_are_tried_twice_in_15_minutes_unless_they_change() {
+    let bench = Bench::new();
+    let credentials = bench.credentials();
+    for _ in 0..2 {
+        refuse(&credentials).await;
+    }
+    for _ in 0..14 {
+        let error = credentials.lease(&project()).await.unwrap_err();
+        assert_eq!(error.detail, "refused by the test");
+        bench.cloud.clock.forward(60);
+    }
+    bench.cloud.clock.forward(60);
+    assert_eq!(key(&credentials).await, "AK1", "15 minutes are over");
+    refuse(&credentials).await;
+    refuse(&credentials).await;
+    assert!(credentials.lease(&project()).await.is_err());
+    bench.write("AK2", "second-secret");
+    bench.cloud.clock.forward(60);
+    assert_eq!(key(&credentials).await, "AK2");
+}
+
+#[actix_rt::test]
+async fn keys_that_work_again_have_all_their_attempts() {
+    let bench = Bench::new();
+    let credentials = bench.credentials();
+    for _ in 0..5 {
+        refuse(&credentials).await;
+        let lease = credentials.lease(&project()).await.unwrap();
+        credentials.worked(&lease, &oms());
+    }
+}
+
+#[actix_rt::test]
+async fn keys_that_have_not_worked_yet_are_tried_by_one_at_a_time() {
+    let bench = Bench::new();
+    let credentials = bench.credentials();
+    let first = credentials.lease(&project()).await.unwrap();
+    let others: Vec<_> = (0..20)
+        .map(|_| {
+            let credentials = credentials.clone();
+            actix_rt::spawn(async move { credentials.lease(&project()).await.map(|_| ()) })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    assert!(others.iter().all(|other| !other.is_finished()));
+    credentials.worked(&first, &oms());
+    drop(first);
+    for other in others {
+        assert!(other.await.unwrap().is_ok());
+    }
+    let both = [
+        credentials.lease(&project()).await,
+        credentials.lease(&project()).await,
+    ];
+    assert!(both.iter().all(Result::is_ok), "they have worked");
+}
+
+#[actix_rt::test]
+async fn who_waits_for_keys_that_are_refused_meanwhile_gets_other_ones() {
+    let bench = Bench::new();
+    let credentials = bench.credentials();
+    let first = credentials.lease(&project()).await.unwrap();
+    let waiting = credentials.clone();
+    let waiting = actix_rt::spawn(async move { key(&waiting).await });
+    tokio::task::yield_now().await;
+    bench.write("AK2", "second-secret");
+    credentials.refused(&first, &oms(), &refusal()).await;
+    drop(first);
+    assert_eq!(waiting.await.unwrap(), "AK2");
+}
+
+#[actix_rt::test]
+async fn while_one_request_tries_changed_keys_the_others_use_those_that_worked() {
+    let bench = Bench::new();
+    let credentials = bench.credentials();
+    credentials.worked(&credentials.lease(&project()).await.unwrap(), &oms());
+    bench.write("AK2", "second-secret");
+    credentials.look_at_secrets();
+    until(async || key(&credentials).await == "AK2").await;
+    let trial = credentials.lease(&project()).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(key(&credentials).await, "AK1");
+    }
+    credentials.worked(&trial, &oms());
+    drop(trial);
+    assert_eq!(key(&credentials).await, "AK2");
+}
+
+#[actix_rt::test]
+async fn a_changed_password_is_used_for_a_login_while_the_token_serves() {
+    let cloud = Cloud::of_tokens();
+    let credentials = cloud.credentials(&["p"]);
+    assert_eq!(text(&credentials).await, "token-0");
+    credentials.look_at_secrets();
+    let (release, released) = mpsc::channel::<()>();
+    let (released, clock) = (Mutex::new(released), Arc::clone(&cloud.clock));
+    cloud.answer_login(move |seen, writer| {
+        released.lock().unwrap().recv().unwrap();
+        issue(seen, writer, clock.now())
+    });
+    fs::write(cloud.password.path(), "another-word").unwrap();
+    credentials.look_at_secrets();
+    until(async || cloud.logins() == 2).await;
+    assert_eq!(text(&credentials).await, "token-0");
+    release.send(()).unwrap();
+    until(async || text(&credentials).await == "token-1").await;
+    assert!(cloud.peer.seen()[1].body.contains("another-word"));
+    assert_eq!(cloud.logins(), 2);
+}
+
+#[actix_rt::test]
+async fn a_changed_password_that_is_refused_has_one_more_attempt_when_the_token_ends() {
+    let cloud = Cloud::of_tokens();
+    let credentials = cloud.credentials(&["p"]);
+    let first = credentials.lease(&project()).await.unwrap();
+    credentials.worked(&first, &oms());
+    cloud.answer_login(wrong_password);
+    fs::write(cloud.password.path(), "another-word").unwrap();
+    for _ in 0..4 {
+        credentials.look_at_secrets();
+        until(async || cloud.logins() == 2).await;
+        assert_eq!(text(&credentials).await, "token-0");
+        cloud.clock.forward(60);
+    }
+    fs::write(cloud.password.path(), "third-word").unwrap();
+    cloud.answer_login(wrong_password);
+    until(async || {
+        // When the refusal before was noted, nobody can tell.
+        cloud.clock.forward(2);
+        credentials.look_at_secrets();
+        cloud.logins() == 3
+    })
+    .await;
+    assert!(cloud.peer.seen()[2].body.contains("third-word"));
+    credentials.refused(&first, &oms(), &refusal()).await;
+    until(async || {
+        cloud.clock.forward(2);
+        credentials.lease(&project()).await.is_ok()
+    })
+    .await;
+    assert_eq!(text(&credentials).await, "token-3");
+    assert!(cloud.peer.seen()[3].body.contains("third-word"));
+}
+
+#[actix_rt::test]
+async fn a_login_reads_the_password_afresh_and_else_takes_the_last_good_one() {
+    let cloud = Cloud::of_tokens();
+    let credentials = cloud.credentials(&["p"]);
+    let login = async |number: usize, word: &str| {
+        assert_eq!(text(&credentials).await, format!("token-{number}"));
+        assert!(cloud.peer.seen()[number].body.contains(word), "{word}");
+        cloud.clock.forward(24 * 3600);
+    };
+    login(0, "s3cret-word").await;
+    fs::write(cloud.password.path(), "another-word").unwrap();
+    login(1, "another-word").await;
+    fs::write(cloud.password.path(), "").unwrap();
+    login(2, "another-word").await;
+    fs::remove_file(cloud.password.path()).unwrap();
+    login(3, "another-word").await;
+    fs::write(cloud.password.path(), "third-word").unwrap();
+    login(4, "third-word").await;
+}
+
+#[actix_rt::test]
+async fn a_refreshed_token_that_is_refused_at_once_leaves_the_one_before_it() {
+    let cloud = Cloud::of_tokens();
+    let credentials = cloud.credentials(&["p"]);
+    let first = credentials.lease(&project()).await.unwrap();
+    credentials.worked(&first, &oms());
+    fs::write(cloud.password.path(), "another-word").unwrap();
+    credentials.look_at_secrets();
+    until(async || text(&credentials).await == "token-1").await;
+    let second = credentials.lease(&project()).await.unwrap();
+    assert!(credentials.refused(&second, &oms(), &refusal()).await);
+    assert_eq!(text(&credentials).await, "token-0");
+    credentials.worked(&first, &oms());
+    assert!(credentials.refused(&first, &oms(), &refusal()).await);
+    until(async || {
+        cloud.clock.forward(2);
+        credentials.lease(&project()).await.is_ok()
+    })
+    .await;
+    assert_eq!(text(&credentials).await, "token-2");
+}
+
+/// How a metadata service answers requests for tokens and keys, with the moment at which the clock begins.
+type Answers = fn(&Seen, &mut dyn Write, Timestamp) -> Then;
+
+/// Credentials from a metadata service.
+fn of_ecs(answers: Answers) -> (Cloud, Credentials) {
+    let begin: Timestamp = "2026-01-03T09:00:00Z".parse().unwrap();
+    of_cloud(Cloud::start(move |seen, writer| {
+        answers(seen, writer, begin)
+    }))
+}
+
+/// Credentials from a metadata service without tokens that gives this document.
+fn of_document(body: String) -> (Cloud, Credentials) {
+    of_cloud(Cloud::start(move |seen, writer| {
+        if seen.head.starts_with("PUT") {
+            return answer(writer, 404, "", "");
+        }
+        answer(writer, 200, "", &body)
+    }))
+}
+
+fn of_cloud(cloud: Cloud) -> (Cloud, Credentials) {
+    let mut settings = cloud.settings(&["p"]);
+    settings.projects.get_mut(&project()).unwrap().credentials = CredentialSettings::EcsAgency {
+        metadata_address: cloud.peer.endpoint().to_string(),
+    };
+    let credentials = start(&settings, cloud.clock.clone()).unwrap();
+    (cloud, credentials)
+}
+
+fn keys_document(number: usize, now: Timestamp, hours: i64) -> String {
+    let ends = now + SignedDuration::from_hours(hours);
+    json!({"credential": {
+        "access": format!("HST{number}"), "secret": "hidden-temporary-secret",
+        "securitytoken": "hidden-security-token", "expires_at": ends,
+    }})
+    .to_string()
+}
+
+fn lines(cloud: &Cloud) -> Vec<String> {
+    let line = |seen: &Seen| seen.head.lines().next().unwrap().replace(" HTTP/1.1", "");
+    cloud.peer.seen().iter().map(line).collect()
+}
+
+const ASK_TOKEN: &str = "PUT /meta-data/latest/api/token";
+const ASK_KEYS: &str = "GET /openstack/latest/securitykey";
+
+#[actix_rt::test]
+async fn temporary_keys_are_asked_for_with_a_token_of_the_metadata_service() {
+    let (cloud, credentials) = of_ecs(|seen, writer, now| {
+        if seen.head.starts_with("PUT") {
+            return answer(writer, 200, "", "metadata-token\n");
+        }
+        answer(writer, 200, "", &keys_document(seen.number, now, 6))
+    });
+    let lease = credentials.lease(&project()).await.unwrap();
+    let headers = signed(&lease);
+    assert!(headers["authorization"].contains("Access=HST1,"));
+    assert_eq!(headers["x-security-token"], "hidden-security-token");
+    assert_eq!(headers["x-project-id"], PROJECT_ID);
+    assert_eq!(lines(&cloud), [ASK_TOKEN, ASK_KEYS]);
+    let [token, keys] = &cloud.peer.seen()[..] else {
+        panic!("two requests are enough")
+    };
+    assert_eq!(token.header("x-metadata-token-ttl-seconds"), Some("21600"));
+    assert_eq!(token.header("content-length"), Some("0"));
+    assert_eq!(keys.header("x-metadata-token"), Some("metadata-token"));
+    assert_eq!(keys.header("x-metadata-token-ttl-seconds"), None);
+    assert!(!format!("{lease:?}").contains("hidden"));
+}
+
+#[actix_rt::test]
+async fn a_metadata_service_without_tokens_is_asked_plainly() {
+    let answers: [Answers; 3] = [
+        |seen, writer, now| plain(seen, writer, now, 404),
+        |seen, writer, now| plain(seen, writer, now, 405),
+        |seen, writer, now| plain(seen, writer, now, 503),
+    ];
+    for answers in answers {
+        let (cloud, credentials) = of_ecs(answers);
+        assert_eq!(key(&credentials).await, "HST1");
+        assert_eq!(lines(&cloud), [ASK_TOKEN, ASK_KEYS]);
+        assert_eq!(cloud.peer.seen()[1].header("x-metadata-token"), None);
+    }
+}
+
+fn plain(seen: &Seen, writer: &mut dyn Write, now: Timestamp, status: u16) -> Then {
+    if seen.head.starts_with("PUT") {
+        return answer(writer, status, "", "<html>");
+    }
+    answer(writer, 200, "", &keys_document(seen.number, now, 6))
+}
+
+#[actix_rt::test]
+async fn a_metadata_token_that_is_refused_is_replaced_once() {
+    let (cloud, credentials) = of_ecs(|seen, writer, now| match seen.number {
+        0 => answer(writer, 200, "", "first"),
+        1 => answer(writer, 401, "", "Unauthorized"),
+        2 => answer(writer, 200, "", "second"),
+        _ => answer(writer, 200, "", &keys_document(seen.number, now, 6)),
+    });
+    assert_eq!(key(&credentials).await, "HST3");
+    assert_eq!(
+        cloud.peer.seen()[3].header("x-metadata-token"),
+        Some("second")
+    );
+
+    let (cloud, credentials) = of_ecs(|seen, writer, _| match seen.number % 2 {
+        0 => answer(writer, 200, "", "token"),
+        _ => answer(writer, 401, "", "Unauthorized"),
+    });
+    let error = credentials.lease(&project()).await.unwrap_err();
+    assert_eq!(error.kind, UpstreamErrorKind::CredentialsRefused);
+    assert_eq!(cloud.peer.seen().len(), 4);
+}
+
+#[actix_rt::test]
+async fn a_machine_without_an_agency_is_told_so() {
+    let (cloud, credentials) = of_ecs(|seen, writer, _| {
+        if seen.head.starts_with("PUT") {
+            return answer(writer, 404, "", "");
+        }
+        answer(
+            writer,
+            401,
+            "",
+            "{\"error\": \"Please configure Cloud Service Agency first.\"}",
+        )
+    });
+    let error = credentials.lease(&project()).await.unwrap_err();
+    assert_eq!(error.kind, UpstreamErrorKind::CredentialsRefused);
+    assert!(error.detail.contains("agency"), "{}", error.detail);
+    let told = error.answer.unwrap();
+    assert_eq!((told.service.as_str(), told.status), ("ecs-metadata", 401));
+    assert_eq!(
+        lines(&cloud),
+        [ASK_TOKEN, ASK_KEYS],
+        "it is not asked again"
+    );
+}
+
+#[actix_rt::test]
+async fn temporary_keys_are_renewed_40_minutes_before_their_end_while_they_serve() {
+    let (cloud, credentials) = of_ecs(|seen, writer, now| {
+        // Those that are asked for later end later too.
+        let hours = 6 + i64::try_from(seen.number).unwrap();
+        if seen.head.starts_with("PUT") {
+            return answer(writer, 404, "", "");
+        }
+        answer(writer, 200, "", &keys_document(seen.number, now, hours))
+    });
+    assert_eq!(key(&credentials).await, "HST1");
+    credentials.worked(&credentials.lease(&project()).await.unwrap(), &oms());
+    // The keys end 7 hours after the start.
+    cloud.clock.forward((7 * 60 - 47) * 60);
+    assert_eq!(key(&credentials).await, "HST1");
+    assert_eq!(cloud.peer.seen().len(), 2);
+    cloud.clock.forward(7 * 60);
+    assert_eq!(key(&credentials).await, "HST1");
+    until(async || key(&credentials).await == "HST3").await;
+    assert_eq!(cloud.peer.seen().len(), 4);
+}
+
+#[actix_rt::test]
+async fn keys_in_every_spelling_are_read_and_nonsense_is_not() {
+    let ends = "2026-01-03T15:00:00.000000Z";
+    let others = [
+        json!({"credentials": {"accessKeyId": "HST", "secretAccessKey": "s", "securityToken": "t", "expiration": ends}}),
+        json!({"credential": {"access_key_id": "HST", "secret_access_key": "s", "security_token": "t", "expires_at": ends}}),
+        json!({"access": "HST", "secret": "s", "securitytoken": "t", "expires_at": ends, "more": 1}),
+    ];
+    let nonsense = [
+        String::new(),
+        "{}".to_owned(),
+        "[]".to_owned(),
+        others[0].to_string() + "x",
+        others[0].to_string().replace("\"s\"", "\"\""),
+        others[0].to_string().replace("\"s\"", "\"a b\""),
+        others[0].to_string().replace("\"t\"", "null"),
+        others[0].to_string().replace("\"t\"", "\"\\n\""),
+        others[0]
+            .to_string()
+            .replace("2026-01-03T15", "2026-01-03T08"),
+        others[0].to_string().replace("2026-01", "2027-01"),
+        others[0].to_string().replace(ends, "soon"),
+    ];
+    for (body, is_good) in others
+        .iter()
+        .map(|other| (other.to_string(), true))
+        .chain(nonsense.into_iter().map(|body| (body, false)))
+    {
+        let (cloud, credentials) = of_document(body.clone());
+        match credentials.lease(&project()).await {
+            Ok(lease) => {
+                assert!(is_good, "{body}");
+                assert!(signed(&lease)["authorization"].contains("Access=HST,"));
+            }
+            Err(error) => {
+                assert!(!is_good, "{body}: {error}");
+                assert_eq!(error.kind, UpstreamErrorKind::Malformed, "{body}");
+            }
+        }
+        assert_eq!(cloud.peer.seen().len(), 2);
+    }
+}
+
+#[actix_rt::test]
+async fn a_metadata_service_with_a_fault_is_a_failure_that_is_remembered() {
+    use UpstreamErrorKind as Kind;
+    let answers: [(Kind, Answers); 6] = [
+        (Kind::Unavailable, |_, writer, _| {
+            answer(writer, 500, "", "")
+        }),
+        (Kind::Throttled, |_, writer, _| answer(writer, 429, "", "")),
+        (Kind::Malformed, |_, writer, _| answer(writer, 200, "", "")),
+        (Kind::Malformed, |_, writer, _| {
+            answer(writer, 200, "", "two words")
+        }),
+        (Kind::Malformed, |_, writer, _| {
+            answer(writer, 302, "Location: http://169.254.1.1/\r\n", "")
+        }),
+        (Kind::Unavailable, |_, _, _| Then::Close),
+    ];
+    for (kind, answers) in answers {
+        let (cloud, credentials) = of_ecs(answers);
+        for _ in 0..3 {
+            let error = credentials.lease(&project()).await.unwrap_err();
+            assert_eq!(error.kind, kind, "{error}");
+        }
+        assert_eq!(cloud.peer.seen().len(), 1);
+    }
+}
+
+#[test]
+fn a_metadata_address_beyond_the_machine_is_found_at_start() {
+    let cloud = Cloud::of_tokens();
+    let mut settings = cloud.settings(&["p"]);
+    settings.projects.get_mut(&project()).unwrap().credentials = CredentialSettings::EcsAgency {
+        metadata_address: "http://10.0.0.1".to_owned(),
+    };
+    let result = start(&settings, cloud.clock.clone());
+    assert!(matches!(result.err(), Some(CredentialsError::Endpoint(..))));
+}
