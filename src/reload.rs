@@ -6,7 +6,6 @@
 
 use std::{
     convert::Infallible,
-    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -17,11 +16,7 @@ use prometheus_client::{
     registry::Registry,
 };
 use sha2::{Digest as _, Sha256};
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    task::spawn_blocking,
-    time::sleep,
-};
+use tokio::{sync::Notify, task::spawn_blocking, time::sleep};
 
 use crate::{
     config::{self, Config, fault::Faults},
@@ -109,12 +104,11 @@ impl Reload {
         }
     }
 
-    /// Looks at the file for ever. An error means that signals cannot be received.
-    pub async fn watch(mut self) -> io::Result<Infallible> {
-        let mut hangup = signal(SignalKind::hangup())?;
+    /// Looks at the file for ever: once in a while, and when it is told to.
+    pub async fn watch(mut self, asked: &Notify) -> Infallible {
         loop {
             let is_asked = tokio::select! {
-                Some(()) = hangup.recv() => true,
+                () = asked.notified() => true,
                 () = sleep(INTERVAL) => false,
             };
             self.look(is_asked).await;

@@ -19,7 +19,8 @@ use actix_web::{
 };
 use prometheus_client::registry::Registry;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
+    sync::Notify,
     time::timeout,
 };
 
@@ -171,6 +172,7 @@ struct Gateway {
     store: Arc<SqlOperationStore>,
     reload: Option<Reload>,
     upstream: Upstream,
+    hangup: Signal,
     drain_timeout: Duration,
 }
 
@@ -184,6 +186,8 @@ impl Gateway {
         let address = listener
             .local_addr()
             .map_err(|source| Error::Listen(listen, source))?;
+        // From here on a hangup does not end the process.
+        let hangup = signal(SignalKind::hangup()).map_err(Error::Signals)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let mut registry = Registry::with_prefix("migration_gateway");
         let store = Arc::new(SqlOperationStore::open(&config.store).await?);
@@ -238,11 +242,12 @@ impl Gateway {
             store,
             reload,
             upstream,
+            hangup,
             drain_timeout,
         })
     }
 
-    /// Serves until a signal to stop comes, then drains. A hangup means that secrets have changed.
+    /// Serves until a signal to stop comes, then drains. A hangup means that secrets or callers have changed.
     async fn run(self) -> Result<(), Error> {
         let Self {
             server,
@@ -251,18 +256,19 @@ impl Gateway {
             store,
             reload,
             upstream,
+            mut hangup,
             drain_timeout,
             ..
         } = self;
         let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+        let reload_now = Notify::new();
         let watching = async {
             match reload {
-                Some(reload) => reload.watch().await,
+                Some(reload) => reload.watch(&reload_now).await,
                 None => std::future::pending().await,
             }
         };
-        let mut hangup = signal(SignalKind::hangup()).map_err(Error::Signals)?;
         let handle = server.handle();
         let mut server = std::pin::pin!(server);
         let mut watching = std::pin::pin!(watching);
@@ -272,10 +278,11 @@ impl Gateway {
                 () = engine.stopped() => return Err(Error::EngineLost),
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                failed = &mut watching => match failed.map_err(Error::Signals)? {},
+                never = &mut watching => match never {},
                 _ = hangup.recv() => {
                     tracing::info!("looking at the files of secrets");
                     upstream.look_at_secrets();
+                    reload_now.notify_one();
                 }
             }
         }
