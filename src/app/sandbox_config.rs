@@ -16,6 +16,9 @@ use crate::{
     upstream::{self, Pace},
 };
 
+/// The longest that one request to the cloud may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// The settings of a gateway in front of a simulated cloud, for whoever tries it out.
 pub(super) fn settings(
     listen: SocketAddr,
@@ -71,12 +74,13 @@ pub(super) fn settings(
             deadline: Duration::from_mins(30),
             poll_min: Duration::from_millis(500),
             poll_max: Duration::from_secs(10),
+            exchange_max: REQUEST_TIMEOUT,
             concurrency: 64,
             history: Duration::from_hours(24),
         },
         transport: transport::Settings {
             connect_timeout: Duration::from_secs(3),
-            request_timeout: Duration::from_secs(15),
+            request_timeout: REQUEST_TIMEOUT,
             ca_file: None,
         },
         upstream: upstream::Settings {

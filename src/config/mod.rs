@@ -102,8 +102,8 @@ fn build(mut root: Section, faults: &mut Faults) -> Option<Config> {
     let mut api = sections::server(&mut root, default_project, faults);
     let telemetry = sections::log(&mut root, faults);
     let store = sections::store(&mut root, faults);
-    let operations = sections::operations(&mut root, faults);
     let (transport, freshness, pace) = sections::upstream(&mut root, faults);
+    let operations = sections::operations(&mut root, transport.request_timeout, faults);
     let upstream = upstream::Settings {
         freshness,
         projects: projects::read(&mut root, &known, faults),

@@ -157,8 +157,12 @@ fn database(entry: &Entry) -> Reading<PathBuf> {
     }
 }
 
-/// Section `operations`.
-pub(super) fn operations(root: &mut Section, faults: &mut Faults) -> operations::Settings {
+/// Section `operations`. `exchange_max`: the longest that one request can be on its way to the cloud.
+pub(super) fn operations(
+    root: &mut Section,
+    exchange_max: Duration,
+    faults: &mut Faults,
+) -> operations::Settings {
     let mut section = root.section("operations", faults);
     let (poll_min, poll_max) = ordered(
         &mut section,
@@ -172,6 +176,7 @@ pub(super) fn operations(root: &mut Section, faults: &mut Faults) -> operations:
             .unwrap_or(30 * MINUTE),
         poll_min,
         poll_max,
+        exchange_max,
         concurrency: section
             .optional("concurrency", faults, values::number(1, 1024))
             .unwrap_or(64),

@@ -3,13 +3,17 @@
 //! Nothing that changes anything at the vendor is sent from here. Where two requests race, the store's transaction decides;
 //! whoever loses begins again, with what the winner recorded before its eyes.
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{Operations, WRITES_FOR, kill_point::kill_point, later, log_event, sentences};
+use super::{
+    Operations, WRITES_FOR, kill_point::kill_point, later, log_event, round::LOOK_AGE_MAX,
+    sentences,
+};
 use crate::domain::{
     access::TaskNames,
     decide::{self, Sight},
-    history::History,
+    history::{Change, History},
     operation::{EventKind, Goal, Operation, OperationEvent, OperationId, Phase, Reason, Status},
     service::{CallerName, Services, UpstreamError, UpstreamErrorKind},
     start::{StartRecord, StartRequest, StorageCredential},
@@ -127,9 +131,11 @@ impl Operations {
                     continue;
                 }
             }
+            let fresh = self.fresh(services, ask, record.clone())?;
             let operation = Operation {
                 history: inherited,
-                ..self.fresh(services, ask, record.clone())?
+                next_look_at: self.first_look_at(&fresh, supersedes.as_ref()),
+                ..fresh
             };
             if self.create(&operation, ask, supersedes).await? {
                 return Ok(Accepted {
@@ -300,6 +306,19 @@ impl Operations {
                 kind: EventKind::Accepted,
             }],
         })
+    }
+
+    /// When an operation looks first. A pause that takes over from a start which may be on its way waits until that has
+    /// arrived or never will: a task that is at rest until then is not paused yet.
+    fn first_look_at(&self, fresh: &Operation, supersedes: Option<&Operation>) -> Timestamp {
+        let is_on_its_way = fresh.goal == Goal::Paused
+            && supersedes.is_some_and(|old| old.history.intent == Some(Change::Start));
+        if !is_on_its_way {
+            return fresh.next_look_at;
+        }
+        // It is begun while its look is fresh, and over within the time of one exchange.
+        let arrived = LOOK_AGE_MAX.saturating_add(self.0.settings.exchange_max);
+        later(fresh.created_at, arrived).min(fresh.deadline_at)
     }
 }
 

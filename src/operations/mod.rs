@@ -60,6 +60,8 @@ pub struct Settings {
     pub poll_min: Duration,
     /// The longest wait between two looks.
     pub poll_max: Duration,
+    /// The longest that one request can be on its way to the cloud: `upstream.request_timeout`.
+    pub exchange_max: Duration,
     /// Rounds at the same time.
     pub concurrency: usize,
     /// How long ended operations are kept.

@@ -394,13 +394,12 @@ fn a_delete_that_was_sent_is_the_doing_of_the_force_delete_that_takes_over() {
 
 #[test]
 fn a_pause_pauses_the_task_that_a_start_it_took_over_from_still_starts() {
-    let place = place()
-        .set("operations.poll_min", "\"1s\"")
-        .set("operations.poll_max", "\"1s\"");
+    let place = place();
     let gateway = place.start();
     let client = gateway.client();
     let id = place.cloud.add_sms(SmsSpec::new("web", "ABORT"));
-    let slow = FaultKind::DelayEffect(Duration::from_secs(1));
+    // Longer than three looks take, and shorter than one exchange may.
+    let slow = FaultKind::DelayEffect(Duration::from_millis(1500));
     let slow = Fault::on(Service::Sms, Operation::Start, slow).task(&id);
     let slow = place.cloud.fault(slow);
     let start = format!("/tasks/{id}/start");

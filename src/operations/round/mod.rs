@@ -35,7 +35,7 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// A look that is older than this is no ground to act. Rounds wait for the store as long as it is away, and changes for
 /// the pace of the service; meanwhile others may change the task, or take over when the lease has ended.
-const LOOK_AGE_MAX: Duration = Duration::from_secs(5);
+pub(super) const LOOK_AGE_MAX: Duration = Duration::from_secs(5);
 
 /// Runs one round. Tells when the operation is to be looked at next; `None` if it has ended or is no longer ours.
 pub(super) async fn run(

@@ -26,6 +26,7 @@ impl Director {
                 deadline: Duration::from_secs(rng.u64(120..720)),
                 poll_min: Duration::from_millis(rng.u64(200..2000)),
                 poll_max: Duration::from_secs(rng.u64(3..15)),
+                exchange_max: Duration::from_secs(15),
                 concurrency: rng.usize(3..8),
                 history: Duration::from_secs(if rng.u8(..4) == 0 { 180 } else { 604_800 }),
             }
