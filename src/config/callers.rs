@@ -87,7 +87,6 @@ fn caller(
             grants: vec![grant?],
         },
         keys,
-        certificate: None,
     })
 }
 

@@ -1,17 +1,13 @@
 //! Everybody who is known at one moment.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::{
-    Credentials, Identity, Key, Method, PeerCertificate, Refusal, Settings,
+    Identity, Key, Method, Refusal, Settings,
     key_cache::KeyCache,
     token::{self, Issuer},
 };
@@ -20,10 +16,7 @@ use crate::domain::access::Caller;
 /// Everybody who is known. It never changes.
 pub(super) struct Directory {
     anonymous: Arc<Caller>,
-    callers: Vec<Arc<Caller>>,
     keys: Vec<(Key, Arc<Caller>)>,
-    /// The places of callers by the name in their certificate.
-    certificates: HashMap<String, usize>,
     issuers: Vec<Issuer>,
 }
 
@@ -55,9 +48,7 @@ impl Directory {
         };
         let mut directory = Self {
             anonymous: Arc::new(settings.anonymous.clone()),
-            callers: Vec::new(),
             keys: Vec::new(),
-            certificates: HashMap::new(),
             issuers: settings
                 .issuers
                 .iter()
@@ -70,11 +61,6 @@ impl Directory {
             directory
                 .keys
                 .extend(keys.map(|key| (key, Arc::clone(&caller))));
-            if let Some(name) = &configured.certificate {
-                let place = directory.callers.len();
-                directory.certificates.insert(name.clone(), place);
-            }
-            directory.callers.push(caller);
         }
         directory
     }
@@ -87,47 +73,22 @@ impl Directory {
             .collect()
     }
 
-    /// Who has these credentials. Does no input or output.
+    /// Who sent a request with these values of headers `Authorization`. Does no input or output.
     pub(super) fn identify(
         &self,
-        credentials: &Credentials<'_>,
+        authorization: &[&[u8]],
         now: Timestamp,
     ) -> Result<Identity, Failure> {
-        let certified = match credentials.certificate {
-            Some(certificate) => self.with_certificate(certificate)?,
-            None => None,
-        };
-        match (certified, credentials.authorization.as_slice()) {
-            (_, [_, _, ..]) | (Some(_), [_]) => Err(Refusal::Several.into()),
-            (Some(identity), []) => Ok(identity),
-            (None, [header]) => self.with_header(header, now),
-            // A certificate that names nobody is a credential that is not known, and not none.
-            (None, []) if credentials.certificate.is_some() => Err(Refusal::Certificate.into()),
-            (None, []) if self.anonymous.has_any() => Ok(Identity {
+        match authorization {
+            [_, _, ..] => Err(Refusal::Several.into()),
+            [header] => self.with_header(header, now),
+            [] if self.anonymous.has_any() => Ok(Identity {
                 caller: Arc::clone(&self.anonymous),
                 method: Method::Anonymous,
                 expires_at: None,
             }),
-            (None, []) => Err(Refusal::Missing.into()),
+            [] => Err(Refusal::Missing.into()),
         }
-    }
-
-    /// The caller whom the certificate names. Names are compared as a whole, byte by byte.
-    fn with_certificate(&self, certificate: &PeerCertificate) -> Result<Option<Identity>, Refusal> {
-        let places: BTreeSet<usize> = certificate
-            .names
-            .iter()
-            .filter_map(|name| self.certificates.get(name).copied())
-            .collect();
-        if places.len() > 1 {
-            return Err(Refusal::Several);
-        }
-        let caller = places.first().and_then(|place| self.callers.get(*place));
-        Ok(caller.map(|caller| Identity {
-            caller: Arc::clone(caller),
-            method: Method::Certificate,
-            expires_at: Some(certificate.expires_at),
-        }))
     }
 
     fn with_header(&self, header: &[u8], now: Timestamp) -> Result<Identity, Failure> {

@@ -15,7 +15,7 @@ use crate::{
         problem::{Problem, kinds::ProblemType},
     },
     domain::service::Sent,
-    identity::{Credentials, Identity, PeerCertificate, Refusal},
+    identity::{Identity, Refusal},
 };
 
 /// First parts of paths that anybody may read.
@@ -74,12 +74,8 @@ fn asks_for_a_websocket(headers: &HeaderMap) -> bool {
 
 async fn identify(request: &ServiceRequest, state: &State) -> Result<Identity, Problem> {
     let headers = request.headers().get_all(header::AUTHORIZATION);
-    let credentials = Credentials {
-        authorization: headers.map(HeaderValue::as_bytes).collect(),
-        // Put there by whoever made the connection, if the peer showed a certificate.
-        certificate: request.conn_data::<PeerCertificate>(),
-    };
-    let identity = state.identities.identify(&credentials).await;
+    let authorization: Vec<&[u8]> = headers.map(HeaderValue::as_bytes).collect();
+    let identity = state.identities.identify(&authorization).await;
     identity.map_err(unauthenticated)
 }
 
@@ -87,14 +83,12 @@ async fn identify(request: &ServiceRequest, state: &State) -> Result<Identity, P
 pub(in crate::api) fn unauthenticated(refusal: Refusal) -> Problem {
     let detail = match refusal {
         Refusal::Several => {
-            let detail =
-                "Send one credential only: one Authorization header, or a client certificate.";
+            let detail = "Send one credential only: one Authorization header.";
             return Problem::fault("header", "Authorization", detail);
         }
         Refusal::Missing | Refusal::Unknown => {
             "Send a key that the gateway knows: Authorization: Bearer <key>."
         }
-        Refusal::Certificate => "The client certificate names nobody whom the gateway knows.",
         Refusal::TokenForm => "The token is too long, or not of a form that is taken here.",
         Refusal::TokenAlgorithm => {
             "The token's algorithm is not one that is taken from its issuer."
