@@ -130,11 +130,13 @@ impl Board {
     /// A look showed a task in another state than the reading that was made just before it, by which its operation would
     /// have waited on. Whoever waits for such a change would wait for as long as the list lags behind, so operations look
     /// for themselves for a while.
-    pub(super) async fn distrust(&self, shared: &Shared, task: &TaskRef) {
+    ///
+    /// Never waits, since the look grows old: a reading that is under way is compared with a look of its own.
+    pub(super) fn distrust(&self, shared: &Shared, task: &TaskRef) {
         let key = (task.project.clone(), task.service.clone());
-        let watch = self.watches.borrow().get(&key).map(Rc::clone);
-        if let Some(watch) = watch {
-            watch.lock().await.distrust(shared, task);
+        let watches = self.watches.borrow();
+        if let Some(Ok(mut watch)) = watches.get(&key).map(|watch| watch.try_lock()) {
+            watch.distrust(shared, task);
         }
     }
 

@@ -76,7 +76,7 @@ pub(super) async fn run(
     let shown = service.port.show(&round.operation.task.id).await;
     kill_point!("round.look.after");
     if let (Told::Check(row), Ok(Some(task))) = (told, &shown) {
-        round.compare(board, row, task).await;
+        round.compare(board, row, task);
     }
     match shown {
         Ok(task) => round.looked(service, task.as_ref()).await,

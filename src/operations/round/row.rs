@@ -28,9 +28,9 @@ impl Round<'_> {
     }
 
     /// Tells the board if a row would have had the operation wait on although its task has moved on.
-    pub(super) async fn compare(&self, board: &Board, row: Sight, task: &Task) {
+    pub(super) fn compare(&self, board: &Board, row: Sight, task: &Task) {
         if self.may_wait_by(row) && row.stage.state() != task.stage.state() {
-            board.distrust(self.shared, &task.reference).await;
+            board.distrust(self.shared, &task.reference);
         }
     }
 
