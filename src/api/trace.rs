@@ -16,6 +16,7 @@ use actix_web::{
     web,
 };
 use futures_util::FutureExt as _;
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::{Span, field};
 use tracing_actix_web::RootSpanBuilder;
 use ulid::Ulid;
@@ -69,9 +70,7 @@ pub(super) async fn finish(
     let id = RequestId::make();
     let client_id = client_request_id(request.headers());
     let state = request.app_data::<web::Data<State>>().cloned();
-    let is_draining = state
-        .as_ref()
-        .is_some_and(|state| state.operations.is_draining());
+    let admitted = admit(request.path(), state.as_ref());
     let mut entry = Entry::begin(&request, id.clone(), state);
     if request.method() == Method::HEAD {
         // Routes know GET only. The encoder leaves out the body of whatever answers a HEAD.
@@ -79,11 +78,12 @@ pub(super) async fn finish(
     }
     request.extensions_mut().insert(id.clone());
     let common = Common { id, client_id };
-    let outcome = if is_draining && !is_open(request.path()) {
-        Ok(Ok(request.error_response(stopping()).map_into_boxed_body()))
-    } else {
-        let called = AssertUnwindSafe(next.call(request)).catch_unwind().await;
-        called.map(|outcome| outcome.map(ServiceResponse::map_into_boxed_body))
+    let outcome = match admitted {
+        Ok(_place) => {
+            let called = AssertUnwindSafe(next.call(request)).catch_unwind().await;
+            called.map(|outcome| outcome.map(ServiceResponse::map_into_boxed_body))
+        }
+        Err(problem) => Ok(Ok(request.error_response(problem).map_into_boxed_body())),
     };
     match outcome {
         Ok(Ok(response)) => {
@@ -171,12 +171,31 @@ impl Drop for Entry {
     }
 }
 
-fn stopping() -> Problem {
-    let detail =
-        "The gateway is stopping. Operations that were accepted go on after its next start.";
-    Problem::new(ProblemType::Overloaded, detail)
+/// A place for a request, if it needs one. Whether the gateway stops is asked once it has its place, so that whoever waits
+/// for the last place to be free misses no request.
+fn admit(
+    path: &str,
+    state: Option<&web::Data<State>>,
+) -> Result<Option<OwnedSemaphorePermit>, Problem> {
+    let Some(state) = state.filter(|_| !is_open(path)) else {
+        return Ok(None);
+    };
+    let place = state.places.take();
+    let (detail, seconds) = if state.operations.is_draining() {
+        let detail =
+            "The gateway is stopping. Operations that were accepted go on after its next start.";
+        (detail, 5)
+    } else if place.is_none() {
+        (
+            "The gateway answers as many requests as it may at the same time.",
+            1,
+        )
+    } else {
+        return Ok(place);
+    };
+    Err(Problem::new(ProblemType::Overloaded, detail)
         .sent(Sent::No)
-        .retry_after(5)
+        .retry_after(seconds))
 }
 
 /// What all answers to one request have in common.

@@ -167,6 +167,7 @@ pub fn openapi() -> String {
 struct Gateway {
     address: SocketAddr,
     server: Server,
+    state: web::Data<api::State>,
     operations: Operations,
     engine: Engine,
     store: Arc<SqlOperationStore>,
@@ -232,11 +233,13 @@ impl Gateway {
                 status: Box::new(move || for_status.status()),
             },
         ));
-        let server = server(listener, state, upstream.clone(), (workers, drain_timeout))
+        let limits = (workers, drain_timeout);
+        let server = server(listener, state.clone(), upstream.clone(), limits)
             .map_err(|source| Error::Listen(listen, source))?;
         Ok(Self {
             address,
             server,
+            state,
             operations,
             engine,
             store,
@@ -251,6 +254,7 @@ impl Gateway {
     async fn run(self) -> Result<(), Error> {
         let Self {
             server,
+            state,
             operations,
             mut engine,
             store,
@@ -289,9 +293,10 @@ impl Gateway {
         tracing::info!("stopping: waiting requests are answered, rounds in flight end");
         operations.drain();
         let drained = async {
-            // Until the last round has ended, probes and callers are told of the stop by an answer.
+            // Until the last round has ended and the last request is answered, probes and callers are told of the stop by
+            // an answer.
             let stopped = async {
-                engine.stopped().await;
+                tokio::join!(engine.stopped(), state.all_answered());
                 stop(handle).await;
             };
             tokio::join!(stopped, async { _ = server.await });

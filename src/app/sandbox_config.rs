@@ -60,6 +60,7 @@ pub(super) fn settings(
             max_wait: Duration::from_mins(2),
             drain_timeout: Duration::from_secs(5),
             max_body: 1 << 20,
+            max_requests: 10_000,
             default_project: Some(project.clone()),
             storage_grants: BTreeMap::new(),
         },

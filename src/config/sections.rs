@@ -58,6 +58,10 @@ pub(super) fn server(
         max_body: server
             .optional("max_body", faults, values::size(KIB, 64 * MIB))
             .unwrap_or(MIB),
+        max_requests: server
+            .optional("max_requests", faults, values::number(1, 1_000_000))
+            .and_then(|number| u32::try_from(number).ok())
+            .unwrap_or(10_000),
         default_project,
         // Filled in when the storage credentials are read.
         storage_grants: BTreeMap::new(),
