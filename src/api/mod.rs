@@ -45,8 +45,8 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use self::{
     links::Links, metrics::Metrics, openapi::Document, places::Places, problem::Problem,
-    problem::kinds::ProblemType, request::query::NoQuery, store_health::StoreHealth,
-    trace::RequestSpan,
+    problem::kinds::ProblemType, request::query::NoQuery, request::rate::Rates,
+    store_health::StoreHealth, trace::RequestSpan,
 };
 use crate::{
     domain::{
@@ -57,7 +57,9 @@ use crate::{
     operations::Operations,
 };
 
-/// How requests are served: section `server` of the configuration, and what others say about requests.
+pub use self::request::rate::RateLimit;
+
+/// How requests are served: sections `limits` and `server` of the configuration, and what others say about requests.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The address to listen on.
@@ -75,7 +77,9 @@ pub struct Settings {
     /// The largest body of a request, in bytes.
     pub max_body: usize,
     /// How many requests are answered at the same time; those that wait for an operation count.
-    pub max_requests: u32,
+    pub concurrent_requests: u32,
+    /// How many requests each caller may send.
+    pub rate_limit: RateLimit,
     /// The project that is meant when a request names none.
     pub default_project: Option<ProjectName>,
     /// Who may name which storage credential.
@@ -93,6 +97,7 @@ pub struct State {
     insight: Insight,
     store_health: StoreHealth,
     places: Places,
+    rates: Rates,
 }
 
 /// What shows how the gateway does.
@@ -120,7 +125,8 @@ impl State {
             settings.default_project.clone(),
         );
         Self {
-            places: Places::new(settings.max_requests),
+            places: Places::new(settings.concurrent_requests),
+            rates: Rates::new(settings.rate_limit),
             settings,
             projects,
             identities,

@@ -21,7 +21,10 @@ use tracing::{Span, field};
 use tracing_actix_web::RootSpanBuilder;
 use ulid::Ulid;
 
-use super::{State, problem::Problem, problem::kinds::ProblemType, request::auth::is_open};
+use super::{
+    State, problem::Problem, problem::kinds::ProblemType, request::auth::is_open,
+    request::rate::Left,
+};
 use crate::domain::{
     clock::{Clock as _, SystemClock},
     service::Sent,
@@ -211,6 +214,10 @@ impl Common {
         if let Some(problem) = problem {
             let rendered: HttpResponse = problem.render(&self.id.0);
             response = response.into_response(rendered);
+        }
+        let left = response.request().extensions().get::<Left>().copied();
+        if let Some(left) = left {
+            left.show(response.headers_mut());
         }
         self.headers(response.headers_mut());
         response

@@ -1,4 +1,4 @@
-//! The sections that are plain settings: `server`, `log`, `store`, `operations` and `upstream`.
+//! The sections that are plain settings: `limits`, `server`, `log`, `store`, `operations` and `upstream`.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,10 @@ use super::{
     values::{self, Reading},
 };
 use crate::{
-    api, domain::service::ProjectName, operations, store, telemetry, transport, upstream::Pace,
+    api::{self, RateLimit},
+    domain::service::ProjectName,
+    operations, store, telemetry, transport,
+    upstream::Pace,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -28,12 +31,20 @@ const DAY: Duration = Duration::from_hours(24);
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// Section `server`, joined with the project that is meant when none is named.
+/// Sections `limits` and `server`, joined with the project that is meant when none is named.
 pub(super) fn server(
     root: &mut Section,
     default_project: Option<ProjectName>,
     faults: &mut Faults,
 ) -> api::Settings {
+    let mut limits = root.section("limits", faults);
+    let mut limit = |name, default| limits.optional(name, faults, requests).unwrap_or(default);
+    let concurrent_requests = limit("concurrent_requests", 10_000);
+    let rate_limit = RateLimit {
+        requests_per_second: limit("requests_per_second", 100),
+        burst: limit("burst", 200),
+    };
+    limits.finish(faults);
     let mut server = root.section("server", faults);
     let (default_wait, max_wait) = ordered(
         &mut server,
@@ -58,10 +69,8 @@ pub(super) fn server(
         max_body: server
             .optional("max_body", faults, values::size(KIB, 64 * MIB))
             .unwrap_or(MIB),
-        max_requests: server
-            .optional("max_requests", faults, values::number(1, 1_000_000))
-            .and_then(|number| u32::try_from(number).ok())
-            .unwrap_or(10_000),
+        concurrent_requests,
+        rate_limit,
         default_project,
         // Filled in when the storage credentials are read.
         storage_grants: BTreeMap::new(),

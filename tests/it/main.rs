@@ -16,6 +16,7 @@ mod flow;
 mod healthcheck;
 #[cfg(feature = "kill-points")]
 mod kill_matrix;
+mod limits;
 mod login;
 mod looks;
 mod main_job;

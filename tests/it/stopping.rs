@@ -169,7 +169,7 @@ fn a_request_that_is_being_answered_keeps_the_port_open_until_it_is() {
 
 #[test]
 fn a_request_too_many_is_refused_at_once_and_probes_are_not() {
-    let place = Place::new().set("server.max_requests", "2");
+    let place = Place::new().set("limits.concurrent_requests", "2");
     let task = place.cloud.add_oms(stuck());
     let gateway = place.start();
     let client = gateway.client();
