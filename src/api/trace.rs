@@ -22,7 +22,7 @@ use tracing_actix_web::RootSpanBuilder;
 use ulid::Ulid;
 
 use super::{
-    State, problem::Problem, problem::kinds::ProblemType, request::auth::is_open,
+    State, problem::Problem, problem::kinds::ProblemType, request::auth::is_open, request::form,
     request::rate::Left,
 };
 use crate::domain::{
@@ -73,14 +73,19 @@ pub(super) async fn finish(
     let id = RequestId::make();
     let client_id = client_request_id(request.headers());
     let state = request.app_data::<web::Data<State>>().cloned();
-    let admitted = admit(request.path(), state.as_ref());
+    let admitted = form::check(&request).and_then(|()| admit(request.path(), state.as_ref()));
     let mut entry = Entry::begin(&request, id.clone(), state);
     if request.method() == Method::HEAD {
         // Routes know GET only. The encoder leaves out the body of whatever answers a HEAD.
         request.head_mut().method = Method::GET;
     }
     request.extensions_mut().insert(id.clone());
-    let common = Common { id, client_id };
+    let is_page = request.path().starts_with("/docs/");
+    let common = Common {
+        id,
+        client_id,
+        is_page,
+    };
     let outcome = match admitted {
         Ok(_place) => {
             let called = AssertUnwindSafe(next.call(request)).catch_unwind().await;
@@ -201,10 +206,22 @@ fn admit(
         .retry_after(seconds))
 }
 
+/// What browsers are told with every answer: take it for what it says it is, and tell nobody where it came from.
+const SECURITY: [(HeaderName, &str); 2] = [
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+];
+/// Nothing of an answer is to be run or framed.
+const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
+/// The page for browsers runs its own scripts and styles, and asks this gateway.
+const PAGE_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'";
+
 /// What all answers to one request have in common.
 struct Common {
     id: RequestId,
     client_id: Option<HeaderValue>,
+    /// Whether it is about the page for browsers.
+    is_page: bool,
 }
 
 impl Common {
@@ -227,6 +244,14 @@ impl Common {
         if let Ok(id) = HeaderValue::from_str(&self.id.0) {
             headers.insert(HeaderName::from_static("x-request-id"), id);
         }
+        for (name, value) in SECURITY {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        let policy = if self.is_page { PAGE_POLICY } else { POLICY };
+        headers.insert(
+            header::CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static(policy),
+        );
         if let Some(id) = &self.client_id {
             headers.insert(HeaderName::from_static("x-client-request-id"), id.clone());
         }

@@ -45,6 +45,7 @@ mod tasks;
 mod tokens;
 mod vendors;
 mod whoami;
+mod wire;
 
 use std::process::Command;
 

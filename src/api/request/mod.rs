@@ -2,6 +2,7 @@
 
 pub(super) mod auth;
 pub(super) mod body;
+pub(super) mod form;
 pub(super) mod guard;
 pub(super) mod idempotency;
 pub(super) mod prefer;
