@@ -13,6 +13,7 @@ mod edges;
 mod errors;
 mod faults;
 mod flow;
+mod fuzz;
 mod healthcheck;
 #[cfg(feature = "kill-points")]
 mod kill_matrix;

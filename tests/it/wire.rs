@@ -13,9 +13,15 @@ use migration_gateway::sandbox::{OmsSpec, Operation};
 
 use crate::support::gateway::{Gateway, KEY, Place};
 
-/// The statuses of all answers on a connection to which these bytes are sent, until the other side ends it or everything
-/// that was sent is answered.
+/// The statuses of all answers on a connection to which these bytes are sent.
 fn statuses(gateway: &Gateway, bytes: &[u8]) -> Vec<u16> {
+    let answers = answers(gateway, bytes).into_iter();
+    answers.map(|(status, _)| status).collect()
+}
+
+/// All answers on a connection to which these bytes are sent, until the other side ends it or everything that was sent is
+/// answered: the status, and the rest.
+pub(crate) fn answers(gateway: &Gateway, bytes: &[u8]) -> Vec<(u16, String)> {
     let mut stream = TcpStream::connect(gateway.authority()).expect("a connection");
     stream
         .set_read_timeout(Some(Duration::from_secs(20)))
@@ -28,7 +34,10 @@ fn statuses(gateway: &Gateway, bytes: &[u8]) -> Vec<u16> {
     let text = String::from_utf8_lossy(&answers);
     text.split("HTTP/1.1 ")
         .skip(1)
-        .map(|answer| answer[..3].parse().expect("a status"))
+        .map(|answer| {
+            let (status, rest) = answer.split_at(3);
+            (status.parse().expect("a status"), rest.to_owned())
+        })
         .collect()
 }
 
