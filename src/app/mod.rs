@@ -26,8 +26,10 @@ use tokio::{
 
 use crate::{
     api,
+    audit::Audit,
     config::Config,
     domain::{
+        audit::AuditLog,
         clock::{Clock, SystemClock},
         secret::SecretSource,
         service::{ProjectName, ServiceTraits, UpstreamError},
@@ -65,6 +67,9 @@ pub enum Error {
     /// The cloud cannot be used as it is configured.
     #[error(transparent)]
     Upstream(#[from] UpstreamSetupError),
+    /// The audit log cannot be begun.
+    #[error("no thread for the audit log")]
+    Audit(#[source] io::Error),
     /// Callers cannot be told apart.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -170,6 +175,7 @@ struct Gateway {
     operations: Operations,
     engine: Engine,
     store: Arc<SqlOperationStore>,
+    audit: Option<Arc<Audit>>,
     reload: Option<Reload>,
     upstream: Upstream,
     hangup: Signal,
@@ -208,9 +214,13 @@ impl Gateway {
 
         let operation_metrics = operations::metrics::Metrics::default();
         operation_metrics.register(&mut registry);
+        let audit = config.audit.as_ref();
+        let audit = audit.map(|settings| Audit::start(settings, &mut registry));
+        let audit = audit.transpose().map_err(Error::Audit)?.map(Arc::new);
         let operations = Operations::new(
             config.operations,
             Arc::<SqlOperationStore>::clone(&store),
+            audit.clone().map(|audit| audit as Arc<dyn AuditLog>),
             clock,
             operation_metrics,
         );
@@ -240,6 +250,7 @@ impl Gateway {
             operations,
             engine,
             store,
+            audit,
             reload,
             upstream,
             hangup,
@@ -254,6 +265,7 @@ impl Gateway {
             operations,
             mut engine,
             store,
+            audit,
             reload,
             upstream,
             mut hangup,
@@ -272,6 +284,7 @@ impl Gateway {
         let handle = server.handle();
         let mut server = std::pin::pin!(server);
         let mut watching = std::pin::pin!(watching);
+        let mut telling = Box::pin(operations.tell_ends());
         loop {
             tokio::select! {
                 ended = &mut server => return ended.map_err(Error::Server),
@@ -279,6 +292,7 @@ impl Gateway {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 never = &mut watching => match never {},
+                never = &mut telling => match never {},
                 _ = hangup.recv() => {
                     tracing::info!("looking at the files of secrets");
                     upstream.look_at_secrets();
@@ -288,6 +302,7 @@ impl Gateway {
         }
         tracing::info!("stopping: waiting requests are answered, rounds in flight end");
         operations.drain();
+        drop(telling);
         let drained = async {
             // Until the last round has ended, probes and callers are told of the stop by an answer.
             let stopped = async {
@@ -298,6 +313,9 @@ impl Gateway {
         };
         if timeout(drain_timeout, drained).await.is_err() {
             tracing::warn!("the time to stop is over; what is left goes on after the next start");
+        }
+        if let Some(audit) = audit {
+            finish_audit(&operations, &audit, drain_timeout).await;
         }
         if let Err(error) = store.close().await {
             tracing::warn!(error = error.with_causes(), "the record was not closed");
@@ -335,6 +353,19 @@ fn names(services: &[ServiceTraits]) -> Vec<&str> {
         .iter()
         .map(|service| service.name.as_str())
         .collect()
+}
+
+/// Tells the audit log what is still to be told, within a time.
+async fn finish_audit(operations: &Operations, audit: &Audit, limit: Duration) {
+    let last = async {
+        operations.tell_last_ends().await;
+        audit.close().await
+    };
+    if !matches!(timeout(limit, last).await, Ok(Ok(()))) {
+        tracing::warn!(
+            "the audit log lacks ends of operations; they are told after the next start"
+        );
+    }
 }
 
 /// Takes no more connections, and lets those that are answered come to their end.

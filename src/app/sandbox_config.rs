@@ -52,6 +52,7 @@ pub(super) fn settings(
         },
     };
     Config {
+        audit: None,
         api: api::Settings {
             listen,
             public_url: None,

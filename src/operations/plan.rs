@@ -2,7 +2,7 @@
 
 use super::{
     Operations,
-    accept::{Ask, AskError, Look, joins, record_of, refuse, supersedes},
+    accept::{Ask, AskError, Look, joins, refuse, supersedes},
     sentences,
 };
 use crate::domain::{
@@ -11,6 +11,7 @@ use crate::domain::{
     history::History,
     operation::{Goal, Operation},
     service::Services,
+    start::StartRecord,
     task::TaskState,
     words::words,
 };
@@ -52,7 +53,7 @@ impl Operations {
             return Ok(Plan::new(ask, Course::Replay, Some(known), None));
         }
         let running = self.running_on(&ask.task).await?;
-        let record = record_of(ask.start.as_ref());
+        let record = StartRecord::of(ask.start.as_ref());
         match running {
             None => {
                 self.plan_of_its_own(services, ask, Course::Begin, None)

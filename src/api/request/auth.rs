@@ -9,6 +9,7 @@ use actix_web::{
     web,
 };
 
+use super::audit;
 use crate::{
     api::{
         State,
@@ -76,7 +77,10 @@ async fn identify(request: &ServiceRequest, state: &State) -> Result<Identity, P
     let headers = request.headers().get_all(header::AUTHORIZATION);
     let authorization: Vec<&[u8]> = headers.map(HeaderValue::as_bytes).collect();
     let identity = state.identities.identify(&authorization).await;
-    identity.map_err(unauthenticated)
+    identity.map_err(|refusal| {
+        audit::deny_stranger(request, state, refusal);
+        unauthenticated(refusal)
+    })
 }
 
 /// The answer to whoever has to say who they are.
