@@ -15,6 +15,7 @@ pub(crate) struct Health {
     /// What fails, of `store`, `engine` and `draining`.
     failing: Vec<&'static str>,
     /// What fails though the gateway may be sent requests: `audit`, while it refuses whatever changes something.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     degraded: Vec<&'static str>,
 }
 

@@ -7,8 +7,12 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{
-    Operations, WRITES_FOR, kill_point::kill_point, later, log_event, plan::Course,
-    round::LOOK_AGE_MAX, sentences,
+    Operations, WRITES_FOR,
+    kill_point::kill_point,
+    later, log_event,
+    plan::{Course, joins, supersedes},
+    round::LOOK_AGE_MAX,
+    sentences,
 };
 use crate::domain::{
     access::TaskNames,
@@ -42,12 +46,21 @@ pub struct Ask {
 }
 
 impl Ask {
-    /// Notes down what is going to be done, and by which operation.
-    async fn note(&self, operation: OperationId, course: Course) -> Result<(), AuditUnavailable> {
-        match &self.auditor {
-            None => Ok(()),
-            Some(auditor) => auditor.allowed(operation, Some(course.as_str())).await,
+    /// Notes down what is going to be done, and by which operation, unless that was the last that was noted: a race that
+    /// is lost leads here again.
+    async fn note(
+        &self,
+        noted: &mut Option<(OperationId, Course)>,
+        fresh: (OperationId, Course),
+    ) -> Result<(), AuditUnavailable> {
+        let Some(auditor) = &self.auditor else {
+            return Ok(());
+        };
+        if *noted != Some(fresh) {
+            auditor.allowed(fresh.0, Some(fresh.1.as_str())).await?;
+            *noted = Some(fresh);
         }
+        Ok(())
     }
 }
 
@@ -101,12 +114,14 @@ impl Operations {
     /// a crash.
     pub async fn start(&self, services: &Services, ask: &Ask) -> Result<Accepted, AskError> {
         let record = StartRecord::of(ask.start.as_ref());
+        let id = OperationId::at(self.0.clock.now());
+        let mut noted = None;
         let mut was_looked_at = false;
         let mut is_admitted = ask.names.are_all();
         let until = Instant::now() + WRITES_FOR;
         while Instant::now() < until {
             if let Some(operation) = self.recall(ask).await? {
-                ask.note(operation.id, Course::Replay).await?;
+                ask.note(&mut noted, (operation.id, Course::Replay)).await?;
                 return Ok(Accepted {
                     operation,
                     is_replayed: true,
@@ -123,7 +138,7 @@ impl Operations {
                         let _seen = self.look(services, ask).await?;
                         is_admitted = true;
                     }
-                    ask.note(running.id, Course::Join).await?;
+                    ask.note(&mut noted, (running.id, Course::Join)).await?;
                     match self.join(running, ask).await? {
                         Some(operation) => {
                             return Ok(Accepted {
@@ -149,7 +164,7 @@ impl Operations {
                     continue;
                 }
             }
-            let fresh = self.fresh(services, ask, record.clone())?;
+            let fresh = self.fresh(services, ask, (id, record.clone()))?;
             let operation = Operation {
                 history: inherited,
                 next_look_at: self.first_look_at(&fresh, supersedes.as_ref()),
@@ -159,7 +174,7 @@ impl Operations {
                 None => Course::Begin,
                 Some(_) => Course::Supersede,
             };
-            ask.note(operation.id, course).await?;
+            ask.note(&mut noted, (operation.id, course)).await?;
             if self.create(&operation, ask, supersedes).await? {
                 return Ok(Accepted {
                     operation,
@@ -300,12 +315,12 @@ impl Operations {
         &self,
         services: &Services,
         ask: &Ask,
-        start: StartRecord,
+        (id, start): (OperationId, StartRecord),
     ) -> Result<Operation, AskError> {
         let service = services.of(&ask.task).ok_or(AskError::NotOffered)?;
         let now = self.0.clock.now();
         Ok(Operation {
-            id: OperationId::at(now),
+            id,
             task: ask.task.clone(),
             binding: service.binding.clone(),
             goal: ask.goal,
@@ -377,22 +392,5 @@ fn refused(reason: Reason, ask: &Ask, task: Option<Box<Task>>) -> AskError {
         reason,
         detail: sentences::refused(reason, &ask.task, state),
         task,
-    }
-}
-
-/// Whether a request is served by an operation that is running: it is the same, or it is for a task to be gone if it is at
-/// rest, which a deletion that also pauses it does too.
-pub(super) fn joins(running: &Operation, goal: Goal, start: &StartRecord) -> bool {
-    let force_delete = Goal::Absent { force: true };
-    running.is_same_request(goal, start)
-        || (running.goal == force_delete && goal == Goal::Absent { force: false })
-}
-
-/// Whether a goal takes over from one that is being driven at.
-pub(super) fn supersedes(goal: Goal, running: Goal) -> bool {
-    match goal {
-        Goal::Absent { force: true } => true,
-        Goal::Paused => running == Goal::Running,
-        Goal::Absent { force: false } | Goal::Running => false,
     }
 }

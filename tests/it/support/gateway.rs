@@ -234,6 +234,15 @@ impl Place {
 
     /// As [`Place::start`], with this much in the log.
     pub(crate) fn start_logging(&self, level: &str) -> Gateway {
+        self.start_with(level, Stdio::null())
+    }
+
+    /// As [`Place::start`], with its standard output there.
+    pub(crate) fn start_writing(&self, stdout: Stdio) -> Gateway {
+        self.start_with("info", stdout)
+    }
+
+    fn start_with(&self, level: &str, stdout: Stdio) -> Gateway {
         let file = self.write_configuration();
         let number = (0..10_000)
             .find(|n| !self.log_file(*n).exists())
@@ -245,7 +254,7 @@ impl Place {
             .args(["serve", "--config"])
             .arg(&file)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(stdout)
             .stderr(File::create(&log).expect("a log"))
             .spawn()
             .expect("the program");
