@@ -436,6 +436,50 @@ fn while_it_cannot_be_written_changes_are_refused_and_reads_and_operations_go_on
 }
 
 #[test]
+fn a_disk_that_fills_up_leaves_a_whole_log_and_nothing_is_sent_without_a_line() {
+    let limit = 8 << 10;
+    let place = place().limit_files(limit);
+    // Something that a crash left behind, so that a few lines more are all that there is room for.
+    let torn = vec![0_u8; limit as usize * 1024 - 4000];
+    fs::write(log(&place), torn).expect("a file");
+    let mut gateway = place.start();
+    let client = gateway.client();
+    let mut done = Vec::new();
+    let (refused, answer) = wait_for("a full disk", || {
+        let id = place.cloud.add_oms(OmsSpec::new("logs", 3));
+        let answer = client.delete(&format!("/tasks/{id}"));
+        if answer.status == 200 {
+            done.push(id);
+            return None;
+        }
+        Some((id, answer))
+    });
+    assert_eq!(answer.problem(), "audit-unavailable");
+    assert!(done.len() > 1);
+    assert_eq!(place.cloud.count(Operation::Delete, Some(&refused)), 0);
+    assert_eq!(client.get(&format!("/tasks/{refused}")).status, 200);
+    assert_whole(&place);
+    let full = place.file("audit").join("audit.0");
+    fs::rename(log(&place), &full).expect("a file");
+    wait_until_available(&gateway, 1);
+    assert_eq!(client.delete(&format!("/tasks/{refused}")).status, 200);
+    gateway.signal("TERM");
+    assert!(gateway.ended().success());
+    assert_whole(&place);
+    assert_eq!(lines(&place, "opened")[0]["reason"], "recovery");
+    let tasks: Vec<String> = [full, log(&place)]
+        .iter()
+        .flat_map(|path| {
+            let bytes = fs::read(path).expect("a file");
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            text.lines().map(str::to_owned).collect::<Vec<_>>()
+        })
+        .filter(|line| line.contains("\"kind\":\"decision\""))
+        .collect();
+    assert_eq!(tasks.len(), done.len() + 1);
+}
+
+#[test]
 fn a_start_without_a_log_that_can_be_written_serves_reads() {
     let place = place();
     fs::remove_dir(place.file("audit")).expect("a folder");

@@ -36,6 +36,8 @@ pub(crate) struct Place {
     environment: Vec<(String, String)>,
     /// The lines of the first project's credentials; its user's name and password if there are none.
     credentials: Option<String>,
+    /// The largest file that programs started here can write, in KiB.
+    file_limit: Option<u32>,
 }
 
 impl Place {
@@ -64,6 +66,7 @@ impl Place {
             settings,
             environment: Vec::new(),
             credentials: None,
+            file_limit: None,
         }
     }
 
@@ -82,6 +85,26 @@ impl Place {
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Has programs that are started here fail to write beyond so many KiB of a file, as on a disk that is full there.
+    pub(crate) fn limit_files(mut self, kib: u32) -> Self {
+        self.file_limit = Some(kib);
+        self
+    }
+
+    /// The program, as it is started here.
+    fn program(&self) -> std::process::Command {
+        let program = crate::gateway();
+        let Some(kib) = self.file_limit else {
+            return program;
+        };
+        let mut shell = std::process::Command::new("bash");
+        // Without the signal, which would end the program, the write fails.
+        let script = "ulimit -f \"$0\" && exec env --ignore-signal=XFSZ \"$@\"";
+        shell.env_clear().args(["-c", script, &kib.to_string()]);
+        shell.arg(program.get_program());
+        shell
     }
 
     /// Adds TOML to the end of the configuration.
@@ -248,7 +271,8 @@ impl Place {
             .find(|n| !self.log_file(*n).exists())
             .expect("a free number");
         let log = self.log_file(number);
-        let child = crate::gateway()
+        let child = self
+            .program()
             .env("RUST_LOG", level)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .args(["serve", "--config"])
