@@ -1,7 +1,7 @@
 //! A small, durable REST API over Huawei Cloud migration tasks.
 //!
 //! The modules in reading order: [`domain`] says what there is and what follows from it; [`transport`] speaks HTTP to
-//! the vendor; [`upstream`], [`store`] and [`operations`] stand beside each other on both; [`api`] serves callers;
+//! the vendor; [`upstream`], [`store`], [`operations`], [`identity`] and [`audit`] stand beside each other on both; [`api`] serves callers;
 //! [`sandbox`] is a simulated cloud. ARCHITECTURE.md has the picture and the rules.
 
 pub mod api;

@@ -224,3 +224,21 @@ async fn the_first_line_that_is_wrong_is_named() {
     let other = verify(&key("x"), std::slice::from_ref(&path));
     assert!(matches!(other, Err(VerifyError::Tampered(found)) if found.line == 1));
 }
+
+#[tokio::test]
+async fn a_line_of_another_log_with_the_same_key_and_number_is_found() {
+    let mut logs = Vec::new();
+    for _ in 0..2 {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Log::open(folder.path(), 1 << 20, 0);
+        log.add_all(5).await;
+        let path = log.path.clone();
+        log.close().await;
+        logs.push(fs::read_to_string(&path).unwrap());
+    }
+    let [one, other] = [0, 1].map(|index| logs[index].lines().collect::<Vec<_>>());
+    for at in 1..one.len() {
+        let spliced = [&one[..at], &other[at..]].concat().join("\n") + "\n";
+        assert_eq!(head_of(&[spliced.into_bytes()]), None, "from line {at} on");
+    }
+}
