@@ -13,11 +13,11 @@ use crate::{
     domain::{
         access::{Caller, Denied},
         audit::{AuditUnavailable, Decision},
-        operation::{Goal, Status},
+        operation::{Goal, Operation, Status},
         start::StartRequest,
         task::Task,
     },
-    operations::{Accepted, Ask, AskError},
+    operations::{Accepted, Ask, AskError, Operations},
 };
 
 /// What is asked for.
@@ -75,7 +75,7 @@ pub(super) async fn to_change<A>(
         }
     };
     let said = Said {
-        preference,
+        applied: applied(preference, &latest, operations),
         is_replayed,
     };
     let view = OperationView::of(&latest, known).await;
@@ -106,15 +106,15 @@ pub(super) async fn to_change<A>(
 
 /// What an answer says about how the request was taken.
 struct Said {
-    preference: Preference,
+    applied: Option<String>,
     is_replayed: bool,
 }
 
 impl Said {
     fn headers(&self) -> impl Iterator<Item = (&'static str, String)> {
         let applied = self
-            .preference
-            .applied()
+            .applied
+            .clone()
             .map(|applied| ("Preference-Applied", applied));
         let replayed = self
             .is_replayed
@@ -136,10 +136,19 @@ impl Said {
     }
 }
 
-/// Says in the answer which preference was heeded.
-pub(super) fn applied(response: &mut HttpResponseBuilder, preference: Preference) {
-    if let Some(applied) = preference.applied() {
-        response.insert_header(("Preference-Applied", applied));
+/// Which preference was heeded, the operation having been waited for until it stood like this. A wait that a stop of the
+/// gateway cut short was not.
+pub(super) fn applied(
+    preference: Preference,
+    latest: &Operation,
+    operations: &Operations,
+) -> Option<String> {
+    let is_cut_short = latest.status == Status::Running && operations.is_draining();
+    match preference {
+        Preference::Wait(_) if is_cut_short => None,
+        Preference::Default(_) | Preference::Wait(_) | Preference::RespondAsync => {
+            preference.applied()
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod links;
 pub mod metrics;
 mod openapi;
 mod operations;
+mod places;
 mod plan;
 mod problem;
 mod request;
@@ -44,9 +45,9 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use self::{
-    links::Links, metrics::Metrics, openapi::Document, problem::Problem,
-    problem::kinds::ProblemType, request::query::NoQuery, store_health::StoreHealth,
-    trace::RequestSpan,
+    links::Links, metrics::Metrics, openapi::Document, places::Places, problem::Problem,
+    problem::kinds::ProblemType, request::query::NoQuery, request::rate::Rates,
+    store_health::StoreHealth, trace::RequestSpan,
 };
 use crate::{
     domain::{
@@ -57,7 +58,9 @@ use crate::{
     operations::Operations,
 };
 
-/// How requests are served: section `server` of the configuration, and what others say about requests.
+pub use self::request::rate::RateLimit;
+
+/// How requests are served: sections `limits` and `server` of the configuration, and what others say about requests.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The address to listen on.
@@ -74,6 +77,10 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// The largest body of a request, in bytes.
     pub max_body: usize,
+    /// How many requests are answered at the same time; those that wait for an operation count.
+    pub concurrent_requests: u32,
+    /// How many requests each caller may send.
+    pub rate_limit: RateLimit,
     /// The project that is meant when a request names none.
     pub default_project: Option<ProjectName>,
     /// Who may name which storage credential.
@@ -90,6 +97,8 @@ pub struct State {
     document: Document,
     insight: Insight,
     store_health: StoreHealth,
+    places: Places,
+    rates: Rates,
 }
 
 /// What shows how the gateway does.
@@ -117,6 +126,8 @@ impl State {
             settings.default_project.clone(),
         );
         Self {
+            places: Places::new(settings.concurrent_requests),
+            rates: Rates::new(settings.rate_limit),
             settings,
             projects,
             identities,
@@ -126,6 +137,11 @@ impl State {
             insight,
             store_health: StoreHealth::default(),
         }
+    }
+
+    /// Returns once every request has its answer, probes aside. After [`Operations::drain`] no others come in.
+    pub async fn all_answered(&self) {
+        self.places.all_free().await;
     }
 }
 
@@ -158,8 +174,12 @@ pub fn app(
         // Guarded as a whole, like the routes of the document: a resource whose routes do not match answers for itself,
         // with neither a body nor `Allow`.
         .service(page("/openapi.json").to(openapi_json))
-        .service(page("/docs").to(|| async { web::Redirect::to("/docs/") }))
-        .service(SwaggerUi::new("/docs/{_:.*}").config(browser))
+        .service(page("/docs").to(|_: NoQuery| async { web::Redirect::to("/docs/") }))
+        .service(
+            web::scope("/docs")
+                .wrap(from_fn(request::query::refuse))
+                .service(SwaggerUi::new("/{_:.*}").config(browser)),
+        )
         .default_service(web::to(no_route))
         // The last layer that is added is the first that a request meets.
         .wrap(from_fn(request::auth::authenticate))

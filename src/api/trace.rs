@@ -16,11 +16,15 @@ use actix_web::{
     web,
 };
 use futures_util::FutureExt as _;
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::{Span, field};
 use tracing_actix_web::RootSpanBuilder;
 use ulid::Ulid;
 
-use super::{State, problem::Problem, problem::kinds::ProblemType, request::auth::is_open};
+use super::{
+    State, problem::Problem, problem::kinds::ProblemType, request::auth::is_open, request::form,
+    request::rate::Left,
+};
 use crate::domain::{
     clock::{Clock as _, SystemClock},
     service::Sent,
@@ -76,21 +80,25 @@ pub(super) async fn finish(
     let id = RequestId::make();
     let client_id = client_request_id(request.headers());
     let state = request.app_data::<web::Data<State>>().cloned();
-    let is_draining = state
-        .as_ref()
-        .is_some_and(|state| state.operations.is_draining());
+    let admitted = form::check(&request).and_then(|()| admit(request.path(), state.as_ref()));
     let mut entry = Entry::begin(&request, id.clone(), state);
     if request.method() == Method::HEAD {
         // Routes know GET only. The encoder leaves out the body of whatever answers a HEAD.
         request.head_mut().method = Method::GET;
     }
     request.extensions_mut().insert(id.clone());
-    let common = Common { id, client_id };
-    let outcome = if is_draining && !is_open(request.path()) {
-        Ok(Ok(request.error_response(stopping()).map_into_boxed_body()))
-    } else {
-        let called = AssertUnwindSafe(next.call(request)).catch_unwind().await;
-        called.map(|outcome| outcome.map(ServiceResponse::map_into_boxed_body))
+    let is_page = request.path().starts_with("/docs/");
+    let common = Common {
+        id,
+        client_id,
+        is_page,
+    };
+    let outcome = match admitted {
+        Ok(_place) => {
+            let called = AssertUnwindSafe(next.call(request)).catch_unwind().await;
+            called.map(|outcome| outcome.map(ServiceResponse::map_into_boxed_body))
+        }
+        Err(problem) => Ok(Ok(request.error_response(problem).map_into_boxed_body())),
     };
     match outcome {
         Ok(Ok(response)) => {
@@ -178,18 +186,49 @@ impl Drop for Entry {
     }
 }
 
-fn stopping() -> Problem {
-    let detail =
-        "The gateway is stopping. Operations that were accepted go on after its next start.";
-    Problem::new(ProblemType::Overloaded, detail)
+/// A place for a request, if it needs one. Whether the gateway stops is asked once it has its place, so that whoever waits
+/// for the last place to be free misses no request.
+fn admit(
+    path: &str,
+    state: Option<&web::Data<State>>,
+) -> Result<Option<OwnedSemaphorePermit>, Problem> {
+    let Some(state) = state.filter(|_| !is_open(path)) else {
+        return Ok(None);
+    };
+    let place = state.places.take();
+    let (detail, seconds) = if state.operations.is_draining() {
+        let detail =
+            "The gateway is stopping. Operations that were accepted go on after its next start.";
+        (detail, 5)
+    } else if place.is_none() {
+        (
+            "The gateway answers as many requests as it may at the same time.",
+            1,
+        )
+    } else {
+        return Ok(place);
+    };
+    Err(Problem::new(ProblemType::Overloaded, detail)
         .sent(Sent::No)
-        .retry_after(5)
+        .retry_after(seconds))
 }
+
+/// What browsers are told with every answer: take it for what it says it is, and tell nobody where it came from.
+const SECURITY: [(HeaderName, &str); 2] = [
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+];
+/// Nothing of an answer is to be run or framed.
+const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
+/// The page for browsers runs its own scripts and styles, and asks this gateway.
+const PAGE_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'";
 
 /// What all answers to one request have in common.
 struct Common {
     id: RequestId,
     client_id: Option<HeaderValue>,
+    /// Whether it is about the page for browsers.
+    is_page: bool,
 }
 
 impl Common {
@@ -200,6 +239,10 @@ impl Common {
             let rendered: HttpResponse = problem.render(&self.id.0);
             response = response.into_response(rendered);
         }
+        let left = response.request().extensions().get::<Left>().copied();
+        if let Some(left) = left {
+            left.show(response.headers_mut());
+        }
         self.headers(response.headers_mut());
         response
     }
@@ -208,6 +251,14 @@ impl Common {
         if let Ok(id) = HeaderValue::from_str(&self.id.0) {
             headers.insert(HeaderName::from_static("x-request-id"), id);
         }
+        for (name, value) in SECURITY {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        let policy = if self.is_page { PAGE_POLICY } else { POLICY };
+        headers.insert(
+            header::CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static(policy),
+        );
         if let Some(id) = &self.client_id {
             headers.insert(HeaderName::from_static("x-client-request-id"), id.clone());
         }

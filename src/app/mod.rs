@@ -172,6 +172,7 @@ pub fn openapi() -> String {
 struct Gateway {
     address: SocketAddr,
     server: Server,
+    state: web::Data<api::State>,
     operations: Operations,
     engine: Engine,
     store: Arc<SqlOperationStore>,
@@ -242,11 +243,13 @@ impl Gateway {
                 status: Box::new(move || for_status.status()),
             },
         ));
-        let server = server(listener, state, upstream.clone(), (workers, drain_timeout))
+        let limits = (workers, drain_timeout);
+        let server = server(listener, state.clone(), upstream.clone(), limits)
             .map_err(|source| Error::Listen(listen, source))?;
         Ok(Self {
             address,
             server,
+            state,
             operations,
             engine,
             store,
@@ -262,6 +265,7 @@ impl Gateway {
     async fn run(self) -> Result<(), Error> {
         let Self {
             server,
+            state,
             operations,
             mut engine,
             store,
@@ -304,9 +308,10 @@ impl Gateway {
         operations.drain();
         drop(telling);
         let drained = async {
-            // Until the last round has ended, probes and callers are told of the stop by an answer.
+            // Until the last round has ended and the last request is answered, probes and callers are told of the stop by
+            // an answer.
             let stopped = async {
-                engine.stopped().await;
+                tokio::join!(engine.stopped(), state.all_answered());
                 stop(handle).await;
             };
             tokio::join!(stopped, async { _ = server.await });

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{
-    api,
+    api::{self, RateLimit},
     config::Config,
     domain::{
         access::{Caller, Permission},
@@ -16,6 +16,11 @@ use crate::{
     upstream::{self, Pace},
 };
 
+/// Whoever tries the gateway out may send what they like.
+const NO_LIMIT: RateLimit = RateLimit {
+    requests_per_second: 1_000_000,
+    burst: 1_000_000,
+};
 /// The longest that one request to the cloud may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -61,6 +66,8 @@ pub(super) fn settings(
             max_wait: Duration::from_mins(2),
             drain_timeout: Duration::from_secs(5),
             max_body: 1 << 20,
+            concurrent_requests: 10_000,
+            rate_limit: NO_LIMIT,
             default_project: Some(project.clone()),
             storage_grants: BTreeMap::new(),
         },

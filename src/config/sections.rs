@@ -1,4 +1,4 @@
-//! The sections that are plain settings: `server`, `log`, `store`, `operations` and `upstream`.
+//! The sections that are plain settings: `limits`, `server`, `log`, `store`, `operations` and `upstream`.
 
 use std::{
     collections::BTreeMap,
@@ -18,8 +18,11 @@ use super::{
     values::{self, Reading},
 };
 use crate::{
-    api, audit, domain::secret::SecretSource, domain::service::ProjectName, operations, store,
-    telemetry, transport, upstream::Pace,
+    api::{self, RateLimit},
+    audit,
+    domain::{secret::SecretSource, service::ProjectName},
+    operations, store, telemetry, transport,
+    upstream::Pace,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -30,12 +33,20 @@ const DAY: Duration = Duration::from_hours(24);
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// Section `server`, joined with the project that is meant when none is named.
+/// Sections `limits` and `server`, joined with the project that is meant when none is named.
 pub(super) fn server(
     root: &mut Section,
     default_project: Option<ProjectName>,
     faults: &mut Faults,
 ) -> api::Settings {
+    let mut limits = root.section("limits", faults);
+    let mut limit = |name, default| limits.optional(name, faults, requests).unwrap_or(default);
+    let concurrent_requests = limit("concurrent_requests", 10_000);
+    let rate_limit = RateLimit {
+        requests_per_second: limit("requests_per_second", 100),
+        burst: limit("burst", 200),
+    };
+    limits.finish(faults);
     let mut server = root.section("server", faults);
     let (default_wait, max_wait) = ordered(
         &mut server,
@@ -60,6 +71,8 @@ pub(super) fn server(
         max_body: server
             .optional("max_body", faults, values::size(KIB, 64 * MIB))
             .unwrap_or(MIB),
+        concurrent_requests,
+        rate_limit,
         default_project,
         // Filled in when the storage credentials are read.
         storage_grants: BTreeMap::new(),

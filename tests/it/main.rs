@@ -14,9 +14,11 @@ mod edges;
 mod errors;
 mod faults;
 mod flow;
+mod fuzz;
 mod healthcheck;
 #[cfg(feature = "kill-points")]
 mod kill_matrix;
+mod limits;
 mod login;
 mod looks;
 mod main_job;
@@ -45,6 +47,7 @@ mod tasks;
 mod tokens;
 mod vendors;
 mod whoami;
+mod wire;
 
 use std::process::Command;
 

@@ -104,6 +104,16 @@ fn an_answer_says_what_was_preferred_and_where_to_look() {
         assert!(answer.header("retry-after").is_some());
         assert_eq!(answer.json()["status"], "running");
     }
+    // A text of others, in whatever encoding.
+    let latin = format!(
+        "DELETE {} HTTP/1.1\r\nHost: x\r\nPrefer: x=\"\u{fc}\", wait=0\r\nAuthorization: Bearer {KEY}\r\n\r\n",
+        forced(&task)
+    );
+    let answer = raw::exchange(gateway.authority(), latin.as_bytes());
+    assert!(
+        answer.head.contains("preference-applied: wait=0"),
+        "{answer:?}"
+    );
     for broken in [
         "wait",
         "wait=",

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::json;
+
 use migration_gateway::sandbox::{
     AfterStop, Fault, FaultKind, OmsSpec, Operation, Service, SmsSpec, TaskSwitches,
 };
@@ -90,15 +92,20 @@ fn stop_and_go_on(signal: &str, upstream_hangs: bool) {
     }
     let mut idle = Idle::open(&gateway);
     let began = thread::scope(|scope| {
-        let waiting = scope.spawn(|| client.delete(&format!("/tasks/{id}?force=pause")));
+        let waiting = scope.spawn(|| {
+            let path = format!("/tasks/{id}?force=pause");
+            client.with("DELETE", &path, ("Prefer", "wait=60"))
+        });
         wait_for("the pause", || {
             (cloud.count(Operation::Pause, Some(&id)) == 1).then_some(())
         });
         let began = Instant::now();
         gateway.signal(signal);
         let answer = waiting.join().expect("an answer");
-        assert_eq!(answer.status, 202, "{answer:?}");
-        assert_eq!(answer.json()["status"], "running", "{answer:?}");
+        let status = (answer.status, &answer.json()["status"]);
+        assert_eq!(status, (202, &json!("running")), "{answer:?}");
+        let applied = answer.header("preference-applied");
+        assert_eq!(applied, None, "it was cut short");
         operations.extend(answer.json()["id"].as_str().map(str::to_owned));
         began
     });
@@ -133,16 +140,72 @@ fn stop_and_go_on(signal: &str, upstream_hangs: bool) {
         let answer = request.join().expect("a request");
         assert!(answer.is_none_or(|answer| answer.status >= 500));
         let answer = gateway.client().get(&format!("/operations?task={task}"));
-        assert_eq!(answer.json()["operations"], serde_json::json!([]));
+        assert_eq!(answer.json()["operations"], json!([]));
     }
 }
 
-/// A round is in flight, so that whoever comes is answered.
+#[test]
+fn a_request_that_is_being_answered_keeps_the_port_open_until_it_is() {
+    let place = Place::new().set("upstream.request_timeout", "\"60s\"");
+    let task = place.cloud.add_oms(OmsSpec::new("logs", 5));
+    let slow = FaultKind::Delay(Duration::from_secs(5));
+    let fault = Fault::on(Service::Oms, Operation::Show, slow).task(&task);
+    let fault = place.cloud.fault(fault);
+    let mut gateway = place.start();
+    let client = gateway.client();
+    thread::scope(|scope| {
+        let reading = scope.spawn(|| client.get(&format!("/tasks/{task}")));
+        wait_for("the fault", || (fault.fired() == 1).then_some(()));
+        gateway.signal("TERM");
+        wait_for("the stop", || {
+            (gateway.stranger().get("/readyz").status == 503).then_some(())
+        });
+        assert_says_that_it_stops(&gateway);
+        let answer = reading.join().expect("an answer");
+        assert_eq!(answer.status, 200, "{answer:?}");
+    });
+    assert_eq!(gateway.ended().code(), Some(0), "{}", gateway.log());
+}
+
+#[test]
+fn a_request_too_many_is_refused_at_once_and_probes_are_not() {
+    let place = Place::new().set("limits.concurrent_requests", "2");
+    let task = place.cloud.add_oms(stuck());
+    let gateway = place.start();
+    let client = gateway.client();
+    let operation = begin(&client, &task);
+    let path = format!("/operations/{operation}");
+    let waits = || {
+        // Whoever looks whether both wait may have the last place.
+        wait_for("a place", || {
+            let answer = client.with("GET", &path, ("Prefer", "wait=60"));
+            (answer.status == 200).then_some(answer)
+        })
+    };
+    thread::scope(|scope| {
+        let waiting = [scope.spawn(waits), scope.spawn(waits)];
+        let refused = wait_for("both to wait", || {
+            let answer = client.get(&path);
+            (answer.status != 200).then_some(answer)
+        });
+        assert_eq!((refused.status, &*refused.problem()), (503, "overloaded"));
+        assert_eq!(refused.header("retry-after"), Some("1"));
+        assert_eq!(gateway.stranger().get("/readyz").status, 200);
+        place.cloud.set_oms_status(&task, 3);
+        for answer in waiting {
+            let answer = answer.join().expect("an answer");
+            assert_eq!(answer.json()["outcome"], "deleted", "{answer:?}");
+        }
+    });
+    assert_eq!(client.get(&path).status, 200);
+}
+
+/// A round or a request is in flight, so that whoever comes is answered.
 fn assert_says_that_it_stops(gateway: &Gateway) {
     let stranger = gateway.stranger();
     let ready = stranger.get("/readyz");
     assert_eq!(ready.status, 503, "{ready:?}");
-    assert_eq!(ready.json()["failing"], serde_json::json!(["draining"]));
+    assert_eq!(ready.json()["failing"], json!(["draining"]));
     let task = "/tasks/191297407830872?force=pause";
     for (method, path) in [("GET", "/tasks"), ("DELETE", task), ("GET", "/elsewhere")] {
         let answer = gateway.client().with(method, path, ("accept", "*/*"));

@@ -3,10 +3,11 @@
 use crate::api::problem::kinds::ProblemType;
 
 /// What every guarded route can answer with.
-const GUARDED: [ProblemType; 5] = [
+const GUARDED: [ProblemType; 6] = [
     ProblemType::InvalidRequest,
     ProblemType::Unauthenticated,
     ProblemType::Forbidden,
+    ProblemType::RateLimited,
     ProblemType::Overloaded,
     ProblemType::StoreUnavailable,
 ];
@@ -58,7 +59,15 @@ pub(super) fn problems_of(operation_id: &str) -> Vec<ProblemType> {
         "list_operations" => (&[&GUARDED], &[]),
         "cancel_operation" => (&[&GUARDED], &[P::OperationNotFound, P::PastPointOfNoReturn]),
         "show_operation" => (&[&GUARDED], &[P::OperationNotFound]),
-        "whoami" => (&[], &[P::InvalidRequest, P::Unauthenticated, P::Overloaded]),
+        "whoami" => (
+            &[],
+            &[
+                P::InvalidRequest,
+                P::Unauthenticated,
+                P::RateLimited,
+                P::Overloaded,
+            ],
+        ),
         "show_problem" => (&[], &[P::InvalidRequest, P::NotFound]),
         "livez" | "readyz" | "metrics" => (&[], &[P::InvalidRequest]),
         "show_status" => (
@@ -67,6 +76,7 @@ pub(super) fn problems_of(operation_id: &str) -> Vec<ProblemType> {
                 P::InvalidRequest,
                 P::Unauthenticated,
                 P::Forbidden,
+                P::RateLimited,
                 P::Overloaded,
             ],
         ),

@@ -264,8 +264,20 @@ fn add_headers(operation: &mut Map<String, Value>) {
         |description: &str| json!({"description": description, "schema": {"type": "string"}});
     let seconds =
         |description: &str| json!({"description": description, "schema": {"type": "integer"}});
+    // Answers to callers who are known.
+    let is_counted = responses.contains_key("429");
     for (status, response) in responses {
         let mut headers = Map::new();
+        if is_counted && status != "401" {
+            let policy = text(
+                "How many requests a caller may send at once (`q`), and in how many seconds as many again (`w`).",
+            );
+            headers.insert("RateLimit-Policy".to_owned(), policy);
+            let left = text(
+                "How many requests the caller has left (`r`), and in how many seconds all of them (`t`).",
+            );
+            headers.insert("RateLimit".to_owned(), left);
+        }
         headers.insert(
             "X-Request-Id".to_owned(),
             text("The gateway's id of the request."),
@@ -282,7 +294,7 @@ fn add_headers(operation: &mut Map<String, Value>) {
         if status == "401" {
             headers.insert("WWW-Authenticate".to_owned(), text("`Bearer`."));
         }
-        if status == "503" {
+        if matches!(status.as_str(), "429" | "503") {
             let wait = seconds("Try again after so many seconds.");
             headers.insert("Retry-After".to_owned(), wait);
         }

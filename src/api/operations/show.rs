@@ -43,8 +43,10 @@ pub(crate) async fn show_operation(
         ));
     };
     let mut response = HttpResponse::Ok();
-    if matches!(preference, Preference::Wait(_)) {
-        answer::applied(&mut response, preference);
+    if matches!(preference, Preference::Wait(_))
+        && let Some(applied) = answer::applied(preference, &operation, operations)
+    {
+        response.insert_header(("Preference-Applied", applied));
     }
     Ok(response.json(OperationView::of(&operation, &on.known).await))
 }

@@ -73,14 +73,18 @@ fn asks_for_a_websocket(headers: &HeaderMap) -> bool {
     headers.get_all(header::UPGRADE).any(is_websocket)
 }
 
+/// The caller, if they may send one more request.
 async fn identify(request: &ServiceRequest, state: &State) -> Result<Identity, Problem> {
     let headers = request.headers().get_all(header::AUTHORIZATION);
     let authorization: Vec<&[u8]> = headers.map(HeaderValue::as_bytes).collect();
     let identity = state.identities.identify(&authorization).await;
-    identity.map_err(|refusal| {
+    let identity = identity.map_err(|refusal| {
         audit::deny_stranger(request, state, refusal);
         unauthenticated(refusal)
-    })
+    })?;
+    let (left, counted) = state.rates.count(&identity.caller.name);
+    request.extensions_mut().insert(left);
+    counted.map(|()| identity)
 }
 
 /// The answer to whoever has to say who they are.

@@ -3,10 +3,12 @@
 pub(super) mod audit;
 pub(super) mod auth;
 pub(super) mod body;
+pub(super) mod form;
 pub(super) mod guard;
 pub(super) mod idempotency;
 pub(super) mod prefer;
 pub(super) mod query;
+pub(super) mod rate;
 
 /// Whether the name of something unknown is so plain that an answer can repeat it: it can be a secret in the wrong place.
 fn is_plain_name(name: &str) -> bool {

@@ -23,8 +23,9 @@ impl Preference {
     pub(in crate::api) fn of(request: &HttpRequest, settings: &Settings) -> Result<Self, Problem> {
         let mut preference = Self::Default(settings.default_wait);
         for value in request.headers().get_all("prefer") {
-            let text = value.to_str().map_err(|_| fault())?;
-            for (name, value) in preferences(text).ok_or_else(fault)? {
+            // Quoted texts may hold any octets (RFC 9110, section 5.6.4), which are part of no preference that is known.
+            let text = String::from_utf8_lossy(value.as_bytes());
+            for (name, value) in preferences(&text).ok_or_else(fault)? {
                 match (name.as_str(), value.as_str(), preference) {
                     // The first of several is the one that counts (RFC 7240, section 2).
                     ("wait", _, Self::Wait(_)) | ("respond-async", "", Self::Wait(_)) => {}

@@ -2,7 +2,13 @@
 
 use std::future::{Ready, ready};
 
-use actix_web::{FromRequest, HttpRequest, dev::Payload, web};
+use actix_web::{
+    Error, FromRequest, HttpRequest,
+    body::MessageBody,
+    dev::{Payload, ServiceRequest, ServiceResponse},
+    middleware::Next,
+    web,
+};
 
 use crate::api::{
     problem::{Problem, RequestFault},
@@ -19,6 +25,15 @@ impl FromRequest for NoQuery {
     fn from_request(request: &HttpRequest, _body: &mut Payload) -> Self::Future {
         ready(Query::of(request).end().map(|()| Self))
     }
+}
+
+/// Refuses a request with parameters, in front of handlers of others.
+pub(in crate::api) async fn refuse(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    Query::of(request.request()).end()?;
+    next.call(request).await
 }
 
 /// The query of a request. Values are taken out one by one; whatever is left at the end is a fault.

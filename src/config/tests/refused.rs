@@ -62,6 +62,8 @@ fn server_settings_outside_their_limits_are_refused() {
             "max_body = \"99999999999999999999MiB\"",
             "KiB or MiB",
         ),
+        ("limits", "burst = 0", "from 1 to 1000000"),
+        ("limits", "burts = 1", "not a known key"),
         ("server", "max_bodies = \"1MiB\"", "not a known key"),
     ] {
         refused_line(section, line, words);

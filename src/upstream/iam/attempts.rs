@@ -3,11 +3,16 @@
 //! The vendor locks an account after a few wrong passwords: five in 15 minutes by default, three in the strictest setting.
 //! It locks an access key for five minutes after more than five wrong signatures on end.
 
-use std::{collections::HashMap, fmt, rc::Rc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Mutex;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::domain::service::UpstreamError;
 
@@ -73,19 +78,41 @@ impl Refusals {
     }
 }
 
-/// The refusals of everybody. Whoever logs in holds the lock of the identity meanwhile, so that no more attempts are
-/// under way than may fail.
+/// How one identity fares. Whoever tries it holds its turn until the result is noted, and asks under it whether it may
+/// be tried, so that no more attempts are under way than may fail.
 #[derive(Debug, Default)]
-pub(super) struct Attempts(HashMap<Identity, Rc<Mutex<Refusals>>>);
+pub(super) struct Trials {
+    turn: Arc<tokio::sync::Mutex<()>>,
+    refusals: Mutex<Refusals>,
+}
+
+impl Trials {
+    /// Waits until nobody else tries it.
+    pub(super) async fn turn(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.turn).lock_owned().await
+    }
+
+    /// As [`Trials::turn`], but `None` if somebody else tries it.
+    pub(super) fn turn_now(&self) -> Option<OwnedMutexGuard<()>> {
+        Arc::clone(&self.turn).try_lock_owned().ok()
+    }
+
+    pub(super) fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        // They are whole between any two statements, so a panic elsewhere does not spoil them.
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The trials of everybody.
+#[derive(Debug, Default)]
+pub(super) struct Attempts(HashMap<Identity, Arc<Trials>>);
 
 impl Attempts {
-    pub(super) fn of(&mut self, identity: Identity) -> Rc<Mutex<Refusals>> {
+    pub(super) fn of(&mut self, identity: Identity) -> Arc<Trials> {
         // What nobody holds and has nothing to tell is forgotten, so that old passwords do not pile up.
-        self.0.retain(|_, refusals| {
-            Rc::strong_count(refusals) > 1
-                || refusals.try_lock().is_ok_and(|held| !held.at.is_empty())
-        });
-        Rc::clone(self.0.entry(identity).or_default())
+        self.0
+            .retain(|_, trials| Arc::strong_count(trials) > 1 || !trials.refusals().at.is_empty());
+        Arc::clone(self.0.entry(identity).or_default())
     }
 }
 
@@ -147,8 +174,7 @@ mod tests {
         attempts.of(of("a", "b"));
         attempts
             .of(of("a", "c"))
-            .try_lock()
-            .unwrap()
+            .refusals()
             .refused(&error(), Timestamp::UNIX_EPOCH);
         attempts.of(of("a", "d"));
         assert_eq!(attempts.0.len(), 2);

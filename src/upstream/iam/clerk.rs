@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    attempts::{Attempts, Identity},
+    attempts::{Attempts, Identity, Trials},
     credential::{Credential, KeyPair, Parts, Proof},
     lifetime::{Begun, Lifetime},
     login::failure,
@@ -77,11 +77,10 @@ impl Clerk {
             } => {
                 let keys = self.read_keys(account, access_key, secret_key).await;
                 self.admit(account, keys.map_err(Failure::Withheld)?, None)
-                    .await
             }
             CredentialSettings::EcsAgency { .. } => {
                 let (keys, lifetime) = self.fetch_keys(account).await.map_err(Failure::Tried)?;
-                self.admit(account, keys, Some(lifetime)).await
+                self.admit(account, keys, Some(lifetime))
             }
         }
     }
@@ -111,23 +110,9 @@ impl Clerk {
 
     /// Whether a password or a pair of keys was not refused a short while ago.
     pub(super) fn is_untried(&self, identity: Identity) -> bool {
-        let refusals = self.attempts.borrow_mut().of(identity);
-        // A login that is under way holds the lock.
-        refusals
-            .try_lock()
-            .is_ok_and(|mut refusals| refusals.is_clean(self.clock.now()))
-    }
-
-    /// Notes that a service refused a signature with these keys.
-    pub(super) async fn refused(&self, keys: Identity, error: &UpstreamError) {
-        let refusals = self.attempts.borrow_mut().of(keys);
-        refusals.lock().await.refused(error, self.clock.now());
-    }
-
-    /// Notes that a service accepted a signature with these keys.
-    pub(super) async fn accepted(&self, keys: Identity) {
-        let refusals = self.attempts.borrow_mut().of(keys);
-        refusals.lock().await.accepted();
+        let trials = self.attempts.borrow_mut().of(identity);
+        // Whoever tries it just now has the turn.
+        trials.turn_now().is_some() && trials.refusals().is_clean(self.clock.now())
     }
 
     pub(super) fn user(domain: &str, user: &str, password: &Secret) -> Identity {
@@ -144,7 +129,7 @@ impl Clerk {
     pub(super) fn credential(
         &self,
         account: &Account,
-        identity: Identity,
+        (identity, trials): (Identity, Arc<Trials>),
         proof: Proof,
         lifetime: Option<Lifetime>,
     ) -> Credential {
@@ -155,6 +140,7 @@ impl Clerk {
             project: account.project.clone(),
             kind: account.kind(),
             identity,
+            trials,
             proof,
             lifetime,
         })
@@ -202,17 +188,17 @@ impl Clerk {
     }
 
     /// Lets keys be used, unless they were refused too often.
-    async fn admit(
+    fn admit(
         &self,
         account: &Account,
         keys: KeyPair,
         lifetime: Option<Lifetime>,
     ) -> Result<Credential, Failure> {
         let identity = keys.identity();
-        let refusals = self.attempts.borrow_mut().of(identity);
-        if let Some(refusal) = refusals.lock().await.forbid(self.clock.now()) {
+        let trials = self.attempts.borrow_mut().of(identity);
+        if let Some(refusal) = trials.refusals().forbid(self.clock.now()) {
             return Err(Failure::Withheld(refusal));
         }
-        Ok(self.credential(account, identity, Proof::Keys(keys), lifetime))
+        Ok(self.credential(account, (identity, trials), Proof::Keys(keys), lifetime))
     }
 }

@@ -13,14 +13,14 @@ use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 
 use super::{
-    attempts::Identity,
+    attempts::{Identity, Trials},
     lifetime::Lifetime,
     signature::{self, DATE_HEADER, Signable},
 };
 use crate::{
     domain::{
         secret::Secret,
-        service::{ProjectName, status::CredentialKind},
+        service::{ProjectName, UpstreamError, status::CredentialKind},
     },
     transport::{CONTENT_TYPE, Endpoint, Header, Request},
 };
@@ -64,6 +64,8 @@ struct Issued {
     kind: CredentialKind,
     /// What it was obtained with: the password, or the keys themselves.
     identity: Identity,
+    /// How all credentials that were obtained with the same fare.
+    trials: Arc<Trials>,
     proof: Proof,
     /// `None` if it has no end.
     lifetime: Option<Lifetime>,
@@ -72,7 +74,6 @@ struct Issued {
     refused: AtomicBool,
     /// The one that worked before this one, until this one does.
     previous: Mutex<Option<Credential>>,
-    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What a credential is made of.
@@ -81,6 +82,7 @@ pub(super) struct Parts {
     pub(super) project: ProjectName,
     pub(super) kind: CredentialKind,
     pub(super) identity: Identity,
+    pub(super) trials: Arc<Trials>,
     pub(super) proof: Proof,
     pub(super) lifetime: Option<Lifetime>,
 }
@@ -100,13 +102,13 @@ impl Credential {
             project: parts.project,
             kind: parts.kind,
             identity: parts.identity,
+            trials: parts.trials,
             proof: parts.proof,
             lifetime: parts.lifetime,
             since: Instant::now(),
             worked: AtomicBool::new(false),
             refused: AtomicBool::new(false),
             previous: Mutex::new(None),
-            turn: Arc::default(),
         }))
     }
 
@@ -160,21 +162,33 @@ impl Credential {
         self.0.worked.load(Ordering::Relaxed)
     }
 
-    /// Notes that a service of the vendor has accepted it. Tells whether that was the first time.
-    pub(super) fn set_worked(&self) -> bool {
-        let is_first = !self.0.worked.swap(true, Ordering::Relaxed);
-        if is_first {
-            *self.previous_slot() = None;
+    /// Notes that a service of the vendor has accepted it.
+    pub(super) fn set_worked(&self) {
+        if self.0.worked.swap(true, Ordering::Relaxed) {
+            return;
         }
-        is_first
+        *self.previous_slot() = None;
+        if self.signs() {
+            self.0.trials.refusals().accepted();
+        }
     }
 
     pub(super) fn is_refused(&self) -> bool {
         self.0.refused.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_refused(&self) {
-        self.0.refused.store(true, Ordering::Relaxed);
+    /// Notes that a service refused it. Of many who used it at the same time, the first one counts.
+    pub(super) fn set_refused(&self, error: &UpstreamError, now: Timestamp) {
+        let mut refusals = self.0.trials.refusals();
+        let is_first = !self.0.refused.swap(true, Ordering::Relaxed);
+        if is_first && self.signs() {
+            refusals.refused(error, now);
+        }
+    }
+
+    /// Whether what it was obtained with has been refused too often to be tried.
+    pub(super) fn is_forbidden(&self, now: Timestamp) -> bool {
+        self.0.trials.refusals().forbid(now).is_some()
     }
 
     /// The one before it that worked, if this one has not worked yet and that one is still good.
@@ -232,14 +246,8 @@ impl Credential {
         self.signs() && !self.has_worked()
     }
 
-    /// Waits until nobody else tries it.
-    pub(super) async fn turn(&self) -> OwnedMutexGuard<()> {
-        Arc::clone(&self.0.turn).lock_owned().await
-    }
-
-    /// As [`Credential::turn`], but `None` if somebody else tries it.
-    pub(super) fn turn_now(&self) -> Option<OwnedMutexGuard<()>> {
-        Arc::clone(&self.0.turn).try_lock_owned().ok()
+    pub(super) fn trials(&self) -> &Trials {
+        &self.0.trials
     }
 }
 
@@ -318,18 +326,26 @@ impl KeyPair {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use jiff::Timestamp;
 
-    use super::{Credential, KeyPair, Parts, Proof};
+    use super::{Credential, KeyPair, Parts, Proof, Trials};
     use crate::{
         domain::{
             secret::Secret,
-            service::{ProjectName, status::CredentialKind},
+            service::{
+                ProjectName, Sent, UpstreamError, UpstreamErrorKind, status::CredentialKind,
+            },
         },
         transport::{Endpoint, Method, Request},
     };
 
     fn keys(serial: u64) -> Credential {
+        tried(serial, Arc::default())
+    }
+
+    fn tried(serial: u64, trials: Arc<Trials>) -> Credential {
         let keys = KeyPair {
             access_key: Secret::new(format!("hidden-access-{serial}")),
             secret_key: Secret::new("hidden-secret"),
@@ -341,9 +357,20 @@ mod tests {
             project: ProjectName::parse("p").unwrap(),
             kind: CredentialKind::EcsAgency,
             identity: keys.identity(),
+            trials,
             proof: Proof::Keys(keys),
             lifetime: None,
         })
+    }
+
+    fn refusal() -> UpstreamError {
+        UpstreamError {
+            kind: UpstreamErrorKind::CredentialsRefused,
+            sent: Sent::No,
+            retry_after: None,
+            answer: None,
+            detail: "x".to_owned(),
+        }
     }
 
     #[test]
@@ -382,13 +409,27 @@ mod tests {
         second.follow(&first);
         third.follow(&second);
         assert_eq!((serial(&second), serial(&third)), (None, Some(1)));
-        first.set_refused();
+        first.set_refused(&refusal(), now);
         assert_eq!(serial(&third), None);
         let fourth = keys(4);
         third.set_worked();
         fourth.follow(&third);
         assert_eq!(serial(&fourth), Some(3));
-        assert!(fourth.set_worked() && !fourth.set_worked());
+        fourth.set_worked();
         assert_eq!(serial(&fourth), None);
+    }
+
+    #[test]
+    fn a_refusal_counts_once_for_all_who_used_the_credential_and_before_it_is_gone() {
+        let now = Timestamp::UNIX_EPOCH;
+        let trials = Arc::default();
+        let [first, second] = [1, 2].map(|serial| tried(serial, Arc::clone(&trials)));
+        first.set_refused(&refusal(), now);
+        first.clone().set_refused(&refusal(), now);
+        assert!(!second.is_forbidden(now));
+        second.set_refused(&refusal(), now);
+        assert!(tried(3, Arc::clone(&trials)).is_forbidden(now));
+        second.set_worked();
+        assert!(!tried(4, trials).is_forbidden(now));
     }
 }

@@ -39,14 +39,10 @@ pub(super) enum Command {
     Refresh { project: ProjectName },
     /// The files of secrets may have changed.
     Look,
-    /// Keys were accepted for the first time.
-    Worked { credential: Credential },
-    /// A service refused it. It is not at hand any more.
-    Refused {
-        credential: Credential,
+    /// A service refused the replacement of a credential, which serves on.
+    Restored {
+        project: ProjectName,
         error: UpstreamError,
-        /// Whether another one is at hand in its place.
-        has_successor: bool,
     },
 }
 
@@ -133,16 +129,8 @@ impl Keeper {
             Command::Need { project, reply } => self.need(project, reply).await,
             Command::Refresh { project } => self.refresh(&project),
             Command::Look => self.look(),
-            Command::Worked { credential } => self.clerk.accepted(credential.identity()).await,
-            Command::Refused {
-                credential,
-                error,
-                has_successor,
-            } => {
-                if credential.signs() {
-                    self.clerk.refused(credential.identity(), &error).await;
-                }
-                if has_successor && let Some(desk) = self.desks.get_mut(credential.project()) {
+            Command::Restored { project, error } => {
+                if let Some(desk) = self.desks.get_mut(&project) {
                     desk.replacements.failed(error, self.vault.clock.now());
                 }
             }

@@ -37,9 +37,9 @@ impl Clerk {
             .await
             .map_err(Failure::Withheld)?;
         let identity = Self::user(domain, user, &secret);
-        let refusals = self.attempts.borrow_mut().of(identity);
-        let mut refusals = refusals.lock().await;
-        if let Some(refusal) = refusals.forbid(self.clock.now()) {
+        let trials = self.attempts.borrow_mut().of(identity);
+        let _turn = trials.turn().await;
+        if let Some(refusal) = trials.refusals().forbid(self.clock.now()) {
             return Err(Failure::Withheld(refusal));
         }
         let request = Request {
@@ -53,8 +53,10 @@ impl Clerk {
             Err(error) => Err(of_transport(error)),
         };
         match &result {
-            Ok(_) => refusals.accepted(),
-            Err(error) if is_wrong_secret(error) => refusals.refused(error, self.clock.now()),
+            Ok(_) => trials.refusals().accepted(),
+            Err(error) if is_wrong_secret(error) => {
+                trials.refusals().refused(error, self.clock.now());
+            }
             Err(_) => {}
         }
         let (text, lifetime) = result.map_err(Failure::Tried)?;
@@ -62,7 +64,7 @@ impl Clerk {
             text,
             password: secret,
         };
-        Ok(self.credential(account, identity, proof, Some(lifetime)))
+        Ok(self.credential(account, (identity, trials), proof, Some(lifetime)))
     }
 }
 

@@ -173,11 +173,11 @@ impl Credentials {
             }
             let turn = match credential.previous(self.now()) {
                 // While somebody tries the successor, what worked before it still does.
-                Some(previous) => match credential.turn_now() {
+                Some(previous) => match credential.trials().turn_now() {
                     Some(turn) => turn,
                     None => return Ok(Lease::of(previous)),
                 },
-                None => match timeout(TURN_PATIENCE, credential.turn()).await {
+                None => match timeout(TURN_PATIENCE, credential.trials().turn()).await {
                     Ok(turn) => turn,
                     Err(_) => break,
                 },
@@ -185,12 +185,17 @@ impl Credentials {
             if credential.has_worked() {
                 return Ok(Lease::of(credential));
             }
-            if !credential.is_refused() {
+            if credential.is_refused() {
+                continue;
+            }
+            if !credential.is_forbidden(self.now()) {
                 return Ok(Lease {
                     credential,
                     _turn: Some(turn),
                 });
             }
+            // It was obtained just before the last refusal was noted. Another one is withheld, or is made of other keys.
+            self.vault.remove(&credential).await;
         }
         Err(failure(
             UpstreamErrorKind::Unavailable,

@@ -21,12 +21,7 @@ pub(super) struct Refusal {
 impl Credentials {
     /// Notes that a service accepted the credential.
     pub(crate) fn worked(&self, credential: &Credential, service: &ServiceName) {
-        if credential.set_worked() && credential.signs() {
-            // Lost only if the thread is busy beyond measure; then refusals that are over count a while longer.
-            let _ = self.commands.try_send(Command::Worked {
-                credential: credential.clone(),
-            });
-        }
+        credential.set_worked();
         let was_refused = self.with_refusals(|refusals| {
             let key = (credential.project().clone(), service.clone());
             refusals.remove(&key).is_some()
@@ -50,7 +45,7 @@ impl Credentials {
         if !is_replaced && !credential.signs() {
             return false;
         }
-        credential.set_refused();
+        credential.set_refused(error, self.now());
         let has_successor = credential.previous(self.now()).is_some();
         // Of many who used it at the same time, one reports it.
         if self.vault.remove(credential).await {
@@ -61,11 +56,11 @@ impl Credentials {
                 "a token or a signature was refused"
             );
             self.vault.metrics.token_refused(service.as_str());
-            if credential.signs() || has_successor {
-                let _ = self.commands.try_send(Command::Refused {
-                    credential: credential.clone(),
+            if has_successor {
+                // Lost only if the thread is busy beyond measure; then a replacement is obtained sooner.
+                let _ = self.commands.try_send(Command::Restored {
+                    project: credential.project().clone(),
                     error: error.clone(),
-                    has_successor,
                 });
             }
         }

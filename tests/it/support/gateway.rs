@@ -54,6 +54,8 @@ impl Place {
             ("upstream.request_timeout", "\"2s\""),
             ("upstream.requests_per_second", "1000"),
             ("upstream.burst", "1000"),
+            ("limits.requests_per_second", "1000000"),
+            ("limits.burst", "1000000"),
         ];
         let settings = settings
             .map(|(key, value)| (key.to_owned(), value.to_owned()))

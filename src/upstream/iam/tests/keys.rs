@@ -4,18 +4,19 @@ use std::{fs, io::Write, sync::mpsc};
 
 use super::*;
 
-/// Lets the project of the settings sign with keys from two files.
+/// Lets the projects of the settings sign with keys from two files.
 fn with_access_key(
     settings: &mut Settings,
     access_key: &NamedTempFile,
     secret_key: &NamedTempFile,
 ) {
     let file = |file: &NamedTempFile| SecretSource::File(file.path().to_owned());
-    let project = settings.projects.get_mut(&project()).unwrap();
-    project.credentials = CredentialSettings::AccessKey {
-        access_key: AccessKeySource::Kept(file(access_key)),
-        secret_key: file(secret_key),
-    };
+    for project in settings.projects.values_mut() {
+        project.credentials = CredentialSettings::AccessKey {
+            access_key: AccessKeySource::Kept(file(access_key)),
+            secret_key: file(secret_key),
+        };
+    }
 }
 
 /// A cloud, and the files of an access key.
@@ -42,7 +43,11 @@ impl Bench {
     }
 
     fn credentials(&self) -> Credentials {
-        let mut settings = self.cloud.settings(&["p"]);
+        self.credentials_of(&["p"])
+    }
+
+    fn credentials_of(&self, projects: &[&str]) -> Credentials {
+        let mut settings = self.cloud.settings(projects);
         with_access_key(&mut settings, &self.access_key, &self.secret_key);
         start(&settings, self.cloud.clock.clone()).unwrap()
     }
@@ -153,6 +158,26 @@ async fn refused_keys_are_tried_twice_in_15_minutes_unless_they_change() {
     bench.write("AK2", "second-secret");
     bench.cloud.clock.forward(60);
     assert_eq!(key(&credentials).await, "AK2");
+}
+
+#[actix_rt::test]
+async fn projects_with_the_same_keys_share_the_attempts() {
+    let bench = Bench::new();
+    let names = ["a", "b", "c", "d"];
+    let credentials = bench.credentials_of(&names);
+    let tried = join_all(names.map(async |name| {
+        let project = ProjectName::parse(name).unwrap();
+        let mut tried = 0;
+        while let Ok(lease) = credentials.lease(&project).await {
+            // Others come for it while the service is asked.
+            tokio::task::yield_now().await;
+            tried += 1;
+            credentials.refused(&lease, &oms(), &refusal()).await;
+        }
+        tried
+    }))
+    .await;
+    assert_eq!(tried.into_iter().sum::<usize>(), 2);
 }
 
 #[actix_rt::test]

@@ -357,6 +357,7 @@ fn lasting(serial: u64, milliseconds: u64) -> Option<Credential> {
         project: ProjectName::parse(&format!("p{}", serial % 10)).unwrap(),
         kind: CredentialKind::Password,
         identity: Identity::of(&[]),
+        trials: Arc::default(),
         proof: Proof::Token {
             text: Secret::new("t"),
             password: Secret::new("p"),

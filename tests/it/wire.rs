@@ -1,0 +1,302 @@
+//! Bytes that two programs could read in two ways, or that are no request at all.
+//!
+//! Every case ends with a complete request to delete a task, in the name of a caller who may. Where the bytes before it
+//! are read as they must be, it is answered on its own or never looked at; nothing in it reaches the cloud otherwise.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Shutdown, TcpStream},
+    time::Duration,
+};
+
+use migration_gateway::sandbox::{OmsSpec, Operation};
+
+use crate::support::gateway::{Gateway, KEY, Place};
+
+/// The statuses of all answers on a connection to which these bytes are sent.
+fn statuses(gateway: &Gateway, bytes: &[u8]) -> Vec<u16> {
+    let answers = answers(gateway, bytes).into_iter();
+    answers.map(|(status, _)| status).collect()
+}
+
+/// All answers on a connection to which these bytes are sent, until the other side ends it or everything that was sent is
+/// answered: the status, and the rest.
+pub(crate) fn answers(gateway: &Gateway, bytes: &[u8]) -> Vec<(u16, String)> {
+    let mut stream = TcpStream::connect(gateway.authority()).expect("a connection");
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .expect("a time limit");
+    // The other side may end the connection while this is being written.
+    _ = stream.write_all(bytes);
+    _ = stream.shutdown(Shutdown::Write);
+    let mut answers = Vec::new();
+    _ = stream.read_to_end(&mut answers);
+    let text = String::from_utf8_lossy(&answers);
+    text.split("HTTP/1.1 ")
+        .skip(1)
+        .map(|answer| {
+            let (status, rest) = answer.split_at(3);
+            (status.parse().expect("a status"), rest.to_owned())
+        })
+        .collect()
+}
+
+/// Parts that make up most of the cases.
+struct Parts {
+    /// A request of the same caller without a body, but for the line and what comes after the fields.
+    get: String,
+    /// The same with a body that is to come.
+    post: String,
+    /// The request at the end.
+    hidden: String,
+}
+
+impl Parts {
+    fn new(task: &str) -> Self {
+        let fields = format!("Host: gateway\r\nAuthorization: Bearer {KEY}\r\n");
+        Self {
+            get: format!("GET /whoami HTTP/1.1\r\n{fields}"),
+            post: format!("POST /tasks/7/pause HTTP/1.1\r\n{fields}"),
+            hidden: format!("DELETE /tasks/{task} HTTP/1.1\r\n{fields}Connection: close\r\n\r\n"),
+        }
+    }
+
+    /// Ways to say how long a body is that some read and others do not.
+    fn lengths(&self) -> Vec<(String, &'static [u16])> {
+        let fields: [(&str, &[u16]); 22] = [
+            ("Content-Length: 4\r\nTransfer-Encoding: chunked", &[400]),
+            ("Transfer-Encoding: chunked\r\nContent-Length: 4", &[400]),
+            (
+                "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+                &[400],
+            ),
+            (
+                "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+                &[400],
+            ),
+            ("Transfer-Encoding: xchunked", &[400]),
+            ("Transfer-Encoding: identity", &[400]),
+            ("Transfer-Encoding: gzip, chunked", &[400]),
+            ("Transfer-Encoding: chunked, identity", &[400]),
+            ("Transfer-Encoding:\x0bchunked", &[400]),
+            ("Transfer-Encoding:\r\n chunked", &[400]),
+            ("Transfer-Encoding : chunked", &[400]),
+            ("Transfer-Encoding\t: chunked", &[400]),
+            ("Content-Length: 5\r\nContent-Length: 5", &[400]),
+            ("Content-Length: 5\r\nContent-Length: 0", &[400]),
+            ("Content-Length: 5, 5", &[400]),
+            ("Content-Length: +5", &[400]),
+            ("Content-Length: -5", &[400]),
+            ("Content-Length: 0x5", &[400]),
+            ("Content-Length:", &[400]),
+            ("Content-Length: 5 5", &[400]),
+            ("Content-Length: 99999999999999999999999", &[400]),
+            ("Content-Length: 18446744073709551615", &[400]),
+        ];
+        let case = |(field, expected)| (format!("{}{field}\r\n\r\n0\r\n\r\n", self.post), expected);
+        fields.map(case).into()
+    }
+
+    /// Bodies in chunks.
+    fn chunks(&self) -> Vec<(String, &'static [u16])> {
+        let bodies: [(&str, &[u16]); 9] = [
+            ("0\r\n\r\n", &[404, 200]),
+            ("0;name=value\r\n\r\n", &[404, 200]),
+            (
+                "0\r\nAuthorization: Bearer x\r\nContent-Length: 7\r\n\r\n",
+                &[404, 200],
+            ),
+            ("0x0\r\n\r\n", &[400]),
+            ("-1\r\n\r\n", &[400]),
+            ("10000000000000000\r\n\r\n", &[400]),
+            ("1\r\nxy\r\n0\r\n\r\n", &[400]),
+            ("1;a\nx\r\n0\r\n\r\n", &[400]),
+            ("0\n\n", &[400]),
+        ];
+        let case = |(body, expected)| {
+            let head = format!("{}Transfer-Encoding: chunked\r\n\r\n", self.post);
+            (head + body, expected)
+        };
+        bodies.map(case).into()
+    }
+
+    /// Heads that are not well formed, or are for somebody else.
+    fn heads(&self) -> Vec<(String, &'static [u16])> {
+        let get = &self.get;
+        let line = |text: &str| get.replacen("GET /whoami HTTP/1.1", text, 1) + "\r\n";
+        let with = |field: &str| format!("{get}{field}\r\n\r\n");
+        let to = |host: &str| get.replacen("Host: gateway", host, 1) + "\r\n";
+        vec![
+            (with("X: a\0b"), &[400]),
+            (with("X\0: b"), &[400]),
+            (with("X: a\r\n b"), &[400]),
+            (with("(X): b"), &[400]),
+            (with(": b"), &[400]),
+            (with("nonsense"), &[400]),
+            (with("X: a\rY: b"), &[400]),
+            // A line may end without its CR (RFC 9112, section 2.2).
+            (with("X: a\nY: b"), &[200, 200]),
+            (to(" Host: gateway"), &[400]),
+            (to("Host: gateway\r\nHost: gateway"), &[400]),
+            (to("Host: gateway\r\nHost: elsewhere"), &[400]),
+            (to("X: y"), &[400]),
+            (to("Host: a b"), &[400, 200]),
+            (to("Host: user@gateway"), &[400, 200]),
+            (to("Host: gateway/path"), &[400, 200]),
+            (to("Host:"), &[200, 200]),
+            (line("GET http://gateway/whoami HTTP/1.1"), &[200, 200]),
+            (line("GET http://elsewhere/whoami HTTP/1.1"), &[400, 200]),
+            (line("GET http://gateway:81/whoami HTTP/1.1"), &[400, 200]),
+            (line("GET http://user@gateway/whoami HTTP/1.1"), &[400, 200]),
+            (line("GET elsewhere:80 HTTP/1.1"), &[400, 200]),
+            (line("CONNECT elsewhere:443 HTTP/1.1"), &[400]),
+            (line("CONNECT /whoami HTTP/1.1"), &[405]),
+            (line("TRACE /whoami HTTP/1.1"), &[405, 200]),
+            (line("OPTIONS * HTTP/1.1"), &[404, 200]),
+            (line("get /whoami HTTP/1.1"), &[405, 200]),
+            (line("GET  /whoami HTTP/1.1"), &[400]),
+            (line("GET\t/whoami HTTP/1.1"), &[400]),
+            (line("GET /whoami HTTP/1.1 x"), &[400]),
+            (line("GET /whoami HTTP/1.2"), &[400]),
+            (line("GET /who\0ami HTTP/1.1"), &[400]),
+            (line("PRI * HTTP/2.0"), &[400]),
+        ]
+    }
+
+    /// Offers and orders that are refused or ignored, and never change what is asked for.
+    fn offers(&self) -> Vec<(String, &'static [u16])> {
+        let (get, hidden) = (&self.get, &self.hidden);
+        let h2c = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\
+                   HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n";
+        let inside = |head: &str| format!("{head}Content-Length: {}\r\n\r\n{hidden}", hidden.len());
+        let post_to = |path: &str| self.post.replacen("/tasks/7/pause", path, 1);
+        vec![
+            (format!("{get}{h2c}\r\n"), &[200, 200]),
+            // A task that is paused without a body: the body is refused and read to its end.
+            (inside(&format!("{}{h2c}", self.post)), &[400, 200]),
+            (inside(&self.post), &[400, 200]),
+            (inside(get), &[200, 200]),
+            (
+                format!("{get}Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
+                &[400],
+            ),
+            (
+                format!(
+                    "{}X-HTTP-Method-Override: DELETE\r\nX-HTTP-Method: DELETE\r\nX-Method-Override: DELETE\r\n\r\n",
+                    post_to("/whoami")
+                ),
+                &[405, 200],
+            ),
+            (
+                format!("{}\r\n", post_to("/whoami?_method=DELETE")),
+                &[405, 200],
+            ),
+            (
+                format!(
+                    "{get}X-Original-URL: /tasks\r\nX-Rewrite-URL: /tasks\r\nForwarded: host=x\r\nX-Forwarded-Prefix: /x\r\n\r\n"
+                ),
+                &[200, 200],
+            ),
+            // What is too large is refused before it comes, and what comes after it is not looked at.
+            (
+                format!(
+                    "{}Content-Length: 10737418240\r\n\r\n",
+                    post_to("/tasks/7/start")
+                ),
+                &[413],
+            ),
+        ]
+    }
+}
+
+#[test]
+fn a_request_is_read_in_one_way_or_not_at_all() {
+    let place = Place::new();
+    let gateway = place.start();
+    let task = place.cloud.add_oms(OmsSpec::new("logs", 2));
+    let parts = Parts::new(&task);
+    // It runs, so that the request at the end is refused where it is read as one.
+    for (bytes, expected) in [
+        parts.lengths(),
+        parts.chunks(),
+        parts.heads(),
+        parts.offers(),
+    ]
+    .concat()
+    {
+        let expected: Vec<u16> = expected
+            .iter()
+            .enumerate()
+            .map(|(position, status)| if position == 1 { 409 } else { *status })
+            .collect();
+        let seen = statuses(&gateway, format!("{bytes}{}", parts.hidden).as_bytes());
+        assert_eq!(seen, expected, "{bytes:?}");
+    }
+    for operation in [Operation::Pause, Operation::Delete, Operation::Start] {
+        assert_eq!(place.cloud.count(operation, None), 0);
+    }
+}
+
+#[test]
+fn what_a_stranger_sends_after_a_refusal_is_not_taken_for_a_request() {
+    let place = Place::new();
+    let gateway = place.start();
+    let task = place.cloud.add_oms(OmsSpec::new("logs", 5));
+    let hidden = Parts::new(&task).hidden;
+    let length = hidden.len();
+    for head in [
+        format!("POST /tasks/{task}/start HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"),
+        format!(
+            "POST /tasks/{task}/start HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n"
+        ),
+    ] {
+        let seen = statuses(&gateway, format!("{head}{hidden}").as_bytes());
+        assert_eq!(seen, [401], "{head:?}");
+    }
+    assert!(place.cloud.requests().is_empty());
+}
+
+#[test]
+fn every_answer_tells_browsers_to_be_careful_and_nobody_what_made_it() {
+    let place = Place::new();
+    let gateway = place.start();
+    for path in [
+        "/tasks",
+        "/livez",
+        "/nothing",
+        "/docs/",
+        "/docs/x",
+        "/openapi.json",
+        "/problems/internal",
+    ] {
+        let answer = gateway.stranger().get(path);
+        assert_eq!(
+            answer.header("x-content-type-options"),
+            Some("nosniff"),
+            "{path}"
+        );
+        assert_eq!(
+            answer.header("referrer-policy"),
+            Some("no-referrer"),
+            "{path}"
+        );
+        let policy = answer.header("content-security-policy").expect("a policy");
+        let source = if path.starts_with("/docs/") {
+            "'self'"
+        } else {
+            "'none'"
+        };
+        assert!(
+            policy.starts_with(&format!("default-src {source};")),
+            "{path}: {policy}"
+        );
+        assert!(
+            policy.contains("frame-ancestors 'none'"),
+            "{path}: {policy}"
+        );
+        assert_eq!(
+            (answer.header("server"), answer.header("x-powered-by")),
+            (None, None)
+        );
+    }
+}
