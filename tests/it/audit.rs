@@ -270,7 +270,8 @@ fn keep_deleting(place: &Place, client: &Client, stop: &AtomicBool) -> usize {
             None,
         ) {
             Ok(answer) => {
-                assert_eq!(answer.status, 202, "{answer:?}");
+                // It may have come to its end already.
+                assert!([200, 202].contains(&answer.status), "{answer:?}");
                 accepted += 1;
             }
             Err(_) => break,
