@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::{
+    history::History,
     operation::{Operation, OperationEvent, OperationId, Outcome, Status},
     service::{CallerName, ProjectName, ServiceName},
     task::{TaskId, TaskRef},
@@ -50,6 +51,9 @@ pub trait OperationStore: Send + Sync {
 
     /// The operation that is running on a task, in short: every look of a caller asks this, so it has to be cheap.
     async fn running(&self, task: &TaskRef) -> Result<Option<Running>, StoreError>;
+
+    /// The operations on a task, newest first, in short: every request for an operation asks this, so it has to be cheap.
+    async fn former(&self, task: &TaskRef, limit: u32) -> Result<Vec<Former>, StoreError>;
 
     /// Operations, newest first, events and callers included. Those that cannot be read are logged and left out.
     async fn list(&self, query: &OperationQuery) -> Result<Vec<Operation>, StoreError>;
@@ -109,15 +113,18 @@ pub struct NewOperation {
     /// A running operation on the same task that it takes over from: as it is to be written, with the version that
     /// guards it, and with the events to be appended.
     pub supersedes: Option<(Operation, Vec<OperationEvent>)>,
+    /// The latest operation on the task that it knows of: nothing is written if there is a later one.
+    pub follows: Option<OperationId>,
 }
 
 impl NewOperation {
-    /// An operation without a key that takes over from nothing.
+    /// An operation without a key that takes over from nothing, whatever came before it.
     pub fn new(operation: Operation) -> Self {
         Self {
             operation,
             key: None,
             supersedes: None,
+            follows: None,
         }
     }
 }
@@ -138,7 +145,8 @@ pub enum Creation {
     Created,
     /// Nothing was written: this operation is running on the task.
     Running(Box<Operation>),
-    /// Nothing was written: the operation to be superseded has moved on, or the key stands for another one meanwhile.
+    /// Nothing was written: the operation to be superseded has moved on, there is a later one than the one that it follows,
+    /// or the key stands for another one meanwhile.
     Lost,
 }
 
@@ -149,6 +157,15 @@ pub struct Running {
     pub id: OperationId,
     /// Who asked for it: the first one, then whoever joined.
     pub callers: Vec<CallerName>,
+}
+
+/// An operation on a task, in short.
+#[derive(Clone, Debug)]
+pub struct Former {
+    /// Its id.
+    pub id: OperationId,
+    /// Where it stands and what it has tried. `None`: this cannot be read, and was logged.
+    pub record: Option<(Status, History)>,
 }
 
 /// Which operations a list shows.

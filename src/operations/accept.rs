@@ -3,17 +3,16 @@
 //! Nothing that changes anything at the vendor is sent from here. Where two requests race, the store's transaction decides;
 //! whoever loses begins again, with what the winner recorded before its eyes.
 
-use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{
-    Operations, WRITES_FOR, kill_point::kill_point, later, log_event, round::LOOK_AGE_MAX,
+    Operations, WRITES_FOR, inheritance::Inheritance, kill_point::kill_point, later, log_event,
     sentences,
 };
 use crate::domain::{
     access::TaskNames,
     decide::{self, Sight},
-    history::{Change, History},
+    history::History,
     operation::{EventKind, Goal, Operation, OperationEvent, OperationId, Phase, Reason, Status},
     service::{CallerName, Services, UpstreamError, UpstreamErrorKind},
     start::{StartRecord, StartRequest, StorageCredential},
@@ -119,25 +118,22 @@ impl Operations {
                 Some(running) if supersedes(ask.goal, running.goal) => Some(running),
                 Some(running) => return Err(AskError::Conflict(Box::new(running))),
             };
-            let inherited = supersedes
-                .as_ref()
-                .map(|running| running.history.handed_over())
-                .unwrap_or_default();
+            let Inheritance { history, follows } = self
+                .inheritance(ask.goal, &ask.task, supersedes.as_ref())
+                .await?;
             if !was_looked_at {
-                let _seen = refuse(ask, self.look(services, ask).await?, &inherited)?;
+                let _seen = refuse(ask, self.look(services, ask).await?, &history)?;
                 (was_looked_at, is_admitted) = (true, true);
                 // A look takes long enough for everything to be different.
                 if supersedes.is_some() {
                     continue;
                 }
             }
-            let fresh = self.fresh(services, ask, record.clone())?;
             let operation = Operation {
-                history: inherited,
-                next_look_at: self.first_look_at(&fresh, supersedes.as_ref()),
-                ..fresh
+                history,
+                ..self.fresh(services, ask, record.clone())?
             };
-            if self.create(&operation, ask, supersedes).await? {
+            if self.create(&operation, ask, (supersedes, follows)).await? {
                 return Ok(Accepted {
                     operation,
                     is_replayed: false,
@@ -189,7 +185,7 @@ impl Operations {
         &self,
         operation: &Operation,
         ask: &Ask,
-        supersedes: Option<Operation>,
+        (supersedes, follows): (Option<Operation>, OperationId),
     ) -> Result<bool, StoreError> {
         let supersedes = supersedes.map(|mut old| {
             kill_point!("accept.supersede.before");
@@ -200,6 +196,7 @@ impl Operations {
         let fresh = NewOperation {
             operation: operation.clone(),
             key: ask.key.clone(),
+            follows: supersedes.is_none().then_some(follows),
             supersedes,
         };
         if let (true, Some(start)) = (operation.start.inline, &ask.start) {
@@ -306,19 +303,6 @@ impl Operations {
                 kind: EventKind::Accepted,
             }],
         })
-    }
-
-    /// When an operation looks first. A pause that takes over from a start which may be on its way waits until that has
-    /// arrived or never will: a task that is at rest until then is not paused yet.
-    fn first_look_at(&self, fresh: &Operation, supersedes: Option<&Operation>) -> Timestamp {
-        let is_on_its_way = fresh.goal == Goal::Paused
-            && supersedes.is_some_and(|old| old.history.intent == Some(Change::Start));
-        if !is_on_its_way {
-            return fresh.next_look_at;
-        }
-        // It is begun while its look is fresh, and over within the time of one exchange.
-        let arrived = LOOK_AGE_MAX.saturating_add(self.0.settings.exchange_max);
-        later(fresh.created_at, arrived).min(fresh.deadline_at)
     }
 }
 

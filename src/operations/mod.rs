@@ -10,6 +10,7 @@ mod accept;
 mod board;
 mod endings;
 pub mod engine;
+mod inheritance;
 mod inline_keys;
 mod kill_point;
 pub mod metrics;

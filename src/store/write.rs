@@ -11,6 +11,7 @@ use crate::domain::{
     operation::{EVENTS_MAX, EventKind, Operation, OperationEvent, OperationId, Status},
     service::{CallerName, CredentialName},
     store::{Creation, Hold, IdempotencyKey, Joining, NewOperation, StoreError},
+    task::TaskRef,
 };
 
 /// Records an operation, unless one is running on its task.
@@ -22,7 +23,13 @@ pub(super) async fn create(
         operation,
         key,
         supersedes,
+        follows,
     } = fresh;
+    if let Some(known) = follows
+        && is_followed(&mut transaction, known, &operation.task).await?
+    {
+        return Ok(Creation::Lost);
+    }
     if let Some((superseded, events)) = supersedes {
         let guard = (superseded.id, superseded.version);
         let changed = Mutable::of(&superseded).map_err(unavailable)?;
@@ -47,6 +54,25 @@ pub(super) async fn create(
     append(&mut transaction, operation.id, operation.events).await?;
     transaction.commit().await?;
     Ok(Creation::Created)
+}
+
+/// Whether there is a later operation on the task.
+async fn is_followed(
+    connection: &mut AnyConnection,
+    known: OperationId,
+    task: &TaskRef,
+) -> Result<bool, StoreError> {
+    let later = sqlx::query(
+        "SELECT 1 FROM operations \
+         WHERE project = $1 AND service = $2 AND task = $3 AND id > $4 LIMIT 1",
+    )
+    .bind(task.project.as_str())
+    .bind(task.service.as_str())
+    .bind(task.id.as_str())
+    .bind(known.to_string())
+    .fetch_optional(connection)
+    .await?;
+    Ok(later.is_some())
 }
 
 /// Whether there was room for it: no operation is running on its task.

@@ -3,6 +3,7 @@
 //! A round may be cut off anywhere. Whatever it did to the vendor was recorded as an intent before, and the next round
 //! begins with a look, so that running a round twice has the effect of running it once.
 
+mod failed;
 mod row;
 mod waits;
 
@@ -24,7 +25,7 @@ use crate::domain::{
     decide::{self, Action, Seen, Sight},
     history::Change,
     operation::{EventKind, Failure, Operation, OperationEvent, Outcome, Phase, Reason, Status},
-    service::{BoundService, Receipt, Services, UpstreamError, UpstreamErrorKind},
+    service::{BoundService, Receipt, Services, UpstreamErrorKind},
     start::{StartRequest, StorageCredential},
     store::{Hold, Leased, StoreError},
     task::{Task, TaskState},
@@ -52,6 +53,10 @@ pub(super) async fn run(
     };
     // Whoever drove it before did not get to record a result, and nobody will.
     round.operation.history.settle_unknown();
+    round
+        .operation
+        .history
+        .forget_unanswered(shared.clock.now(), shared.settings.arrival_max());
     if leased.taken_over {
         round.note(EventKind::Resumed);
     }
@@ -165,7 +170,8 @@ impl Round<'_> {
             Change::Pause | Change::Delete => None,
         };
         let before = self.operation.history.clone();
-        self.operation.history.intend(change, sight.started_at);
+        let now = self.shared.clock.now();
+        self.operation.history.intend(change, sight.started_at, now);
         self.operation.phase = Some(match change {
             Change::Pause => Phase::Pausing,
             Change::Start => Phase::Starting,
@@ -216,51 +222,6 @@ impl Round<'_> {
         let next = self.pause_for(wait).await;
         kill_point!("round.accepted.saved");
         next
-    }
-
-    /// A round that failed, at the look or at the change.
-    async fn failed(&mut self, error: &UpstreamError) -> Option<Timestamp> {
-        kill_point!("round.failed.before");
-        let code = error
-            .answer
-            .as_ref()
-            .and_then(|answer| answer.error_code.clone());
-        let event = match error.kind {
-            // The service was not asked, so that nothing happened to the operation.
-            UpstreamErrorKind::CircuitOpen => None,
-            UpstreamErrorKind::Refused
-            | UpstreamErrorKind::StillInProgress
-            | UpstreamErrorKind::Gone => Some(EventKind::Refused(code)),
-            UpstreamErrorKind::CredentialsRefused
-            | UpstreamErrorKind::Forbidden
-            | UpstreamErrorKind::Rejected
-            | UpstreamErrorKind::Throttled
-            | UpstreamErrorKind::Unavailable
-            | UpstreamErrorKind::Timeout
-            | UpstreamErrorKind::Malformed => Some(EventKind::Fault(match code {
-                Some(code) => format!("{} {code}", error.kind.as_str()),
-                None => error.kind.as_str().to_owned(),
-            })),
-        };
-        let was_asked = event.is_some();
-        if let Some(event) = event {
-            self.operation.history.round_ended(Some(error));
-            self.note_once(event);
-        }
-        let overdue = self.is_overdue();
-        match decide::after_fault(error.kind, &self.operation.history, overdue) {
-            Action::Fail(reason) => self.fail(reason, None).await,
-            Action::Wait | Action::Pause | Action::Start | Action::Delete | Action::Finish(_) => {
-                let wait = if was_asked {
-                    self.next_wait(error.retry_after)
-                } else {
-                    self.until_asked_again(error.retry_after)
-                };
-                let next = self.pause_for(wait).await;
-                kill_point!("round.failed.saved");
-                next
-            }
-        }
     }
 
     async fn finish(&mut self, outcome: Outcome) -> Option<Timestamp> {

@@ -13,8 +13,8 @@ use crate::domain::{
     operation::{Operation, OperationEvent, OperationId, Status},
     service::{CallerName, ProjectName, ServiceName},
     store::{
-        Claim, Creation, Hold, IdempotencyKey, Joining, Lease, NewOperation, OperationQuery,
-        OperationStore, Running, StoreError,
+        Claim, Creation, Former, Hold, IdempotencyKey, Joining, Lease, NewOperation,
+        OperationQuery, OperationStore, Running, StoreError,
     },
     task::TaskRef,
 };
@@ -126,6 +126,22 @@ impl OperationStore for Store {
                 id: one.id,
                 callers: one.callers.clone(),
             }))
+        })
+        .await
+    }
+
+    async fn former(&self, task: &TaskRef, limit: u32) -> Result<Vec<Former>, StoreError> {
+        self.call("former", |scene| {
+            let of_task = scene.records.all().filter(|one| one.task == *task);
+            let mut former: Vec<_> = of_task
+                .map(|one| Former {
+                    id: one.id,
+                    record: Some((one.status, one.history.clone())),
+                })
+                .collect();
+            former.reverse();
+            former.truncate(limit as usize);
+            Ok(former)
         })
         .await
     }
