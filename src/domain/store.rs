@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::{
     history::History,
-    operation::{Operation, OperationEvent, OperationId, Outcome, Status},
+    operation::{Operation, OperationEvent, OperationId, Status},
     service::{CallerName, ProjectName, ServiceName},
     task::{TaskId, TaskRef},
 };
@@ -177,8 +177,8 @@ pub struct OperationQuery {
     pub task_id: Option<TaskId>,
     /// Only those with this status.
     pub status: Option<Status>,
-    /// Only those that ended with this outcome.
-    pub outcome: Option<Outcome>,
+    /// Only those for which a delete was sent and not definitely refused.
+    pub sent_delete: bool,
     /// Only those that this caller asked for or joined.
     pub caller: Option<CallerName>,
     /// Only those older than this one: the last of the page before.

@@ -183,9 +183,6 @@ fn list_statement(
     if let Some(status) = query.status {
         add("status = ?", status.as_str())?;
     }
-    if let Some(outcome) = query.outcome {
-        add("outcome = ?", outcome.as_str())?;
-    }
     if let Some(before) = query.before {
         add("id < ?", &before.to_string())?;
     }
@@ -194,6 +191,9 @@ fn list_statement(
             "EXISTS (SELECT 1 FROM operation_callers WHERE operation_id = operations.id AND caller = ?)",
             caller.as_str(),
         )?;
+    }
+    if query.sent_delete {
+        conditions.push("delete_sent = 1".to_owned());
     }
     let mut sql = select_operations!("").to_owned();
     for (index, condition) in conditions.iter().enumerate() {

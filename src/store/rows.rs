@@ -9,7 +9,7 @@ use sqlx::{Any, Decode, Row as _, Type, any::AnyRow};
 
 use super::failure::FailureRow;
 use crate::domain::{
-    history::History,
+    history::{Change, History},
     operation::{
         EventKind, Failure, Goal, Operation, OperationEvent, OperationId, Outcome, Phase, Status,
     },
@@ -241,6 +241,7 @@ pub(super) struct Mutable {
     pub(super) next_look_at: i64,
     pub(super) history: String,
     pub(super) last_seen: Option<&'static str>,
+    pub(super) delete_sent: i64,
 }
 
 impl Mutable {
@@ -261,6 +262,7 @@ impl Mutable {
             next_look_at: operation.next_look_at.as_microsecond(),
             history: serde_json::to_string(&operation.history)?,
             last_seen: operation.last_seen.map(TaskState::as_str),
+            delete_sent: operation.history.was_sent(Change::Delete).into(),
         })
     }
 }

@@ -89,6 +89,7 @@ async fn insert(connection: &mut AnyConnection, operation: &Operation) -> Result
         next_look_at,
         history,
         last_seen,
+        delete_sent,
     } = Mutable::of(operation).map_err(unavailable)?;
     let start = &operation.start;
     let inserted = sqlx::query(
@@ -96,9 +97,9 @@ async fn insert(connection: &mut AnyConnection, operation: &Operation) -> Result
          force, source_credential, destination_credential, inline_credentials, \
          migrate_failed_objects, status, phase, outcome, failure, superseded_by, requested_by, \
          created_at, updated_at, deadline_at, finished_at, next_look_at, history, last_seen, \
-         version) \
+         delete_sent, version) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
-         $19, $20, $21, $22, $23, $24, $25, $26, $27) \
+         $19, $20, $21, $22, $23, $24, $25, $26, $27, $28) \
          ON CONFLICT (project, service, task) WHERE status = 'running' DO NOTHING",
     )
     .bind(operation.id.to_string())
@@ -127,6 +128,7 @@ async fn insert(connection: &mut AnyConnection, operation: &Operation) -> Result
     .bind(next_look_at)
     .bind(history)
     .bind(last_seen)
+    .bind(delete_sent)
     .bind(operation.version)
     .execute(connection)
     .await?;
@@ -226,10 +228,11 @@ async fn update(
     let saved = sqlx::query(
         "UPDATE operations SET status = $1, phase = $2, outcome = $3, failure = $4, \
          superseded_by = $5, updated_at = $6, deadline_at = $7, finished_at = $8, \
-         next_look_at = $9, history = $10, last_seen = $11, version = version + 1, \
-         lease_owner = CASE WHEN $12 = 1 THEN lease_owner ELSE NULL END, \
-         lease_until = CASE WHEN $12 = 1 THEN lease_until ELSE NULL END \
-         WHERE id = $13 AND version = $14 AND status = 'running'",
+         next_look_at = $9, history = $10, last_seen = $11, delete_sent = $12, \
+         version = version + 1, \
+         lease_owner = CASE WHEN $13 = 1 THEN lease_owner ELSE NULL END, \
+         lease_until = CASE WHEN $13 = 1 THEN lease_until ELSE NULL END \
+         WHERE id = $14 AND version = $15 AND status = 'running'",
     )
     .bind(changed.status)
     .bind(changed.phase)
@@ -242,6 +245,7 @@ async fn update(
     .bind(changed.next_look_at)
     .bind(changed.history)
     .bind(changed.last_seen)
+    .bind(changed.delete_sent)
     .bind(i64::from(keeps))
     .bind(id.to_string())
     .bind(version)

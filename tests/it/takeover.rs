@@ -393,6 +393,57 @@ fn a_delete_that_was_sent_is_the_doing_of_the_force_delete_that_takes_over() {
 }
 
 #[test]
+fn a_delete_that_was_sent_is_named_although_its_operation_did_not_see_the_task_go() {
+    let place = place().set("operations.deadline", "\"1s\"");
+    let gateway = place.start();
+    let client = gateway.client();
+    for is_taken_over in [false, true] {
+        let id = place.cloud.add_oms(OmsSpec::new("logs", 3));
+        let path = format!("/tasks/{id}");
+        let blind = Fault::on(Service::Oms, Operation::Show, FaultKind::DropBeforeEffect);
+        let blind = place.cloud.fault(blind.task(&id).skip(2).always());
+        let mut operation = client.ask("DELETE", &path, None);
+        wait_for("a look after the delete", || {
+            (blind.fired() > 0).then_some(())
+        });
+        if is_taken_over {
+            operation = client.ask("DELETE", &format!("{path}?force=pause"), None);
+        }
+        let failed = client.ended(&operation);
+        assert_eq!(failed["error"]["type"], "/problems/deadline-exceeded");
+        blind.cancel();
+        wait_for("the service to be asked again", || {
+            (client.get("/tasks").status == 200).then_some(())
+        });
+
+        let again = client.delete(&path);
+
+        assert_eq!(again.problem(), "task-not-found", "{again:?}");
+        let link = format!("/operations/{operation}");
+        assert_eq!(again.json()["deleted_by"], link, "{again:?}");
+    }
+}
+
+#[test]
+fn a_delete_that_was_refused_deleted_nothing() {
+    let place = place().set("operations.deadline", "\"1s\"");
+    let gateway = place.start();
+    let client = gateway.client();
+    let id = place.cloud.add_oms(OmsSpec::new("logs", 3));
+    let switches = TaskSwitches {
+        refuse_deletes: 1000,
+        ..Default::default()
+    };
+    assert!(place.cloud.switch(&id, switches));
+    let refused = client.delete(&format!("/tasks/{id}"));
+    assert_eq!(refused.problem(), "deadline-exceeded", "{refused:?}");
+    assert!(place.cloud.remove(&id));
+    let again = client.delete(&format!("/tasks/{id}"));
+    assert_eq!(again.problem(), "task-not-found", "{again:?}");
+    assert_eq!(again.json()["deleted_by"], json!(null));
+}
+
+#[test]
 fn a_pause_pauses_the_task_that_a_start_it_took_over_from_still_starts() {
     let place = place();
     let gateway = place.start();

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::{Mischief, Scene, SharedScene};
 use crate::domain::{
+    history::Change,
     operation::{Operation, OperationEvent, OperationId, Status},
     service::{CallerName, ProjectName, ServiceName},
     store::{
@@ -151,9 +152,7 @@ impl OperationStore for Store {
             let fits = |one: &&Operation| {
                 query.task.as_ref().is_none_or(|task| one.task == *task)
                     && query.status.is_none_or(|status| one.status == status)
-                    && query
-                        .outcome
-                        .is_none_or(|outcome| one.outcome == Some(outcome))
+                    && (!query.sent_delete || one.history.was_sent(Change::Delete))
             };
             let mut found: Vec<_> = scene.records.all().filter(fits).cloned().collect();
             found.reverse();

@@ -354,14 +354,19 @@ async fn a_list_holds_what_was_asked_for() {
         ..everything()
     };
     assert_eq!(listed(&store, failed.clone()).await, [all[3]]);
-    let mut end = ended(&store.read_back(all[2]).await, Status::Succeeded);
-    store.save(&mut end, &[], Hold::Release).await.unwrap();
-    let deleted = |outcome| OperationQuery {
-        outcome: Some(outcome),
+    let mut sends = store.read_back(all[2]).await;
+    sends.history.intend(Change::Delete, None, moment(9));
+    store.save(&mut sends, &[], Hold::Keep).await.unwrap();
+    let sent_delete = OperationQuery {
+        sent_delete: true,
         ..everything()
     };
-    assert_eq!(listed(&store, deleted(Outcome::Deleted)).await, [all[2]]);
-    assert_eq!(listed(&store, deleted(Outcome::AlreadyGone)).await, []);
+    assert_eq!(listed(&store, sent_delete.clone()).await, [all[2]]);
+    let mut end = ended(&sends, Status::Failed);
+    end.history.settle_unknown();
+    store.save(&mut end, &[], Hold::Release).await.unwrap();
+    assert_eq!(listed(&store, sent_delete).await, [all[2]]);
+    assert_eq!(listed(&store, failed.clone()).await, [all[2], all[3]]);
     let joined = OperationQuery {
         caller: Some(caller("team-b")),
         ..everything()
