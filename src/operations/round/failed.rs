@@ -40,6 +40,7 @@ impl Round<'_> {
         let was_asked = event.is_some();
         if let Some(event) = event {
             self.operation.history.round_ended(Some(error));
+            self.hide_keys_of_fault();
             self.note_once(event);
         }
         let overdue = self.is_overdue();
@@ -55,6 +56,18 @@ impl Round<'_> {
                 kill_point!("round.failed.saved");
                 next
             }
+        }
+    }
+
+    /// The vendor may repeat the keys that came with the request.
+    fn hide_keys_of_fault(&mut self) {
+        let fault = self.operation.history.last_fault.as_ref();
+        let text = fault
+            .and_then(|fault| fault.answer.as_ref()?.error_msg.as_deref())
+            .map(|text| self.without_keys(text));
+        let fault = self.operation.history.last_fault.as_mut();
+        if let Some(answer) = fault.and_then(|fault| fault.answer.as_mut()) {
+            answer.error_msg = text;
         }
     }
 }

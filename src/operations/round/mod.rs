@@ -25,6 +25,7 @@ use crate::domain::{
     decide::{self, Action, Seen, Sight},
     history::Change,
     operation::{EventKind, Failure, Operation, OperationEvent, Outcome, Phase, Reason, Status},
+    secret,
     service::{BoundService, Receipt, Services, UpstreamErrorKind},
     start::{StartRequest, StorageCredential},
     store::{Hold, Leased, StoreError},
@@ -117,6 +118,7 @@ impl Round<'_> {
             (Action::Fail(Reason::TaskFailed), _) => {
                 let error = task.and_then(|task| task.error.as_ref());
                 let detail = sentences::task_failed(&self.operation, error);
+                let detail = self.without_keys(&detail);
                 self.fail(Reason::TaskFailed, Some(detail)).await
             }
             (Action::Fail(reason), _) => self.fail(reason, None).await,
@@ -210,9 +212,6 @@ impl Round<'_> {
             Change::Start => EventKind::StartSent(receipt.request_id),
             Change::Delete => EventKind::DeleteSent(receipt.request_id),
         });
-        if change == Change::Start {
-            self.shared.inline_keys.forget(self.operation.id);
-        }
         let wait = match change {
             // A deletion is complete at once at one of the services: look without waiting.
             Change::Delete => Duration::ZERO,
@@ -342,6 +341,12 @@ impl Round<'_> {
             destination: record.destination.clone().map(StorageCredential::Named),
             migrate_failed_objects: record.migrate_failed_objects,
         })
+    }
+
+    /// A text of the service's without the keys that came with the request.
+    pub(super) fn without_keys(&self, text: &str) -> String {
+        let request = self.shared.inline_keys.get(self.operation.id);
+        secret::masked(text, request.iter().flat_map(StartRequest::inline_keys))
     }
 
     fn is_overdue(&self) -> bool {
