@@ -345,6 +345,43 @@ fn a_pause_that_visibly_had_no_effect_is_sent_until_the_deadline() {
     );
 }
 
+#[test]
+fn a_lost_pause_counts_if_the_task_was_started_again_since() {
+    let lost = error(UpstreamErrorKind::Timeout, Sent::Unknown);
+    let at = |started_at| Sight {
+        started_at,
+        ..sight(Stage::Running, DeleteGate::Open)
+    };
+    let hour = |number| NOW + SignedDuration::from_hours(number);
+    let after = |before: Option<Timestamp>, started: Option<Timestamp>| {
+        let mut history = History::default();
+        history.intend(Change::Pause, before, NOW);
+        history.failed(Change::Pause, &lost, Stage::Running);
+        history.observe(&Seen::Task(at(started)), false);
+        history.observe(&Seen::Task(at(started)), false);
+        history.pause.accepted
+    };
+    assert_eq!(after(Some(NOW), Some(hour(1))), 1);
+    for (before, started) in [(Some(NOW), Some(NOW)), (None, Some(NOW)), (Some(NOW), None)] {
+        assert_eq!(after(before, started), 0);
+    }
+
+    let mut history = History::default();
+    for number in 0..i64::from(PAUSES_MAX) {
+        let running = Seen::Task(at(Some(hour(number))));
+        history.observe(&running, false);
+        assert_eq!(decide(FORCE, running, &history, false), Action::Pause);
+        history.intend(Change::Pause, Some(hour(number)), NOW);
+        history.failed(Change::Pause, &lost, Stage::Running);
+    }
+    let running = Seen::Task(at(Some(hour(5))));
+    history.observe(&running, false);
+    assert_eq!(
+        decide(FORCE, running, &history, false),
+        Action::Fail(Reason::TaskInProgress)
+    );
+}
+
 /// The history of an operation with this goal that follows one that sent this and never heard of it again.
 fn heir(goal: Goal, change: Change) -> History {
     let mut old = History::default();

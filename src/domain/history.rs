@@ -58,6 +58,9 @@ pub struct History {
     pub pause: Attempts,
     /// Whether nobody knows what came of the last pause: a look that shows the task pausing or paused settles it.
     pub pause_in_doubt: bool,
+    /// The task's start time as it was when the last pause was sent. A later one settles it as well: who started the task
+    /// again had found it paused.
+    pub paused_from: Option<Timestamp>,
     /// Starts.
     pub start: Attempts,
     /// Deletes.
@@ -171,6 +174,12 @@ impl History {
                 if self.pause_in_doubt && matches!(sight.stage, Stage::Pausing | Stage::Paused) {
                     self.count_accepted(Change::Pause);
                 }
+                let was_restarted =
+                    self.paused_from.is_some() && sight.started_at > self.paused_from;
+                if self.pause_in_doubt && was_restarted {
+                    self.pause.accepted = self.pause.accepted.saturating_add(1);
+                    self.pause_in_doubt = false;
+                }
                 self.looks_since_accepted = self.looks_since_accepted.saturating_add(1);
                 self.failed_looks = if sight.stage == Stage::Failed {
                     self.failed_looks.saturating_add(1)
@@ -191,6 +200,7 @@ impl History {
         self.sent_at = Some(now);
         if change == Change::Pause {
             self.pause_in_doubt = false;
+            self.paused_from = started_at;
         }
     }
 

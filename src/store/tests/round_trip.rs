@@ -116,6 +116,7 @@ fn history() -> impl Strategy<Value = History> {
         start: attempts.1,
         delete: attempts.2,
         pause_in_doubt: counts[0] % 2 == 1,
+        paused_from: sent.0,
         started_before: changes.2,
         last_accepted: changes.1,
         looks_since_accepted: counts[0],
