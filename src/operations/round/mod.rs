@@ -68,9 +68,7 @@ pub(super) async fn run(
     let Some(service) = service else {
         return round.fail(Reason::ProjectChanged, None).await;
     };
-    kill_point!("round.board.before");
     let told = board.ask(shared, services, &round.operation).await;
-    kill_point!("round.board.after");
     match told {
         Told::Row { sight, read_at } if round.may_wait_by(sight) => {
             return round.wait_by(sight, read_at).await;
