@@ -129,6 +129,7 @@ pub fn after_fault(kind: UpstreamErrorKind, history: &History, overdue: bool) ->
 /// never be used up.
 pub fn waits_by_row(goal: Goal, row: Sight, seen: Option<TaskState>, history: &History) -> bool {
     let settled = History {
+        unanswered: None,
         looks_since_accepted: u32::MAX,
         failed_looks: u32::MAX,
         ..history.clone()
@@ -182,7 +183,7 @@ fn when_gone(goal: Goal, history: &History) -> Action {
     reason = "each row of the table stands for itself"
 )]
 fn towards_absent(force: bool, sight: Sight, history: &History) -> Action {
-    if is_believed(Change::Delete, history) {
+    if history.is_unanswered(Change::Delete) || is_believed(Change::Delete, history) {
         return Action::Wait;
     }
     match (sight.stage, force) {
@@ -211,8 +212,10 @@ fn towards_absent(force: bool, sight: Sight, history: &History) -> Action {
 
 fn towards_paused(sight: Sight, history: &History) -> Action {
     match sight.stage {
-        // A start that this operation took over from may still take effect.
-        Stage::Ready | Stage::Paused | Stage::Failed if is_believed(Change::Start, history) => {
+        // A start that was sent for an earlier operation may still take effect.
+        Stage::Ready | Stage::Paused | Stage::Failed
+            if history.is_unanswered(Change::Start) || is_believed(Change::Start, history) =>
+        {
             Action::Wait
         }
         Stage::Running if is_believed(Change::Pause, history) => Action::Wait,

@@ -1,3 +1,6 @@
+use std::time::Duration;
+
+use jiff::SignedDuration;
 use proptest::prelude::*;
 
 use super::*;
@@ -8,6 +11,10 @@ use crate::domain::{
 
 const PLAIN: Goal = Goal::Absent { force: false };
 const FORCE: Goal = Goal::Absent { force: true };
+const NOW: Timestamp = Timestamp::constant(1_767_600_000, 0);
+/// A change is on its way for so long at most.
+const ARRIVAL_MAX: Duration = Duration::from_secs(20);
+const LATER: Timestamp = Timestamp::constant(1_767_600_020, 0);
 
 fn sight(stage: Stage, gate: DeleteGate) -> Sight {
     Sight {
@@ -237,7 +244,7 @@ fn gone_must_be_seen_twice_unless_a_delete_of_ours_explains_it() {
     );
 
     let mut history = History::default();
-    history.intend(Change::Delete, None);
+    history.intend(Change::Delete, None, NOW);
     history.observe(&Seen::Gone, true);
     assert_eq!(
         decide(PLAIN, Seen::Gone, &history, false),
@@ -248,7 +255,7 @@ fn gone_must_be_seen_twice_unless_a_delete_of_ours_explains_it() {
 #[test]
 fn a_delete_that_was_definitely_refused_does_not_count_as_ours() {
     let mut history = History::default();
-    history.intend(Change::Delete, None);
+    history.intend(Change::Delete, None, NOW);
     let refused = error(UpstreamErrorKind::Refused, Sent::Yes);
     history.failed(Change::Delete, &refused, Stage::Paused);
     history.observe(&Seen::Gone, true);
@@ -266,7 +273,7 @@ fn an_accepted_pause_is_believed_for_three_looks_and_then_sent_again_five_times_
         let mut history = History::default();
         for _ in 0..PAUSES_MAX {
             assert_eq!(decide(goal, running, &history, false), Action::Pause);
-            history.intend(Change::Pause, None);
+            history.intend(Change::Pause, None, NOW);
             history.accepted(Change::Pause);
             for _ in 0..BELIEVED_LOOKS {
                 history.observe(&running, false);
@@ -294,7 +301,7 @@ fn a_pause_of_unknown_outcome_that_is_seen_to_have_had_effect_counts_as_accepted
             let mut history = History::default();
             for pauses in 1..=PAUSES_MAX {
                 assert_eq!(decide(goal, running, &history, false), Action::Pause);
-                history.intend(Change::Pause, None);
+                history.intend(Change::Pause, None, NOW);
                 end(&mut history, &lost);
                 let seen = Seen::Task(sight(stage, DeleteGate::Closed));
                 for _ in 0..3 {
@@ -322,12 +329,12 @@ fn a_pause_that_visibly_had_no_effect_is_sent_until_the_deadline() {
     let mut history = History::default();
     for _ in 0..100 {
         assert_eq!(decide(FORCE, running, &history, false), Action::Pause);
-        history.intend(Change::Pause, None);
+        history.intend(Change::Pause, None, NOW);
         history.failed(Change::Pause, &lost, Stage::Running);
         history.observe(&running, false);
     }
     // The last one was refused, so that whoever pauses the task now is somebody else.
-    history.intend(Change::Pause, None);
+    history.intend(Change::Pause, None, NOW);
     let refused = error(UpstreamErrorKind::Refused, Sent::Yes);
     history.failed(Change::Pause, &refused, Stage::Running);
     history.observe(&pausing, true);
@@ -338,11 +345,54 @@ fn a_pause_that_visibly_had_no_effect_is_sent_until_the_deadline() {
     );
 }
 
-/// The history of an operation that took over from one that sent this and never heard of it again.
-fn taken_over(change: Change) -> History {
+#[test]
+fn a_lost_pause_counts_if_the_task_was_started_again_since() {
+    let lost = error(UpstreamErrorKind::Timeout, Sent::Unknown);
+    let at = |started_at| Sight {
+        started_at,
+        ..sight(Stage::Running, DeleteGate::Open)
+    };
+    let hour = |number| NOW + SignedDuration::from_hours(number);
+    let after = |before: Option<Timestamp>, started: Option<Timestamp>| {
+        let mut history = History::default();
+        history.intend(Change::Pause, before, NOW);
+        history.failed(Change::Pause, &lost, Stage::Running);
+        history.observe(&Seen::Task(at(started)), false);
+        history.observe(&Seen::Task(at(started)), false);
+        history.pause.accepted
+    };
+    assert_eq!(after(Some(NOW), Some(hour(1))), 1);
+    for (before, started) in [(Some(NOW), Some(NOW)), (None, Some(NOW)), (Some(NOW), None)] {
+        assert_eq!(after(before, started), 0);
+    }
+
+    let mut history = History::default();
+    for number in 0..i64::from(PAUSES_MAX) {
+        let running = Seen::Task(at(Some(hour(number))));
+        history.observe(&running, false);
+        assert_eq!(decide(FORCE, running, &history, false), Action::Pause);
+        history.intend(Change::Pause, Some(hour(number)), NOW);
+        history.failed(Change::Pause, &lost, Stage::Running);
+    }
+    let running = Seen::Task(at(Some(hour(5))));
+    history.observe(&running, false);
+    assert_eq!(
+        decide(FORCE, running, &history, false),
+        Action::Fail(Reason::TaskInProgress)
+    );
+}
+
+/// The history of an operation with this goal that follows one that sent this and never heard of it again.
+fn heir(goal: Goal, change: Change) -> History {
     let mut old = History::default();
-    old.intend(change, None);
-    old.handed_over()
+    old.intend(change, None, NOW);
+    heir_of(&old, goal)
+}
+
+fn heir_of(old: &History, goal: Goal) -> History {
+    let mut history = History::default();
+    history.inherit(old, goal.heeds());
+    history
 }
 
 #[test]
@@ -373,8 +423,18 @@ fn what_another_operation_sent_may_still_take_effect() {
     ];
     for (goal, sent, stage, then) in table {
         let seen = sight(stage, DeleteGate::Open);
-        let mut history = taken_over(sent);
+        let mut history = heir(goal, sent);
         assert_eq!(refusal(goal, seen, &history), None, "{goal:?} at {stage:?}");
+        for _ in 0..10 {
+            let just_before = LATER - SignedDuration::from_secs(1);
+            history.forget_unanswered(just_before, ARRIVAL_MAX);
+            if sent != Change::Pause {
+                history.observe(&Seen::Task(seen), false);
+                let action = decide(goal, Seen::Task(seen), &history, false);
+                assert_eq!(action, Wait, "{goal:?} at {stage:?}");
+            }
+        }
+        history.forget_unanswered(LATER, ARRIVAL_MAX);
         for _ in 0..BELIEVED_LOOKS {
             history.observe(&Seen::Task(seen), false);
             let action = decide(goal, Seen::Task(seen), &history, false);
@@ -396,7 +456,7 @@ fn what_another_operation_sent_may_still_take_effect() {
         (FORCE, Change::Pause, Stage::Paused, Delete),
     ] {
         let seen = Seen::Task(sight(stage, DeleteGate::Open));
-        let mut history = taken_over(sent);
+        let mut history = heir(goal, sent);
         history.observe(&seen, false);
         assert_eq!(
             decide(goal, seen, &history, false),
@@ -408,7 +468,7 @@ fn what_another_operation_sent_may_still_take_effect() {
 
 #[test]
 fn a_delete_of_the_operation_before_is_the_doing_of_the_one_that_took_over() {
-    let mut history = taken_over(Change::Delete);
+    let mut history = heir(FORCE, Change::Delete);
     assert!(history.was_sent(Change::Delete));
     assert_eq!(history.sent(), Sent::Unknown);
     history.observe(&Seen::Gone, true);
@@ -416,20 +476,76 @@ fn a_delete_of_the_operation_before_is_the_doing_of_the_one_that_took_over() {
     assert_eq!(action, Action::Finish(Outcome::Deleted));
 
     let mut old = History::default();
-    old.intend(Change::Delete, None);
+    old.intend(Change::Delete, None, NOW);
     let refused = error(UpstreamErrorKind::Refused, Sent::Yes);
     old.failed(Change::Delete, &refused, Stage::Paused);
-    assert_eq!(old.handed_over(), History::default());
+    assert_eq!(heir_of(&old, FORCE), History::default());
+}
+
+#[test]
+fn what_was_sent_for_earlier_operations_matters_as_far_as_it_stands_in_the_way() {
+    for (goal, sent, matters) in [
+        (PLAIN, Change::Delete, true),
+        (FORCE, Change::Pause, true),
+        (Goal::Paused, Change::Start, true),
+        // A pause is not the doing of a delete that had no effect.
+        (Goal::Paused, Change::Delete, false),
+        (Goal::Running, Change::Start, false),
+        (Goal::Running, Change::Pause, false),
+    ] {
+        let history = heir(goal, sent);
+        assert_eq!(history != History::default(), matters, "{goal:?} {sent:?}");
+        assert_eq!(history.was_sent(sent), matters, "{goal:?} {sent:?}");
+    }
+}
+
+#[test]
+fn what_an_operation_inherits_is_inherited_from_it() {
+    let first = heir(FORCE, Change::Start);
+    let mut second = first.clone();
+    second.intend(Change::Pause, None, LATER);
+    second.accepted(Change::Pause);
+    let third = heir_of(&second, Goal::Paused);
+    assert!(third.was_sent(Change::Start) && third.is_unanswered(Change::Start));
+    assert_eq!(third.sent_at, Some(LATER));
+    let paused = Seen::Task(sight(Stage::Paused, DeleteGate::Open));
+    assert_eq!(decide(Goal::Paused, paused, &third, false), Action::Wait);
+}
+
+#[test]
+fn a_delete_is_not_sent_again_while_the_first_may_be_on_its_way() {
+    let paused = Seen::Task(sight(Stage::Paused, DeleteGate::Open));
+    let mut history = History::default();
+    history.intend(Change::Delete, None, NOW);
+    // The process that sent it died.
+    history.settle_unknown();
+    history.forget_unanswered(NOW, ARRIVAL_MAX);
+    assert_eq!(decide(PLAIN, paused, &history, false), Action::Wait);
+    let gone = decide(PLAIN, Seen::Gone, &history, false);
+    assert_eq!(gone, Action::Finish(Outcome::Deleted));
+    for clock in [LATER, NOW - SignedDuration::from_hours(1)] {
+        let mut history = history.clone();
+        history.forget_unanswered(clock, ARRIVAL_MAX);
+        assert_eq!(decide(PLAIN, paused, &history, false), Action::Delete);
+    }
+}
+
+#[test]
+fn a_row_is_not_asked_while_a_change_may_be_on_its_way() {
+    let paused = sight(Stage::Paused, DeleteGate::Open);
+    let history = heir(PLAIN, Change::Delete);
+    let seen = Some(TaskState::Paused);
+    assert!(!waits_by_row(PLAIN, paused, seen, &history));
 }
 
 #[test]
 fn limits_are_those_of_one_operation() {
     let mut old = History::default();
     for _ in 0..PAUSES_MAX {
-        old.intend(Change::Pause, None);
+        old.intend(Change::Pause, None, NOW);
         old.accepted(Change::Pause);
     }
-    let history = old.handed_over();
+    let history = heir_of(&old, FORCE);
     assert_eq!(history.pause.accepted, 0);
     assert_eq!(history.sent(), Sent::Yes);
 }
@@ -438,7 +554,7 @@ fn limits_are_those_of_one_operation() {
 fn an_accepted_delete_is_believed_for_three_looks_and_then_sent_again() {
     let paused = Seen::Task(sight(Stage::Paused, DeleteGate::Open));
     let mut history = History::default();
-    history.intend(Change::Delete, None);
+    history.intend(Change::Delete, None, NOW);
     history.accepted(Change::Delete);
     for _ in 0..BELIEVED_LOOKS {
         history.observe(&paused, false);
@@ -451,7 +567,7 @@ fn an_accepted_delete_is_believed_for_three_looks_and_then_sent_again() {
 #[test]
 fn a_task_that_ends_while_it_is_being_paused_is_deleted_or_reported() {
     let mut history = History::default();
-    history.intend(Change::Pause, None);
+    history.intend(Change::Pause, None, NOW);
     history.accepted(Change::Pause);
     for stage in [Stage::Failed, Stage::Succeeded] {
         let seen = Seen::Task(sight(stage, DeleteGate::Open));
@@ -466,7 +582,7 @@ fn a_task_that_ends_while_it_is_being_paused_is_deleted_or_reported() {
 #[test]
 fn the_outcome_says_whose_doing_it_was() {
     let mut history = History::default();
-    history.intend(Change::Pause, None);
+    history.intend(Change::Pause, None, NOW);
     let paused = Seen::Task(sight(Stage::Paused, DeleteGate::Open));
     assert_eq!(
         decide(Goal::Paused, paused, &history, false),
@@ -475,7 +591,7 @@ fn the_outcome_says_whose_doing_it_was() {
     );
 
     let mut history = History::default();
-    history.intend(Change::Start, None);
+    history.intend(Change::Start, None, NOW);
     history.accepted(Change::Start);
     for stage in [Stage::Running, Stage::Succeeded] {
         let seen = Seen::Task(sight(stage, DeleteGate::Open));
@@ -489,7 +605,7 @@ fn the_outcome_says_whose_doing_it_was() {
 #[test]
 fn a_start_is_never_repeated_after_it_was_accepted() {
     let mut history = History::default();
-    history.intend(Change::Start, None);
+    history.intend(Change::Start, None, NOW);
     history.accepted(Change::Start);
     for stage in [Stage::Ready, Stage::Paused] {
         let seen = Seen::Task(sight(stage, DeleteGate::Open));
@@ -517,7 +633,7 @@ fn a_task_that_fails_after_our_start_is_told_from_one_that_failed_before() {
         decide(Goal::Running, failed(before), &history, false),
         Action::Start
     );
-    history.intend(Change::Start, before);
+    history.intend(Change::Start, before, NOW);
     history.accepted(Change::Start);
     history.observe(&failed(before), false);
     assert_eq!(
@@ -545,7 +661,7 @@ fn refusals_end_an_operation_after_ten_without_a_change_of_state() {
     let mut history = History::default();
     for _ in 0..REFUSALS_MAX {
         assert_eq!(decide(FORCE, running, &history, false), Action::Pause);
-        history.intend(Change::Pause, None);
+        history.intend(Change::Pause, None, NOW);
         history.failed(Change::Pause, &refused, Stage::Running);
     }
     assert_eq!(
@@ -586,7 +702,7 @@ fn gone_in_answer_to_a_change_and_in_progress_in_answer_to_a_start_are_refusals(
                 decide(goal, seen, &history, false),
                 Action::Fail(_)
             ));
-            history.intend(change, None);
+            history.intend(change, None, NOW);
             history.failed(change, &refused, stage);
         }
         assert_eq!(
@@ -602,7 +718,7 @@ fn still_in_progress_at_rest_is_waited_out_until_the_deadline() {
     let not_yet = error(UpstreamErrorKind::StillInProgress, Sent::Yes);
     let mut history = History::default();
     for _ in 0..100 {
-        history.intend(Change::Delete, None);
+        history.intend(Change::Delete, None, NOW);
         history.failed(Change::Delete, &not_yet, Stage::Paused);
     }
     assert_eq!(decide(FORCE, paused, &history, false), Action::Delete);
@@ -613,7 +729,7 @@ fn still_in_progress_at_rest_is_waited_out_until_the_deadline() {
 
     let queued = Seen::Task(sight(Stage::Queued, DeleteGate::Open));
     for _ in 0..REFUSALS_MAX {
-        history.intend(Change::Delete, None);
+        history.intend(Change::Delete, None, NOW);
         history.failed(Change::Delete, &not_yet, Stage::Queued);
     }
     assert_eq!(
@@ -789,6 +905,8 @@ fn round(
         | Luck::ReplyLost
         | Luck::RequestLost => {}
     }
+    history.settle_unknown();
+    history.forget_unanswered(LATER, ARRIVAL_MAX);
     let seen = world
         .task
         .map_or(Seen::Gone, |(stage, gate)| Seen::Task(sight(stage, gate)));
@@ -811,7 +929,7 @@ fn round(
             || (hanging && goal == FORCE);
         assert!(allowed, "a delete from {at:?}");
     }
-    history.intend(change, at.started_at);
+    history.intend(change, at.started_at, NOW);
     let lost = error(UpstreamErrorKind::Timeout, Sent::Unknown);
     match luck {
         Luck::CrashBeforeSending => {}
@@ -879,12 +997,15 @@ proptest! {
     ) {
         let mut world = World { task: Some((stage, DeleteGate::Open)) };
         let mut old = History::default();
-        old.intend(Change::Start, None);
+        old.intend(Change::Start, None, NOW);
         if is_accepted {
             old.accepted(Change::Start);
         }
-        let mut history = old.handed_over();
+        let mut history = heir_of(&old, Goal::Paused);
         for number in 0..20 {
+            if number == lands_after {
+                history.forget_unanswered(LATER, ARRIVAL_MAX);
+            }
             if number == lands_after {
                 prop_assert!(world.change(Change::Start));
             }

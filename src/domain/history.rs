@@ -3,6 +3,8 @@
 //! An intent is recorded before a request that changes something is sent, and its result afterwards. A crash between
 //! the two leaves the intent standing: whether it was carried out is then unknown, and the next look decides.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -33,16 +35,32 @@ pub struct Attempts {
     pub accepted: u32,
 }
 
+/// A change whose exchange ended unseen, if it has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unanswered {
+    /// What was sent.
+    pub change: Change,
+    /// When it was about to be sent.
+    pub since: Timestamp,
+}
+
 /// The intents recorded so far and what came of them, as far as later decisions need it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct History {
     /// A change that was about to be sent, of which no result is on record.
     pub intent: Option<Change>,
+    /// When a change was last about to be sent, by this operation or by one that it inherits from.
+    pub sent_at: Option<Timestamp>,
+    /// A start or delete that may still be on its way, since nobody noted how its exchange ended.
+    pub unanswered: Option<Unanswered>,
     /// Pauses.
     pub pause: Attempts,
     /// Whether nobody knows what came of the last pause: a look that shows the task pausing or paused settles it.
     pub pause_in_doubt: bool,
+    /// The task's start time as it was when the last pause was sent. A later one settles it as well: who started the task
+    /// again had found it paused.
+    pub paused_from: Option<Timestamp>,
     /// Starts.
     pub start: Attempts,
     /// Deletes.
@@ -50,7 +68,7 @@ pub struct History {
     /// The task's start time as it was when a start was first sent.
     pub started_before: Option<Timestamp>,
     /// The last change that the service accepted, or that may still take effect after it was sent for an operation that
-    /// this one took over from.
+    /// this one inherits from.
     pub last_accepted: Option<Change>,
     /// Looks that found the task since then.
     pub looks_since_accepted: u32,
@@ -89,19 +107,42 @@ impl From<&UpstreamError> for Fault {
 }
 
 impl History {
-    /// What an operation begins with that takes over from one with this history: whatever was sent and not definitely
-    /// refused may still take effect, and is believed like an accepted change.
-    #[must_use]
-    pub fn handed_over(&self) -> Self {
-        let mut heir = Self::default();
-        for change in [Change::Start, Change::Pause, Change::Delete] {
-            if self.was_sent(change) {
-                heir.attempts_mut(change).sent = true;
-                heir.last_accepted = Some(change);
-                heir.reached = self.sent();
+    /// Adds what was sent for an earlier operation on the same task, as far as it is among `changes`: whatever was not
+    /// definitely refused may still take effect, and is believed like an accepted change.
+    pub fn inherit(&mut self, from: &Self, changes: &[Change]) {
+        let mut from = from.clone();
+        from.settle_unknown();
+        for &change in changes.iter().filter(|change| from.was_sent(**change)) {
+            self.attempts_mut(change).sent = true;
+            self.last_accepted = Some(change);
+            self.reached = self.reached.max(from.reached);
+            self.sent_at = self.sent_at.max(from.sent_at);
+        }
+        let unanswered = from.unanswered;
+        self.unanswered = unanswered
+            .filter(|sent| changes.contains(&sent.change))
+            .or(self.unanswered);
+    }
+
+    /// Whether a change may still be on its way.
+    pub fn is_unanswered(&self, change: Change) -> bool {
+        self.unanswered.is_some_and(|sent| sent.change == change)
+    }
+
+    /// Forgets what was sent so long before `now` that it has arrived or never will. From then on looks tell whether it
+    /// has had an effect.
+    pub fn forget_unanswered(&mut self, now: Timestamp, limit: Duration) {
+        // A clock that was set back does not make it wait.
+        let is_on_its_way = |sent: &Unanswered| {
+            let age = Duration::try_from(now.duration_since(sent.since));
+            age.is_ok_and(|age| age < limit)
+        };
+        if let Some(sent) = self.unanswered.take_if(|sent| !is_on_its_way(sent)) {
+            self.waits = 0;
+            if self.last_accepted == Some(sent.change) {
+                self.looks_since_accepted = 0;
             }
         }
-        heir
     }
 
     /// Whether a change was sent, or may have been, and was not definitely refused.
@@ -133,6 +174,12 @@ impl History {
                 if self.pause_in_doubt && matches!(sight.stage, Stage::Pausing | Stage::Paused) {
                     self.count_accepted(Change::Pause);
                 }
+                let was_restarted =
+                    self.paused_from.is_some() && sight.started_at > self.paused_from;
+                if self.pause_in_doubt && was_restarted {
+                    self.pause.accepted = self.pause.accepted.saturating_add(1);
+                    self.pause_in_doubt = false;
+                }
                 self.looks_since_accepted = self.looks_since_accepted.saturating_add(1);
                 self.failed_looks = if sight.stage == Stage::Failed {
                     self.failed_looks.saturating_add(1)
@@ -143,15 +190,17 @@ impl History {
         }
     }
 
-    /// Notes that a change is about to be sent. `started_at`: the task's start time as seen in this round.
-    pub fn intend(&mut self, change: Change, started_at: Option<Timestamp>) {
+    /// Notes that a change is about to be sent at this moment. `started_at`: the task's start time as seen in this round.
+    pub fn intend(&mut self, change: Change, started_at: Option<Timestamp>, now: Timestamp) {
         if change == Change::Start && !self.was_sent(Change::Start) {
             self.started_before = started_at;
         }
         self.settle_unknown();
         self.intent = Some(change);
+        self.sent_at = Some(now);
         if change == Change::Pause {
             self.pause_in_doubt = false;
+            self.paused_from = started_at;
         }
     }
 
@@ -160,6 +209,11 @@ impl History {
         if let Some(change) = self.intent.take() {
             self.note_unknown(change);
             self.reached = self.reached.max(Sent::Unknown);
+            // A pause that is sent twice does no harm.
+            let since = self.sent_at.filter(|_| change != Change::Pause);
+            self.unanswered = since
+                .map(|since| Unanswered { change, since })
+                .or(self.unanswered);
         }
     }
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use ulid::Ulid;
 
 use super::{
-    history::History,
+    history::{Change, History},
     service::{Binding, CallerName, Sent, UpstreamAnswer},
     start::StartRecord,
     task::{TaskRef, TaskState},
@@ -18,6 +18,9 @@ use super::{
 pub struct OperationId(Ulid);
 
 impl OperationId {
+    /// Before every other.
+    pub const FIRST: Self = Self(Ulid::nil());
+
     /// A fresh id for an operation accepted at this moment.
     pub fn at(now: Timestamp) -> Self {
         let milliseconds = u64::try_from(now.as_millisecond()).unwrap_or(0);
@@ -71,6 +74,15 @@ impl Goal {
         match self {
             Self::Absent { force: true } => "force-delete",
             Self::Absent { force: false } | Self::Paused | Self::Running => self.kind(),
+        }
+    }
+
+    /// What was sent for earlier operations and matters to one with this goal. A start begins from what is seen.
+    pub fn heeds(self) -> &'static [Change] {
+        match self {
+            Self::Absent { .. } => &[Change::Start, Change::Pause, Change::Delete],
+            Self::Paused => &[Change::Start, Change::Pause],
+            Self::Running => &[],
         }
     }
 

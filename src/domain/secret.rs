@@ -27,6 +27,22 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// What stands in the place of a secret or a name.
+pub const MASK: &str = "***";
+/// Nothing shorter is a secret, and it could be a part of any word.
+pub const SHORTEST: usize = 6;
+
+/// The text with [`MASK`] in the place of each of the secrets.
+pub fn masked<'a>(text: &str, secrets: impl IntoIterator<Item = &'a Secret>) -> String {
+    let mut secrets: Vec<&str> = secrets.into_iter().map(Secret::expose).collect();
+    // One can be a part of the other.
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    let long = secrets
+        .into_iter()
+        .filter(|secret| secret.len() >= SHORTEST);
+    long.fold(text.to_owned(), |text, secret| text.replace(secret, MASK))
+}
+
 /// Where a secret is kept. It is read again and again, so that a changed one is used without a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretSource {
@@ -51,4 +67,16 @@ pub enum SecretError {
     /// There is nothing in it.
     #[error("the secret in {0} is empty")]
     Empty(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_shows_no_secret_that_could_not_be_any_word() {
+        let secrets = ["inside", "around-inside", "word", ""].map(Secret::new);
+        let text = "A word around-inside of inside, insides.";
+        assert_eq!(masked(text, &secrets), "A word *** of ***, ***s.");
+    }
 }

@@ -13,6 +13,17 @@ pub struct StartRequest {
     pub migrate_failed_objects: bool,
 }
 
+impl StartRequest {
+    /// The keys that came with the request.
+    pub fn inline_keys(&self) -> impl Iterator<Item = &Secret> {
+        let sides = [&self.source, &self.destination];
+        sides.into_iter().flatten().flat_map(|side| match side {
+            StorageCredential::Inline(keys) => keys.secrets().collect(),
+            StorageCredential::Named(_) => Vec::new(),
+        })
+    }
+}
+
 /// Keys to a bucket: by name, or as they are.
 #[derive(Clone, Debug)]
 pub enum StorageCredential {
@@ -31,6 +42,16 @@ pub struct StorageKeys {
     pub secret_key: Secret,
     /// The token of temporary keys.
     pub security_token: Option<Secret>,
+}
+
+impl StorageKeys {
+    /// Each of them.
+    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        let token = self.security_token.iter();
+        [&self.access_key, &self.secret_key]
+            .into_iter()
+            .chain(token)
+    }
 }
 
 /// What is recorded of a [`StartRequest`]: names, never keys.

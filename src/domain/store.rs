@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::{
-    operation::{Operation, OperationEvent, OperationId, Outcome, Status},
+    history::History,
+    operation::{Operation, OperationEvent, OperationId, Status},
     service::{CallerName, ProjectName, ServiceName},
     task::{TaskId, TaskRef},
 };
@@ -50,6 +51,9 @@ pub trait OperationStore: Send + Sync {
 
     /// The operation that is running on a task, in short: every look of a caller asks this, so it has to be cheap.
     async fn running(&self, task: &TaskRef) -> Result<Option<Running>, StoreError>;
+
+    /// The operations on a task, newest first, in short: every request for an operation asks this, so it has to be cheap.
+    async fn former(&self, task: &TaskRef, limit: u32) -> Result<Vec<Former>, StoreError>;
 
     /// Operations, newest first, events and callers included. Those that cannot be read are logged and left out.
     async fn list(&self, query: &OperationQuery) -> Result<Vec<Operation>, StoreError>;
@@ -117,16 +121,19 @@ pub struct NewOperation {
     pub supersedes: Option<(Operation, Vec<OperationEvent>)>,
     /// Whether its end is to be told to the audit log.
     pub owes_end: bool,
+    /// The latest operation on the task that it knows of: nothing is written if there is a later one.
+    pub follows: Option<OperationId>,
 }
 
 impl NewOperation {
-    /// An operation without a key that takes over from nothing.
+    /// An operation without a key that takes over from nothing, whatever came before it.
     pub fn new(operation: Operation) -> Self {
         Self {
             operation,
             key: None,
             supersedes: None,
             owes_end: false,
+            follows: None,
         }
     }
 }
@@ -147,7 +154,8 @@ pub enum Creation {
     Created,
     /// Nothing was written: this operation is running on the task.
     Running(Box<Operation>),
-    /// Nothing was written: the operation to be superseded has moved on, or the key stands for another one meanwhile.
+    /// Nothing was written: the operation to be superseded has moved on, there is a later one than the one that it follows,
+    /// or the key stands for another one meanwhile.
     Lost,
 }
 
@@ -160,6 +168,15 @@ pub struct Running {
     pub callers: Vec<CallerName>,
 }
 
+/// An operation on a task, in short.
+#[derive(Clone, Debug)]
+pub struct Former {
+    /// Its id.
+    pub id: OperationId,
+    /// Where it stands and what it has tried. `None`: this cannot be read, and was logged.
+    pub record: Option<(Status, History)>,
+}
+
 /// Which operations a list shows.
 #[derive(Clone, Debug, Default)]
 pub struct OperationQuery {
@@ -169,8 +186,8 @@ pub struct OperationQuery {
     pub task_id: Option<TaskId>,
     /// Only those with this status.
     pub status: Option<Status>,
-    /// Only those that ended with this outcome.
-    pub outcome: Option<Outcome>,
+    /// Only those for which a delete was sent and not definitely refused.
+    pub sent_delete: bool,
     /// Only those that this caller asked for or joined.
     pub caller: Option<CallerName>,
     /// Only those older than this one: the last of the page before.

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use crate::domain::{operation::OperationId, start::StartRequest};
 
-/// The keys of the starts that this process accepted and that the vendor has not accepted yet, each with the moment
-/// after which its operation has no use for them.
+/// The keys of the starts that this process accepted and that have not ended yet, each with the moment since when they are
+/// here. Until the end the vendor can repeat them in its texts.
 #[derive(Default)]
 pub(super) struct InlineKeys(Mutex<BTreeMap<OperationId, Kept>>);
 

@@ -14,7 +14,7 @@ compile_error!("the feature kill-points is for tests, and has no place in a rele
 
 /// Every place, in the order in which an operation comes to them.
 #[cfg(any(test, feature = "kill-points"))]
-pub const KILL_POINTS: [&str; 71] = [
+pub const KILL_POINTS: [&str; 77] = [
     "accept.recall.before",
     "accept.recall.after",
     "accept.running.before",
@@ -22,6 +22,8 @@ pub const KILL_POINTS: [&str; 71] = [
     "accept.join.before",
     "accept.join.after",
     "accept.join.lost",
+    "accept.former.before",
+    "accept.former.after",
     "accept.look.before",
     "accept.look.after",
     "accept.supersede.before",
@@ -57,8 +59,12 @@ pub const KILL_POINTS: [&str; 71] = [
     "engine.removal.before",
     "engine.removal.after",
     "engine.housekeeping.failed",
-    "round.board.before",
-    "round.board.after",
+    "board.lock.before",
+    "board.lock.after",
+    "board.count.before",
+    "board.count.after",
+    "board.page.before",
+    "board.page.after",
     "round.look.before",
     "round.look.after",
     "round.intent.before",

@@ -161,11 +161,12 @@ impl Operations {
         Ok(self.0.store.list(&query).await?.pop())
     }
 
-    /// The operation that deleted a task.
+    /// The operation that deleted a task that is gone: the last one for which a delete was sent and not definitely refused,
+    /// however it ended.
     pub async fn deletion_of(&self, task: &TaskRef) -> Result<Option<Operation>, StoreError> {
         let query = OperationQuery {
             task: Some(task.clone()),
-            outcome: Some(Outcome::Deleted),
+            sent_delete: true,
             limit: 1,
             ..OperationQuery::default()
         };

@@ -77,10 +77,10 @@ impl Operations {
         course: Course,
         running: Option<Operation>,
     ) -> Result<Plan, AskError> {
-        let inherited = running
-            .as_ref()
-            .map(|running| running.history.handed_over())
-            .unwrap_or_default();
+        let inherited = self
+            .inheritance(ask.goal, &ask.task, running.as_ref())
+            .await?
+            .history;
         let seen = refuse(ask, self.look(services, ask).await?, &inherited)?;
         let seen = seen.map(|task| Seen::Task(Sight::from(&*task)));
         let step = seen.map(|seen| Step::of(ask.goal, seen, &inherited));

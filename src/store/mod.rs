@@ -34,8 +34,8 @@ use crate::domain::{
     operation::{EventKind, Operation, OperationEvent, OperationId},
     service::{CallerName, ProjectName, ServiceName},
     store::{
-        Claim, Creation, Hold, IdempotencyKey, Joining, Lease, NewOperation, OperationQuery,
-        OperationStore, Running, StoreError,
+        Claim, Creation, Former, Hold, IdempotencyKey, Joining, Lease, NewOperation,
+        OperationQuery, OperationStore, Running, StoreError,
     },
     task::TaskRef,
 };
@@ -146,6 +146,13 @@ impl OperationStore for SqlOperationStore {
 
     async fn running(&self, task: &TaskRef) -> Result<Option<Running>, StoreError> {
         self.desk.ask(task).await
+    }
+
+    async fn former(&self, task: &TaskRef, limit: u32) -> Result<Vec<Former>, StoreError> {
+        let (task, reports) = (task.clone(), Arc::clone(&self.reports));
+        self.database
+            .read(move |transaction| read::former(transaction, task, limit, reports))
+            .await
     }
 
     async fn list(&self, query: &OperationQuery) -> Result<Vec<Operation>, StoreError> {

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt::Write as _,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use sqlx::{
@@ -18,7 +18,7 @@ use super::{
 use crate::domain::{
     operation::{Operation, OperationId},
     service::{CallerName, ProjectName, ServiceName},
-    store::{OperationQuery, StoreError},
+    store::{Former, OperationQuery, StoreError},
     task::TaskRef,
 };
 
@@ -97,6 +97,34 @@ pub(super) async fn running_on(
     one(connection, rows).await
 }
 
+/// The operations on a task in short, newest first.
+pub(super) async fn former(
+    mut transaction: AnyTransaction,
+    task: TaskRef,
+    limit: u32,
+    reports: Arc<Reports>,
+) -> Result<Vec<Former>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT id, status, history FROM operations \
+         WHERE project = $1 AND service = $2 AND task = $3 ORDER BY id DESC LIMIT $4",
+    )
+    .bind(task.project.as_str())
+    .bind(task.service.as_str())
+    .bind(task.id.as_str())
+    .bind(i64::from(limit))
+    .fetch_all(&mut *transaction)
+    .await?;
+    let mut former = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let columns = Columns::new(row, row.try_get("id")?);
+        former.push(Former {
+            id: columns.id()?,
+            record: reports.readable(columns.record()),
+        });
+    }
+    Ok(former)
+}
+
 /// How many operations are running on tasks of a service of a project.
 pub(super) async fn count_running(
     mut transaction: AnyTransaction,
@@ -169,9 +197,6 @@ fn list_statement(
     if let Some(status) = query.status {
         add("status = ?", status.as_str())?;
     }
-    if let Some(outcome) = query.outcome {
-        add("outcome = ?", outcome.as_str())?;
-    }
     if let Some(before) = query.before {
         add("id < ?", &before.to_string())?;
     }
@@ -180,6 +205,9 @@ fn list_statement(
             "EXISTS (SELECT 1 FROM operation_callers WHERE operation_id = operations.id AND caller = ?)",
             caller.as_str(),
         )?;
+    }
+    if query.sent_delete {
+        conditions.push("delete_sent = 1".to_owned());
     }
     let mut sql = select_operations!("").to_owned();
     for (index, condition) in conditions.iter().enumerate() {

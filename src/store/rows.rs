@@ -9,6 +9,7 @@ use sqlx::{Any, Decode, Row as _, Type, any::AnyRow};
 
 use super::failure::FailureRow;
 use crate::domain::{
+    history::{Change, History},
     operation::{
         EventKind, Failure, Goal, Operation, OperationEvent, OperationId, Outcome, Phase, Status,
     },
@@ -83,6 +84,19 @@ impl<'r> Columns<'r> {
         self.optional_word(column, |text| serde_json::from_str(text).ok())
     }
 
+    pub(super) fn id(&self) -> Result<OperationId, Unreadable> {
+        self.word("id", OperationId::parse)
+    }
+
+    /// Where the operation stands and what it has tried.
+    pub(super) fn record(&self) -> Result<(Status, History), Unreadable> {
+        let history = self.json("history")?;
+        Ok((
+            self.word("status", Status::parse)?,
+            history.ok_or_else(|| self.unreadable("history"))?,
+        ))
+    }
+
     fn flag(&self, column: &'static str) -> Result<bool, Unreadable> {
         Ok(self.value::<i64>(column)? != 0)
     }
@@ -110,8 +124,9 @@ pub(super) fn operation(
 ) -> Result<Operation, Unreadable> {
     let kind = columns.value::<&str>("kind")?;
     let force = columns.value::<Option<&str>>("force")?;
+    let (status, history) = columns.record()?;
     Ok(Operation {
-        id: columns.word("id", OperationId::parse)?,
+        id: columns.id()?,
         task: TaskRef {
             project: columns.word("project", ProjectName::parse)?,
             service: columns.word("service", ServiceName::parse)?,
@@ -129,7 +144,7 @@ pub(super) fn operation(
             inline: columns.flag("inline_credentials")?,
             migrate_failed_objects: columns.flag("migrate_failed_objects")?,
         },
-        status: columns.word("status", Status::parse)?,
+        status,
         phase: columns.optional_word("phase", Phase::parse)?,
         outcome: columns.optional_word("outcome", Outcome::parse)?,
         failure: columns.optional_word("failure", failure_from_text)?,
@@ -144,9 +159,7 @@ pub(super) fn operation(
         finished_at: columns.optional_time("finished_at")?,
         next_look_at: columns.time("next_look_at")?,
         version: columns.value("version")?,
-        history: columns
-            .json("history")?
-            .ok_or_else(|| columns.unreadable("history"))?,
+        history,
         last_seen: columns.optional_word("last_seen", TaskState::parse)?,
         events: read_all(columns.id, events, event)?,
     })
@@ -228,6 +241,7 @@ pub(super) struct Mutable {
     pub(super) next_look_at: i64,
     pub(super) history: String,
     pub(super) last_seen: Option<&'static str>,
+    pub(super) delete_sent: i64,
 }
 
 impl Mutable {
@@ -248,6 +262,7 @@ impl Mutable {
             next_look_at: operation.next_look_at.as_microsecond(),
             history: serde_json::to_string(&operation.history)?,
             last_seen: operation.last_seen.map(TaskState::as_str),
+            delete_sent: operation.history.was_sent(Change::Delete).into(),
         })
     }
 }

@@ -11,6 +11,7 @@ use crate::domain::{
     operation::{EVENTS_MAX, EventKind, Operation, OperationEvent, OperationId, Status},
     service::{CallerName, CredentialName},
     store::{Creation, Hold, IdempotencyKey, Joining, NewOperation, StoreError},
+    task::TaskRef,
 };
 
 /// Records an operation, unless one is running on its task.
@@ -23,7 +24,13 @@ pub(super) async fn create(
         key,
         supersedes,
         owes_end,
+        follows,
     } = fresh;
+    if let Some(known) = follows
+        && is_followed(&mut transaction, known, &operation.task).await?
+    {
+        return Ok(Creation::Lost);
+    }
     if let Some((superseded, events)) = supersedes {
         let guard = (superseded.id, superseded.version);
         let changed = Mutable::of(&superseded).map_err(unavailable)?;
@@ -50,6 +57,25 @@ pub(super) async fn create(
     Ok(Creation::Created)
 }
 
+/// Whether there is a later operation on the task.
+async fn is_followed(
+    connection: &mut AnyConnection,
+    known: OperationId,
+    task: &TaskRef,
+) -> Result<bool, StoreError> {
+    let later = sqlx::query(
+        "SELECT 1 FROM operations \
+         WHERE project = $1 AND service = $2 AND task = $3 AND id > $4 LIMIT 1",
+    )
+    .bind(task.project.as_str())
+    .bind(task.service.as_str())
+    .bind(task.id.as_str())
+    .bind(known.to_string())
+    .fetch_optional(connection)
+    .await?;
+    Ok(later.is_some())
+}
+
 /// Whether there was room for it: no operation is running on its task.
 async fn insert(
     connection: &mut AnyConnection,
@@ -68,6 +94,7 @@ async fn insert(
         next_look_at,
         history,
         last_seen,
+        delete_sent,
     } = Mutable::of(operation).map_err(unavailable)?;
     let start = &operation.start;
     let inserted = sqlx::query(
@@ -75,9 +102,9 @@ async fn insert(
          force, source_credential, destination_credential, inline_credentials, \
          migrate_failed_objects, status, phase, outcome, failure, superseded_by, requested_by, \
          created_at, updated_at, deadline_at, finished_at, next_look_at, history, last_seen, \
-         version, owes_end) \
+         delete_sent, version, owes_end) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
-         $19, $20, $21, $22, $23, $24, $25, $26, $27, $28) \
+         $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29) \
          ON CONFLICT (project, service, task) WHERE status = 'running' DO NOTHING",
     )
     .bind(operation.id.to_string())
@@ -106,6 +133,7 @@ async fn insert(
     .bind(next_look_at)
     .bind(history)
     .bind(last_seen)
+    .bind(delete_sent)
     .bind(operation.version)
     .bind(i64::from(owes_end))
     .execute(connection)
@@ -206,10 +234,11 @@ async fn update(
     let saved = sqlx::query(
         "UPDATE operations SET status = $1, phase = $2, outcome = $3, failure = $4, \
          superseded_by = $5, updated_at = $6, deadline_at = $7, finished_at = $8, \
-         next_look_at = $9, history = $10, last_seen = $11, version = version + 1, \
-         lease_owner = CASE WHEN $12 = 1 THEN lease_owner ELSE NULL END, \
-         lease_until = CASE WHEN $12 = 1 THEN lease_until ELSE NULL END \
-         WHERE id = $13 AND version = $14 AND status = 'running'",
+         next_look_at = $9, history = $10, last_seen = $11, delete_sent = $12, \
+         version = version + 1, \
+         lease_owner = CASE WHEN $13 = 1 THEN lease_owner ELSE NULL END, \
+         lease_until = CASE WHEN $13 = 1 THEN lease_until ELSE NULL END \
+         WHERE id = $14 AND version = $15 AND status = 'running'",
     )
     .bind(changed.status)
     .bind(changed.phase)
@@ -222,6 +251,7 @@ async fn update(
     .bind(changed.next_look_at)
     .bind(changed.history)
     .bind(changed.last_seen)
+    .bind(changed.delete_sent)
     .bind(i64::from(keeps))
     .bind(id.to_string())
     .bind(version)

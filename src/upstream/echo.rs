@@ -6,14 +6,13 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::{
-    domain::{secret::Secret, service::UpstreamError},
+    domain::{
+        secret::{MASK, SHORTEST, Secret},
+        service::UpstreamError,
+    },
     transport::Response,
 };
 
-/// What stands in the place of a secret or a name.
-const MASK: &str = "***";
-/// Nothing shorter is a secret, and it could be a part of any word.
-const SHORTEST: usize = 6;
 /// Names of fewer characters are left alone: they could be any word.
 const SHORTEST_NAME: usize = 4;
 

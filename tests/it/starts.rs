@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use migration_gateway::sandbox::{OmsSpec, Operation, SmsSpec};
+use migration_gateway::sandbox::{self, Fault, FaultKind, OmsSpec, Operation, Service, SmsSpec};
 use serde_json::json;
 
 use crate::support::{
@@ -157,6 +157,56 @@ fn keys_of_a_request_reach_the_service_and_nothing_else() {
     }
     for text in texts {
         assert!(!text.contains("canary"), "{text}");
+    }
+}
+
+#[test]
+fn why_a_started_task_failed_is_told_without_keys_and_names() {
+    let place = with_credentials();
+    let gateway = place.start();
+    let caller = gateway.client();
+    let user = place.cloud.account().user;
+    let inline = json!({"access_key": "canary-access", "secret_key": "canary-secret", "security_token": "canary-token"});
+    let cases = [
+        (
+            json!({"source": inline, "destination": inline}),
+            "canary-access canary-secret canary-token",
+        ),
+        (
+            json!({"source": "archive", "destination": "archive"}),
+            "ACCESS-OF-archive canary-named-secret",
+        ),
+    ];
+    for (body, keys) in cases {
+        let task = place.cloud.add_oms(OmsSpec::new("failing", 3));
+        let reason = format!("No bucket for {user} with {keys}.");
+        let failed = json!({
+            "id": task.parse::<u64>().expect("a number"), "status": 4, "start_time": 32_503_680_000_000_u64,
+            "error_reason": {"error_code": "TRF.0155", "error_msg": reason},
+        });
+        let failed = FaultKind::Answer(sandbox::Answer::json(200, &failed));
+        let failed = Fault::on(Service::Oms, Operation::Show, failed).task(&task);
+        place.cloud.fault(failed.skip(2).always());
+
+        let answer = caller.post_json(&format!("/tasks/{task}/start"), &body);
+
+        assert_eq!(answer.problem(), "task-failed", "{answer:?}");
+        let masked = reason.replace(&user, "***");
+        let masked = keys
+            .split(' ')
+            .fold(masked, |text, key| text.replace(key, "***"));
+        let detail = answer.json()["detail"].as_str().expect("a text").to_owned();
+        assert!(detail.contains(&masked), "{detail}");
+        assert!(detail.contains("TRF.0155"), "{detail}");
+        assert_eq!(place.cloud.count(Operation::Start, Some(&task)), 1);
+    }
+    let mut texts = vec![caller.get("/operations").text, gateway.log()];
+    for name in ["operations.db", "operations.db-wal"] {
+        let bytes = fs::read(place.file(name)).unwrap_or_default();
+        texts.push(String::from_utf8_lossy(&bytes).into_owned());
+    }
+    for text in texts {
+        assert!(!text.contains("canary") && !text.contains(&user), "{text}");
     }
 }
 

@@ -393,6 +393,57 @@ fn a_delete_that_was_sent_is_the_doing_of_the_force_delete_that_takes_over() {
 }
 
 #[test]
+fn a_delete_that_was_sent_is_named_although_its_operation_did_not_see_the_task_go() {
+    let place = place().set("operations.deadline", "\"1s\"");
+    let gateway = place.start();
+    let client = gateway.client();
+    for is_taken_over in [false, true] {
+        let id = place.cloud.add_oms(OmsSpec::new("logs", 3));
+        let path = format!("/tasks/{id}");
+        let blind = Fault::on(Service::Oms, Operation::Show, FaultKind::DropBeforeEffect);
+        let blind = place.cloud.fault(blind.task(&id).skip(2).always());
+        let mut operation = client.ask("DELETE", &path, None);
+        wait_for("a look after the delete", || {
+            (blind.fired() > 0).then_some(())
+        });
+        if is_taken_over {
+            operation = client.ask("DELETE", &format!("{path}?force=pause"), None);
+        }
+        let failed = client.ended(&operation);
+        assert_eq!(failed["error"]["type"], "/problems/deadline-exceeded");
+        blind.cancel();
+        wait_for("the service to be asked again", || {
+            (client.get("/tasks").status == 200).then_some(())
+        });
+
+        let again = client.delete(&path);
+
+        assert_eq!(again.problem(), "task-not-found", "{again:?}");
+        let link = format!("/operations/{operation}");
+        assert_eq!(again.json()["deleted_by"], link, "{again:?}");
+    }
+}
+
+#[test]
+fn a_delete_that_was_refused_deleted_nothing() {
+    let place = place().set("operations.deadline", "\"1s\"");
+    let gateway = place.start();
+    let client = gateway.client();
+    let id = place.cloud.add_oms(OmsSpec::new("logs", 3));
+    let switches = TaskSwitches {
+        refuse_deletes: 1000,
+        ..Default::default()
+    };
+    assert!(place.cloud.switch(&id, switches));
+    let refused = client.delete(&format!("/tasks/{id}"));
+    assert_eq!(refused.problem(), "deadline-exceeded", "{refused:?}");
+    assert!(place.cloud.remove(&id));
+    let again = client.delete(&format!("/tasks/{id}"));
+    assert_eq!(again.problem(), "task-not-found", "{again:?}");
+    assert_eq!(again.json()["deleted_by"], json!(null));
+}
+
+#[test]
 fn a_pause_pauses_the_task_that_a_start_it_took_over_from_still_starts() {
     let place = place();
     let gateway = place.start();
@@ -413,6 +464,97 @@ fn a_pause_pauses_the_task_that_a_start_it_took_over_from_still_starts() {
     assert_eq!(pause.json()["outcome"], "paused", "{pause:?}");
     assert_eq!(place.cloud.sms_state(&id).as_deref(), Some("ABORT"));
     assert_eq!(place.cloud.count(Operation::Pause, Some(&id)), 1);
+}
+
+#[test]
+fn a_pause_pauses_the_task_that_a_cancelled_start_still_starts() {
+    let place = place();
+    let gateway = place.start();
+    let client = gateway.client();
+    let id = place.cloud.add_sms(SmsSpec::new("web", "ABORT"));
+    // Longer than three looks take, and shorter than one exchange may.
+    let slow = FaultKind::DelayEffect(Duration::from_millis(1500));
+    let slow = Fault::on(Service::Sms, Operation::Start, slow).task(&id);
+    let slow = place.cloud.fault(slow);
+    let start = client.ask("POST", &format!("/tasks/{id}/start"), None);
+    wait_for("the start", || (slow.fired() == 1).then_some(()));
+    let cancelled = client.post(&format!("/operations/{start}/cancel"));
+    assert_eq!(cancelled.json()["status"], "cancelled", "{cancelled:?}");
+
+    let pause = format!("/tasks/{id}/pause");
+    let pause = client.with("POST", &pause, ("prefer", "wait=20"));
+
+    assert_eq!(pause.json()["outcome"], "paused", "{pause:?}");
+    assert_eq!(place.cloud.sms_state(&id).as_deref(), Some("ABORT"));
+    assert_eq!(place.cloud.count(Operation::Pause, Some(&id)), 1);
+}
+
+#[test]
+fn a_pause_knows_of_a_start_that_was_cancelled_before_the_last_operation() {
+    let place = place();
+    let gateway = place.start();
+    let client = gateway.client();
+    let id = place.cloud.add_sms(SmsSpec::new("web", "ABORT"));
+    let slow = FaultKind::DelayEffect(Duration::from_millis(1500));
+    let slow = Fault::on(Service::Sms, Operation::Start, slow).task(&id);
+    let slow = place.cloud.fault(slow);
+    let start = format!("/tasks/{id}/start");
+    let first = client.ask("POST", &start, None);
+    wait_for("the start", || (slow.fired() == 1).then_some(()));
+    let cancel = |operation: &str| client.post(&format!("/operations/{operation}/cancel"));
+    assert_eq!(cancel(&first).json()["status"], "cancelled");
+    let refused = Fault::on(Service::Sms, Operation::Start, FaultKind::Hang).task(&id);
+    place.cloud.fault(refused);
+    let second = client.ask("POST", &start, None);
+    assert_eq!(cancel(&second).json()["status"], "cancelled");
+
+    let pause = format!("/tasks/{id}/pause");
+    let pause = client.with("POST", &pause, ("prefer", "wait=20"));
+    assert_eq!(pause.json()["outcome"], "paused", "{pause:?}");
+}
+
+#[test]
+fn a_pause_long_after_a_cancelled_start_looks_as_often_as_any_other() {
+    let place = place();
+    let gateway = place.start();
+    let client = gateway.client();
+    let id = place.cloud.add_sms(SmsSpec::new("web", "ABORT"));
+    let hangs = Fault::on(Service::Sms, Operation::Start, FaultKind::DropBeforeEffect);
+    let hangs = place.cloud.fault(hangs.task(&id).always());
+    let start = client.ask("POST", &format!("/tasks/{id}/start"), None);
+    wait_for("the start", || (hangs.fired() > 0).then_some(()));
+    client.post(&format!("/operations/{start}/cancel"));
+    gateway.kill();
+    place.sql("UPDATE operations SET history = json_set(history, '$.sent_at', '2026-01-05T00:00:00Z', '$.unanswered', NULL)");
+    let gateway = place.start();
+    let client = gateway.client();
+    let before = place.cloud.count(Operation::Show, Some(&id));
+
+    let pause = format!("/tasks/{id}/pause");
+    let pause = client.with("POST", &pause, ("prefer", "wait=20"));
+
+    assert_eq!(pause.json()["outcome"], "already_paused", "{pause:?}");
+    // One before it is accepted, and one in its only round.
+    assert_eq!(place.cloud.count(Operation::Show, Some(&id)) - before, 2);
+}
+
+#[test]
+fn a_force_delete_that_takes_over_waits_for_the_answer_to_the_delete_that_was_sent() {
+    let place = place();
+    let gateway = place.start();
+    let client = gateway.client();
+    let id = place.cloud.add_oms(OmsSpec::new("logs", 3));
+    let slow = FaultKind::DelayEffect(Duration::from_millis(1500));
+    let slow = Fault::on(Service::Oms, Operation::Delete, slow).task(&id);
+    let slow = place.cloud.fault(slow);
+    let plain = client.ask("DELETE", &format!("/tasks/{id}"), None);
+    wait_for("the delete", || (slow.fired() == 1).then_some(()));
+
+    let force = client.ask("DELETE", &format!("/tasks/{id}?force=pause"), None);
+
+    assert_ne!(plain, force);
+    assert_eq!(client.ended(&force)["outcome"], "deleted");
+    assert_eq!(place.cloud.count(Operation::Delete, Some(&id)), 1);
 }
 
 #[test]

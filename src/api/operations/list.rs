@@ -65,7 +65,7 @@ pub(crate) async fn list_operations(
         task: None,
         task_id: task,
         status,
-        outcome: None,
+        sent_delete: false,
         caller: (!sees_all).then(|| known.caller().name.clone()),
         before,
         // One more than is shown, to know whether there is another page.

@@ -27,7 +27,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Mutex;
 
 use self::watch::{Asker, Watch};
-use super::Shared;
+use super::{Shared, kill_point::kill_point};
 use crate::domain::{
     decide::Sight,
     operation::Operation,
@@ -127,7 +127,10 @@ impl Board {
             operation,
         };
         // Whoever reads holds the lock.
-        watch.lock().await.ask(&asker).await
+        kill_point!("board.lock.before");
+        let mut watch = watch.lock().await;
+        kill_point!("board.lock.after");
+        watch.ask(&asker).await
     }
 
     /// A look showed a task in another state than the reading that was made just before it, by which its operation would

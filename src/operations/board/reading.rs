@@ -6,11 +6,14 @@ use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::domain::{
-    clock::Clock,
-    decide::Sight,
-    service::{MigrationService, TaskPage, UpstreamError},
-    task::TaskId,
+use crate::{
+    domain::{
+        clock::Clock,
+        decide::Sight,
+        service::{MigrationService, TaskPage, UpstreamError},
+        task::TaskId,
+    },
+    operations::kill_point::kill_point,
 };
 
 /// How many pages are asked for at the same time: a long list would take too long one by one, and more would crowd out
@@ -48,7 +51,7 @@ impl Reading {
             pages: 0,
             rows: HashMap::new(),
         };
-        let first = port.list(0, page_limit).await?;
+        let first = page(port, 0, page_limit).await?;
         let total = first.total;
         // A service may give fewer rows than it was asked for.
         let step = u64::try_from(first.rows.len()).unwrap_or(u64::MAX);
@@ -57,7 +60,7 @@ impl Reading {
             return Ok(Err(TooLong { tasks: total }));
         }
         reading.add(first);
-        let others = (1..pages).map(|page| port.list(page.saturating_mul(step), page_limit));
+        let others = (1..pages).map(|number| page(port, number.saturating_mul(step), page_limit));
         let mut others = stream::iter(others).buffered(PAGES_AT_ONCE);
         while let Some(page) = others.next().await {
             reading.add(page?);
@@ -76,4 +79,15 @@ impl Reading {
     pub(super) fn row(&self, id: &TaskId) -> Option<Sight> {
         self.rows.get(id).copied()
     }
+}
+
+async fn page(
+    port: &dyn MigrationService,
+    offset: u64,
+    limit: u32,
+) -> Result<TaskPage, UpstreamError> {
+    kill_point!("board.page.before");
+    let page = port.list(offset, limit).await;
+    kill_point!("board.page.after");
+    page
 }

@@ -9,10 +9,13 @@ use super::{
     Economy, Shared, Told,
     reading::{Reading, TooLong},
 };
-use crate::domain::{
-    operation::Operation,
-    service::{MigrationService, ProjectName, ServiceName, UpstreamErrorKind},
-    task::TaskRef,
+use crate::{
+    domain::{
+        operation::Operation,
+        service::{MigrationService, ProjectName, ServiceName, UpstreamErrorKind},
+        task::TaskRef,
+    },
+    operations::kill_point::kill_point,
 };
 
 /// The most pages of a reading, whoever waits.
@@ -256,7 +259,10 @@ impl Watch {
         self.counted_at = Some(Instant::now());
         let task = &asker.operation.task;
         let store = &asker.shared.store;
-        match store.count_running(&task.project, &task.service).await {
+        kill_point!("board.count.before");
+        let counted = store.count_running(&task.project, &task.service).await;
+        kill_point!("board.count.after");
+        match counted {
             Ok(running) => self.running = running,
             Err(error) => {
                 asker.shared.metrics.store_faults.inc();

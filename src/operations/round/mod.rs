@@ -3,6 +3,7 @@
 //! A round may be cut off anywhere. Whatever it did to the vendor was recorded as an intent before, and the next round
 //! begins with a look, so that running a round twice has the effect of running it once.
 
+mod failed;
 mod row;
 mod waits;
 
@@ -24,7 +25,8 @@ use crate::domain::{
     decide::{self, Action, Seen, Sight},
     history::Change,
     operation::{EventKind, Failure, Operation, OperationEvent, Outcome, Phase, Reason, Status},
-    service::{BoundService, Receipt, Services, UpstreamError, UpstreamErrorKind},
+    secret,
+    service::{BoundService, Receipt, Services, UpstreamErrorKind},
     start::{StartRequest, StorageCredential},
     store::{Hold, Leased, StoreError},
     task::{Task, TaskState},
@@ -52,6 +54,10 @@ pub(super) async fn run(
     };
     // Whoever drove it before did not get to record a result, and nobody will.
     round.operation.history.settle_unknown();
+    round
+        .operation
+        .history
+        .forget_unanswered(shared.clock.now(), shared.settings.arrival_max());
     if leased.taken_over {
         round.note(EventKind::Resumed);
     }
@@ -62,9 +68,7 @@ pub(super) async fn run(
     let Some(service) = service else {
         return round.fail(Reason::ProjectChanged, None).await;
     };
-    kill_point!("round.board.before");
     let told = board.ask(shared, services, &round.operation).await;
-    kill_point!("round.board.after");
     match told {
         Told::Row { sight, read_at } if round.may_wait_by(sight) => {
             return round.wait_by(sight, read_at).await;
@@ -112,6 +116,7 @@ impl Round<'_> {
             (Action::Fail(Reason::TaskFailed), _) => {
                 let error = task.and_then(|task| task.error.as_ref());
                 let detail = sentences::task_failed(&self.operation, error);
+                let detail = self.without_keys(&detail);
                 self.fail(Reason::TaskFailed, Some(detail)).await
             }
             (Action::Fail(reason), _) => self.fail(reason, None).await,
@@ -165,7 +170,8 @@ impl Round<'_> {
             Change::Pause | Change::Delete => None,
         };
         let before = self.operation.history.clone();
-        self.operation.history.intend(change, sight.started_at);
+        let now = self.shared.clock.now();
+        self.operation.history.intend(change, sight.started_at, now);
         self.operation.phase = Some(match change {
             Change::Pause => Phase::Pausing,
             Change::Start => Phase::Starting,
@@ -204,9 +210,6 @@ impl Round<'_> {
             Change::Start => EventKind::StartSent(receipt.request_id),
             Change::Delete => EventKind::DeleteSent(receipt.request_id),
         });
-        if change == Change::Start {
-            self.shared.inline_keys.forget(self.operation.id);
-        }
         let wait = match change {
             // A deletion is complete at once at one of the services: look without waiting.
             Change::Delete => Duration::ZERO,
@@ -216,51 +219,6 @@ impl Round<'_> {
         let next = self.pause_for(wait).await;
         kill_point!("round.accepted.saved");
         next
-    }
-
-    /// A round that failed, at the look or at the change.
-    async fn failed(&mut self, error: &UpstreamError) -> Option<Timestamp> {
-        kill_point!("round.failed.before");
-        let code = error
-            .answer
-            .as_ref()
-            .and_then(|answer| answer.error_code.clone());
-        let event = match error.kind {
-            // The service was not asked, so that nothing happened to the operation.
-            UpstreamErrorKind::CircuitOpen => None,
-            UpstreamErrorKind::Refused
-            | UpstreamErrorKind::StillInProgress
-            | UpstreamErrorKind::Gone => Some(EventKind::Refused(code)),
-            UpstreamErrorKind::CredentialsRefused
-            | UpstreamErrorKind::Forbidden
-            | UpstreamErrorKind::Rejected
-            | UpstreamErrorKind::Throttled
-            | UpstreamErrorKind::Unavailable
-            | UpstreamErrorKind::Timeout
-            | UpstreamErrorKind::Malformed => Some(EventKind::Fault(match code {
-                Some(code) => format!("{} {code}", error.kind.as_str()),
-                None => error.kind.as_str().to_owned(),
-            })),
-        };
-        let was_asked = event.is_some();
-        if let Some(event) = event {
-            self.operation.history.round_ended(Some(error));
-            self.note_once(event);
-        }
-        let overdue = self.is_overdue();
-        match decide::after_fault(error.kind, &self.operation.history, overdue) {
-            Action::Fail(reason) => self.fail(reason, None).await,
-            Action::Wait | Action::Pause | Action::Start | Action::Delete | Action::Finish(_) => {
-                let wait = if was_asked {
-                    self.next_wait(error.retry_after)
-                } else {
-                    self.until_asked_again(error.retry_after)
-                };
-                let next = self.pause_for(wait).await;
-                kill_point!("round.failed.saved");
-                next
-            }
-        }
     }
 
     async fn finish(&mut self, outcome: Outcome) -> Option<Timestamp> {
@@ -381,6 +339,12 @@ impl Round<'_> {
             destination: record.destination.clone().map(StorageCredential::Named),
             migrate_failed_objects: record.migrate_failed_objects,
         })
+    }
+
+    /// A text of the service's without the keys that came with the request.
+    pub(super) fn without_keys(&self, text: &str) -> String {
+        let request = self.shared.inline_keys.get(self.operation.id);
+        secret::masked(text, request.iter().flat_map(StartRequest::inline_keys))
     }
 
     fn is_overdue(&self) -> bool {

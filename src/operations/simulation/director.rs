@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Mischief, SharedScene, people, process::Process};
+use super::{Mischief, SharedScene, exchange::EXCHANGE_MAX, people, process::Process};
 use crate::{domain::task::DeleteGate, operations::Settings};
 
 /// All is at rest after so many seconds without a running operation.
@@ -24,9 +24,9 @@ impl Director {
             let rng = &mut scene.lock().unwrap().rng;
             Settings {
                 deadline: Duration::from_secs(rng.u64(120..720)),
-                poll_min: Duration::from_millis(rng.u64(200..2000)),
+                poll_min: Duration::from_millis(20 << rng.u8(..7)),
                 poll_max: Duration::from_secs(rng.u64(3..15)),
-                exchange_max: Duration::from_secs(15),
+                exchange_max: EXCHANGE_MAX,
                 concurrency: rng.usize(3..8),
                 history: Duration::from_secs(if rng.u8(..4) == 0 { 180 } else { 604_800 }),
             }
@@ -103,7 +103,9 @@ impl Director {
                 let mut scene = self.scene.lock().unwrap();
                 scene.note(|| format!("process {number} is to stop"));
             }
+
             66..70 => self.scene.lock().unwrap().replace_a_task(),
+            70..78 => people::change_mind(&self.scene, &self.processes[which]),
             _ => {}
         }
     }

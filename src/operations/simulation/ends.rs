@@ -68,6 +68,10 @@ impl Scene {
             Outcome::Started => (runs || stage == Some(Stage::Succeeded)) && sent(Change::Start),
             Outcome::AlreadyRunning => runs && !sent(Change::Start),
         };
+        let is_at_rest = matches!(outcome, Outcome::Paused | Outcome::AlreadyPaused);
+        if is_at_rest && self.is_on_its_way(task, Change::Start, self.world.sendings.len()) {
+            self.blame(format!("{id} ends {outcome:?} while a start is on its way"));
+        }
         if !holds {
             self.blame(format!(
                 "{id} ends {outcome:?}; last look {look:?}, gone {is_gone}"

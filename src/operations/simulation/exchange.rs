@@ -9,19 +9,22 @@ use super::{
     Scene, SharedScene,
     world::{Event, Sending},
 };
-use crate::domain::{
-    decide::{Seen, Sight},
-    history::Change,
-    service::{
-        MigrationService, Receipt, Sent, ServiceName, TaskPage, UpstreamError,
-        UpstreamErrorKind as Kind,
+use crate::{
+    domain::{
+        decide::{Seen, Sight},
+        history::Change,
+        service::{
+            MigrationService, Receipt, Sent, ServiceName, TaskPage, UpstreamError,
+            UpstreamErrorKind as Kind,
+        },
+        start::StartRequest,
+        task::{DeleteGate, Stage, Task, TaskId, TaskRef},
     },
-    start::StartRequest,
-    task::{DeleteGate, Stage, Task, TaskId, TaskRef},
+    operations::later,
 };
 
 /// No exchange takes longer.
-const EXCHANGE_MAX: Duration = Duration::from_secs(30);
+pub(super) const EXCHANGE_MAX: Duration = Duration::from_secs(30);
 
 const FAULTS: [Kind; 13] = [
     Kind::CredentialsRefused,
@@ -72,7 +75,7 @@ impl Scene {
     }
 
     fn plan(&mut self, index: usize, is_change: bool) -> Plan {
-        let pace = if self.rng.u8(..20) == 0 && !self.is_calm {
+        let pace = if self.rng.u8(..12) == 0 && !self.is_calm {
             12_000
         } else {
             900
@@ -250,14 +253,17 @@ impl Vendor {
         by: Instant,
     ) -> Result<Receipt, UpstreamError> {
         let task = self.index(id);
-        let (number, plan) = {
+        let (number, limit) = {
             let mut scene = self.scene.lock().unwrap();
             scene.catch_up();
             let plan = scene.plan(task, true);
+            let limit = plan.there.saturating_add(plan.back).min(EXCHANGE_MAX);
             let number = scene.world.sendings.len();
+            let over_at = later(scene.now(), limit);
             scene.world.sendings.push(Sending {
                 task,
                 change,
+                over_at,
                 by: self.process,
                 plan,
                 answer: None,
@@ -266,9 +272,8 @@ impl Vendor {
             scene.check_sending(task, change, number, self.is_engine);
             scene.check_time_left(by);
             scene.schedule(plan.there, Event::Arrival(number));
-            (number, plan)
+            (number, limit)
         };
-        let limit = plan.there.saturating_add(plan.back).min(EXCHANGE_MAX);
         tokio::time::sleep(limit).await;
         let mut scene = self.scene.lock().unwrap();
         scene.catch_up();

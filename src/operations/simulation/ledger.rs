@@ -17,8 +17,8 @@ use crate::domain::{
 pub(super) struct Deeds {
     task: usize,
     goal: Goal,
-    /// The operation that it took over from, whose requests may still take effect.
-    heir_of: Option<OperationId>,
+    /// What was sent for operations before it, and may have an effect for all that it knows.
+    inherited: Vec<Change>,
     pub(super) intents: Vec<Intent>,
     /// How often a lease on it ended without having been given back.
     lapses: usize,
@@ -58,7 +58,7 @@ impl Scene {
         self.violation.get_or_insert(what);
     }
 
-    pub(super) fn check_creation(&mut self, operation: &Operation, heir_of: Option<OperationId>) {
+    pub(super) fn check_creation(&mut self, operation: &Operation, replaced: Option<OperationId>) {
         let Some(task) = self.index_of(operation) else {
             return;
         };
@@ -69,10 +69,15 @@ impl Scene {
             )
         });
         self.count("accepted");
+        let inherited = [Change::Pause, Change::Start, Change::Delete]
+            .into_iter()
+            .filter(|change| operation.history.was_sent(*change))
+            .collect();
+        self.check_inheritance(operation, task, replaced);
         let deeds = Deeds {
             task,
             goal: operation.goal,
-            heir_of,
+            inherited,
             intents: Vec::new(),
             lapses: 0,
             sent_after_end: 0,
@@ -89,6 +94,28 @@ impl Scene {
             .filter(|deeds| deeds.task == task && deeds.ended_at.is_none());
         if busy.count() > 1 {
             self.blame(format!("two operations run on task {task}"));
+        }
+    }
+
+    /// It inherits nothing that was not sent, and all that matters of an operation that it takes over from.
+    fn check_inheritance(
+        &mut self,
+        operation: &Operation,
+        task: usize,
+        replaced: Option<OperationId>,
+    ) {
+        for change in [Change::Pause, Change::Start, Change::Delete] {
+            let has = operation.history.was_sent(change);
+            let mut before = self.deeds.iter().filter(|(_, deeds)| deeds.task == task);
+            let was_sent = before.any(|(id, _)| self.may_have_sent(*id, change));
+            let of_replaced = replaced.is_some_and(|old| self.may_have_sent(old, change))
+                && operation.goal.heeds().contains(&change);
+            if has {
+                self.count("inherited");
+            }
+            if has && !was_sent || of_replaced && !has {
+                self.blame(format!("{} has inherited {change:?}: {has}", operation.id));
+            }
         }
     }
 
@@ -207,10 +234,7 @@ impl Scene {
         let Some(deeds) = self.deeds.get(&id) else {
             return false;
         };
-        let of_predecessor = deeds
-            .heir_of
-            .is_some_and(|predecessor| self.may_have_sent(predecessor, change));
-        of_predecessor || deeds.may_have_sent(change, &self.world.sendings)
+        deeds.inherited.contains(&change) || deeds.may_have_sent(change, &self.world.sendings)
     }
 
     pub(super) fn a_delete_is_on_record(&self, task: usize) -> bool {
@@ -234,6 +258,11 @@ impl Scene {
             Change::Start => "start",
             Change::Delete => "delete",
         });
+        if change == Change::Delete && self.is_on_its_way(task, change, number) {
+            self.blame(format!(
+                "a second delete of task {task} sets out before the first is answered"
+            ));
+        }
         let owner = self.deeds.iter_mut().find_map(|(id, deeds)| {
             let intent = deeds.intents.iter_mut().find(|intent| {
                 intent.round == round && intent.change == change && intent.sending.is_none()
@@ -274,6 +303,14 @@ impl Scene {
                 "{id} ({goal:?}) sends {change:?} having seen {look:?}"
             ));
         }
+    }
+
+    /// Whether a change was sent before this one that is neither answered nor given up yet.
+    pub(super) fn is_on_its_way(&self, task: usize, change: Change, before: usize) -> bool {
+        let now = self.now();
+        self.world.sendings[..before]
+            .iter()
+            .any(|one| one.task == task && one.change == change && now < one.over_at)
     }
 
     fn look_of(&self, round: Option<Id>) -> Option<Seen> {

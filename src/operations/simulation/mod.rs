@@ -225,7 +225,7 @@ fn whatever_fails_every_operation_keeps_its_promises() {
 }
 
 /// Every end of an operation that the schedules must lead to, so that they do not become tame unnoticed.
-const ALL_THERE_IS: [&str; 25] = [
+const ALL_THERE_IS: [&str; 27] = [
     "deleted",
     "already_gone",
     "paused",
@@ -245,6 +245,8 @@ const ALL_THERE_IS: [&str; 25] = [
     "upstream-rejected",
     "joined",
     "replayed",
+    "inherited",
+    "change of mind",
     "crash",
     "freeze",
     "page",

@@ -6,6 +6,7 @@ use super::{Scene, SharedScene, process::Process, world::TASKS_OF_INTEREST};
 use crate::{
     domain::{
         access::TaskNames,
+        decide::Sight,
         history::Change,
         operation::{Goal, OperationId, Status},
         secret::Secret,
@@ -31,6 +32,43 @@ pub(super) fn ask(scene: &SharedScene, process: &Process) {
             // What is answered here is what is on record, which is checked there.
             let _shown = operations.wait(accepted.operation.id, wait).await;
         }
+    });
+}
+
+/// Somebody asks for something, thinks better of it when it is on its way, and wants the opposite.
+pub(super) fn change_mind(scene: &SharedScene, process: &Process) {
+    if process.is_stopping() {
+        return;
+    }
+    let (first, then, cancels) = {
+        let mut scene = scene.lock().unwrap();
+        let goals = if scene.rng.bool() {
+            [Goal::Running, Goal::Paused]
+        } else {
+            [false, true].map(|force| Goal::Absent { force })
+        };
+        let index = scene.a_task_at_rest();
+        let [first, then] = goals.map(|goal| scene.wish_of(index, goal));
+        (first, then, scene.rng.bool())
+    };
+    let (operations, services) = (process.operations.clone(), Rc::clone(&process.services));
+    let scene = Arc::clone(scene);
+    process.run(async move {
+        let answer = operations.start(&services, &first).await;
+        let Ok(accepted) = &answer else { return };
+        scene.lock().unwrap().check_answer(&first, &answer);
+        for _ in 0..50 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if scene.lock().unwrap().is_sending(&first) {
+                break;
+            }
+        }
+        if cancels {
+            // Whether it came too late is nothing to whoever wants something else.
+            let _ended = operations.cancel(accepted.operation.id).await;
+        }
+        let answer = operations.start(&services, &then).await;
+        scene.lock().unwrap().check_answer(&then, &answer);
     });
 }
 
@@ -71,16 +109,51 @@ pub(super) fn cancel(scene: &SharedScene, process: &Process) {
 }
 
 impl Scene {
-    fn wish(&mut self) -> Ask {
+    fn a_task(&mut self) -> usize {
         let latest = self.world.tasks.len().saturating_sub(TASKS_OF_INTEREST);
-        let index = self.rng.usize(latest..self.world.tasks.len());
-        let task = self.world.tasks[index].reference.clone();
+        self.rng.usize(latest..self.world.tasks.len())
+    }
+
+    fn a_task_at_rest(&mut self) -> usize {
+        let tasks = self.world.tasks.iter().enumerate();
+        let is_at_rest = |sight: Sight| sight.stage.is_at_rest();
+        let at_rest: Vec<usize> = tasks
+            .filter(|(_, task)| task.sight.is_some_and(is_at_rest))
+            .map(|(index, _)| index)
+            .collect();
+        self.rng.choice(at_rest).unwrap_or_else(|| self.a_task())
+    }
+
+    /// Whether what is asked for is on its way to the vendor.
+    fn is_sending(&mut self, ask: &Ask) -> bool {
+        let change = match ask.goal {
+            Goal::Running => Change::Start,
+            Goal::Paused => Change::Pause,
+            Goal::Absent { .. } => Change::Delete,
+        };
+        let mut tasks = self.world.tasks.iter();
+        let index = tasks.position(|task| task.reference == ask.task);
+        let number = self.world.sendings.len();
+        let is_sending = index.is_some_and(|index| self.is_on_its_way(index, change, number));
+        if is_sending {
+            self.count("change of mind");
+        }
+        is_sending
+    }
+
+    fn wish(&mut self) -> Ask {
+        let index = self.a_task();
         let goal = match self.rng.u8(..10) {
             0..4 => Goal::Absent { force: true },
             4..6 => Goal::Absent { force: false },
             6..8 => Goal::Paused,
             _ => Goal::Running,
         };
+        self.wish_of(index, goal)
+    }
+
+    fn wish_of(&mut self, index: usize, goal: Goal) -> Ask {
+        let task = self.world.tasks[index].reference.clone();
         let is_inline = self.rng.bool();
         let start = (goal == Goal::Running && task.service.as_str() == "oms").then(|| {
             let credential = if is_inline {

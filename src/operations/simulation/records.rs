@@ -45,6 +45,11 @@ impl Records {
         })
     }
 
+    fn is_followed(&self, fresh: &Operation, known: OperationId) -> bool {
+        self.all()
+            .any(|one| one.task == fresh.task && one.id > known)
+    }
+
     fn key_is_free(&self, caller: &CallerName, key: Option<&IdempotencyKey>) -> bool {
         key.is_none_or(|key| !self.keys.contains_key(&(caller.clone(), key.key.clone())))
     }
@@ -64,7 +69,11 @@ impl Scene {
             key,
             supersedes,
             owes_end: _,
+            follows,
         } = fresh;
+        if follows.is_some_and(|known| self.records.is_followed(operation, known)) {
+            return Creation::Lost;
+        }
         let caller = &operation.requested_by;
         if let Some((old, _)) = supersedes
             && !self.records.is_current(old)

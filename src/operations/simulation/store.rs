@@ -10,11 +10,12 @@ use jiff::Timestamp;
 
 use super::{Mischief, Scene, SharedScene};
 use crate::domain::{
+    history::Change,
     operation::{Operation, OperationEvent, OperationId, Status},
     service::{CallerName, ProjectName, ServiceName},
     store::{
-        Claim, Creation, Hold, IdempotencyKey, Joining, Lease, NewOperation, OperationQuery,
-        OperationStore, Running, StoreError,
+        Claim, Creation, Former, Hold, IdempotencyKey, Joining, Lease, NewOperation,
+        OperationQuery, OperationStore, Running, StoreError,
     },
     task::TaskRef,
 };
@@ -130,14 +131,28 @@ impl OperationStore for Store {
         .await
     }
 
+    async fn former(&self, task: &TaskRef, limit: u32) -> Result<Vec<Former>, StoreError> {
+        self.call("former", |scene| {
+            let of_task = scene.records.all().filter(|one| one.task == *task);
+            let mut former: Vec<_> = of_task
+                .map(|one| Former {
+                    id: one.id,
+                    record: Some((one.status, one.history.clone())),
+                })
+                .collect();
+            former.reverse();
+            former.truncate(limit as usize);
+            Ok(former)
+        })
+        .await
+    }
+
     async fn list(&self, query: &OperationQuery) -> Result<Vec<Operation>, StoreError> {
         self.call("list", |scene| {
             let fits = |one: &&Operation| {
                 query.task.as_ref().is_none_or(|task| one.task == *task)
                     && query.status.is_none_or(|status| one.status == status)
-                    && query
-                        .outcome
-                        .is_none_or(|outcome| one.outcome == Some(outcome))
+                    && (!query.sent_delete || one.history.was_sent(Change::Delete))
             };
             let mut found: Vec<_> = scene.records.all().filter(fits).cloned().collect();
             found.reverse();

@@ -50,6 +50,8 @@ pub(super) struct VendorTask {
 pub(super) struct Sending {
     pub(super) task: usize,
     pub(super) change: Change,
+    /// When its sender is answered or gives up, if it lives.
+    pub(super) over_at: Timestamp,
     /// The process that sent it.
     pub(super) by: usize,
     pub(super) plan: Plan,

@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 
 use super::{Place, SqlOperationStore, caller, event, fresh, lease, moment, task};
 use crate::domain::{
+    history::Change,
     operation::{EVENTS_MAX, EventKind, Operation, OperationId, Outcome, Status},
     store::{Creation, Hold, NewOperation, OperationQuery, OperationStore as _, StoreError},
     task::TaskState,
@@ -66,6 +67,73 @@ async fn a_task_is_free_again_when_its_operation_has_ended() {
     }
     let first = store.read_back(first.id).await;
     assert_eq!(first.status, Status::Succeeded);
+}
+
+/// An operation of its own moment, so that it is known which is the later one.
+fn begun(id: &str, seconds: i64) -> Operation {
+    Operation {
+        id: OperationId::at(moment(seconds)),
+        ..fresh(id)
+    }
+}
+
+#[tokio::test]
+async fn operations_on_a_task_are_told_in_short_newest_first() {
+    let place = Place::new();
+    let store = place.open().await;
+    let mut ids = Vec::new();
+    for (number, status) in [Status::Cancelled, Status::Failed].into_iter().enumerate() {
+        let mut operation = store.add(begun("7", i64::try_from(number).unwrap())).await;
+        operation = ended(&operation, status);
+        operation.history.intend(Change::Start, None, moment(5));
+        store.save(&mut operation, &[], Hold::Keep).await.unwrap();
+        ids.insert(0, operation.id);
+    }
+    store.add(begun("8", 3)).await;
+
+    let former = store.former(&task("7"), 10).await.unwrap();
+
+    let told: Vec<_> = former.iter().map(|one| one.id).collect();
+    assert_eq!(told, ids);
+    let (status, history) = former[0].record.as_ref().expect("it can be read");
+    assert_eq!(*status, Status::Failed);
+    assert_eq!(history.sent_at, Some(moment(5)));
+    assert_eq!(store.former(&task("7"), 1).await.unwrap().len(), 1);
+    assert_eq!(store.former(&task("9"), 10).await.unwrap().len(), 0);
+    store
+        .meddle("UPDATE operations SET history = '?' WHERE status = 'failed'".to_owned())
+        .await;
+    let former = store.former(&task("7"), 10).await.unwrap();
+    assert_eq!(former[0].id, ids[0]);
+    assert!(former[0].record.is_none(), "{former:?}");
+}
+
+#[tokio::test]
+async fn an_operation_that_does_not_know_of_a_later_one_is_not_recorded() {
+    let place = Place::new();
+    let store = place.open().await;
+    let create = async |seconds, follows| {
+        let fresh = NewOperation {
+            follows: Some(follows),
+            ..NewOperation::new(begun("7", seconds))
+        };
+        let creation = store.create(&fresh).await.unwrap();
+        match creation {
+            Creation::Created => {
+                let mut end = ended(&fresh.operation, Status::Cancelled);
+                store.save(&mut end, &[], Hold::Keep).await.unwrap();
+                Some(end.id)
+            }
+            Creation::Lost => None,
+            Creation::Running(running) => panic!("{running:?}"),
+        }
+    };
+    store.add(begun("8", 9)).await;
+    let first = create(0, OperationId::FIRST).await.expect("it is created");
+    assert_eq!(create(1, OperationId::FIRST).await, None);
+    let second = create(1, first).await.expect("it is created");
+    assert_eq!(create(2, first).await, None);
+    assert_eq!(store.former(&task("7"), 10).await.unwrap()[0].id, second);
 }
 
 #[tokio::test]
@@ -286,14 +354,19 @@ async fn a_list_holds_what_was_asked_for() {
         ..everything()
     };
     assert_eq!(listed(&store, failed.clone()).await, [all[3]]);
-    let mut end = ended(&store.read_back(all[2]).await, Status::Succeeded);
-    store.save(&mut end, &[], Hold::Release).await.unwrap();
-    let deleted = |outcome| OperationQuery {
-        outcome: Some(outcome),
+    let mut sends = store.read_back(all[2]).await;
+    sends.history.intend(Change::Delete, None, moment(9));
+    store.save(&mut sends, &[], Hold::Keep).await.unwrap();
+    let sent_delete = OperationQuery {
+        sent_delete: true,
         ..everything()
     };
-    assert_eq!(listed(&store, deleted(Outcome::Deleted)).await, [all[2]]);
-    assert_eq!(listed(&store, deleted(Outcome::AlreadyGone)).await, []);
+    assert_eq!(listed(&store, sent_delete.clone()).await, [all[2]]);
+    let mut end = ended(&sends, Status::Failed);
+    end.history.settle_unknown();
+    store.save(&mut end, &[], Hold::Release).await.unwrap();
+    assert_eq!(listed(&store, sent_delete).await, [all[2]]);
+    assert_eq!(listed(&store, failed.clone()).await, [all[2], all[3]]);
     let joined = OperationQuery {
         caller: Some(caller("team-b")),
         ..everything()

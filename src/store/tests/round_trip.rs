@@ -9,7 +9,7 @@ use proptest::{
 
 use super::{Place, fresh};
 use crate::domain::{
-    history::{Attempts, Change, Fault, History},
+    history::{Attempts, Change, Fault, History, Unanswered},
     operation::{
         EventKind, Failure, Goal, Operation, OperationEvent, OperationId, Outcome, Phase, Reason,
         Status,
@@ -105,13 +105,18 @@ fn history() -> impl Strategy<Value = History> {
     let attempts = (attempts(), attempts(), attempts());
     let changes = (change(), change(), option::of(time()), sent());
     let last_fault = option::of((text(), option::of(answer())));
-    let parts = (changes, attempts, any::<[u32; 6]>(), last_fault);
-    parts.prop_map(|(changes, attempts, counts, last_fault)| History {
+    let unanswered = option::of((change().prop_filter_map("a change", |one| one), time()));
+    let sent = (option::of(time()), unanswered);
+    let parts = (changes, attempts, any::<[u32; 6]>(), last_fault, sent);
+    parts.prop_map(|(changes, attempts, counts, last_fault, sent)| History {
         intent: changes.0,
+        sent_at: sent.0,
+        unanswered: sent.1.map(|(change, since)| Unanswered { change, since }),
         pause: attempts.0,
         start: attempts.1,
         delete: attempts.2,
         pause_in_doubt: counts[0] % 2 == 1,
+        paused_from: sent.0,
         started_before: changes.2,
         last_accepted: changes.1,
         looks_since_accepted: counts[0],

@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use super::echo::Names;
 use crate::{
-    domain::service::{
-        Receipt, Sent, ServiceName, UpstreamAnswer, UpstreamError, UpstreamErrorKind,
+    domain::{
+        service::{Receipt, Sent, ServiceName, UpstreamAnswer, UpstreamError, UpstreamErrorKind},
+        task::TaskError,
     },
     transport::Response,
 };
@@ -250,18 +251,28 @@ impl Answers {
         UpstreamAnswer {
             service: self.service.to_string(),
             status: response.status,
-            // A code is no name, whatever the account is called.
-            error_code: error_code.map(|code| {
-                if code::is_code(&code) {
-                    code
-                } else {
-                    self.names.masked(&code)
-                }
-            }),
+            error_code: error_code.map(|code| self.shown_code(code)),
             error_msg: message
                 .filter(|message| own && !message.is_empty())
                 .map(|message| self.names.masked(&message)),
             request_id: request_id(response),
+        }
+    }
+
+    /// What may be shown of why a task failed.
+    pub(super) fn reason(&self, error: TaskError) -> TaskError {
+        TaskError {
+            code: self.shown_code(error.code),
+            message: self.names.masked(&error.message),
+        }
+    }
+
+    /// A code is no name, whatever the account is called.
+    fn shown_code(&self, code: String) -> String {
+        if code::is_code(&code) {
+            code
+        } else {
+            self.names.masked(&code)
         }
     }
 }

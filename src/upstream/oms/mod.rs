@@ -11,8 +11,9 @@ use std::{rc::Rc, time::Instant};
 use async_trait::async_trait;
 
 use crate::domain::{
+    secret,
     service::{MigrationService, Receipt, TaskPage, UpstreamError},
-    start::StartRequest,
+    start::{StartRequest, StorageKeys},
     task::{Task, TaskId},
 };
 use crate::transport::Request;
@@ -85,6 +86,19 @@ impl Oms {
         let response = self.session.exchange(operation, request, Some(by)).await?;
         self.reader.receipt(&response)
     }
+
+    /// A task can have failed because of the keys of its start, and say so.
+    async fn hide_keys(&self, tasks: impl Iterator<Item = &mut Task>) {
+        let mut errors = tasks.filter_map(|task| task.error.as_mut()).peekable();
+        if errors.peek().is_none() {
+            return;
+        }
+        let keys = self.requests.storage_keys().await;
+        for error in errors {
+            error.message =
+                secret::masked(&error.message, keys.iter().flat_map(StorageKeys::secrets));
+        }
+    }
 }
 
 #[async_trait(?Send)]
@@ -92,13 +106,17 @@ impl MigrationService for Oms {
     async fn show(&self, id: &TaskId) -> Result<Option<Task>, UpstreamError> {
         let request = self.requests.show(id);
         let response = self.session.exchange("show", &request, None).await?;
-        self.session.judged(self.reader.task(&response, id))
+        let mut task = self.session.judged(self.reader.task(&response, id))?;
+        self.hide_keys(task.iter_mut()).await;
+        Ok(task)
     }
 
     async fn list(&self, offset: u64, limit: u32) -> Result<TaskPage, UpstreamError> {
         let request = self.requests.list(offset, limit);
         let response = self.session.exchange("list", &request, None).await?;
-        self.session.judged(self.reader.page(&response))
+        let mut page = self.session.judged(self.reader.page(&response))?;
+        self.hide_keys(page.rows.iter_mut().flatten()).await;
+        Ok(page)
     }
 
     async fn pause(&self, id: &TaskId, by: Instant) -> Result<Receipt, UpstreamError> {

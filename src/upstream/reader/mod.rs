@@ -167,7 +167,8 @@ impl Reader {
             service: &self.service,
             at: self.shared.clock.now(),
         };
-        let task = (self.task)(document, &look)?;
+        let mut task = (self.task)(document, &look)?;
+        task.error = task.error.map(|error| self.answers.reason(error));
         if task.stage == Stage::Unknown {
             self.shared.unknown_states.count(&self.service);
         }

@@ -150,6 +150,9 @@ fn survive(trial: Trial) -> Row {
     if name.starts_with("engine.keys") {
         wave.add_slow_start(&place.cloud);
     }
+    if name.starts_with("board.page") {
+        wave.add_crowd(&place.cloud, &client);
+    }
     if name.starts_with("engine.renew") {
         // Only a long round needs its lease to be renewed: the look after the one before accepting gets no answer.
         let task = place.cloud.add_oms(OmsSpec::new("held", 3));

@@ -13,6 +13,9 @@ use crate::support::{
 /// A pause that is not over before the process is killed.
 const LONG_PAUSE: Duration = Duration::from_hours(1);
 
+/// So many operations on tasks of one service that their list is read.
+const CROWD: usize = 25;
+
 /// What is asked of a task, and with that what must become of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Plan {
@@ -140,6 +143,20 @@ impl Wave {
         self.slow.push(task.clone());
         self.jobs
             .push(Job::new(Plan::StartInline, &task).body(inline_keys()));
+    }
+
+    /// Adds so many pauses that wait that the list of tasks is read for them.
+    pub(super) fn add_crowd(&mut self, cloud: &Cloud, client: &Client) {
+        for _ in 0..CROWD {
+            let task = long_oms(cloud);
+            let job = Job::new(Plan::Pause, &task);
+            client.ask(job.method, &job.path, None);
+            wait_for("the pause at the cloud", || {
+                (cloud.count(Operation::Pause, Some(&task)) == 1).then_some(())
+            });
+            self.slow.push(task.clone());
+            self.early.push((task, Plan::Pause));
+        }
     }
 
     /// Brings the tasks to rest that are being paused for long.

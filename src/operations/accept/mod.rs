@@ -3,22 +3,23 @@
 //! Nothing that changes anything at the vendor is sent from here. Where two requests race, the store's transaction decides;
 //! whoever loses begins again, with what the winner recorded before its eyes.
 
-use jiff::Timestamp;
+mod inheritance;
+
 use tokio::time::Instant;
 
+use self::inheritance::Inheritance;
 use super::{
     Operations, WRITES_FOR,
     kill_point::kill_point,
     later, log_event,
     plan::{Course, joins, supersedes},
-    round::LOOK_AGE_MAX,
     sentences,
 };
 use crate::domain::{
     access::TaskNames,
     audit::{AuditUnavailable, Auditor},
     decide::{self, Sight},
-    history::{Change, History},
+    history::History,
     operation::{EventKind, Goal, Operation, OperationEvent, OperationId, Phase, Reason, Status},
     service::{CallerName, Services, UpstreamError, UpstreamErrorKind},
     start::{StartRecord, StartRequest},
@@ -114,7 +115,7 @@ impl Operations {
     /// a crash.
     pub async fn start(&self, services: &Services, ask: &Ask) -> Result<Accepted, AskError> {
         let record = StartRecord::of(ask.start.as_ref());
-        let id = OperationId::at(self.0.clock.now());
+        let mut id = OperationId::at(self.0.clock.now());
         let mut noted = None;
         let mut was_looked_at = false;
         let mut is_admitted = ask.names.are_all();
@@ -152,30 +153,31 @@ impl Operations {
                 Some(running) if supersedes(ask.goal, running.goal) => Some(running),
                 Some(running) => return Err(AskError::Conflict(Box::new(running))),
             };
-            let inherited = supersedes
-                .as_ref()
-                .map(|running| running.history.handed_over())
-                .unwrap_or_default();
+            let Inheritance { history, follows } = self
+                .inheritance(ask.goal, &ask.task, supersedes.as_ref())
+                .await?;
             if !was_looked_at {
-                let _seen = refuse(ask, self.look(services, ask).await?, &inherited)?;
+                let _seen = refuse(ask, self.look(services, ask).await?, &history)?;
                 (was_looked_at, is_admitted) = (true, true);
                 // A look takes long enough for everything to be different.
                 if supersedes.is_some() {
                     continue;
                 }
             }
-            let fresh = self.fresh(services, ask, (id, record.clone()))?;
+            // A later operation has a later one.
+            if id <= follows {
+                id = OperationId::at(self.0.clock.now());
+            }
             let operation = Operation {
-                history: inherited,
-                next_look_at: self.first_look_at(&fresh, supersedes.as_ref()),
-                ..fresh
+                history,
+                ..self.fresh(services, ask, (id, record.clone()))?
             };
             let course = match &supersedes {
                 None => Course::Begin,
                 Some(_) => Course::Supersede,
             };
             ask.note(&mut noted, (operation.id, course)).await?;
-            if self.create(&operation, ask, supersedes).await? {
+            if self.create(&operation, ask, (supersedes, follows)).await? {
                 return Ok(Accepted {
                     operation,
                     is_replayed: false,
@@ -227,7 +229,7 @@ impl Operations {
         &self,
         operation: &Operation,
         ask: &Ask,
-        supersedes: Option<Operation>,
+        (supersedes, follows): (Option<Operation>, OperationId),
     ) -> Result<bool, StoreError> {
         let supersedes = supersedes.map(|mut old| {
             kill_point!("accept.supersede.before");
@@ -238,6 +240,7 @@ impl Operations {
         let fresh = NewOperation {
             operation: operation.clone(),
             key: ask.key.clone(),
+            follows: supersedes.is_none().then_some(follows),
             supersedes,
             owes_end: ask.auditor.is_some(),
         };
@@ -345,19 +348,6 @@ impl Operations {
                 kind: EventKind::Accepted,
             }],
         })
-    }
-
-    /// When an operation looks first. A pause that takes over from a start which may be on its way waits until that has
-    /// arrived or never will: a task that is at rest until then is not paused yet.
-    fn first_look_at(&self, fresh: &Operation, supersedes: Option<&Operation>) -> Timestamp {
-        let is_on_its_way = fresh.goal == Goal::Paused
-            && supersedes.is_some_and(|old| old.history.intent == Some(Change::Start));
-        if !is_on_its_way {
-            return fresh.next_look_at;
-        }
-        // It is begun while its look is fresh, and over within the time of one exchange.
-        let arrived = LOOK_AGE_MAX.saturating_add(self.0.settings.exchange_max);
-        later(fresh.created_at, arrived).min(fresh.deadline_at)
     }
 }
 
