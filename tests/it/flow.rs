@@ -206,6 +206,41 @@ fn two_hundred_operations_that_wait_keep_to_the_pace_and_let_callers_read() {
     );
 }
 
+#[test]
+fn reads_that_waited_for_a_login_keep_to_the_pace_after_it() {
+    let place = Place::new()
+        .set("upstream.requests_per_second", "20")
+        .set("upstream.burst", "1")
+        .set("upstream.request_timeout", "\"20s\"");
+    let gateway = place.start();
+    let cloud = &place.cloud;
+    let tasks: Vec<String> = (0..100)
+        .map(|_| cloud.add_oms(OmsSpec::new("read", 3)))
+        .collect();
+    assert_eq!(gateway.client().get("/tasks?page_size=1").status, 200);
+    let slow = FaultKind::Delay(Duration::from_secs(3));
+    cloud.fault(Fault::on_any(Service::Iam, slow));
+    thread::scope(|scope| {
+        for id in &tasks {
+            let client = gateway.client();
+            scope.spawn(move || {
+                let answer = client.get(&format!("/tasks/{id}"));
+                assert_eq!(answer.status, 200, "{answer:?}");
+            });
+        }
+        wait_for("callers that wait", || {
+            (gauge(&gateway, "upstream_pacer_waiting") >= 60.0).then_some(())
+        });
+        cloud.revoke_tokens();
+    });
+    assert_eq!(cloud.tokens_issued(), 2);
+    let busiest = busiest_second(&to_services(cloud));
+    assert!(
+        (15..=23).contains(&busiest),
+        "{busiest} requests in a second"
+    );
+}
+
 /// Says at its end that it is over, also when a test fails.
 struct Until<'a>(&'a AtomicBool);
 

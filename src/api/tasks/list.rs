@@ -17,7 +17,7 @@ use crate::{
     },
     domain::{
         access::Permission,
-        service::{ServiceName, ServiceTraits},
+        service::{Patience, ServiceName, ServiceTraits},
         task::{Task, TaskState},
     },
 };
@@ -185,7 +185,11 @@ impl Walk {
         };
         let page = service
             .port
-            .list(self.offset, self.limit(traits, &on.action))
+            .list(
+                self.offset,
+                self.limit(traits, &on.action),
+                &Patience::default(),
+            )
             .await?;
         self.service_pages += 1;
         let (rows, mut passed) = (page.rows.len(), 0);

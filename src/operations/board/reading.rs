@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::domain::{
     clock::Clock,
     decide::Sight,
-    service::{MigrationService, UpstreamError},
+    service::{MigrationService, Patience, UpstreamError},
     task::TaskId,
 };
 
@@ -45,7 +45,7 @@ impl Reading {
         };
         let mut offset = 0_u64;
         while reading.pages < pages_max {
-            let page = port.list(offset, page_limit).await?;
+            let page = port.list(offset, page_limit, &Patience::default()).await?;
             reading.pages += 1;
             if page.total.div_ceil(u64::from(page_limit.max(1))) > pages_max && offset == 0 {
                 return Ok(Err(TooLong { tasks: page.total }));

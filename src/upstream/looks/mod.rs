@@ -21,7 +21,9 @@ use tracing::Instrument as _;
 
 use super::metrics::Metrics;
 use crate::domain::{
-    service::{MigrationService, ProjectName, Receipt, ServiceName, TaskPage, UpstreamError},
+    service::{
+        MigrationService, Patience, ProjectName, Receipt, ServiceName, TaskPage, UpstreamError,
+    },
     start::StartRequest,
     task::{Task, TaskId, TaskRef},
 };
@@ -212,8 +214,13 @@ impl MigrationService for Sharing {
         }
     }
 
-    async fn list(&self, offset: u64, limit: u32) -> Result<TaskPage, UpstreamError> {
-        self.service.list(offset, limit).await
+    async fn list(
+        &self,
+        offset: u64,
+        limit: u32,
+        patience: &Patience,
+    ) -> Result<TaskPage, UpstreamError> {
+        self.service.list(offset, limit, patience).await
     }
 
     async fn pause(&self, id: &TaskId, by: std::time::Instant) -> Result<Receipt, UpstreamError> {

@@ -11,7 +11,7 @@ use std::{rc::Rc, time::Instant};
 use async_trait::async_trait;
 
 use crate::domain::{
-    service::{MigrationService, Receipt, TaskPage, UpstreamError},
+    service::{MigrationService, Patience, Receipt, TaskPage, UpstreamError},
     start::StartRequest,
     task::{Task, TaskId},
 };
@@ -95,9 +95,14 @@ impl MigrationService for Oms {
         self.session.judged(self.reader.task(&response, id))
     }
 
-    async fn list(&self, offset: u64, limit: u32) -> Result<TaskPage, UpstreamError> {
+    async fn list(
+        &self,
+        offset: u64,
+        limit: u32,
+        patience: &Patience,
+    ) -> Result<TaskPage, UpstreamError> {
         let request = self.requests.list(offset, limit);
-        let response = self.session.exchange("list", &request, None).await?;
+        let response = self.session.read("list", &request, patience).await?;
         self.session.judged(self.reader.page(&response))
     }
 
