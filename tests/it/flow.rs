@@ -293,6 +293,48 @@ fn an_operation_goes_on_while_callers_read_more_than_the_pace_lets_through() {
     );
 }
 
+#[test]
+fn a_list_of_many_pages_waits_for_the_pace_no_longer_than_one_read_may() {
+    let place = Place::new()
+        .set("upstream.requests_per_second", "2")
+        .set("upstream.burst", "1")
+        .set("upstream.freshness", "\"0s\"");
+    let gateway = place.start();
+    let cloud = &place.cloud;
+    let tasks: Vec<String> = (0..1_000)
+        .map(|_| cloud.add_oms(OmsSpec::new("read", 3)))
+        .collect();
+    let list = "/tasks?service=oms&name=nothing-of-this-name";
+    let is_over = AtomicBool::new(false);
+    let page = thread::scope(|scope| {
+        let _until = Until(&is_over);
+        for id in &tasks[..5] {
+            let client = gateway.client();
+            let is_over = &is_over;
+            scope.spawn(move || {
+                while !is_over.load(Ordering::SeqCst) {
+                    client.get(&format!("/tasks/{id}"));
+                }
+            });
+        }
+        wait_for("callers that wait", || {
+            (gauge(&gateway, "upstream_pacer_waiting") >= 4.0).then_some(())
+        });
+        gateway.client().get(list)
+    });
+    assert_eq!(page.status, 200, "{page:?}");
+    let read = cloud.count(Operation::List, None);
+    assert!((2..=6).contains(&read), "{read} of ten pages");
+    // The next one goes on from there.
+    let mut page = page.json();
+    while let Some(token) = page["next_page_token"].as_str() {
+        let next = gateway.client().get(&format!("{list}&page_token={token}"));
+        assert_eq!(next.status, 200, "{next:?}");
+        page = next.json();
+    }
+    assert_eq!(cloud.count(Operation::List, None), 10);
+}
+
 /// Asks until the answer is that the service is left alone, for more than two seconds still.
 fn until_left_alone(client: &Client) -> crate::support::http::Answer {
     wait_for("an open circuit breaker", || {

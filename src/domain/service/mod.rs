@@ -318,6 +318,11 @@ impl UpstreamError {
         }
     }
 
+    /// Whether the gateway's own pace let the request through too late, so that nobody was asked.
+    pub fn is_own_pace(&self) -> bool {
+        self.kind == UpstreamErrorKind::Throttled && self.answer.is_none()
+    }
+
     /// Whether repeating the exchange can help only if somebody changes something first.
     pub fn is_permanent(&self) -> bool {
         match self.kind {
