@@ -96,7 +96,7 @@ pub(crate) struct ServiceStatusView {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = BreakerStatus)]
 pub(crate) struct BreakerStatusView {
-    /// `closed`: it is asked. `open`: it has failed often and is left alone. `probing`: one request is under way to
+    /// `closed`: it is asked. `open`: it has failed often and is left alone. `probing`: one request is let through to
     /// find out whether it is well again.
     #[schema(example = "closed")]
     state: &'static str,

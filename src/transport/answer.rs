@@ -8,7 +8,7 @@ use awc::{
         CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderName, RETRY_AFTER, TRANSFER_ENCODING,
     },
 };
-use jiff::{Timestamp, fmt::rfc2822};
+use jiff::Timestamp;
 
 use super::{Response, TransportErrorKind};
 use crate::domain::{
@@ -125,9 +125,14 @@ fn subject_token(headers: &HeaderMap) -> Option<Secret> {
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match text.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => wait_until(rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?),
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let wait = if is_number {
+        // A number that is too large to be read is a long wait all the same.
+        text.parse().map_or(MAX_RETRY_AFTER, Duration::from_secs)
+    } else {
+        // In any of the three forms of RFC 9110.
+        let moment = httpdate::parse_http_date(text).ok()?;
+        wait_until(Timestamp::try_from(moment).ok()?)
     };
     Some(wait.min(MAX_RETRY_AFTER))
 }
@@ -159,11 +164,26 @@ mod tests {
     fn a_wait_is_read_from_seconds_and_from_a_date() {
         let wait = |text: &str| retry_after(&headers(&RETRY_AFTER, &[text.as_bytes()]));
         assert_eq!(wait("7"), Some(Duration::from_secs(7)));
-        assert_eq!(wait("99999999999"), Some(MAX_RETRY_AFTER));
-        assert_eq!(wait("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
-        assert_eq!(wait("Fri, 31 Dec 2100 23:59:59 GMT"), Some(MAX_RETRY_AFTER));
-        assert_eq!(wait("-1"), None);
-        assert_eq!(wait("soon"), None);
+        for long in ["99999999999", &"9".repeat(30)] {
+            assert_eq!(wait(long), Some(MAX_RETRY_AFTER), "{long}");
+        }
+        for past in [
+            "Wed, 21 Oct 2015 07:28:00 GMT",
+            "Wednesday, 21-Oct-15 07:28:00 GMT",
+            "Wed Oct 21 07:28:00 2015",
+        ] {
+            assert_eq!(wait(past), Some(Duration::ZERO), "{past}");
+        }
+        for future in [
+            "Fri, 31 Dec 2100 23:59:59 GMT",
+            "Tuesday, 31-Dec-69 23:59:59 GMT",
+            "Fri Dec 31 23:59:59 2100",
+        ] {
+            assert_eq!(wait(future), Some(MAX_RETRY_AFTER), "{future}");
+        }
+        for nonsense in ["", "-1", "1.5", "soon", "7 s"] {
+            assert_eq!(wait(nonsense), None, "{nonsense}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{cell::RefCell, sync::Arc, time::Duration};
 
 use rustls::ClientConfig;
 use tokio::{
-    sync::Semaphore,
+    sync::{Semaphore, SemaphorePermit},
     task::{coop::unconstrained, yield_now},
     time::{Instant, timeout},
 };
@@ -14,7 +14,6 @@ use super::{
     TransportErrorKind, TransportSetupError,
     answer::{self, Head},
     connector::Connector,
-    error::Fault,
     prepared::Prepared,
     tls,
 };
@@ -52,6 +51,10 @@ struct Clients {
     plain: awc::Client,
     encrypted: Option<awc::Client>,
 }
+
+/// A place among the exchanges that run at the same time. Dropped, it is another's.
+#[derive(Debug)]
+pub struct Place<'a>(#[expect(dead_code, reason = "it is held")] SemaphorePermit<'a>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Connections {
@@ -110,21 +113,56 @@ impl Transport {
         headers: &[Header],
         request: &Request,
     ) -> Result<Response, TransportError> {
-        self.send_within(Limits::default(), endpoint, headers, request)
-            .await
+        let prepared = Prepared::new(endpoint, headers, request)?;
+        let answer = self.exchange(&prepared).await?;
+        Ok(answer.response)
     }
 
-    /// As [`Transport::send`], within narrower limits.
-    pub async fn send_within(
+    /// As [`Transport::send`], at a place that was taken before and within narrower limits. Nothing is sent twice: a read
+    /// whose kept connection was closed is [`TransportErrorKind::Stale`].
+    pub async fn send_once(
         &self,
-        limits: Limits,
+        (_place, limits): (Place<'_>, Limits),
         endpoint: &Endpoint,
         headers: &[Header],
         request: &Request,
     ) -> Result<Response, TransportError> {
         let prepared = Prepared::new(endpoint, headers, request)?;
-        let answer = self.exchange(&prepared, limits).await?;
+        let connections = if limits.fresh_connection {
+            Connections::Single
+        } else {
+            prepared.connections()
+        };
+        let attempt = self.attempt(&prepared, connections);
+        let answer = self.in_time(limits.time, &prepared, attempt).await?;
         Ok(answer.response)
+    }
+
+    /// A place for an exchange of this method, if one is free.
+    pub fn place_now(&self, method: Method) -> Option<Place<'_>> {
+        self.places(method).try_acquire().ok().map(Place)
+    }
+
+    /// Waits for a place for an exchange of this method, until `by` at most. [`TransportErrorKind::Busy`]: there was none.
+    pub async fn place(
+        &self,
+        method: Method,
+        by: Option<Instant>,
+    ) -> Result<Place<'_>, TransportError> {
+        let wait = by.map_or(PLACE_WAIT, |by| {
+            PLACE_WAIT.min(by.saturating_duration_since(Instant::now()))
+        });
+        match timeout(wait, self.places(method).acquire()).await {
+            Ok(Ok(place)) => Ok(Place(place)),
+            Ok(Err(_)) | Err(_) => Err(TransportError::new(TransportErrorKind::Busy, method)),
+        }
+    }
+
+    fn places(&self, method: Method) -> &Semaphore {
+        match method {
+            Method::Get => &self.reads,
+            Method::Post | Method::Put | Method::Delete => &self.changes,
+        }
     }
 
     /// Sends a request for a token, which needs none itself.
@@ -134,7 +172,7 @@ impl Transport {
         request: &Request,
     ) -> Result<LoginResponse, TransportError> {
         let prepared = Prepared::new(endpoint, &[], request)?;
-        self.exchange(&prepared, Limits::default()).await
+        self.exchange(&prepared).await
     }
 
     /// Reads a document that is open to everybody, of at most so many bytes.
@@ -151,57 +189,39 @@ impl Transport {
         };
         let mut prepared = Prepared::new(endpoint, &[], &request)?;
         prepared.max_body = max_body;
-        let answer = self.exchange(&prepared, Limits::default()).await?;
+        let answer = self.exchange(&prepared).await?;
         Ok(answer.response)
     }
 
-    async fn exchange(
-        &self,
-        prepared: &Prepared,
-        limits: Limits,
-    ) -> Result<LoginResponse, TransportError> {
-        let places = match prepared.method {
-            Method::Get => &self.reads,
-            Method::Post | Method::Put | Method::Delete => &self.changes,
-        };
-        let place_wait = limits.begin_by.map_or(PLACE_WAIT, |by| {
-            PLACE_WAIT.min(by.saturating_duration_since(Instant::now()))
-        });
-        let place = timeout(place_wait, places.acquire()).await;
-        let is_late = limits.begin_by.is_some_and(|by| by < Instant::now());
-        let (Ok(Ok(_place)), false) = (place, is_late) else {
-            return Err(prepared.fails(TransportErrorKind::Busy));
-        };
-        let time = self.request_timeout.min(limits.time);
-        match timeout(time, self.perform(prepared)).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(kind)) => Err(prepared.fails(kind)),
-            Err(_) => Err(prepared.fails(TransportErrorKind::Timeout)),
-        }
-    }
-
-    async fn perform(&self, prepared: &Prepared) -> Result<LoginResponse, TransportErrorKind> {
-        let first = match prepared.method {
-            Method::Get => self.attempt(prepared, Connections::Kept).await,
-            Method::Post | Method::Put | Method::Delete => {
-                self.attempt(prepared, Connections::Single).await
+    async fn exchange(&self, prepared: &Prepared) -> Result<LoginResponse, TransportError> {
+        let _place = self.place(prepared.method, None).await?;
+        let attempts = async {
+            let first = self.attempt(prepared, prepared.connections()).await;
+            match first {
+                Err(TransportErrorKind::Stale) => self.attempt(prepared, Connections::Single).await,
+                Ok(_) | Err(_) => first,
             }
         };
-        let last = match first {
-            Err(Fault::Stale) => self.attempt(prepared, Connections::Single).await,
-            Ok(_) | Err(Fault::Failed(_)) => first,
-        };
-        last.map_err(|fault| match fault {
-            Fault::Stale => TransportErrorKind::Interrupted,
-            Fault::Failed(kind) => kind,
-        })
+        self.in_time(Duration::MAX, prepared, attempts).await
+    }
+
+    async fn in_time(
+        &self,
+        limit: Duration,
+        prepared: &Prepared,
+        work: impl Future<Output = Result<LoginResponse, TransportErrorKind>>,
+    ) -> Result<LoginResponse, TransportError> {
+        let result = timeout(self.request_timeout.min(limit), work).await;
+        result
+            .unwrap_or(Err(TransportErrorKind::Timeout))
+            .map_err(|kind| prepared.fails(kind))
     }
 
     async fn attempt(
         &self,
         prepared: &Prepared,
         connections: Connections,
-    ) -> Result<LoginResponse, Fault> {
+    ) -> Result<LoginResponse, TransportErrorKind> {
         if connections == Connections::Kept {
             // Lets the runtime look at the sockets: the client gives up a kept connection on which something came
             // unasked, but only if the runtime knows of it.
@@ -223,14 +243,14 @@ impl Transport {
             self.give_up(connections);
         }
         if let Some(kind) = fault {
-            return Err(kind.into());
+            return Err(kind);
         }
         let mut head = Head::of(&answer);
         let token = head.token.take();
         let body = answer.body().limit(prepared.max_body).await?;
         let Some(response) = head.with(body) else {
             self.give_up(connections);
-            return Err(TransportErrorKind::Malformed.into());
+            return Err(TransportErrorKind::Malformed);
         };
         Ok(LoginResponse { response, token })
     }
@@ -246,6 +266,16 @@ impl Transport {
     pub fn distrust(&self) {
         let fresh = Clients::new(self.tls.as_ref(), self.connect_timeout, KEEP_ALIVE);
         let _spoilt = self.kept.replace(fresh);
+    }
+}
+
+impl Prepared {
+    /// Which connections it goes over, unless it must not share one.
+    fn connections(&self) -> Connections {
+        match self.method {
+            Method::Get => Connections::Kept,
+            Method::Post | Method::Put | Method::Delete => Connections::Single,
+        }
     }
 }
 

@@ -24,6 +24,8 @@ pub enum TransportErrorKind {
     Tls,
     /// No complete answer within the time limit.
     Timeout,
+    /// A kept connection ended before the first byte of the answer came: the usual race with a peer that closes idle ones.
+    Stale,
     /// The connection ended before the head of an answer came.
     Interrupted,
     /// An answer of status 1xx, which nobody asked for.
@@ -43,7 +45,7 @@ impl TransportErrorKind {
             Self::Connect => "no connection could be made",
             Self::Tls => "no encrypted connection could be made",
             Self::Timeout => "no complete answer came within the time limit",
-            Self::Interrupted => "the connection ended before an answer came",
+            Self::Stale | Self::Interrupted => "the connection ended before an answer came",
             Self::Informational => "an interim answer came that nobody had asked for",
             Self::Malformed => "the answer was cut or not in the form of HTTP",
             Self::TooLarge => "the answer was too large",
@@ -55,6 +57,7 @@ impl TransportErrorKind {
         match self {
             Self::Unsendable | Self::Busy | Self::Resolve | Self::Connect | Self::Tls => true,
             Self::Timeout
+            | Self::Stale
             | Self::Interrupted
             | Self::Informational
             | Self::Malformed
@@ -84,45 +87,27 @@ impl TransportError {
     }
 }
 
-/// A failed attempt, as the client needs to know it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// A kept connection was lost before the first byte of the answer; a read may be sent again.
-    Stale,
-    /// The exchange failed.
-    Failed(TransportErrorKind),
-}
-
-impl From<TransportErrorKind> for Fault {
-    fn from(kind: TransportErrorKind) -> Self {
-        Self::Failed(kind)
-    }
-}
-
-impl From<SendRequestError> for Fault {
+impl From<SendRequestError> for TransportErrorKind {
     fn from(error: SendRequestError) -> Self {
         use awc::error::SendRequestError as E;
-        let kind = match error {
+        match error {
             E::Connect(error) => connecting(&error),
-            E::Url(_) | E::Http(_) => TransportErrorKind::Unsendable,
-            E::Send(error) => return interrupted(&error),
-            E::Response(error) => return answering(&error),
-            E::Timeout => TransportErrorKind::Timeout,
+            E::Url(_) | E::Http(_) => Self::Unsendable,
+            E::Send(error) => interrupted(&error),
+            E::Response(error) => answering(&error),
+            E::Timeout => Self::Timeout,
             // None of these happens with HTTP/1.1 and a body in memory; they say nothing about what was sent.
-            E::H2(_) | E::TunnelNotSupported | E::Body(_) | E::Custom(..) | _ => {
-                TransportErrorKind::Interrupted
-            }
-        };
-        Self::Failed(kind)
+            E::H2(_) | E::TunnelNotSupported | E::Body(_) | E::Custom(..) | _ => Self::Interrupted,
+        }
     }
 }
 
-impl From<PayloadError> for Fault {
+impl From<PayloadError> for TransportErrorKind {
     fn from(error: PayloadError) -> Self {
         if matches!(error, PayloadError::Overflow) {
-            Self::Failed(TransportErrorKind::TooLarge)
+            Self::TooLarge
         } else {
-            Self::Failed(TransportErrorKind::Malformed)
+            Self::Malformed
         }
     }
 }
@@ -140,18 +125,18 @@ fn connecting(error: &ConnectError) -> TransportErrorKind {
     }
 }
 
-fn interrupted(error: &io::Error) -> Fault {
+fn interrupted(error: &io::Error) -> TransportErrorKind {
     if strict::is_stale(error) {
-        Fault::Stale
+        TransportErrorKind::Stale
     } else {
-        Fault::Failed(TransportErrorKind::Interrupted)
+        TransportErrorKind::Interrupted
     }
 }
 
 /// What the client says about an answer that it cannot read. A failed read is among its reasons.
-fn answering(error: &(dyn Error + 'static)) -> Fault {
+fn answering(error: &(dyn Error + 'static)) -> TransportErrorKind {
     match error.source().and_then(|cause| cause.downcast_ref()) {
         Some(cause) => interrupted(cause),
-        None => Fault::Failed(TransportErrorKind::Malformed),
+        None => TransportErrorKind::Malformed,
     }
 }

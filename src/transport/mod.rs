@@ -18,10 +18,9 @@ mod tls;
 use std::{fmt, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
-use tokio::time::Instant;
 
 pub use self::{
-    client::Transport,
+    client::{Place, Transport},
     endpoint::{Endpoint, EndpointError},
     error::{TransportError, TransportErrorKind},
     tls::TransportSetupError,
@@ -39,20 +38,20 @@ pub struct Settings {
     pub ca_file: Option<PathBuf>,
 }
 
-/// What one exchange may take, if that is less than the settings allow. The default is as much as they allow.
+/// What one attempt may take, if that is less than the settings allow. The default is as much as they allow.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The exchange begins by this moment or not at all: it does not wait longer for a free place.
-    pub begin_by: Option<Instant>,
-    /// The longest that it may take from then on.
+    /// The longest that it may take.
     pub time: Duration,
+    /// Whether it has a connection of its own, also if it is a read.
+    pub fresh_connection: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            begin_by: None,
             time: Duration::MAX,
+            fresh_connection: false,
         }
     }
 }

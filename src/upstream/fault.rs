@@ -10,9 +10,12 @@ use crate::{
 pub(super) fn of_transport(begun: &str, error: TransportError) -> UpstreamError {
     use TransportErrorKind as Fault;
     let kind = match error.kind {
-        Fault::Busy | Fault::Resolve | Fault::Connect | Fault::Tls | Fault::Interrupted => {
-            UpstreamErrorKind::Unavailable
-        }
+        Fault::Busy
+        | Fault::Resolve
+        | Fault::Connect
+        | Fault::Tls
+        | Fault::Stale
+        | Fault::Interrupted => UpstreamErrorKind::Unavailable,
         Fault::Timeout => UpstreamErrorKind::Timeout,
         Fault::Unsendable | Fault::Informational | Fault::Malformed | Fault::TooLarge => {
             UpstreamErrorKind::Malformed

@@ -30,8 +30,8 @@ use crate::{
         clock::Clock,
         secret::{Secret, SecretError, SecretSource},
         service::{
-            Binding, BoundService, MigrationService, ProjectName, ServiceName, ServiceTraits,
-            Services, UpstreamError, status::ProjectStatus,
+            Binding, BoundService, MigrationService, Patience, ProjectName, ServiceName,
+            ServiceTraits, Services, UpstreamError, status::ProjectStatus,
         },
         task::TaskId,
     },
@@ -224,7 +224,7 @@ impl Upstream {
         }
         for traits in services.catalogue() {
             if let Some(service) = services.get(project, &traits.name) {
-                service.port.list(0, 1).await?;
+                service.port.list(0, 1, &Patience::default()).await?;
                 break;
             }
         }

@@ -206,6 +206,41 @@ fn two_hundred_operations_that_wait_keep_to_the_pace_and_let_callers_read() {
     );
 }
 
+#[test]
+fn reads_that_waited_for_a_login_keep_to_the_pace_after_it() {
+    let place = Place::new()
+        .set("upstream.requests_per_second", "20")
+        .set("upstream.burst", "1")
+        .set("upstream.request_timeout", "\"20s\"");
+    let gateway = place.start();
+    let cloud = &place.cloud;
+    let tasks: Vec<String> = (0..100)
+        .map(|_| cloud.add_oms(OmsSpec::new("read", 3)))
+        .collect();
+    assert_eq!(gateway.client().get("/tasks?page_size=1").status, 200);
+    let slow = FaultKind::Delay(Duration::from_secs(3));
+    cloud.fault(Fault::on_any(Service::Iam, slow));
+    thread::scope(|scope| {
+        for id in &tasks {
+            let client = gateway.client();
+            scope.spawn(move || {
+                let answer = client.get(&format!("/tasks/{id}"));
+                assert_eq!(answer.status, 200, "{answer:?}");
+            });
+        }
+        wait_for("callers that wait", || {
+            (gauge(&gateway, "upstream_pacer_waiting") >= 60.0).then_some(())
+        });
+        cloud.revoke_tokens();
+    });
+    assert_eq!(cloud.tokens_issued(), 2);
+    let busiest = busiest_second(&to_services(cloud));
+    assert!(
+        (15..=23).contains(&busiest),
+        "{busiest} requests in a second"
+    );
+}
+
 /// Says at its end that it is over, also when a test fails.
 struct Until<'a>(&'a AtomicBool);
 
@@ -256,6 +291,48 @@ fn an_operation_goes_on_while_callers_read_more_than_the_pace_lets_through() {
         (15..=30).contains(&busiest),
         "{busiest} requests in a second"
     );
+}
+
+#[test]
+fn a_list_of_many_pages_waits_for_the_pace_no_longer_than_one_read_may() {
+    let place = Place::new()
+        .set("upstream.requests_per_second", "2")
+        .set("upstream.burst", "1")
+        .set("upstream.freshness", "\"0s\"");
+    let gateway = place.start();
+    let cloud = &place.cloud;
+    let tasks: Vec<String> = (0..1_000)
+        .map(|_| cloud.add_oms(OmsSpec::new("read", 3)))
+        .collect();
+    let list = "/tasks?service=oms&name=nothing-of-this-name";
+    let is_over = AtomicBool::new(false);
+    let page = thread::scope(|scope| {
+        let _until = Until(&is_over);
+        for id in &tasks[..5] {
+            let client = gateway.client();
+            let is_over = &is_over;
+            scope.spawn(move || {
+                while !is_over.load(Ordering::SeqCst) {
+                    client.get(&format!("/tasks/{id}"));
+                }
+            });
+        }
+        wait_for("callers that wait", || {
+            (gauge(&gateway, "upstream_pacer_waiting") >= 4.0).then_some(())
+        });
+        gateway.client().get(list)
+    });
+    assert_eq!(page.status, 200, "{page:?}");
+    let read = cloud.count(Operation::List, None);
+    assert!((2..=6).contains(&read), "{read} of ten pages");
+    // The next one goes on from there.
+    let mut page = page.json();
+    while let Some(token) = page["next_page_token"].as_str() {
+        let next = gateway.client().get(&format!("{list}&page_token={token}"));
+        assert_eq!(next.status, 200, "{next:?}");
+        page = next.json();
+    }
+    assert_eq!(cloud.count(Operation::List, None), 10);
 }
 
 /// Asks until the answer is that the service is left alone, for more than two seconds still.

@@ -296,3 +296,37 @@ fn an_old_answer_is_no_ground_to_accept_or_to_refuse() {
     let refused = client.post(&format!("/tasks/{id}/pause"));
     assert_eq!(refused.problem(), "task-not-found");
 }
+
+#[test]
+fn however_many_tasks_are_known_looks_are_shared_and_the_oldest_answers_give_way() {
+    let place = lasting();
+    let gateway = place.start();
+    let tasks: Vec<String> = (0..1_001)
+        .map(|_| place.cloud.add_oms(OmsSpec::new("logs", 2)))
+        .collect();
+    let [oldest, others @ .., last] = &tasks[..] else {
+        panic!("too few");
+    };
+    show(&gateway.client(), oldest);
+    thread::scope(|scope| {
+        for some in others.chunks(250) {
+            let client = gateway.client();
+            scope.spawn(move || some.iter().for_each(|id| _ = show(&client, id)));
+        }
+    });
+    slow_look(&place, last, 1);
+    thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| show(&gateway.client(), last));
+        }
+    });
+    assert_eq!(shows(&place, last), 1);
+    let client = gateway.client();
+    for id in [last, &others[0], &others[998]] {
+        show(&client, id);
+        assert_eq!(shows(&place, id), 1, "it is fresh");
+    }
+    assert_eq!(shows(&place, oldest), 1);
+    show(&client, oldest);
+    assert_eq!(shows(&place, oldest), 2, "it gave way");
+}

@@ -17,7 +17,7 @@ use crate::{
     },
     domain::{
         access::Permission,
-        service::{ServiceName, ServiceTraits},
+        service::{Patience, ServiceName, ServiceTraits},
         task::{Task, TaskState},
     },
 };
@@ -80,7 +80,8 @@ pub(crate) struct TaskList {
 /// List tasks.
 ///
 /// The tasks of every service that the caller may use, OMS first. `state` and `name` are filtered by the gateway, over a
-/// limited number of the services' pages a call, so that a page can be short and still have a next one.
+/// limited number of the services' pages a call. A list ends where the pace of a service lets nothing more through within
+/// 10 s in all. So a page can be short and still have a next one.
 #[utoipa::path(
     tag = "tasks",
     params(
@@ -132,6 +133,10 @@ struct Walk {
     tasks: Vec<Task>,
     service_pages: u32,
     page_size: usize,
+    /// For all of it.
+    patience: Patience,
+    /// Whether the pace let no more through in time.
+    is_cut_short: bool,
 }
 
 impl Walk {
@@ -166,6 +171,8 @@ impl Walk {
             tasks: Vec::new(),
             service_pages: 0,
             page_size: action.page_size,
+            patience: Patience::default(),
+            is_cut_short: false,
         })
     }
 
@@ -173,6 +180,7 @@ impl Walk {
         self.at >= self.services.len()
             || self.tasks.len() >= self.page_size
             || self.service_pages >= SERVICE_PAGES_MAX
+            || self.is_cut_short
     }
 
     /// Reads one page of one service.
@@ -183,10 +191,16 @@ impl Walk {
         let (Some(service), Some(traits)) = (service, traits) else {
             return Err(Problem::internal());
         };
-        let page = service
-            .port
-            .list(self.offset, self.limit(traits, &on.action))
-            .await?;
+        let limit = self.limit(traits, &on.action);
+        let page = service.port.list(self.offset, limit, &self.patience).await;
+        if let Err(error) = &page
+            && error.is_own_pace()
+            && self.service_pages > 0
+        {
+            self.is_cut_short = true;
+            return Ok(());
+        }
+        let page = page?;
         self.service_pages += 1;
         let (rows, mut passed) = (page.rows.len(), 0);
         for row in page.rows {

@@ -4,6 +4,7 @@ mod names;
 pub mod status;
 
 use std::{
+    cell::Cell,
     collections::HashMap,
     rc::Rc,
     sync::Arc,
@@ -37,8 +38,14 @@ pub trait MigrationService {
         Ok(self.show(id).await?.map(Arc::new))
     }
 
-    /// One page of the service's list, in its own order, from the `offset`th task on.
-    async fn list(&self, offset: u64, limit: u32) -> Result<TaskPage, UpstreamError>;
+    /// One page of the service's list, in its own order, from the `offset`th task on. If the wait for the pace is longer
+    /// than `patience` lasts, that is [`UpstreamErrorKind::Throttled`], without an answer.
+    async fn list(
+        &self,
+        offset: u64,
+        limit: u32,
+        patience: &Patience,
+    ) -> Result<TaskPage, UpstreamError>;
 
     /// Asks for a pause. `Ok` means accepted, not yet paused.
     async fn pause(&self, id: &TaskId, by: Instant) -> Result<Receipt, UpstreamError>;
@@ -53,6 +60,31 @@ pub trait MigrationService {
 
     /// Asks for the removal of the task. `Ok` means accepted, not yet gone.
     async fn delete(&self, id: &TaskId, by: Instant) -> Result<Receipt, UpstreamError>;
+}
+
+/// How long reads may still wait for the pace of their services: all those of one request together.
+#[derive(Debug)]
+pub struct Patience(Cell<Duration>);
+
+impl Patience {
+    /// The longest wait.
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    /// What is left.
+    pub fn left(&self) -> Duration {
+        self.0.get()
+    }
+
+    /// Notes a wait.
+    pub fn spend(&self, waited: Duration) {
+        self.0.set(self.left().saturating_sub(waited));
+    }
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self(Cell::new(Self::LIMIT))
+    }
 }
 
 /// The service's word that it took a change on.
@@ -284,6 +316,11 @@ impl UpstreamError {
             | UpstreamErrorKind::Throttled
             | UpstreamErrorKind::CircuitOpen => false,
         }
+    }
+
+    /// Whether the gateway's own pace let the request through too late, so that nobody was asked.
+    pub fn is_own_pace(&self) -> bool {
+        self.kind == UpstreamErrorKind::Throttled && self.answer.is_none()
     }
 
     /// Whether repeating the exchange can help only if somebody changes something first.

@@ -81,7 +81,7 @@ pub enum BreakerStatus {
         /// Until this moment.
         until: Timestamp,
     },
-    /// One request is under way to find out whether it is well again.
+    /// One request is let through to find out whether it is well again.
     Probing,
 }
 

@@ -10,7 +10,7 @@ use crate::{
     domain::{
         clock::Clock,
         decide::Sight,
-        service::{MigrationService, TaskPage, UpstreamError},
+        service::{MigrationService, Patience, TaskPage, UpstreamError},
         task::TaskId,
     },
     operations::kill_point::kill_point,
@@ -87,7 +87,7 @@ async fn page(
     limit: u32,
 ) -> Result<TaskPage, UpstreamError> {
     kill_point!("board.page.before");
-    let page = port.list(offset, limit).await;
+    let page = port.list(offset, limit, &Patience::default()).await;
     kill_point!("board.page.after");
     page
 }

@@ -14,7 +14,7 @@ use crate::{
         decide::{Seen, Sight},
         history::Change,
         service::{
-            MigrationService, Receipt, Sent, ServiceName, TaskPage, UpstreamError,
+            MigrationService, Patience, Receipt, Sent, ServiceName, TaskPage, UpstreamError,
             UpstreamErrorKind as Kind,
         },
         start::StartRequest,
@@ -315,7 +315,12 @@ impl MigrationService for Vendor {
     }
 
     /// Newest first, as of the moment at which the page is made: between two pages tasks come, go and change.
-    async fn list(&self, offset: u64, limit: u32) -> Result<TaskPage, UpstreamError> {
+    async fn list(
+        &self,
+        offset: u64,
+        limit: u32,
+        _patience: &Patience,
+    ) -> Result<TaskPage, UpstreamError> {
         let plan = self.scene.lock().unwrap().plan_list(&self.service);
         tokio::time::sleep(plan.there).await;
         let page = {

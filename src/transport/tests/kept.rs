@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     domain::service::Sent,
-    transport::{Method, Transport, TransportErrorKind},
+    transport::{Limits, Method, Transport, TransportErrorKind},
 };
 
 #[actix_rt::test]
@@ -156,6 +156,37 @@ async fn a_read_that_was_lost_twice_is_not_sent_a_third_time() {
     let lost = transport.send(&peer.endpoint(), &[], &get("/")).await;
     assert_eq!(failed(lost), (TransportErrorKind::Interrupted, Sent::No));
     assert_eq!(peer.seen().len(), 3);
+}
+
+#[actix_rt::test]
+async fn a_read_that_is_to_be_sent_once_is_and_may_have_a_connection_of_its_own() {
+    let served = Arc::new(Mutex::new(BTreeSet::new()));
+    let peer = Peer::start(move |seen, writer| {
+        if served.lock().unwrap().insert(seen.connection) {
+            answer(writer, 200, "", "{}")
+        } else {
+            Then::Close
+        }
+    });
+    let transport = Transport::new(&settings()).unwrap();
+    let (endpoint, request) = (peer.endpoint(), get("/"));
+    let send = async |fresh_connection| {
+        let place = transport.place_now(request.method).unwrap();
+        let limits = Limits {
+            fresh_connection,
+            ..Limits::default()
+        };
+        transport
+            .send_once((place, limits), &endpoint, &[], &request)
+            .await
+    };
+    send(false).await.unwrap();
+    let lost = send(false).await;
+    assert_eq!(failed(lost), (TransportErrorKind::Stale, Sent::No));
+    assert_eq!(peer.seen().len(), 2);
+    send(true).await.unwrap();
+    send(true).await.unwrap();
+    assert_eq!((peer.seen().len(), peer.connections()), (4, 3));
 }
 
 #[actix_rt::test]

@@ -421,30 +421,13 @@ async fn an_exchange_can_have_less_time_than_the_settings_allow() {
         time: Duration::from_millis(50),
         ..Limits::default()
     };
+    let request = change(Method::Post);
+    let place = transport.place_now(request.method).unwrap();
     let result = transport
-        .send_within(limits, &peer.endpoint(), &[], &change(Method::Post))
+        .send_once((place, limits), &peer.endpoint(), &[], &request)
         .await;
     assert_eq!(failed(result), (TransportErrorKind::Timeout, Sent::Unknown));
     assert!(began.elapsed() < settings().request_timeout);
-}
-
-#[actix_rt::test]
-async fn an_exchange_that_would_begin_too_late_is_not_begun() {
-    let peer = Peer::start(|_, writer| answer(writer, 200, "", "{}"));
-    let transport = Transport::new(&settings()).unwrap();
-    let limits = |begin_by| Limits {
-        begin_by: Some(begin_by),
-        ..Limits::default()
-    };
-    let (now, endpoint) = (Instant::now(), peer.endpoint());
-    let request = change(Method::Post);
-    let past = limits(now.checked_sub(Duration::from_millis(1)).unwrap());
-    let late = transport.send_within(past, &endpoint, &[], &request);
-    assert_eq!(failed(late.await), (TransportErrorKind::Busy, Sent::No));
-    assert_eq!(peer.seen().len(), 0);
-    let future = limits(now + Duration::from_mins(1));
-    let early = transport.send_within(future, &endpoint, &[], &request);
-    early.await.unwrap();
 }
 
 #[actix_rt::test]
@@ -468,12 +451,10 @@ async fn too_many_exchanges_at_once_are_told_so() {
         }
         // It gives up its place in the line in time.
         let began = Instant::now();
-        let limits = Limits {
-            begin_by: Some(began + Duration::from_millis(50)),
-            ..Limits::default()
-        };
-        let late = transport.send_within(limits, &endpoint, &[], &request);
-        assert_eq!(failed(late.await), (TransportErrorKind::Busy, Sent::No));
+        assert!(transport.place_now(Method::Post).is_none());
+        let by = began + Duration::from_millis(50);
+        let late = transport.place(Method::Post, Some(by)).await.unwrap_err();
+        assert_eq!((late.kind, late.sent), (TransportErrorKind::Busy, Sent::No));
         assert!(began.elapsed() < Duration::from_secs(4));
         transport.send(&endpoint, &[], &request).await
     };

@@ -46,21 +46,27 @@ struct State {
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    Closed { failures: u32 },
-    Open { until: Instant },
-    Probing,
+    Closed {
+        failures: u32,
+    },
+    Open {
+        until: Instant,
+    },
+    /// `is_vacant`: what was the probe told nothing, so that the next request is it.
+    Probing {
+        is_vacant: bool,
+    },
 }
 
 impl State {
     fn check(&self) -> Result<(), LeftAlone> {
         let wait = match self.phase {
-            Phase::Closed { .. } => return Ok(()),
+            Phase::Closed { .. } | Phase::Probing { is_vacant: true } => Duration::ZERO,
             Phase::Open { until } => until.saturating_duration_since(Instant::now()),
             // The longer it was away, the longer a probe may take and the less does a little more matter.
-            Phase::Probing => PROBE_TIME.max(self.open_time / 4),
+            Phase::Probing { is_vacant: false } => PROBE_TIME.max(self.open_time / 4),
         };
-        let may_probe = matches!(self.phase, Phase::Open { .. }) && wait.is_zero();
-        may_probe.then_some(()).ok_or(LeftAlone { wait })
+        wait.is_zero().then_some(()).ok_or(LeftAlone { wait })
     }
 }
 
@@ -76,7 +82,7 @@ pub(super) struct LeftAlone {
 pub(super) enum BreakerView {
     /// Requests pass.
     Closed,
-    /// One request is under way.
+    /// One request passes.
     Probing,
     /// Nothing passes for so long; zero if the next request is the probe.
     Open(Duration),
@@ -106,8 +112,10 @@ impl Breaker {
     pub(super) fn admit(self: &Arc<Self>) -> Result<Admission, LeftAlone> {
         let mut state = self.lock();
         state.check()?;
-        if let Phase::Open { .. } = state.phase {
-            self.turn(&mut state, Phase::Probing);
+        match &mut state.phase {
+            Phase::Closed { .. } => {}
+            Phase::Open { .. } => self.turn(&mut state, Phase::Probing { is_vacant: false }),
+            Phase::Probing { is_vacant } => *is_vacant = false,
         }
         Ok(Admission {
             breaker: Arc::clone(self),
@@ -119,7 +127,7 @@ impl Breaker {
     pub(super) fn view(&self) -> BreakerView {
         match self.lock().phase {
             Phase::Closed { .. } => BreakerView::Closed,
-            Phase::Probing => BreakerView::Probing,
+            Phase::Probing { .. } => BreakerView::Probing,
             Phase::Open { until } => {
                 BreakerView::Open(until.saturating_duration_since(Instant::now()))
             }
@@ -155,7 +163,7 @@ impl Breaker {
                     "the circuit breaker opened: the service is left alone for a while"
                 );
             }
-            Phase::Probing => {
+            Phase::Probing { .. } => {
                 self.metrics.breaker_turned(service, "probing");
                 tracing::info!(
                     %service,
@@ -191,7 +199,7 @@ impl Admission {
         }
         match &mut state.phase {
             Phase::Closed { failures } => *failures = 0,
-            Phase::Probing => {
+            Phase::Probing { .. } => {
                 state.openings = 0;
                 let closed = Phase::Closed { failures: 0 };
                 self.breaker.turn(&mut state, closed);
@@ -209,7 +217,7 @@ impl Admission {
         }
         match &mut state.phase {
             Phase::Closed { failures } if *failures + 1 < FAILURES_MAX => *failures += 1,
-            Phase::Closed { .. } | Phase::Probing => self.breaker.open(&mut state),
+            Phase::Closed { .. } | Phase::Probing { .. } => self.breaker.open(&mut state),
             Phase::Open { .. } => {}
         }
     }
@@ -221,9 +229,10 @@ impl Drop for Admission {
             return;
         }
         let mut state = self.breaker.lock();
-        if self.era == state.era && matches!(state.phase, Phase::Probing) {
-            let until = Instant::now();
-            self.breaker.turn(&mut state, Phase::Open { until });
+        if self.era == state.era
+            && let Phase::Probing { is_vacant } = &mut state.phase
+        {
+            *is_vacant = true;
         }
     }
 }
@@ -232,6 +241,7 @@ impl Drop for Admission {
 mod tests {
     use std::{sync::Arc, time::Duration};
 
+    use prometheus_client::{encoding::text::encode, registry::Registry};
     use tokio::time::advance;
 
     use super::{Breaker, BreakerView, LeftAlone, OPEN_MAX, PROBE_TIME};
@@ -320,10 +330,23 @@ mod tests {
         let breaker = breaker();
         fail(&breaker, 10);
         advance(open_for(&breaker)).await;
-        drop(breaker.admit().unwrap());
-        assert_eq!(breaker.view(), BreakerView::Open(Duration::ZERO));
+        for _ in 0..5 {
+            let probe = breaker.admit().unwrap();
+            assert!(breaker.check().is_err() && breaker.admit().is_err());
+            drop(probe);
+            assert_eq!(breaker.check(), Ok(()));
+            assert_eq!(breaker.view(), BreakerView::Probing);
+        }
         breaker.admit().unwrap().succeeded();
         assert_eq!(breaker.view(), BreakerView::Closed);
+        let mut registry = Registry::default();
+        breaker.metrics.register(&mut registry);
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        for to in ["open", "probing", "closed"] {
+            let once = format!("to=\"{to}\"}} 1");
+            assert!(text.contains(&once), "{text}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

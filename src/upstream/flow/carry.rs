@@ -12,22 +12,55 @@ use super::{
     queue::Purpose,
 };
 use crate::{
-    domain::service::{Sent, UpstreamError, UpstreamErrorKind},
+    domain::service::{Patience, Sent, UpstreamError, UpstreamErrorKind},
     transport::{Limits, Method, Response, TransportError, TransportErrorKind},
     upstream::{answer, fault},
 };
 
-/// The longest that a read waits for the pace, all its attempts together.
-const READ_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How often a request is sent again.
 const RETRIES_MAX: u32 = 2;
 /// The pause before the first retry; it doubles.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// A vendor who asks for a longer pause gets no retry: whoever sent the request is told to come back.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How often an attempt gives up its turn, since what else it takes is not at hand.
+const TURNS_MAX: usize = 4;
 
 /// What came of one attempt.
-type Attempt = Result<Response, TransportError>;
+pub(in crate::upstream) type Attempt = Result<Response, TransportError>;
+
+/// How a request may wait.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::upstream) struct Call<'a> {
+    /// What it does.
+    pub(in crate::upstream) method: Method,
+    /// Nothing is begun after this.
+    pub(in crate::upstream) by: Option<Instant>,
+    /// What is left of the wait for the pace. With `by` it is of no concern.
+    pub(in crate::upstream) patience: &'a Patience,
+}
+
+/// How a request is sent when its turn has come.
+pub(in crate::upstream) trait Exchange {
+    /// What an attempt takes besides its turn, and holds until it ends: a credential, a place among the connections.
+    type Means;
+
+    /// The means, if they are at hand. Waits for nobody.
+    async fn at_hand(&self) -> Result<Option<Self::Means>, UpstreamError>;
+
+    /// Waits for the means, within limits of its own.
+    async fn wait(&self, by: Option<Instant>) -> Result<Self::Means, UpstreamError>;
+
+    /// Makes one attempt.
+    async fn send(&self, means: Self::Means, limits: Limits) -> Attempt;
+}
+
+/// All that an attempt takes: it is made at once.
+struct Start<M> {
+    means: M,
+    admission: Admission,
+    stretch: u64,
+}
 
 /// What an attempt tells about the endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,63 +71,69 @@ enum Verdict {
     Throttled,
     /// It could not be reached, did not answer, or has a fault of its own.
     Faulty,
+    /// It had closed a kept connection. That is its right.
+    Stale,
     /// Nothing: the attempt ended in the gateway itself.
     Untried,
 }
 
 impl Flow {
     /// Sends a request at the pace of the service, unless the endpoint is left alone, and gives back whatever complete
-    /// answer comes. `send` makes one attempt, within the limits that it is given; its own error ends the request.
+    /// answer comes.
     ///
     /// A read that meets a fault of the endpoint is sent again, a change only if no connection was made: a few times, within
-    /// the time limit of the request, and only as far as the retry budget allows. Nothing is begun after `by`.
+    /// the time limit of the request, and only as far as the retry budget allows. A read that was lost with a kept connection
+    /// is sent once more without the budget, which is for faults: the pace limits what it costs. Every attempt but the first
+    /// has a connection of its own.
     ///
     /// [`UpstreamErrorKind::CircuitOpen`] and, if its turn comes too late, [`UpstreamErrorKind::Throttled`]: nothing was
     /// sent.
     pub(in crate::upstream) async fn carry(
         &self,
-        method: Method,
-        by: Option<Instant>,
-        send: impl AsyncFn(Limits) -> Result<Attempt, UpstreamError>,
+        call: Call<'_>,
+        exchange: &impl Exchange,
     ) -> Result<Response, UpstreamError> {
-        let (mut patience, mut time) = (READ_WAIT_MAX, self.time);
-        let mut retries = 0;
+        let mut time = self.time;
+        let (mut retries, mut is_repeated) = (0, false);
         let mut last = None;
         self.budget.earn();
         loop {
-            let asked = Instant::now();
-            let until = by.unwrap_or(asked + patience);
-            let (permit, admission) = match self.let_through(method, until).await {
-                Ok(both) => both,
+            let start = match self.start(call, exchange).await {
+                Ok(start) => start,
                 Err(error) => {
-                    let Some(last) = last else { return Err(error) };
-                    self.metrics.retry(&self.service, Retry::Failed);
-                    return self.told(last);
+                    if is_repeated {
+                        self.metrics.retry(&self.service, Retry::Failed);
+                    }
+                    return last.map_or(Err(error), |last| self.told(last));
                 }
             };
-            patience = patience.saturating_sub(asked.elapsed());
             let began = Instant::now();
-            let stretch = permit.used();
-            let attempt = send(Limits { begin_by: by, time }).await?;
-            let verdict = self.judge(&attempt, stretch, admission);
-            if retries > 0 {
-                let succeeded = [Verdict::Well, Verdict::Throttled].contains(&verdict);
-                let result = if succeeded {
-                    Retry::Succeeded
-                } else {
-                    Retry::Failed
-                };
-                self.metrics.retry(&self.service, result);
+            let limits = Limits {
+                time,
+                fresh_connection: is_repeated,
+            };
+            let attempt = exchange.send(start.means, limits).await;
+            let verdict = self.judge(&attempt, start.stretch, start.admission);
+            if is_repeated {
+                self.metrics.retry(&self.service, verdict.of_retry());
             }
             time = time.saturating_sub(began.elapsed());
-            let may = verdict == Verdict::Faulty && retries < RETRIES_MAX;
-            let Some(pause) = pause(method, &attempt, retries).filter(|_| may) else {
+            let pause = match verdict {
+                Verdict::Stale => Some(Duration::ZERO),
+                Verdict::Faulty if retries < RETRIES_MAX => pause(call.method, &attempt, retries),
+                Verdict::Faulty | Verdict::Well | Verdict::Throttled | Verdict::Untried => None,
+            };
+            let Some(pause) = pause else {
                 return self.told(attempt);
             };
             // What is left must be worth an attempt: one that is cut off early tells nothing and costs the vendor as much.
             time = time.saturating_sub(pause);
             if time < self.time / 2 {
                 return self.told(attempt);
+            }
+            is_repeated = true;
+            if verdict == Verdict::Stale {
+                continue;
             }
             if !self.budget.spend() {
                 self.metrics.retry(&self.service, Retry::Denied);
@@ -106,24 +145,60 @@ impl Flow {
         }
     }
 
-    /// Asks the breaker, waits for the pace, and asks the breaker again, which may have opened meanwhile.
-    async fn let_through(
+    /// Waits until an attempt may be made, and can be made at once.
+    ///
+    /// A turn is worth something only at its moment: requests that had one and then waited for a login or a connection would
+    /// go all at once after it. So whoever lacks something gives its turn to the next, waits, and takes another one. While
+    /// it waits for that it holds nothing, since a slow pace must not keep connections, or keys that are tried, from others.
+    async fn start<E: Exchange>(
         &self,
-        method: Method,
-        until: Instant,
-    ) -> Result<(Permit, Admission), UpstreamError> {
-        let purpose = match method {
+        call: Call<'_>,
+        exchange: &E,
+    ) -> Result<Start<E::Means>, UpstreamError> {
+        for _ in 0..TURNS_MAX {
+            self.breaker
+                .check()
+                .map_err(|refusal| self.left_alone(refusal))?;
+            let permit = self.turn(call).await?;
+            let (permit, means) = if let Some(means) = exchange.at_hand().await? {
+                (permit, means)
+            } else {
+                drop(permit);
+                let means = exchange.wait(call.by).await?;
+                let Some(permit) = self.pacer.permit_now() else {
+                    continue;
+                };
+                (permit, means)
+            };
+            if call.by.is_some_and(|by| by < Instant::now()) {
+                break;
+            }
+            // The last step, so that a probe waits for nothing but the answer. It may have opened meanwhile.
+            let admission = self.breaker.admit();
+            let admission = admission.map_err(|refusal| self.left_alone(refusal))?;
+            return Ok(Start {
+                means,
+                admission,
+                stretch: permit.used(),
+            });
+        }
+        Err(self.failed(TransportError {
+            kind: TransportErrorKind::Busy,
+            sent: Sent::No,
+        }))
+    }
+
+    /// Waits for the pace.
+    async fn turn(&self, call: Call<'_>) -> Result<Permit, UpstreamError> {
+        let purpose = match call.method {
             Method::Get => Purpose::Read,
             Method::Post | Method::Put | Method::Delete => Purpose::Change,
         };
-        self.breaker
-            .check()
-            .map_err(|refusal| self.left_alone(refusal))?;
+        let asked = Instant::now();
+        let until = call.by.unwrap_or(asked + call.patience.left());
         let permit = self.pacer.permit(self.lane, purpose, until).await;
-        let permit = permit.map_err(|refusal| self.too_busy(refusal))?;
-        let admission = self.breaker.admit();
-        let admission = admission.map_err(|refusal| self.left_alone(refusal))?;
-        Ok((permit, admission))
+        call.patience.spend(asked.elapsed());
+        permit.map_err(|refusal| self.too_busy(refusal))
     }
 
     /// Tells the breaker and the pacer what came of an attempt.
@@ -138,16 +213,18 @@ impl Flow {
                 self.pacer.throttled(stretch, asked);
             }
             Verdict::Faulty => admission.failed(),
-            Verdict::Untried => drop(admission),
+            Verdict::Stale | Verdict::Untried => drop(admission),
         }
         verdict
     }
 
     fn told(&self, attempt: Attempt) -> Result<Response, UpstreamError> {
-        attempt.map_err(|error| {
-            let begun = format!("The exchange with the service {} failed", self.service);
-            fault::of_transport(&begun, error)
-        })
+        attempt.map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: TransportError) -> UpstreamError {
+        let begun = format!("The exchange with the service {} failed", self.service);
+        fault::of_transport(&begun, error)
     }
 
     fn left_alone(&self, LeftAlone { wait }: LeftAlone) -> UpstreamError {
@@ -177,6 +254,16 @@ impl Flow {
     }
 }
 
+impl Verdict {
+    /// What it makes of an attempt that was a retry.
+    fn of_retry(self) -> Retry {
+        match self {
+            Self::Well | Self::Throttled => Retry::Succeeded,
+            Self::Faulty | Self::Stale | Self::Untried => Retry::Failed,
+        }
+    }
+}
+
 fn verdict(attempt: &Attempt) -> Verdict {
     use TransportErrorKind as Fault;
     match attempt {
@@ -186,6 +273,7 @@ fn verdict(attempt: &Attempt) -> Verdict {
         Ok(_) => Verdict::Well,
         Err(error) => match error.kind {
             Fault::TooLarge => Verdict::Well,
+            Fault::Stale => Verdict::Stale,
             Fault::Unsendable | Fault::Busy => Verdict::Untried,
             Fault::Resolve
             | Fault::Connect

@@ -4,8 +4,9 @@
 //! belong to the endpoint, and all three are shared by all threads. A [`Flow`] is a route as one lane of one thread uses it:
 //! every exchange of a session goes through [`Flow::carry`].
 //!
-//! Every wait here has a limit: for the pace, 10 s or the moment until which a change is good; before a retry, a part of the
-//! time limit of the request. The queue for the pace holds no more than the pace lets through within those limits.
+//! Every wait here has a limit: for the pace, the patience of a read or the moment until which a change is good; before a
+//! retry, a part of the time limit of the request. The queue for the pace holds no more than the pace lets through within
+//! those limits.
 
 mod breaker;
 mod bucket;
@@ -20,6 +21,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 
+pub(in crate::upstream) use self::carry::{Attempt, Call, Exchange};
 pub use self::queue::Lane;
 use self::{
     breaker::{Breaker, BreakerView},

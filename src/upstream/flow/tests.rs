@@ -1,16 +1,21 @@
 //! Requests that are let through, judged and repeated, on a clock that stands still unless somebody waits.
 
-use std::{cell::RefCell, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use prometheus_client::{encoding::text::encode, registry::Registry};
-use tokio::time::{Instant, advance, sleep};
+use tokio::time::{Instant, advance, sleep, sleep_until};
 
-use super::{Flow, Lane, Pace, Routes};
+use super::{Attempt, Call, Exchange, Flow, Lane, Pace, Routes};
 use crate::{
     domain::service::{
-        ProjectName, Sent, ServiceName, UpstreamError, UpstreamErrorKind, status::BreakerStatus,
+        Patience, ProjectName, Sent, ServiceName, UpstreamError, UpstreamErrorKind,
+        status::BreakerStatus,
     },
     transport::{Endpoint, Limits, Method, Response, TransportError, TransportErrorKind as Fault},
 };
@@ -38,6 +43,11 @@ pub(in crate::upstream) fn flow(service: &ServiceName, endpoint: Endpoint, pace:
         .unwrap()
 }
 
+/// How many wait for the pace of a flow.
+pub(in crate::upstream) fn waiting(flow: &Flow) -> usize {
+    flow.pacer.view().waiting
+}
+
 fn oms() -> ServiceName {
     ServiceName::parse("oms").unwrap()
 }
@@ -51,8 +61,6 @@ fn at(pace: Pace) -> (Routes, Flow) {
     let flow = routes.flow(&project(), &oms(), Lane::Callers).unwrap();
     (routes, flow)
 }
-
-type Attempt = Result<Response, TransportError>;
 
 #[expect(clippy::unnecessary_wraps, reason = "it stands beside `fault`")]
 fn response(status: u16, retry_after: Option<u64>) -> Attempt {
@@ -74,6 +82,11 @@ struct Script {
     began: Instant,
     seen: RefCell<Vec<(Duration, Limits)>>,
     takes: Duration,
+    /// What it takes to make one is not at hand before this.
+    lacking_until: Instant,
+    /// How many hold what it takes.
+    holders: Rc<()>,
+    holders_most: Cell<usize>,
 }
 
 impl Script {
@@ -83,6 +96,17 @@ impl Script {
             began: Instant::now(),
             seen: RefCell::default(),
             takes: Duration::ZERO,
+            lacking_until: Instant::now(),
+            holders: Rc::default(),
+            holders_most: Cell::default(),
+        }
+    }
+
+    fn lacking(self, time: Duration) -> Self {
+        let lacking_until = self.began + time;
+        Self {
+            lacking_until,
+            ..self
         }
     }
 
@@ -90,20 +114,23 @@ impl Script {
         Self { takes, ..self }
     }
 
-    async fn attempt(&self, limits: Limits) -> Attempt {
-        self.seen.borrow_mut().push((self.began.elapsed(), limits));
-        sleep(self.takes).await;
-        let mut attempts = self.attempts.borrow_mut();
-        if attempts.len() > 1 {
-            attempts.remove(0)
-        } else {
-            attempts[0].clone()
-        }
+    async fn carry(&self, flow: &Flow, method: Method) -> Result<Response, UpstreamError> {
+        self.carry_by(flow, method, None).await
     }
 
-    async fn carry(&self, flow: &Flow, method: Method) -> Result<Response, UpstreamError> {
-        flow.carry(method, None, async |limits| Ok(self.attempt(limits).await))
-            .await
+    async fn carry_by(
+        &self,
+        flow: &Flow,
+        method: Method,
+        by: Option<Instant>,
+    ) -> Result<Response, UpstreamError> {
+        let patience = &Patience::default();
+        let call = Call {
+            method,
+            by,
+            patience,
+        };
+        flow.carry(call, self).await
     }
 
     /// When each attempt was made, and within which limits.
@@ -113,6 +140,33 @@ impl Script {
 
     fn count(&self) -> usize {
         self.seen.borrow().len()
+    }
+}
+
+impl Exchange for Script {
+    type Means = Rc<()>;
+
+    async fn at_hand(&self) -> Result<Option<Rc<()>>, UpstreamError> {
+        let is_there = Instant::now() >= self.lacking_until;
+        Ok(is_there.then(|| Rc::clone(&self.holders)))
+    }
+
+    async fn wait(&self, _: Option<Instant>) -> Result<Rc<()>, UpstreamError> {
+        sleep_until(self.lacking_until).await;
+        Ok(Rc::clone(&self.holders))
+    }
+
+    async fn send(&self, _means: Rc<()>, limits: Limits) -> Attempt {
+        let holders = Rc::strong_count(&self.holders) - 1;
+        self.holders_most.set(self.holders_most.get().max(holders));
+        self.seen.borrow_mut().push((self.began.elapsed(), limits));
+        sleep(self.takes).await;
+        let mut attempts = self.attempts.borrow_mut();
+        if attempts.len() > 1 {
+            attempts.remove(0)
+        } else {
+            attempts[0].clone()
+        }
     }
 }
 
@@ -370,13 +424,11 @@ async fn a_request_whose_turn_would_come_too_late_is_told_so() {
     );
     assert_eq!(error.retry_after, Some(Duration::from_secs(11)));
     let by = Instant::now() + Duration::from_millis(800);
-    let send = async |limits| Ok(script.attempt(limits).await);
-    let error = flow.carry(Method::Post, Some(by), send).await.unwrap_err();
-    assert_eq!(error.kind, UpstreamErrorKind::Throttled);
+    let late = script.carry_by(&flow, Method::Post, Some(by)).await;
+    assert_eq!(late.unwrap_err().kind, UpstreamErrorKind::Throttled);
     let by = Instant::now() + Duration::from_millis(1_200);
-    flow.carry(Method::Post, Some(by), send).await.unwrap();
-    let last = script.seen().last().unwrap().1;
-    assert_eq!(last.begin_by, Some(by));
+    let sent = script.carry_by(&flow, Method::Post, Some(by)).await;
+    sent.unwrap();
     let text = metrics(&routes);
     let line = r#"upstream_pacer_wait_seconds_count{service="oms",lane="callers"} 32"#;
     assert!(text.contains(line), "{text}");
@@ -410,4 +462,106 @@ async fn a_storm_of_throttling_slows_down_once_and_recovers() {
     let pacer = routes.status(now)[0].pacer;
     assert!((pacer.requests_per_second - 8.0).abs() < 1e-9, "{pacer:?}");
     assert!(metrics(&routes).contains(r#"upstream_pacer_requests_per_second{service="oms"} 8"#));
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_waited_for_something_else_keep_to_the_pace_and_hold_nothing_meanwhile() {
+    let pace = Pace {
+        requests_per_second: 20,
+        burst: 1,
+    };
+    let (routes, flow) = at(pace);
+    let script = Script::new([response(200, None)]).lacking(Duration::from_secs(4));
+    let reads = join_all((0..100).map(|_| script.carry(&flow, Method::Get))).await;
+    assert!(
+        reads.iter().all(Result::is_ok),
+        "the wait is not the pace's"
+    );
+    let seen = script.seen();
+    for (number, (at, _)) in (0..).zip(&seen) {
+        let due = Duration::from_millis(4_000 + 50 * number);
+        assert!(at.abs_diff(due) <= Duration::from_millis(2), "{seen:?}");
+    }
+    assert_eq!(script.holders_most.get(), 1);
+    assert!(metrics(&routes).contains(r#"upstream_pacer_waiting{service="oms"} 0"#));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_waited_too_long_for_something_else_is_not_begun() {
+    let pace = Pace {
+        requests_per_second: 1,
+        burst: 1,
+    };
+    let (_, flow) = at(pace);
+    let script = Script::new([response(200, None)]).lacking(Duration::from_secs(3));
+    let by = Instant::now() + Duration::from_secs(2);
+    let late = script.carry_by(&flow, Method::Post, Some(by)).await;
+    let error = late.unwrap_err();
+    assert_eq!(
+        (error.kind, error.sent),
+        (UpstreamErrorKind::Unavailable, Sent::No)
+    );
+    assert_eq!(script.count(), 0);
+    let at_once = Instant::now();
+    script
+        .carry_by(&flow, Method::Post, Some(at_once))
+        .await
+        .unwrap();
+    assert_eq!(at_once.elapsed(), Duration::ZERO, "its turn was not lost");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_was_lost_with_a_kept_connection_takes_another_turn_and_no_budget() {
+    let pace = Pace {
+        requests_per_second: 1,
+        burst: 1,
+    };
+    let (routes, flow) = at(pace);
+    while flow.budget.spend() {}
+    let stale = || fault(Fault::Stale, Sent::No);
+    let script = Script::new([stale(), response(200, None)]);
+    script.carry(&flow, Method::Get).await.unwrap();
+    let seen = script.seen();
+    assert_eq!(seen[1].0.as_secs(), 1, "{seen:?}");
+    assert!(!seen[0].1.fresh_connection && seen[1].1.fresh_connection);
+    let retried = r#"upstream_retries_total{service="oms",result="succeeded"} 1"#;
+    assert!(metrics(&routes).contains(retried));
+    // It says nothing about the endpoint.
+    for _ in 0..20 {
+        let script = Script::new([stale(), response(200, None)]);
+        script.carry(&flow, Method::Get).await.unwrap();
+    }
+    let status = routes.status(Timestamp::UNIX_EPOCH);
+    assert_eq!(status[0].breaker, BreakerStatus::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_reads_of_one_request_wait_for_the_pace_ten_seconds_together() {
+    let pace = Pace {
+        requests_per_second: 1,
+        burst: 1,
+    };
+    let (_, flow) = at(pace);
+    let script = Script::new([response(200, None)]);
+    let patience = &Patience::default();
+    let call = Call {
+        method: Method::Get,
+        by: None,
+        patience,
+    };
+    script.carry(&flow, Method::Get).await.unwrap();
+    for number in 1..=10 {
+        flow.carry(call, &script).await.unwrap();
+        let left = Duration::from_secs(10 - number);
+        assert!(
+            patience.left().abs_diff(left).as_millis() <= 20,
+            "{patience:?}"
+        );
+    }
+    let error = flow.carry(call, &script).await.unwrap_err();
+    assert_eq!(
+        (error.kind, error.answer),
+        (UpstreamErrorKind::Throttled, None)
+    );
+    assert_eq!(script.count(), 11);
 }

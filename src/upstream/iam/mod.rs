@@ -203,15 +203,36 @@ impl Credentials {
         ))
     }
 
+    /// As [`Credentials::lease`], but `None` if that has to wait: for a login, or for others who try the keys.
+    pub(crate) async fn lease_now(&self, project: &ProjectName) -> Option<Lease> {
+        let credential = self.at_hand(project).await?;
+        if !credential.is_on_trial() {
+            return Some(Lease::of(credential));
+        }
+        let Some(turn) = credential.trials().turn_now() else {
+            return credential.previous(self.now()).map(Lease::of);
+        };
+        let may_be_tried = !credential.is_refused() && !credential.is_forbidden(self.now());
+        may_be_tried.then_some(Lease {
+            credential,
+            _turn: Some(turn),
+        })
+    }
+
+    async fn at_hand(&self, project: &ProjectName) -> Option<Credential> {
+        let credential = self.vault.get(project).await?;
+        if credential.asks_for_replacement(self.now()) {
+            // Should the thread be busy beyond measure, the next caller asks again.
+            let _ = self.commands.try_send(Command::Refresh {
+                project: project.clone(),
+            });
+        }
+        Some(credential)
+    }
+
     /// The credential at hand, or else the result of one login, as [`Credentials::lease`] says. Not to be used.
     pub(crate) async fn credential(&self, project: &ProjectName) -> CredentialResult {
-        if let Some(credential) = self.vault.get(project).await {
-            if credential.asks_for_replacement(self.now()) {
-                // Should the thread be busy beyond measure, the next caller asks again.
-                let _ = self.commands.try_send(Command::Refresh {
-                    project: project.clone(),
-                });
-            }
+        if let Some(credential) = self.at_hand(project).await {
             return Ok(credential);
         }
         let (reply, answer) = oneshot::channel();

@@ -16,17 +16,23 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::{sync::watch, task::spawn_local, time::Instant};
+use tokio::{
+    sync::watch,
+    task::spawn_local,
+    time::{Instant, timeout_at},
+};
 use tracing::Instrument as _;
 
 use super::metrics::Metrics;
 use crate::domain::{
-    service::{MigrationService, ProjectName, Receipt, ServiceName, TaskPage, UpstreamError},
+    service::{
+        MigrationService, Patience, ProjectName, Receipt, ServiceName, TaskPage, UpstreamError,
+    },
     start::StartRequest,
     task::{Task, TaskId, TaskRef},
 };
 
-/// The most looks that are known at a time; what is looked at beyond that is not shared.
+/// The most looks that are known at a time, unless more are under way: those are as many as the requests that are answered.
 const LOOKS_MAX: usize = 1000;
 
 type Answer = Result<Option<Arc<Task>>, UpstreamError>;
@@ -93,15 +99,18 @@ impl Looks {
         }
         let (sender, answer) = watch::channel(None);
         let begun = Instant::now();
-        let is_known = known.len() < LOOKS_MAX || known.contains_key(task);
-        if is_known {
-            let answer = answer.clone();
-            known.insert(task.clone(), Look { begun, answer });
+        if known.len() >= LOOKS_MAX {
+            forget_oldest_answer(&mut known);
         }
+        let look = Look {
+            begun,
+            answer: answer.clone(),
+        };
+        known.insert(task.clone(), look);
         let beginning = Beginning {
             looks: self.clone(),
             task: task.clone(),
-            fresh_until: is_known.then(|| begun + self.0.freshness),
+            fresh_until: begun + self.0.freshness,
             sender,
         };
         (answer, Some(beginning))
@@ -118,24 +127,36 @@ impl Looks {
     }
 }
 
+/// Makes room for a look. They are searched through one by one, which takes far less than the look.
+fn forget_oldest_answer(known: &mut HashMap<TaskRef, Look>) {
+    let answered = known
+        .iter()
+        .filter(|(_, look)| look.answer.borrow().is_some());
+    let oldest = answered.min_by_key(|(_, look)| look.begun);
+    if let Some(task) = oldest.map(|(task, _)| task.clone()) {
+        known.remove(&task);
+    }
+}
+
 /// A look that is to be made. It is known until this is dropped.
 struct Beginning {
     looks: Looks,
     task: TaskRef,
-    /// Until when it can serve; `None` if only those who wait for it know of it.
-    fresh_until: Option<Instant>,
+    /// Until when it can serve.
+    fresh_until: Instant,
     sender: watch::Sender<Option<Answer>>,
 }
 
 impl Beginning {
-    /// Looks, tells those who wait, and stays for as long as the answer is fresh.
+    /// Looks, tells those who wait, and stays for as long as the answer is fresh and known.
     async fn look(self, service: Rc<dyn MigrationService>) {
         let seen = service.show(&self.task.id).await;
         let is_kept = seen.is_ok();
         let answer = seen.map(|task| task.map(Arc::new));
         self.sender.send_replace(Some(answer));
-        if let (true, Some(until)) = (is_kept, self.fresh_until) {
-            tokio::time::sleep_until(until).await;
+        if is_kept {
+            // Nobody has it any more once it is forgotten.
+            _ = timeout_at(self.fresh_until, self.sender.closed()).await;
         }
     }
 }
@@ -212,8 +233,13 @@ impl MigrationService for Sharing {
         }
     }
 
-    async fn list(&self, offset: u64, limit: u32) -> Result<TaskPage, UpstreamError> {
-        self.service.list(offset, limit).await
+    async fn list(
+        &self,
+        offset: u64,
+        limit: u32,
+        patience: &Patience,
+    ) -> Result<TaskPage, UpstreamError> {
+        self.service.list(offset, limit, patience).await
     }
 
     async fn pause(&self, id: &TaskId, by: std::time::Instant) -> Result<Receipt, UpstreamError> {

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 
 use crate::domain::{
     secret,
-    service::{MigrationService, Receipt, TaskPage, UpstreamError},
+    service::{MigrationService, Patience, Receipt, TaskPage, UpstreamError},
     start::{StartRequest, StorageKeys},
     task::{Task, TaskId},
 };
@@ -111,9 +111,14 @@ impl MigrationService for Oms {
         Ok(task)
     }
 
-    async fn list(&self, offset: u64, limit: u32) -> Result<TaskPage, UpstreamError> {
+    async fn list(
+        &self,
+        offset: u64,
+        limit: u32,
+        patience: &Patience,
+    ) -> Result<TaskPage, UpstreamError> {
         let request = self.requests.list(offset, limit);
-        let response = self.session.exchange("list", &request, None).await?;
+        let response = self.session.read("list", &request, patience).await?;
         let mut page = self.session.judged(self.reader.page(&response))?;
         self.hide_keys(page.rows.iter_mut().flatten()).await;
         Ok(page)

@@ -6,16 +6,16 @@ mod tests;
 use std::{cell::Cell, rc::Rc, time::Instant};
 
 use super::{
-    answer, echo,
-    flow::Flow,
-    iam::{Credential, Credentials},
+    answer, echo, fault,
+    flow::{Attempt, Call, Exchange, Flow},
+    iam::{Credential, Credentials, Lease},
     metrics::Metrics,
 };
 use crate::{
     domain::service::{
-        ProjectName, Sent, ServiceName, UpstreamAnswer, UpstreamError, UpstreamErrorKind,
+        Patience, ProjectName, Sent, ServiceName, UpstreamAnswer, UpstreamError, UpstreamErrorKind,
     },
-    transport::{Endpoint, Limits, Request, Response, Transport, TransportError},
+    transport::{Endpoint, Limits, Place, Request, Response, Transport},
 };
 
 /// The codes by which the vendor's API gateway calls a token dead or a signature wrong, without the prefix that differs
@@ -87,7 +87,36 @@ impl Session {
         request: &Request,
         by: Option<Instant>,
     ) -> Result<Response, UpstreamError> {
-        let result = self.perform(request, by).await;
+        let call = Call {
+            method: request.method,
+            by: by.map(Into::into),
+            patience: &Patience::default(),
+        };
+        self.counted(operation, request, call).await
+    }
+
+    /// As [`Session::exchange`], for a read that has only so much patience left for the pace.
+    pub(super) async fn read(
+        &self,
+        operation: &'static str,
+        request: &Request,
+        patience: &Patience,
+    ) -> Result<Response, UpstreamError> {
+        let call = Call {
+            method: request.method,
+            by: None,
+            patience,
+        };
+        self.counted(operation, request, call).await
+    }
+
+    async fn counted(
+        &self,
+        operation: &'static str,
+        request: &Request,
+        call: Call<'_>,
+    ) -> Result<Response, UpstreamError> {
+        let result = self.perform(request, call).await;
         let outcome = match &result {
             Ok(response) => class(response.status),
             Err(error) => error.kind.as_str(),
@@ -108,30 +137,19 @@ impl Session {
         read
     }
 
-    async fn perform(
-        &self,
-        request: &Request,
-        by: Option<Instant>,
-    ) -> Result<Response, UpstreamError> {
-        let by = by.map(Into::into);
+    async fn perform(&self, request: &Request, call: Call<'_>) -> Result<Response, UpstreamError> {
         let mut is_repeated = false;
         loop {
-            // Before the wait for the pace: requests that wait for a login must not go all at once after it.
+            // Whoever cannot be let in need not wait for the pace.
             self.may_ask()?;
             self.credentials.credential(&self.project).await?;
-            let used = Cell::new(None);
-            let carried = self.flow.carry(request.method, by, async |limits| {
-                // An attempt before this one must not keep it waiting.
-                drop(used.take());
-                // The one from before the wait may be known to be dead.
-                self.may_ask()?;
-                let lease = self.credentials.lease(&self.project).await?;
-                let attempt = self.send(&lease, request, limits).await;
-                used.set(Some(lease));
-                Ok(attempt)
-            });
-            let response = carried.await?;
-            let refusal = refused_credential_code(&response).zip(used.take());
+            let sending = Sending {
+                session: self,
+                request,
+                used: Cell::new(None),
+            };
+            let response = self.flow.carry(call, &sending).await?;
+            let refusal = refused_credential_code(&response).zip(sending.used.take());
             let Some((code, credential)) = refusal else {
                 return Ok(response);
             };
@@ -148,30 +166,6 @@ impl Session {
     fn may_ask(&self) -> Result<(), UpstreamError> {
         let error = self.credentials.given_up(&self.project, &self.service);
         error.map_or(Ok(()), Err)
-    }
-
-    async fn send(
-        &self,
-        credential: &Credential,
-        request: &Request,
-        limits: Limits,
-    ) -> Result<Response, TransportError> {
-        let now = self.credentials.now();
-        let authentication = credential.authenticate(&self.endpoint, request, now);
-        let begun = Instant::now();
-        let result = self
-            .transport
-            .send_within(limits, &self.endpoint, &authentication.headers, request)
-            .await;
-        self.metrics
-            .exchanged(self.service.as_str(), begun.elapsed());
-        let mut response = result?;
-        if shows_accepted_credential(response.status) {
-            self.credentials.worked(credential, &self.service);
-        }
-        response.request_id = response.request_id.map(|id| self.names.masked(&id));
-        let secrets: Vec<_> = authentication.secrets.iter().collect();
-        Ok(echo::without_secrets(response, &secrets))
     }
 
     fn refusal(&self, credential: &Credential, response: &Response, code: String) -> UpstreamError {
@@ -198,6 +192,68 @@ impl Session {
             })),
             detail,
         }
+    }
+}
+
+/// A request that is sent with a credential.
+struct Sending<'a> {
+    session: &'a Session,
+    request: &'a Request,
+    /// That of the last attempt.
+    used: Cell<Option<Lease>>,
+}
+
+impl<'a> Exchange for Sending<'a> {
+    type Means = (Lease, Place<'a>);
+
+    async fn at_hand(&self) -> Result<Option<Self::Means>, UpstreamError> {
+        let Session {
+            transport,
+            credentials,
+            project,
+            ..
+        } = self.session;
+        // An attempt before this one must not keep it waiting.
+        drop(self.used.take());
+        // The credential from before the wait may be known to be dead.
+        self.session.may_ask()?;
+        let lease = credentials.lease_now(project).await;
+        Ok(lease.zip(transport.place_now(self.request.method)))
+    }
+
+    async fn wait(&self, by: Option<tokio::time::Instant>) -> Result<Self::Means, UpstreamError> {
+        let session = self.session;
+        let lease = session.credentials.lease(&session.project).await?;
+        let place = session.transport.place(self.request.method, by).await;
+        let place = place.map_err(|error| {
+            let begun = format!("The exchange with the service {} failed", session.service);
+            fault::of_transport(&begun, error)
+        })?;
+        session.may_ask()?;
+        Ok((lease, place))
+    }
+
+    async fn send(&self, (lease, place): Self::Means, limits: Limits) -> Attempt {
+        let session = self.session;
+        let now = session.credentials.now();
+        let authentication = lease.authenticate(&session.endpoint, self.request, now);
+        let begun = Instant::now();
+        let headers = &authentication.headers;
+        let result = session
+            .transport
+            .send_once((place, limits), &session.endpoint, headers, self.request)
+            .await;
+        session
+            .metrics
+            .exchanged(session.service.as_str(), begun.elapsed());
+        let mut response = result?;
+        if shows_accepted_credential(response.status) {
+            session.credentials.worked(&lease, &session.service);
+        }
+        self.used.set(Some(lease));
+        response.request_id = response.request_id.map(|id| session.names.masked(&id));
+        let secrets: Vec<_> = authentication.secrets.iter().collect();
+        Ok(echo::without_secrets(response, &secrets))
     }
 }
 

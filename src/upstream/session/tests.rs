@@ -1,13 +1,16 @@
 //! Requests with tokens, against a cloud on a loopback socket.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::Write,
     rc::Rc,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
     },
+    time::{Duration, Instant},
 };
 
 use futures_util::future::join_all;
@@ -600,4 +603,113 @@ async fn without_a_token_nothing_is_sent() {
     );
     assert_eq!(error.answer.unwrap().service, "iam");
     assert_eq!(bench.requests(), 0);
+}
+
+/// The moments at which requests came to a service.
+#[derive(Clone, Default)]
+struct Arrivals(Arc<Mutex<Vec<Instant>>>);
+
+impl Arrivals {
+    fn note(&self) {
+        self.0.lock().unwrap().push(Instant::now());
+    }
+
+    /// The most within any second.
+    fn busiest_second(&self) -> usize {
+        let at = self.0.lock().unwrap();
+        let within = |from: &Instant| {
+            let range = *from..*from + Duration::from_secs(1);
+            at.iter().filter(|at| range.contains(*at)).count()
+        };
+        at.iter().map(within).max().unwrap_or(0)
+    }
+}
+
+#[actix_rt::test]
+async fn a_read_that_is_sent_again_after_a_lost_connection_takes_a_turn() {
+    let arrivals = Arrivals::default();
+    let (noted, served) = (arrivals.clone(), Mutex::new(BTreeSet::new()));
+    // The second request of each connection is read and not answered.
+    let peer = peer::Peer::start(move |seen, writer| {
+        noted.note();
+        if served.lock().unwrap().insert(seen.connection) {
+            fine(seen, writer)
+        } else {
+            Then::Close
+        }
+    });
+    let mut bench = Bench::new(fine);
+    bench.pace = Pace {
+        requests_per_second: 20,
+        burst: 1,
+    };
+    let (session, request) = (bench.session_at("oms", peer.endpoint()), read());
+    let results = join_all((0..40).map(|_| session.exchange("show", &request, None))).await;
+    assert!(results.iter().all(Result::is_ok));
+    let count = peer.seen().len();
+    assert!(count > 55, "{count}: hardly a connection was lost");
+    let busiest = arrivals.busiest_second();
+    assert!(busiest <= 22, "{busiest} requests in a second");
+}
+
+#[actix_rt::test]
+async fn those_who_waited_for_a_connection_keep_to_the_pace_after_it() {
+    let arrivals = Arrivals::default();
+    let noted = arrivals.clone();
+    let (release, is_released) = mpsc::channel::<()>();
+    let is_released = Mutex::new(is_released);
+    let peer = peer::Peer::start(move |seen, writer| {
+        noted.note();
+        // Until the other end is gone.
+        _ = is_released.lock().unwrap().recv();
+        fine(seen, writer)
+    });
+    let mut bench = Bench::new(fine);
+    bench.pace = Pace {
+        requests_per_second: 50,
+        burst: 1,
+    };
+    let (session, request) = (bench.session_at("oms", peer.endpoint()), read());
+    let all = join_all((0..150).map(|_| session.exchange("show", &request, None)));
+    let stalled = async {
+        while peer.seen().len() < 64 || flow::tests::waiting(&session.flow) > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        drop(release);
+    };
+    let (results, ()) = tokio::join!(all, stalled);
+    assert!(results.iter().all(Result::is_ok));
+    let busiest = arrivals.busiest_second();
+    assert!(busiest <= 53, "{busiest} requests in a second");
+}
+
+#[actix_rt::test]
+async fn those_who_try_keys_one_after_the_other_keep_to_the_pace() {
+    let arrivals = Arrivals::default();
+    let noted = arrivals.clone();
+    let (release, is_released) = mpsc::channel::<()>();
+    let is_released = Mutex::new(is_released);
+    let mut signed = SignedBench::new(move |seen, writer| {
+        noted.note();
+        // Until the other end is gone.
+        _ = is_released.lock().unwrap().recv();
+        fine(seen, writer)
+    });
+    signed.bench.pace = Pace {
+        requests_per_second: 20,
+        burst: 1,
+    };
+    let (session, request) = (signed.bench.session(), read());
+    let all = join_all((0..60).map(|_| session.exchange("show", &request, None)));
+    let tried = async {
+        while signed.seen().is_empty() || flow::tests::waiting(&session.flow) > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        drop(release);
+    };
+    let (results, ()) = tokio::join!(all, tried);
+    assert!(results.iter().all(Result::is_ok));
+    assert_eq!(signed.seen().len(), 60);
+    let busiest = arrivals.busiest_second();
+    assert!(busiest <= 22, "{busiest} requests in a second");
 }

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 
 use crate::{
     domain::{
-        service::{MigrationService, Receipt, TaskPage, UpstreamError},
+        service::{MigrationService, Patience, Receipt, TaskPage, UpstreamError},
         start::StartRequest,
         task::{Task, TaskId},
     },
@@ -138,9 +138,14 @@ impl MigrationService for Sms {
         self.session.judged(self.reader.task(&response, id))
     }
 
-    async fn list(&self, offset: u64, limit: u32) -> Result<TaskPage, UpstreamError> {
+    async fn list(
+        &self,
+        offset: u64,
+        limit: u32,
+        patience: &Patience,
+    ) -> Result<TaskPage, UpstreamError> {
         let request = list_request(offset, limit);
-        let response = self.session.exchange("list", &request, None).await?;
+        let response = self.session.read("list", &request, patience).await?;
         self.session.judged(self.reader.page(&response))
     }
 

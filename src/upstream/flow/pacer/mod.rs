@@ -87,6 +87,14 @@ impl Pacer {
         permit
     }
 
+    /// A permit, if there is one and nobody waits for it.
+    pub(super) fn permit_now(self: &Arc<Self>) -> Option<Permit> {
+        let (mut state, now) = (self.lock(), Instant::now());
+        self.pass_time(&mut state, now);
+        let has_one = state.queue.len() == 0 && state.bucket.take(now);
+        has_one.then(|| Permit::new(self, &state))
+    }
+
     async fn wait(
         self: &Arc<Self>,
         lane: Lane,
