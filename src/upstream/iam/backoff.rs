@@ -38,7 +38,7 @@ impl Backoff {
         wait
     }
 
-    pub(super) fn succeeded(&mut self) {
+    pub(super) fn forget(&mut self) {
         *self = Self::default();
     }
 }
@@ -78,7 +78,7 @@ mod tests {
             assert!(is_remembered(&backoff, now, seconds * 740), "{seconds}");
             assert!(!is_remembered(&backoff, now, seconds * 1000), "{seconds}");
         }
-        backoff.succeeded();
+        backoff.forget();
         backoff.failed(error(None), now);
         assert!(!is_remembered(&backoff, now, 1000));
     }

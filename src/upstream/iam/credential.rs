@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 
 use super::{
-    attempts::{Identity, Trials},
+    attempts::{Identity, Trials, Urgency},
     lifetime::Lifetime,
     signature::{self, DATE_HEADER, Signable},
 };
@@ -187,8 +187,8 @@ impl Credential {
     }
 
     /// Whether what it was obtained with has been refused too often to be tried.
-    pub(super) fn is_forbidden(&self, now: Timestamp) -> bool {
-        self.0.trials.refusals().forbid(now).is_some()
+    pub(super) fn is_forbidden(&self, now: Timestamp, urgency: Urgency) -> bool {
+        self.0.trials.refusals().forbid(now, urgency).is_some()
     }
 
     /// The one before it that worked, if this one has not worked yet and that one is still good.
@@ -330,7 +330,7 @@ mod tests {
 
     use jiff::Timestamp;
 
-    use super::{Credential, KeyPair, Parts, Proof, Trials};
+    use super::{Credential, KeyPair, Parts, Proof, Trials, Urgency::Needed};
     use crate::{
         domain::{
             secret::Secret,
@@ -426,10 +426,10 @@ mod tests {
         let [first, second] = [1, 2].map(|serial| tried(serial, Arc::clone(&trials)));
         first.set_refused(&refusal(), now);
         first.clone().set_refused(&refusal(), now);
-        assert!(!second.is_forbidden(now));
+        assert!(!second.is_forbidden(now, Needed));
         second.set_refused(&refusal(), now);
-        assert!(tried(3, Arc::clone(&trials)).is_forbidden(now));
+        assert!(tried(3, Arc::clone(&trials)).is_forbidden(now, Needed));
         second.set_worked();
-        assert!(!tried(4, trials).is_forbidden(now));
+        assert!(!tried(4, trials).is_forbidden(now, Needed));
     }
 }

@@ -39,7 +39,7 @@ use tokio::{
 
 pub use self::credential::{Credential, Lease};
 use self::{
-    attempts::Attempts,
+    attempts::{Attempts, Urgency},
     clerk::{Account, Clerk},
     keeper::{Command, Keeper},
     login::failure,
@@ -171,7 +171,12 @@ impl Credentials {
             if !credential.is_on_trial() {
                 return Ok(Lease::of(credential));
             }
-            let turn = match credential.previous(self.now()) {
+            let previous = credential.previous(self.now());
+            let urgency = match previous {
+                Some(_) => Urgency::CanWait,
+                None => Urgency::Needed,
+            };
+            let turn = match previous {
                 // While somebody tries the successor, what worked before it still does.
                 Some(previous) => match credential.trials().turn_now() {
                     Some(turn) => turn,
@@ -188,13 +193,14 @@ impl Credentials {
             if credential.is_refused() {
                 continue;
             }
-            if !credential.is_forbidden(self.now()) {
+            if !credential.is_forbidden(self.now(), urgency) {
                 return Ok(Lease {
                     credential,
                     _turn: Some(turn),
                 });
             }
-            // It was obtained just before the last refusal was noted. Another one is withheld, or is made of other keys.
+            // It was obtained just before the last refusal was noted. What worked before it comes back, or else another one
+            // is made of other keys or withheld.
             self.vault.remove(&credential).await;
         }
         Err(failure(

@@ -60,6 +60,7 @@ impl Credentials {
                 // Lost only if the thread is busy beyond measure; then a replacement is obtained sooner.
                 let _ = self.commands.try_send(Command::Restored {
                     project: credential.project().clone(),
+                    identity: credential.identity(),
                     error: error.clone(),
                 });
             }
