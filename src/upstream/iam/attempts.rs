@@ -67,7 +67,7 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
-    /// The last refusal, if no further attempt may be made yet.
+    /// The last refusal, with the time until a further attempt may be made, if none may be yet.
     pub(super) fn forbid(&mut self, now: Timestamp, urgency: Urgency) -> Option<UpstreamError> {
         // A refusal from the future was noted before the clock was set back: it counts from here on.
         for at in &mut self.at {
@@ -75,10 +75,10 @@ impl Refusals {
         }
         self.at
             .retain(|at| at.duration_until(now).unsigned_abs() < WINDOW);
-        if self.at.len() < urgency.most() {
-            return None;
-        }
-        self.last.clone()
+        // When this one is over, there are few enough.
+        let first = self.at[self.at.len().checked_sub(urgency.most())?];
+        let left = WINDOW.saturating_sub(first.duration_until(now).unsigned_abs());
+        self.last.clone().map(|error| error.not_before(left))
     }
 
     pub(super) fn refused(&mut self, error: &UpstreamError, now: Timestamp) {
@@ -131,6 +131,8 @@ impl Attempts {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use jiff::{SignedDuration, Timestamp};
 
     use super::{
@@ -158,10 +160,12 @@ mod tests {
         assert!(refusals.forbid(after(1), Needed).is_none());
         refusals.refused(&error(), after(1));
         assert!(refusals.forbid(after(1), Needed).is_some());
-        assert!(refusals.forbid(after(14), Needed).is_some());
+        let withheld = refusals.forbid(after(14), Needed).unwrap();
+        assert_eq!(withheld.retry_after, Some(Duration::from_mins(1)));
         assert!(refusals.forbid(after(15), Needed).is_none());
         refusals.refused(&error(), after(15));
-        assert!(refusals.forbid(after(15), Needed).is_some());
+        let withheld = refusals.forbid(after(15), Needed).unwrap();
+        assert_eq!(withheld.retry_after, Some(Duration::from_mins(1)));
         assert!(refusals.forbid(after(16), Needed).is_none());
     }
 

@@ -160,7 +160,7 @@ impl Keeper {
             return answer(reply, Ok(credential));
         }
         if desk.login.is_none()
-            && let Some((error, _)) = desk.failures.remembered(now)
+            && let Some(error) = desk.failures.remembered(now)
         {
             return answer(reply, Err(error));
         }
@@ -321,8 +321,7 @@ impl Desk {
         } else {
             &mut self.failures
         };
-        backoff.failed(error.clone(), vault.clock.now());
-        error
+        backoff.failed(error, vault.clock.now())
     }
 
     /// Notes that there is no credential, although the vendor was not asked. Nothing rests for it: the next who needs one

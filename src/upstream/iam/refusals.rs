@@ -106,14 +106,13 @@ impl Credentials {
             let refusal = refusals.entry(key).or_default();
             // Many may have used the same one at the same time.
             if refusal.given_up == credential.serial()
-                && let Some((error, left)) = refusal.backoff.remembered(now)
+                && let Some(error) = refusal.backoff.remembered(now)
             {
-                return not_before(error, left);
+                return error;
             }
             refusal.given_up = credential.serial();
             self.vault.logins.refused(credential.project(), &error, now);
-            let wait = refusal.backoff.failed(error.clone(), now);
-            not_before(error, wait)
+            refusal.backoff.failed(error, now)
         })
     }
 
@@ -126,8 +125,7 @@ impl Credentials {
         let now = self.now();
         self.with_refusals(|refusals| {
             let refusal = refusals.get(&(project.clone(), service.clone()))?;
-            let (error, left) = refusal.backoff.remembered(now)?;
-            Some(not_before(error, left))
+            refusal.backoff.remembered(now)
         })
     }
 
@@ -137,14 +135,5 @@ impl Credentials {
     ) -> T {
         // The map is whole between any two statements, so a panic elsewhere does not spoil it.
         work(&mut self.refusals.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// The error with the time for which it is remembered: whoever drives an operation would otherwise come back before the
-/// vendor is asked again, and take the memory for a further failure.
-fn not_before(error: UpstreamError, wait: Duration) -> UpstreamError {
-    UpstreamError {
-        retry_after: Some(wait),
-        ..error
     }
 }

@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
+    time::Duration,
 };
 
 use super::{Cloud, issue, keys, project, text, until, wrong_password};
@@ -119,6 +120,30 @@ async fn another_password_is_used_at_once_however_long_the_one_before_it_rests()
     assert_eq!(cloud.logins(), 3);
     fs::write(cloud.password.path(), "third-word").unwrap();
     assert_eq!(text(&credentials).await, "token-3");
+}
+
+#[actix_rt::test]
+async fn whoever_is_told_of_a_refusal_is_told_when_the_next_try_may_be() {
+    let cloud = Cloud::of_tokens();
+    let credentials = cloud.credentials(&["p"]);
+    for _ in 0..2 {
+        cloud.answer_login(wrong_password);
+    }
+    let wait = async || {
+        let error = credentials.lease(&project()).await.unwrap_err();
+        assert_eq!(error.kind, UpstreamErrorKind::CredentialsRefused);
+        error.retry_after.unwrap()
+    };
+    let first = wait().await;
+    assert!((700..=1000).contains(&first.as_millis()), "{first:?}");
+    assert_eq!(wait().await, first, "the clock stands still");
+    cloud.clock.forward(1);
+    let second = wait().await;
+    assert!((1400..=2000).contains(&second.as_millis()), "{second:?}");
+    assert_eq!(wait().await, second);
+    cloud.clock.forward(120);
+    assert_eq!(wait().await, Duration::from_secs(15 * 60 - 121));
+    assert_eq!(cloud.logins(), 2);
 }
 
 #[actix_rt::test]
