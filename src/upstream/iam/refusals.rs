@@ -22,12 +22,19 @@ impl Credentials {
     /// Notes that a service accepted the credential.
     pub(crate) fn worked(&self, credential: &Credential, service: &ServiceName) {
         credential.set_worked();
-        let was_refused = self.with_refusals(|refusals| {
+        let refusal = self.with_refusals(|refusals| {
             let key = (credential.project().clone(), service.clone());
-            refusals.remove(&key).is_some()
+            refusals.remove(&key)
         });
-        if was_refused {
+        if let Some(refusal) = refusal {
             self.vault.logins.accepted(credential.project());
+            if refusal.given_up != 0 {
+                tracing::info!(
+                    project = %credential.project(),
+                    service = %service,
+                    "the service accepts the gateway's credentials again"
+                );
+            }
         }
     }
 
@@ -41,6 +48,7 @@ impl Credentials {
         service: &ServiceName,
         error: &UpstreamError,
     ) -> bool {
+        self.vault.metrics.token_refused(service.as_str());
         let is_replaced = self.is_replaced(credential, service);
         if !is_replaced && !credential.signs() {
             return false;
@@ -55,7 +63,6 @@ impl Credentials {
                 kind = credential.kind().as_str(),
                 "a token or a signature was refused"
             );
-            self.vault.metrics.token_refused(service.as_str());
             if has_successor {
                 // Lost only if the thread is busy beyond measure; then a replacement is obtained sooner.
                 let _ = self.commands.try_send(Command::Restored {
@@ -110,8 +117,20 @@ impl Credentials {
             {
                 return error;
             }
+            let is_news = refusal.given_up == 0;
             refusal.given_up = credential.serial();
             self.vault.logins.refused(credential.project(), &error, now);
+            if is_news {
+                let answer = error.answer.as_ref();
+                tracing::warn!(
+                    project = %credential.project(),
+                    service = %service,
+                    status = answer.map(|answer| answer.status),
+                    code = answer.and_then(|answer| answer.error_code.clone()),
+                    %error,
+                    "the service refuses the gateway's credentials, fresh ones too: it is left alone for a while"
+                );
+            }
             refusal.backoff.failed(error, now)
         })
     }
