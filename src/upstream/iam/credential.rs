@@ -162,15 +162,16 @@ impl Credential {
         self.0.worked.load(Ordering::Relaxed)
     }
 
-    /// Notes that a service of the vendor has accepted it.
-    pub(super) fn set_worked(&self) {
+    /// Notes that a service of the vendor has accepted it. Tells whether it is the first time.
+    pub(super) fn set_worked(&self) -> bool {
         if self.0.worked.swap(true, Ordering::Relaxed) {
-            return;
+            return false;
         }
         *self.previous_slot() = None;
         if self.signs() {
             self.0.trials.refusals().accepted();
         }
+        true
     }
 
     pub(super) fn is_refused(&self) -> bool {

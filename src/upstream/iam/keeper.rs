@@ -219,7 +219,11 @@ impl Keeper {
                 tracing::info!(project = %project, "{}", success(kind));
                 desk.told = None;
                 count(&self.vault, kind, "ok");
-                self.vault.logins.succeeded(project, self.vault.clock.now());
+                let logins = &self.vault.logins;
+                logins.obtained(project);
+                if !credential.signs() {
+                    logins.logged_in(project, self.vault.clock.now());
+                }
                 self.vault.put(credential.clone()).await;
                 desk.failures.forget();
                 Ok(credential)

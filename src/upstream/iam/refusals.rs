@@ -21,7 +21,11 @@ pub(super) struct Refusal {
 impl Credentials {
     /// Notes that a service accepted the credential.
     pub(crate) fn worked(&self, credential: &Credential, service: &ServiceName) {
-        credential.set_worked();
+        if credential.set_worked() && credential.signs() {
+            self.vault
+                .logins
+                .logged_in(credential.project(), self.now());
+        }
         let refusal = self.with_refusals(|refusals| {
             let key = (credential.project().clone(), service.clone());
             refusals.remove(&key)
@@ -63,7 +67,15 @@ impl Credentials {
                 kind = credential.kind().as_str(),
                 "a token or a signature was refused"
             );
+            if !credential.has_worked() {
+                // That it was obtained is counted as well.
+                let (kind, result) = (credential.kind().as_str(), error.kind.as_str());
+                self.vault.metrics.credential_refresh(kind, result);
+            }
             if has_successor {
+                // What worked before it serves on, but somebody should know.
+                let now = self.now();
+                self.vault.logins.failed(credential.project(), error, now);
                 // Lost only if the thread is busy beyond measure; then a replacement is obtained sooner.
                 let _ = self.commands.try_send(Command::Restored {
                     project: credential.project().clone(),

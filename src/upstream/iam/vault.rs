@@ -45,9 +45,15 @@ pub(super) struct Last {
 }
 
 impl Logins {
-    pub(super) fn succeeded(&self, project: &ProjectName, now: Timestamp) {
+    /// The vendor let the gateway in: by a token, or by the first acceptance of a signature, since keys by themselves
+    /// promise nothing.
+    pub(super) fn logged_in(&self, project: &ProjectName, now: Timestamp) {
+        self.change(project, |last| last.login_at = Some(now));
+    }
+
+    /// There is another credential.
+    pub(super) fn obtained(&self, project: &ProjectName) {
         self.change(project, |last| {
-            last.login_at = Some(now);
             last.is_failing = false;
             last.is_refused = false;
         });
