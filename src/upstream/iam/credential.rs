@@ -87,12 +87,12 @@ pub(super) struct Parts {
     pub(super) lifetime: Option<Lifetime>,
 }
 
-/// What is added to a request, and what of it must not be seen.
+/// What is added to a request.
 pub(crate) struct Authentication {
     /// The headers that say who sends the request.
     pub(crate) headers: Vec<Header>,
-    /// What an answer must not repeat.
-    pub(crate) secrets: Vec<Secret>,
+    /// What of the request alone no answer may repeat, beside [`Credential::secrets`].
+    pub(crate) signature: Option<Secret>,
 }
 
 impl Credential {
@@ -120,14 +120,25 @@ impl Credential {
         now: Timestamp,
     ) -> Authentication {
         match &self.0.proof {
-            Proof::Token { text, password } => Authentication {
+            Proof::Token { text, .. } => Authentication {
                 headers: vec![Header {
                     name: TOKEN_HEADER,
                     value: text.clone(),
                 }],
-                secrets: vec![text.clone(), password.clone()],
+                signature: None,
             },
             Proof::Keys(keys) => keys.sign(endpoint, request, now),
+        }
+    }
+
+    /// What no answer may repeat.
+    pub(crate) fn secrets(&self) -> Vec<&Secret> {
+        match &self.0.proof {
+            Proof::Token { text, password } => vec![text, password],
+            Proof::Keys(keys) => [&keys.access_key, &keys.secret_key]
+                .into_iter()
+                .chain(&keys.security_token)
+                .collect(),
         }
     }
 
@@ -315,13 +326,10 @@ impl KeyPair {
             name: "authorization",
             value: signed.authorization,
         });
-        let mut secrets = vec![
-            self.access_key.clone(),
-            self.secret_key.clone(),
-            signed.code,
-        ];
-        secrets.extend(self.security_token.clone());
-        Authentication { headers, secrets }
+        Authentication {
+            headers,
+            signature: Some(signed.code),
+        }
     }
 }
 
@@ -394,7 +402,8 @@ mod tests {
         let names = "SignedHeaders=content-type;host;x-project-id;x-sdk-date;x-security-token";
         assert!(value("authorization").contains(names));
         assert_eq!(signed.headers.len(), 4);
-        assert_eq!(signed.secrets.len(), 4);
+        assert!(signed.signature.is_some());
+        assert_eq!(keys(1).secrets().len(), 3);
         assert!(!format!("{:?}", signed.headers).contains("hidden"));
         assert!(!format!("{:?}", keys(1)).contains("hidden"));
     }

@@ -59,9 +59,12 @@ impl Clerk {
             }
             Err(_) => {}
         }
-        let (text, lifetime) = result.map_err(|error| match error.kind {
-            UpstreamErrorKind::CredentialsRefused => Failure::Refused(error, identity),
-            _ => Failure::Fault(error),
+        let (text, lifetime) = result.map_err(|error| {
+            if error.kind == UpstreamErrorKind::CredentialsRefused {
+                Failure::Refused(error, identity)
+            } else {
+                Failure::Fault(error)
+            }
         })?;
         let proof = Proof::Token {
             text,

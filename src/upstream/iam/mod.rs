@@ -22,7 +22,7 @@ pub(crate) mod tests;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     io,
     sync::{Arc, Mutex},
     thread,
@@ -247,6 +247,11 @@ impl Credentials {
                 "The login took too long.",
             )),
         }
+    }
+
+    /// The last credentials of a project, the one at hand and the one before it among them. Not to be used.
+    pub(crate) fn recent(&self, project: &ProjectName) -> VecDeque<Credential> {
+        self.vault.recent(project)
     }
 
     /// How the credential of a project stands. Nobody logs in for it.

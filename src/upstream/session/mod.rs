@@ -170,7 +170,11 @@ impl Session {
             self.credentials.worked(credential, &self.service);
         }
         response.request_id = response.request_id.map(|id| self.names.masked(&id));
-        let secrets: Vec<_> = authentication.secrets.iter().collect();
+        // The service may know those before this one, and what came meanwhile.
+        let recent = self.credentials.recent(&self.project);
+        let mut secrets = credential.secrets();
+        secrets.extend(&authentication.signature);
+        secrets.extend(recent.iter().flat_map(Credential::secrets));
         Ok(echo::without_secrets(response, &secrets))
     }
 
