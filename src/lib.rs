@@ -1,14 +1,16 @@
 //! A small, durable REST API over Huawei Cloud migration tasks.
 //!
 //! The modules in reading order: [`domain`] says what there is and what follows from it; [`transport`] speaks HTTP to
-//! the vendor; [`upstream`], [`store`] and [`operations`] stand beside each other on both; [`api`] serves callers;
-//! [`sandbox`] is a simulated cloud. ARCHITECTURE.md has the picture and the rules.
+//! the vendor; [`upstream`], [`store`] and [`operations`] stand beside each other on both; [`identity`] knows callers,
+//! [`listener`] encrypts what they say and [`api`] serves them; [`sandbox`] is a simulated cloud. ARCHITECTURE.md has the
+//! picture and the rules.
 
 pub mod api;
 pub mod app;
 pub mod config;
 pub mod domain;
 pub mod identity;
+pub mod listener;
 pub mod operations;
 pub mod reload;
 pub mod sandbox;

@@ -51,6 +51,7 @@ impl Fingerprint {
     fn of(config: &Config) -> Self {
         let Config {
             api,
+            listener,
             identity,
             telemetry,
             store,
@@ -60,7 +61,9 @@ impl Fingerprint {
         } = config;
         Self {
             identity: format!("{identity:?}"),
-            rest: format!("{api:?}{telemetry:?}{store:?}{operations:?}{transport:?}{upstream:?}"),
+            rest: format!(
+                "{api:?}{listener:?}{telemetry:?}{store:?}{operations:?}{transport:?}{upstream:?}"
+            ),
         }
     }
 }

@@ -19,7 +19,7 @@ pub(crate) struct WhoamiView {
     /// The name under which the caller acts: one of the configuration, or the issuer of the token, a colon and the claim.
     #[schema(example = "team-a")]
     name: String,
-    /// How the caller said so: by `key` or `token`, or `anonymous` for requests without any.
+    /// How the caller said so: by `key`, `token` or `certificate`, or `anonymous` for requests without any.
     #[schema(example = "key")]
     authenticated_by: &'static str,
     /// When the credential of this request ends.

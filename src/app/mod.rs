@@ -1,18 +1,17 @@
 //! The composition root: builds everything, runs it, and drains it. The only place that knows all.
 
 mod sandbox_config;
+mod server;
 
 use std::{
     io,
     net::{SocketAddr, TcpListener},
     path::PathBuf,
-    rc::Rc,
     sync::Arc,
     time::Duration,
 };
 
 use actix_web::{
-    HttpServer,
     dev::{Server, ServerHandle},
     rt::System,
     web,
@@ -33,6 +32,7 @@ use crate::{
         service::{ProjectName, ServiceTraits, UpstreamError},
     },
     identity::{Identities, IdentityError},
+    listener::{self, Tls},
     operations::{self, Operations, engine::Engine, engine::EngineError},
     reload::Reload,
     sandbox::{self, Cloud, CloudOptions},
@@ -41,11 +41,6 @@ use crate::{
 };
 
 pub use crate::upstream::Admission;
-
-/// The longest that the gateway waits for the head of a request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection without requests is kept.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// Why the program could not begin or go on.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +63,9 @@ pub enum Error {
     /// Callers cannot be told apart.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// Connections cannot be encrypted.
+    #[error("connections cannot be encrypted")]
+    Tls(#[from] listener::Faults),
     /// The engine cannot be started.
     #[error(transparent)]
     Engine(#[from] EngineError<UpstreamSetupError>),
@@ -86,7 +84,7 @@ pub enum Error {
 pub fn serve(config: Config, path: PathBuf) -> Result<(), Error> {
     System::new().block_on(async {
         let gateway = Gateway::start(config, Some(path)).await?;
-        tracing::info!(address = %gateway.address, "serving");
+        tracing::info!(address = %gateway.address, tls = gateway.tls.is_some(), "serving");
         gateway.run().await
     })
 }
@@ -172,6 +170,7 @@ struct Gateway {
     engine: Engine,
     store: Arc<SqlOperationStore>,
     reload: Option<Reload>,
+    tls: Option<Tls>,
     upstream: Upstream,
     hangup: Signal,
     drain_timeout: Duration,
@@ -183,10 +182,7 @@ impl Gateway {
     async fn start(config: Config, path: Option<PathBuf>) -> Result<Self, Error> {
         let listen = config.api.listen;
         // First of all, so that a second gateway on the same address fails before it touches anything.
-        let listener = TcpListener::bind(listen).map_err(|source| Error::Listen(listen, source))?;
-        let address = listener
-            .local_addr()
-            .map_err(|source| Error::Listen(listen, source))?;
+        let (listener, address) = bind(listen).map_err(|source| Error::Listen(listen, source))?;
         // From here on a hangup does not end the process.
         let hangup = signal(SignalKind::hangup()).map_err(Error::Signals)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -200,6 +196,10 @@ impl Gateway {
             &mut registry,
         )?;
         let reload = path.map(|path| Reload::new(path, &config, identities.clone(), &mut registry));
+        let tls = config
+            .listener
+            .map(|settings| Tls::start(settings, Arc::clone(&clock), &mut registry))
+            .transpose()?;
         let upstream = Upstream::start(
             config.upstream,
             config.transport,
@@ -233,8 +233,8 @@ impl Gateway {
                 status: Box::new(move || for_status.status()),
             },
         ));
-        let limits = (workers, drain_timeout);
-        let server = server(listener, state.clone(), upstream.clone(), limits)
+        let api = (state.clone(), upstream.clone());
+        let server = server::run(listener, tls.clone(), api, (workers, drain_timeout))
             .map_err(|source| Error::Listen(listen, source))?;
         Ok(Self {
             address,
@@ -244,6 +244,7 @@ impl Gateway {
             engine,
             store,
             reload,
+            tls,
             upstream,
             hangup,
             drain_timeout,
@@ -259,6 +260,7 @@ impl Gateway {
             mut engine,
             store,
             reload,
+            tls,
             upstream,
             mut hangup,
             drain_timeout,
@@ -267,26 +269,37 @@ impl Gateway {
         let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
         let reload_now = Notify::new();
-        let watching = async {
+        let watching_callers = async {
             match reload {
                 Some(reload) => reload.watch(&reload_now).await,
                 None => std::future::pending().await,
             }
         };
+        let watching_files = async {
+            match &tls {
+                Some(tls) => tls.watch().await,
+                None => std::future::pending().await,
+            }
+        };
         let handle = server.handle();
         let mut server = std::pin::pin!(server);
-        let mut watching = std::pin::pin!(watching);
+        let mut watching_callers = std::pin::pin!(watching_callers);
+        let mut watching_files = std::pin::pin!(watching_files);
         loop {
             tokio::select! {
                 ended = &mut server => return ended.map_err(Error::Server),
                 () = engine.stopped() => return Err(Error::EngineLost),
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                never = &mut watching => match never {},
+                never = &mut watching_callers => match never {},
+                never = &mut watching_files => match never {},
                 _ = hangup.recv() => {
                     tracing::info!("looking at the files of secrets");
                     upstream.look_at_secrets();
                     reload_now.notify_one();
+                    if let Some(tls) = &tls {
+                        tls.look_at_files();
+                    }
                 }
             }
         }
@@ -312,26 +325,11 @@ impl Gateway {
     }
 }
 
-/// The server on a listener. The numbers: threads, and how long a stop may take.
-fn server(
-    listener: TcpListener,
-    state: web::Data<api::State>,
-    upstream: Upstream,
-    (workers, drain_timeout): (usize, Duration),
-) -> io::Result<Server> {
-    let server = HttpServer::new(move || {
-        let services = upstream
-            .services(Lane::Callers)
-            .expect("the engine's thread has built the same from the same settings");
-        api::app(state.clone(), Rc::new(services))
-    })
-    .workers(workers)
-    .client_request_timeout(HEAD_TIMEOUT)
-    .keep_alive(KEEP_ALIVE)
-    .shutdown_timeout(drain_timeout.as_secs().max(1))
-    .disable_signals()
-    .listen(listener)?;
-    Ok(server.run())
+/// A listener and its address, whose port may have been left to the system.
+fn bind(listen: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(listen)?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
 }
 
 /// What the services are called, in the catalogue's order.

@@ -70,6 +70,7 @@ pub(super) fn settings(
             default_project: Some(project.clone()),
             storage_grants: BTreeMap::new(),
         },
+        listener: None,
         identity: identity::Settings {
             anonymous: Caller::anonymous(Permission::ALL.iter().copied().collect()),
             callers: Vec::new(),

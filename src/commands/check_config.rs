@@ -3,7 +3,11 @@
 use clap::Args;
 use migration_gateway::{
     app::{self, Admission, Login},
-    domain::service::UpstreamError,
+    domain::{
+        clock::{Clock as _, SystemClock},
+        service::UpstreamError,
+    },
+    listener,
 };
 
 use super::{ConfigFile, Failure};
@@ -26,12 +30,26 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         count(config.upstream.projects.len(), "project"),
         count(config.identity.callers.len(), "caller"),
     ))?;
+    if let Some(warning) = config.listener.as_ref().and_then(warning) {
+        super::print(&warning)?;
+    }
     if arguments.login {
         let logins =
             app::log_in(config).map_err(|error| Failure::Other(super::sentence(&error)))?;
         report(&logins)?;
     }
     Ok(())
+}
+
+/// What is not wrong with the configuration, but will keep callers away.
+fn warning(settings: &listener::Settings) -> Option<String> {
+    let validity = listener::check(settings).ok()?;
+    (!validity.covers(SystemClock.now())).then(|| {
+        format!(
+            "Warning: server.tls.certificate is valid from {} to {} only.",
+            validity.begins_at, validity.expires_at
+        )
+    })
 }
 
 /// Tells of each login: the good ones on the output, the bad ones in the failure.

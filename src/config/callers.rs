@@ -14,16 +14,30 @@ use crate::{
     identity::{ConfiguredCaller, Key, Settings},
 };
 
-/// Whose a digest is. Two callers with one key could not be told apart.
-type Owners = HashMap<[u8; 32], CallerName>;
+/// Whose a digest or the name in a certificate is. Two callers with the same could not be told apart.
+#[derive(Default)]
+struct Owners {
+    digests: HashMap<[u8; 32], CallerName>,
+    certificates: HashMap<String, CallerName>,
+    asks_for_certificates: bool,
+}
 
-/// Sections `access`, `callers` and `issuers`; callers and issuers with faults are left out.
-pub(super) fn read(root: &mut Section, known: &Known, faults: &mut Faults) -> Settings {
+/// Sections `access`, `callers` and `issuers`; callers and issuers with faults are left out. Certificates of callers are of no
+/// use where nobody asks for them.
+pub(super) fn read(
+    root: &mut Section,
+    known: &Known,
+    asks_for_certificates: bool,
+    faults: &mut Faults,
+) -> Settings {
     let mut access = root.section("access", faults);
     let permissions = access.optional("anonymous", faults, scope::permissions);
     access.finish(faults);
     let sections = scope::named_sections(root, "callers", CallerName::configured, faults);
-    let mut owners = Owners::new();
+    let mut owners = Owners {
+        asks_for_certificates,
+        ..Owners::default()
+    };
     let mut callers = Vec::new();
     for (name, section) in sections {
         if name == CallerName::anonymous() {
@@ -47,7 +61,7 @@ fn caller(
 ) -> Option<ConfiguredCaller> {
     let mut fresh = |entry: &Entry| {
         let sha256 = values::digest(entry)?;
-        match owners.insert(sha256, name.clone()) {
+        match owners.digests.insert(sha256, name.clone()) {
             Some(first) => Err(format!("is the same as that of callers.{first}")),
             None => Ok(sha256),
         }
@@ -55,11 +69,12 @@ fn caller(
     let mut keys = Vec::new();
     let single = section.take("key_sha256");
     let several = section.take("keys");
-    if single.is_none() && several.is_none() {
+    let certificate = section.take("certificate");
+    if single.is_none() && several.is_none() && certificate.is_none() {
         faults.push(
             section.name("key_sha256"),
             Origin::File,
-            "is required where there is no list `keys`",
+            "is required where there is neither a list `keys` nor a `certificate`",
         );
     }
     if let Some(entry) = single {
@@ -79,6 +94,18 @@ fn caller(
         key.finish(faults);
         keys.extend(sha256.map(|sha256| Key { sha256, expires }));
     }
+    let certificate = certificate.and_then(|entry| {
+        let mine = subject(&entry).and_then(|text| {
+            if !owners.asks_for_certificates {
+                return Err("is of use only with server.tls.client_ca".to_owned());
+            }
+            match owners.certificates.insert(text.clone(), name.clone()) {
+                Some(first) => Err(format!("is the same as that of callers.{first}")),
+                None => Ok(text),
+            }
+        });
+        faults.keep(&entry, mine)
+    });
     let grant = scope::grant(&mut section, known, faults);
     section.finish(faults);
     Some(ConfiguredCaller {
@@ -87,6 +114,18 @@ fn caller(
             grants: vec![grant?],
         },
         keys,
+        certificate,
+    })
+}
+
+/// An alternative name of the kinds DNS and URI, which certificates have in ASCII.
+fn subject(entry: &Entry) -> Reading<String> {
+    let is_name =
+        |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    let name = entry.text().filter(is_name).map(str::to_owned);
+    name.ok_or_else(|| {
+        "must be the DNS name or the URI of a certificate, such as \"team-a.example.com\""
+            .to_owned()
     })
 }
 

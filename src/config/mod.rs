@@ -30,7 +30,7 @@ use self::{
 use crate::{
     api,
     domain::service::{CallerName, IssuerName, ProjectName},
-    identity, operations, store, telemetry, transport, upstream,
+    identity, listener, operations, store, telemetry, transport, upstream,
 };
 
 /// Everything that can be set.
@@ -38,6 +38,8 @@ use crate::{
 pub struct Config {
     /// Section `server`, and `default_project`.
     pub api: api::Settings,
+    /// Section `server.tls`; `None` if connections from callers are not encrypted here.
+    pub listener: Option<listener::Settings>,
     /// Sections `access`, `callers` and `issuers`.
     pub identity: identity::Settings,
     /// Section `log`.
@@ -63,14 +65,28 @@ pub fn read_text(path: &Path) -> io::Result<String> {
     source::read_file(path)
 }
 
-/// The address to listen on, and nothing else of the configuration: faults elsewhere do not matter to whoever only wants
+/// Where a gateway listens, and how it is spoken to there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listening {
+    /// The address.
+    pub address: SocketAddr,
+    /// Whether connections are encrypted.
+    pub is_encrypted: bool,
+}
+
+/// Where a gateway listens, and nothing else of the configuration: faults elsewhere do not matter to whoever only wants
 /// to know where a gateway that was started with it is.
-pub fn load_listen(path: &Path) -> Result<SocketAddr, Faults> {
+pub fn load_listen(path: &Path) -> Result<Listening, Faults> {
     let mut faults = Faults::of(path);
-    let listen = source::read(path, source::environment(), &mut faults)
-        .map(|mut root| sections::listen(&mut root.section("server", &mut faults), &mut faults));
-    match listen {
-        Some(listen) if faults.is_empty() => Ok(listen),
+    let listening = source::read(path, source::environment(), &mut faults).map(|mut root| {
+        let mut server = root.section("server", &mut faults);
+        Listening {
+            address: sections::listen(&mut server, &mut faults),
+            is_encrypted: server.has_table("tls"),
+        }
+    });
+    match listening {
+        Some(listening) if faults.is_empty() => Ok(listening),
         Some(_) | None => Err(faults),
     }
 }
@@ -98,8 +114,10 @@ fn build(mut root: Section, faults: &mut Faults) -> Option<Config> {
         issuers: scope::declared(&root, "issuers", IssuerName::parse),
     };
     let default_project = default_project(&mut root, &known, faults);
-    let identity = callers::read(&mut root, &known, faults);
-    let mut api = sections::server(&mut root, default_project, faults);
+    let (mut api, listener) = sections::server(&mut root, default_project, faults);
+    let client_ca = listener.as_ref().and_then(|tls| tls.client_ca.as_ref());
+    let asks_for_certificates = client_ca.is_some();
+    let identity = callers::read(&mut root, &known, asks_for_certificates, faults);
     let telemetry = sections::log(&mut root, faults);
     let store = sections::store(&mut root, faults);
     let (transport, freshness, pace) = sections::upstream(&mut root, faults);
@@ -118,6 +136,7 @@ fn build(mut root: Section, faults: &mut Faults) -> Option<Config> {
     root.finish(faults);
     Some(Config {
         api,
+        listener,
         identity,
         telemetry,
         store: store?,

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     api::{self, RateLimit},
     domain::service::ProjectName,
+    listener::{self, TlsFile},
     operations, store, telemetry, transport,
     upstream::Pace,
 };
@@ -31,12 +32,12 @@ const DAY: Duration = Duration::from_hours(24);
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// Sections `limits` and `server`, joined with the project that is meant when none is named.
+/// Sections `limits` and `server`, joined with the project that is meant when none is named, and section `server.tls`.
 pub(super) fn server(
     root: &mut Section,
     default_project: Option<ProjectName>,
     faults: &mut Faults,
-) -> api::Settings {
+) -> (api::Settings, Option<listener::Settings>) {
     let mut limits = root.section("limits", faults);
     let mut limit = |name, default| limits.optional(name, faults, requests).unwrap_or(default);
     let concurrent_requests = limit("concurrent_requests", 10_000);
@@ -75,8 +76,40 @@ pub(super) fn server(
         // Filled in when the storage credentials are read.
         storage_grants: BTreeMap::new(),
     };
+    let tls = tls(&mut server, faults);
     server.finish(faults);
-    settings
+    (settings, tls)
+}
+
+/// Section `server.tls`. The files are read, so that what is wrong with them is found before anything starts.
+fn tls(server: &mut Section, faults: &mut Faults) -> Option<listener::Settings> {
+    let mut tls = server.take("tls")?.into_section(faults)?;
+    let mut entries = BTreeMap::new();
+    let mut path = |file: TlsFile| {
+        let entry = match file {
+            TlsFile::ClientCa => tls.take(file.as_str()),
+            TlsFile::Certificate | TlsFile::PrivateKey => tls.required_entry(file.as_str(), faults),
+        }?;
+        let path = values::text(&entry);
+        let path = faults.keep(&entry, path);
+        entries.insert(file, entry);
+        path.map(PathBuf::from)
+    };
+    let certificate = path(TlsFile::Certificate);
+    let private_key = path(TlsFile::PrivateKey);
+    let client_ca = path(TlsFile::ClientCa);
+    tls.finish(faults);
+    let settings = listener::Settings {
+        certificate: certificate?,
+        private_key: private_key?,
+        client_ca,
+    };
+    for fault in listener::check(&settings).err().into_iter().flatten() {
+        if let Some(entry) = entries.get(&fault.file) {
+            faults.add(entry, fault.message);
+        }
+    }
+    Some(settings)
 }
 
 /// Where to listen, by section `server`.

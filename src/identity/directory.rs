@@ -1,13 +1,13 @@
 //! Everybody who is known at one moment.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::{
-    Identity, Key, Method, Refusal, Settings,
+    Credentials, Identity, Key, Method, PeerCertificate, Refusal, Settings,
     key_cache::KeyCache,
     token::{self, Issuer},
 };
@@ -17,6 +17,8 @@ use crate::domain::access::Caller;
 pub(super) struct Directory {
     anonymous: Arc<Caller>,
     keys: Vec<(Key, Arc<Caller>)>,
+    /// Callers by the name in their certificate.
+    certificates: HashMap<String, Arc<Caller>>,
     issuers: Vec<Issuer>,
 }
 
@@ -49,6 +51,7 @@ impl Directory {
         let mut directory = Self {
             anonymous: Arc::new(settings.anonymous.clone()),
             keys: Vec::new(),
+            certificates: HashMap::new(),
             issuers: settings
                 .issuers
                 .iter()
@@ -61,6 +64,10 @@ impl Directory {
             directory
                 .keys
                 .extend(keys.map(|key| (key, Arc::clone(&caller))));
+            let named = configured.certificate.clone();
+            directory
+                .certificates
+                .extend(named.map(|name| (name, caller)));
         }
         directory
     }
@@ -73,22 +80,54 @@ impl Directory {
             .collect()
     }
 
-    /// Who sent a request with these values of headers `Authorization`. Does no input or output.
+    /// Who has these credentials. Does no input or output.
     pub(super) fn identify(
         &self,
-        authorization: &[&[u8]],
+        credentials: &Credentials<'_>,
         now: Timestamp,
     ) -> Result<Identity, Failure> {
-        match authorization {
-            [_, _, ..] => Err(Refusal::Several.into()),
-            [header] => self.with_header(header, now),
-            [] if self.anonymous.has_any() => Ok(Identity {
+        match (
+            &credentials.certificate,
+            credentials.authorization.as_slice(),
+        ) {
+            (_, [_, _, ..]) | (Some(_), [_]) => Err(Refusal::Several.into()),
+            (Some(certificate), []) => Ok(self.with_certificate(certificate, now)?),
+            (None, [header]) => self.with_header(header, now),
+            (None, []) if self.anonymous.has_any() => Ok(Identity {
                 caller: Arc::clone(&self.anonymous),
                 method: Method::Anonymous,
                 expires_at: None,
             }),
-            [] => Err(Refusal::Missing.into()),
+            (None, []) => Err(Refusal::Missing.into()),
         }
+    }
+
+    /// The caller whom the certificate names. Names are compared as a whole, byte by byte. One that names nobody is a
+    /// credential that is not known, and not none.
+    fn with_certificate(
+        &self,
+        certificate: &PeerCertificate<'_>,
+        now: Timestamp,
+    ) -> Result<Identity, Refusal> {
+        if !certificate.is_trusted {
+            return Err(Refusal::CertificateUntrusted);
+        }
+        if certificate.expires_at <= now {
+            return Err(Refusal::CertificateExpired);
+        }
+        let mut named = certificate
+            .names
+            .iter()
+            .filter_map(|name| self.certificates.get(name));
+        let caller = named.next().ok_or(Refusal::Certificate)?;
+        if named.any(|other| !Arc::ptr_eq(other, caller)) {
+            return Err(Refusal::Several);
+        }
+        Ok(Identity {
+            caller: Arc::clone(caller),
+            method: Method::Certificate,
+            expires_at: Some(certificate.expires_at),
+        })
     }
 
     fn with_header(&self, header: &[u8], now: Timestamp) -> Result<Identity, Failure> {

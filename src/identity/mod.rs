@@ -1,7 +1,7 @@
 //! Who asks: from the credentials of a request to a caller.
 //!
 //! [`Identities`] knows everybody whom the configuration lets in: callers with keys, bearers of tokens that a configured issuer
-//! has signed, and whoever brings nothing. What it knows is replaced as a whole when the
+//! has signed, owners of client certificates, and whoever brings nothing. What it knows is replaced as a whole when the
 //! configuration changes. Nothing of a request is sent anywhere to find its caller: the keys of issuers are fetched by a thread of
 //! its own, as seldom as if nobody asked, and at most once in 30 seconds more because somebody brings a token with an
 //! unknown key.
@@ -56,6 +56,8 @@ words! {
         Key = "key",
         /// By a token of a configured issuer.
         Token = "token",
+        /// By a client certificate.
+        Certificate = "certificate",
     }
 }
 
@@ -70,6 +72,26 @@ pub struct Identity {
     pub expires_at: Option<Timestamp>,
 }
 
+/// What a request brings to say who sends it.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials<'a> {
+    /// The values of all headers `Authorization`.
+    pub authorization: Vec<&'a [u8]>,
+    /// The certificate that the connection was made with.
+    pub certificate: Option<PeerCertificate<'a>>,
+}
+
+/// What counts of a client certificate. Its chain, and that its sender has its key, was verified when the connection was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerCertificate<'a> {
+    /// The alternative names of its subject of the kinds DNS and URI.
+    pub names: &'a [String],
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// Whether one of those who are trusted at present has signed it.
+    pub is_trusted: bool,
+}
+
 words! {
     /// Why nobody is known to have sent a request. Also the label of the metric.
     Refusal {
@@ -79,6 +101,12 @@ words! {
         Several = "several",
         /// What it has is neither a known key nor a token that an issuer known here could have made.
         Unknown = "unknown",
+        /// No caller has one of the certificate's names.
+        Certificate = "certificate",
+        /// The certificate has ended since the connection was made.
+        CertificateExpired = "certificate-expired",
+        /// Who signed the certificate has not been trusted any more since the connection was made.
+        CertificateUntrusted = "certificate-untrusted",
         /// The token is longer than any that is read, or not in the form of one.
         TokenForm = "token-form",
         /// The token's algorithm is not one that its issuer is configured for.
@@ -158,13 +186,13 @@ impl Identities {
         *current = directory;
     }
 
-    /// Finds out who sent a request with these values of headers `Authorization`. The answer comes at once, unless the request has a token with a key that is not
+    /// Finds out who sent a request. The answer comes at once, unless the request has a token with a key that is not
     /// known and keys may be fetched or are being fetched: then it waits for these, 2 seconds at most.
-    pub async fn identify(&self, authorization: &[&[u8]]) -> Result<Identity, Refusal> {
-        let found = match self.look_up(authorization) {
+    pub async fn identify(&self, credentials: &Credentials<'_>) -> Result<Identity, Refusal> {
+        let found = match self.look_up(credentials) {
             Err(Failure::NoKey { cache, reason }) => {
                 if self.has_fresh_keys(&cache).await {
-                    self.look_up(authorization)
+                    self.look_up(credentials)
                 } else {
                     Err(Failure::Refused(reason))
                 }
@@ -183,14 +211,14 @@ impl Identities {
         })
     }
 
-    fn look_up(&self, authorization: &[&[u8]]) -> Result<Identity, Failure> {
+    fn look_up(&self, credentials: &Credentials<'_>) -> Result<Identity, Failure> {
         let directory = self
             .0
             .directory
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        directory.identify(authorization, self.0.clock.now())
+        directory.identify(credentials, self.0.clock.now())
     }
 
     /// Whether keys came while this waited for them.

@@ -31,6 +31,8 @@ pub struct ConfiguredCaller {
     pub caller: Caller,
     /// Their keys; several so that one can take the place of another.
     pub keys: Vec<Key>,
+    /// A name that the client certificate has: exactly this one.
+    pub certificate: Option<String>,
 }
 
 /// What is known of a key.

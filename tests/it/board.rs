@@ -121,9 +121,10 @@ fn five_hundred_that_wait_cost_one_reading_of_the_list_in_each_round_of_looks() 
         "{} calls",
         looks.len()
     );
-    for reading in looks.split_inclusive(|one| one.query.contains("offset=400")) {
-        assert!(reading.len() <= 1 + PAGES, "{reading:#?}");
-    }
+    // All pages of a reading, and one look for each.
+    let lists = looks.iter().filter(|one| is_list(one)).count();
+    assert!(lists <= PAGES * (readings + 1), "{lists} pages");
+    assert!(looks.len() - lists <= readings + 1, "{looks:#?}");
     // They do not look more often than their wait says, of which the shortest part is 0.8.
     let most = took.as_millis() / 3200 + 2;
     assert!(readings as u128 <= most, "{readings} readings in {took:?}");
@@ -250,6 +251,51 @@ fn a_list_that_lags_behind_holds_nobody_up() {
 }
 
 #[test]
+fn a_row_that_never_changes_is_not_why_an_operation_fails() {
+    let place = Place::new()
+        .set("operations.deadline", "\"12s\"")
+        .set("operations.poll_min", "\"1s\"")
+        .set("operations.poll_max", "\"1s\"");
+    let gateway = place.start();
+    let client = gateway.client();
+    let (tasks, operations) = waiting(&place, &client, 100);
+    wait_for_rows(&client, 100);
+    let old = FaultKind::Answer(page(&tasks, 7));
+    let old = place
+        .cloud
+        .fault(Fault::on(Service::Oms, Operation::List, old).always());
+    assert!(place.cloud.set_oms_status(&tasks[77], 3));
+    let ended = client.ended(&operations[77]);
+    assert_eq!(ended["outcome"], "deleted", "{ended}");
+    assert!(old.fired() > 0);
+}
+
+#[test]
+fn those_who_wait_do_not_all_look_when_a_service_is_no_longer_left_alone() {
+    let place = Place::new()
+        .set("operations.poll_min", "\"500ms\"")
+        .set("operations.poll_max", "\"500ms\"");
+    let gateway = place.start();
+    let client = gateway.client();
+    let (tasks, operations) = waiting(&place, &client, 60);
+    wait_for_rows(&client, 120);
+    let broken = || FaultKind::error(500, "OMS.1001", "Something broke.");
+    for operation in [Operation::List, Operation::Show] {
+        let fault = Fault::on(Service::Oms, operation, broken()).always();
+        place.cloud.fault(fault);
+    }
+    wait_for("the breaker to open", || {
+        (lines_with(&gateway, "the circuit breaker opened") > 0).then_some(())
+    });
+    place.cloud.clear_faults();
+    place.cloud.clear_requests();
+    wait_for_rows(&client, 60);
+    let looks = place.cloud.count(Operation::Show, None);
+    assert!(looks <= 30, "{looks} looks");
+    end_all(&place, &client, &tasks, &operations);
+}
+
+#[test]
 fn a_list_that_cannot_be_read_is_one_fault_and_nobody_is_stopped_by_it() {
     let place = Place::new();
     let gateway = place.start();
@@ -304,7 +350,7 @@ fn a_list_that_is_far_longer_than_those_who_wait_is_left_alone() {
     let place = Place::new();
     let gateway = place.start();
     let client = gateway.client();
-    for _ in 0..700 {
+    for _ in 0..1300 {
         place.cloud.add_oms(OmsSpec::new("old", 5));
     }
     let (tasks, operations) = waiting(&place, &client, 24);
@@ -313,6 +359,7 @@ fn a_list_that_is_far_longer_than_those_who_wait_is_left_alone() {
     });
     // Its first page says how long it is.
     assert_eq!(place.cloud.count(Operation::List, None), 1);
+    assert_eq!(lines_with(&gateway, "too long to serve so few"), 1);
     end_all(&place, &client, &tasks, &operations);
 }
 

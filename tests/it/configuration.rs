@@ -8,7 +8,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::gateway;
+use crate::{gateway, support::authority::Authority};
 
 fn check(file: &Path) -> Command {
     let mut command = gateway();
@@ -36,6 +36,54 @@ fn errors(output: &Output) -> &str {
 #[test]
 fn the_reference_is_a_valid_configuration() {
     let output = finish(&mut reference());
+    assert_eq!(errors(&output), "");
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn the_reference_is_valid_with_its_encrypted_listener_too() {
+    let folder = TempDir::new().expect("a folder");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/gateway.toml");
+    let text = fs::read_to_string(file).expect("the reference");
+    let mut written = String::new();
+    for line in text.lines() {
+        let keys = [
+            "[server.tls]",
+            "certificate = ",
+            "private_key = ",
+            "client_ca = ",
+        ];
+        let line = match line.strip_prefix('#') {
+            Some(rest) if keys.iter().any(|key| rest.starts_with(key)) => rest,
+            Some(_) | None => line,
+        };
+        let here = format!("{}/", folder.path().display());
+        written.push_str(&line.replace("\"/run/secrets/", &format!("\"{here}")));
+        written.push('\n');
+    }
+    for key in [
+        "\n[server.tls]\n",
+        "\nclient_ca = ",
+        "\ncertificate = \"team-a",
+    ] {
+        assert!(written.contains(key), "{key}");
+    }
+    let (trusted, callers) = (Authority::new(), Authority::new());
+    let listener = trusted.listener();
+    for (name, text) in [
+        ("gateway.pem", &listener.pem),
+        ("gateway-key.pem", &listener.key_pem()),
+        ("callers-ca.pem", &callers.pem()),
+        ("gateway.toml", &written),
+    ] {
+        fs::write(folder.path().join(name), text).expect("a file");
+    }
+    let mut command = check(&folder.path().join("gateway.toml"));
+    let output = finish(
+        command
+            .env("IAM_PASSWORD", "canary-password")
+            .env("ARCHIVE_SECRET_KEY", "canary-key"),
+    );
     assert_eq!(errors(&output), "");
     assert_eq!(output.status.code(), Some(0));
 }

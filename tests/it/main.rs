@@ -43,6 +43,8 @@ mod surface;
 mod takeover;
 mod task_names;
 mod tasks;
+mod tls;
+mod tls_files;
 mod tokens;
 mod vendors;
 mod whoami;

@@ -4,7 +4,8 @@
 use std::{fmt::Write as _, thread};
 
 use crate::support::{
-    gateway::{Gateway, Place},
+    authority::Authority,
+    gateway::Place,
     http::{Answer, Client},
     issuer::{Issuer, SigningKey},
 };
@@ -126,15 +127,18 @@ fn place() -> Place {
 }
 
 /// Tries several callers at the same time.
-fn try_all(gateway: &Gateway, callers: &[(String, Vec<Declared>)]) {
+fn try_all<T: Sync>(
+    callers: &[(T, Vec<Declared>)],
+    client: impl Fn(&T) -> Client + Copy + Send + Sync,
+) {
     let wrong: Vec<String> = thread::scope(|scope| {
         let chunks: Vec<_> = callers.chunks(callers.len().div_ceil(4)).collect();
         let tried: Vec<_> = chunks
             .into_iter()
             .map(|chunk| {
                 scope.spawn(move || {
-                    let of = |(credential, declared): &(String, Vec<Declared>)| {
-                        wrongs(&gateway.client_with(credential), declared, 403)
+                    let of = |(credential, declared): &(T, Vec<Declared>)| {
+                        wrongs(&client(credential), declared, 403)
                     };
                     chunk.iter().flat_map(of).collect::<Vec<_>>()
                 })
@@ -157,7 +161,30 @@ fn callers_with_keys_may_do_what_is_declared() {
         place = place.caller(&name, &name, &declared.toml());
         callers.push((name, vec![declared]));
     }
-    try_all(&place.start(), &callers);
+    let gateway = place.start();
+    try_all(&callers, |key| gateway.client_with(key));
+}
+
+#[test]
+fn callers_with_certificates_may_do_what_is_declared() {
+    let (trusted, authority) = (Authority::new(), Authority::new());
+    let mut place = place().encrypted(&trusted.listener(), &authority);
+    let mut callers = Vec::new();
+    for (index, declared) in Declared::all().into_iter().enumerate() {
+        let name = match index % 2 {
+            0 => format!("caller-{index}.example.com"),
+            _ => format!("spiffe://example.com/caller-{index}"),
+        };
+        let toml = declared.toml();
+        place = place.add(&format!(
+            "\n[callers.caller-{index}]\ncertificate = \"{name}\"\n{toml}"
+        ));
+        callers.push((authority.caller(&[&name]), vec![declared]));
+    }
+    let gateway = place.start();
+    try_all(&callers, |certified| {
+        gateway.encrypted(&trusted, Some(certified), None)
+    });
 }
 
 #[test]
@@ -196,7 +223,8 @@ fn bearers_of_tokens_may_do_what_is_declared_for_each_of_their_groups() {
         callers.push((token(several), declared));
     }
     callers.push((token(&[]), Vec::new()));
-    try_all(&place.start(), &callers);
+    let gateway = place.start();
+    try_all(&callers, |token| gateway.client_with(token));
 }
 
 #[test]

@@ -48,10 +48,19 @@ impl Modify for Security {
         add("key", None, key);
         let token = "A token of an issuer that the gateway's configuration knows, signed with one of the issuer's keys.";
         add("token", Some("JWT"), token);
+        let certificate = "A client certificate with an alternative name (DNS or URI) that the gateway's configuration knows, \
+                           where the gateway's own listener is encrypted and asks for one.";
+        let certificate = SecurityScheme::MutualTls {
+            description: Some(certificate.to_owned()),
+            deprecated: None,
+            extensions: None,
+        };
+        components.add_security_scheme("certificate", certificate);
         // One of them, or nothing where the configuration lets requests without credentials in.
         api.security = Some(vec![
             SecurityRequirement::new("key", Vec::<String>::new()),
             SecurityRequirement::new("token", Vec::<String>::new()),
+            SecurityRequirement::new("certificate", Vec::<String>::new()),
             SecurityRequirement::default(),
         ]);
     }

@@ -15,7 +15,8 @@ use crate::{
         problem::{Problem, kinds::ProblemType},
     },
     domain::service::Sent,
-    identity::{Identity, Refusal},
+    identity::{Credentials, Identity, Refusal},
+    listener::Peer,
 };
 
 /// First parts of paths that anybody may read.
@@ -75,8 +76,12 @@ fn asks_for_a_websocket(headers: &HeaderMap) -> bool {
 /// The caller, if they may send one more request.
 async fn identify(request: &ServiceRequest, state: &State) -> Result<Identity, Problem> {
     let headers = request.headers().get_all(header::AUTHORIZATION);
-    let authorization: Vec<&[u8]> = headers.map(HeaderValue::as_bytes).collect();
-    let identity = state.identities.identify(&authorization).await;
+    let credentials = Credentials {
+        authorization: headers.map(HeaderValue::as_bytes).collect(),
+        // Put there by the listener, if the peer showed a certificate.
+        certificate: request.conn_data::<Peer>().map(Peer::certificate),
+    };
+    let identity = state.identities.identify(&credentials).await;
     let identity = identity.map_err(unauthenticated)?;
     let (left, counted) = state.rates.count(&identity.caller.name);
     request.extensions_mut().insert(left);
@@ -87,11 +92,17 @@ async fn identify(request: &ServiceRequest, state: &State) -> Result<Identity, P
 pub(in crate::api) fn unauthenticated(refusal: Refusal) -> Problem {
     let detail = match refusal {
         Refusal::Several => {
-            let detail = "Send one credential only: one Authorization header.";
+            let detail = "Send one credential only: one Authorization header, or a client certificate that is one \
+                          caller's.";
             return Problem::fault("header", "Authorization", detail);
         }
         Refusal::Missing | Refusal::Unknown => {
             "Send a key that the gateway knows: Authorization: Bearer <key>."
+        }
+        Refusal::Certificate => "The client certificate names nobody whom the gateway knows.",
+        Refusal::CertificateExpired => "The client certificate has ended.",
+        Refusal::CertificateUntrusted => {
+            "The client certificate is from an authority that is trusted no more."
         }
         Refusal::TokenForm => "The token is too long, or not of a form that is taken here.",
         Refusal::TokenAlgorithm => {

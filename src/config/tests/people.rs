@@ -120,6 +120,18 @@ fn faulty_keys_are_refused() {
             "tasks",
             "at least one pattern",
         ),
+        ("certificate = \"\"".to_owned(), "certificate", "DNS name"),
+        (
+            "certificate = \"canary with blanks\"".to_owned(),
+            "certificate",
+            "DNS name",
+        ),
+        (
+            "certificate = \"team-b.example.com\"".to_owned(),
+            "certificate",
+            "only with server.tls.client_ca",
+        ),
+        (String::new(), "key_sha256", "is required"),
     ] {
         refused(&key(&line), &format!("callers.team-b.{name}"), words);
     }

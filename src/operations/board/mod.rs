@@ -21,9 +21,9 @@
 mod reading;
 mod watch;
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc};
+use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Duration};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Mutex;
 
 use self::watch::{Asker, Watch};
@@ -34,6 +34,9 @@ use crate::domain::{
     service::{ProjectName, ServiceName, Services},
     task::TaskRef,
 };
+
+/// So many looks of its own, at least, an operation has before its deadline.
+const LAST_LOOKS: u32 = 6;
 
 /// What makes a reading of the list cheaper than looks at single tasks.
 #[derive(Clone, Copy, Debug)]
@@ -47,12 +50,12 @@ pub(super) struct Economy {
 }
 
 impl Economy {
-    /// How the engine reckons. An account can have more tasks than anybody waits for: at worst a reading costs a quarter of
-    /// the looks that it stands in for.
+    /// How the engine reckons. An account can have more tasks than anybody waits for: at worst a reading costs half of the
+    /// looks that it stands in for.
     pub(super) const ENGINE: Self = Self {
         from: 20,
         down_to: 15,
-        operations_per_page: 4,
+        operations_per_page: 2,
     };
 }
 
@@ -102,8 +105,8 @@ impl Board {
         operation: &Operation,
     ) -> Told {
         let task = &operation.task;
-        // A first look mostly leads to a change, which rests on a look in any case; and an end that is due is found by one.
-        if operation.history.waits == 0 || shared.clock.now() >= operation.deadline_at {
+        // A first look mostly leads to a change, which rests on a look in any case.
+        if operation.history.waits == 0 || is_late(operation, shared) {
             return Told::Nothing;
         }
         let traits = services.named(task.service.as_str());
@@ -140,6 +143,16 @@ impl Board {
         }
     }
 
+    /// A service is left alone for this long, as a look was told. If its list could not be read before, that was not for
+    /// the list's sake: it is read again as soon as anything is, so that those who wait do not all look then.
+    pub(super) fn spare(&self, shared: &Shared, task: &TaskRef, wait: Option<Duration>) {
+        let key = (task.project.clone(), task.service.clone());
+        let watches = self.watches.borrow();
+        if let Some(Ok(mut watch)) = watches.get(&key).map(|watch| watch.try_lock()) {
+            watch.spare(shared, wait);
+        }
+    }
+
     /// Forgets readings that nobody asks for any more.
     pub(super) fn keep_house(&self, shared: &Shared) {
         for ((project, service), watch) in &*self.watches.borrow() {
@@ -148,4 +161,14 @@ impl Board {
             }
         }
     }
+}
+
+/// Whether so little is left until the deadline that an operation is to see for itself: a row that does not change with
+/// its task must not be why it fails. A tenth of its time, but some looks at least.
+fn is_late(operation: &Operation, shared: &Shared) -> bool {
+    let whole = operation.deadline_at.duration_since(operation.created_at);
+    let looks = shared.settings.poll_max.saturating_mul(LAST_LOOKS);
+    let looks = SignedDuration::try_from(looks).unwrap_or(SignedDuration::MAX);
+    let last = (whole / 10).max(looks).min(whole / 2);
+    operation.deadline_at.duration_since(shared.clock.now()) <= last
 }

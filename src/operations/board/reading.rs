@@ -2,15 +2,20 @@
 
 use std::collections::HashMap;
 
+use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::domain::{
     clock::Clock,
     decide::Sight,
-    service::{MigrationService, UpstreamError},
+    service::{MigrationService, TaskPage, UpstreamError},
     task::TaskId,
 };
+
+/// How many pages are asked for at the same time: a long list would take too long one by one, and more would crowd out
+/// others.
+const PAGES_AT_ONCE: usize = 4;
 
 /// How the tasks of a service stood in its list, page after page.
 pub(super) struct Reading {
@@ -29,7 +34,7 @@ pub(super) struct TooLong {
 }
 
 impl Reading {
-    /// Reads the whole list, or as much as is in `pages_max` pages if it grows meanwhile. Tasks can come and go between two
+    /// Reads the whole list as long as its first page says that it is, unless that is more than `pages_max` pages. Tasks can come and go between two
     /// pages, so that one may be missing or be there twice; of two rows the later one counts.
     pub(super) async fn of(
         port: &dyn MigrationService,
@@ -43,24 +48,28 @@ impl Reading {
             pages: 0,
             rows: HashMap::new(),
         };
-        let mut offset = 0_u64;
-        while reading.pages < pages_max {
-            let page = port.list(offset, page_limit).await?;
-            reading.pages += 1;
-            if page.total.div_ceil(u64::from(page_limit.max(1))) > pages_max && offset == 0 {
-                return Ok(Err(TooLong { tasks: page.total }));
-            }
-            let rows = u64::try_from(page.rows.len()).unwrap_or(u64::MAX);
-            offset = offset.saturating_add(rows);
-            let readable = page.rows.into_iter().flatten();
-            reading
-                .rows
-                .extend(readable.map(|task| (task.reference.id.clone(), Sight::from(&task))));
-            if rows == 0 || offset >= page.total {
-                break;
-            }
+        let first = port.list(0, page_limit).await?;
+        let total = first.total;
+        // A service may give fewer rows than it was asked for.
+        let step = u64::try_from(first.rows.len()).unwrap_or(u64::MAX);
+        let pages = total.checked_div(step).map_or(1, |_| total.div_ceil(step));
+        if pages > pages_max {
+            return Ok(Err(TooLong { tasks: total }));
+        }
+        reading.add(first);
+        let others = (1..pages).map(|page| port.list(page.saturating_mul(step), page_limit));
+        let mut others = stream::iter(others).buffered(PAGES_AT_ONCE);
+        while let Some(page) = others.next().await {
+            reading.add(page?);
         }
         Ok(Ok(reading))
+    }
+
+    fn add(&mut self, page: TaskPage) {
+        self.pages += 1;
+        let readable = page.rows.into_iter().flatten();
+        let rows = readable.map(|task| (task.reference.id.clone(), Sight::from(&task)));
+        self.rows.extend(rows);
     }
 
     /// The row of a task, if there is one that can be read.

@@ -16,7 +16,7 @@ use crate::domain::{
 };
 
 /// The most pages of a reading, whoever waits.
-const PAGES_MAX: u64 = 20;
+const PAGES_MAX: u64 = 100;
 /// The longest that a reading may take, for those who wait for it hold places that others could use.
 const READING_MAX: Duration = Duration::from_secs(10);
 /// How often running operations are counted at most.
@@ -52,6 +52,8 @@ pub(super) struct Watch {
     /// Readings in a row that failed, and when the last of them did.
     failures: usize,
     failed_at: Option<Timestamp>,
+    /// Whether the last list was too long to be read.
+    is_too_long: bool,
     rests_until: Option<Instant>,
 }
 
@@ -141,13 +143,25 @@ impl Watch {
                 self.begin(task, &reading);
                 self.reading = Some(reading);
                 (self.told, self.missed, self.failures) = (0, 0, 0);
-                (self.failed_at, self.rests_until) = (None, None);
+                (self.failed_at, self.rests_until, self.is_too_long) = (None, None, false);
             }
             Ok(Ok(Err(TooLong { tasks }))) => {
                 (self.failed_at, self.failures) = (None, 0);
                 self.rests_until = Some(Instant::now() + long_rest(asker.shared));
-                tracing::debug!(tasks, "the list is too long to be read for those who wait");
+                if !self.is_too_long {
+                    self.is_too_long = true;
+                    tracing::info!(
+                        task.project = %task.project,
+                        task.service = %task.service,
+                        tasks,
+                        operations = self.running,
+                        "the list of tasks is too long to serve so few operations; they look for themselves"
+                    );
+                }
                 self.stop(&task.project, &task.service, "the list is too long");
+            }
+            Ok(Err(error)) if error.kind == UpstreamErrorKind::CircuitOpen => {
+                self.spare(asker.shared, error.retry_after);
             }
             Ok(Err(error)) => self.failed(asker, error.kind, &error.detail),
             Err(_) => {
@@ -155,6 +169,13 @@ impl Watch {
                 self.failed(asker, UpstreamErrorKind::Timeout, detail);
             }
         }
+    }
+
+    /// The service is left alone. That says nothing about the list, and looks would fare no better: all come again.
+    pub(super) fn spare(&mut self, shared: &Shared, wait: Option<Duration>) {
+        let wait = wait.unwrap_or(SHORT_RESTS[0]).min(long_rest(shared));
+        (self.failed_at, self.failures) = (Some(shared.clock.now()), 0);
+        self.rests_until = Some(Instant::now() + wait);
     }
 
     fn failed(&mut self, asker: &Asker<'_>, kind: UpstreamErrorKind, detail: &str) {

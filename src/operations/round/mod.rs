@@ -78,6 +78,11 @@ pub(super) async fn run(
     if let (Told::Check(row), Ok(Some(task))) = (told, &shown) {
         round.compare(board, row, task);
     }
+    if let Err(error) = &shown
+        && error.kind == UpstreamErrorKind::CircuitOpen
+    {
+        board.spare(shared, &round.operation.task, error.retry_after);
+    }
     match shown {
         Ok(task) => round.looked(service, task.as_ref()).await,
         Err(error) => round.failed(&error).await,

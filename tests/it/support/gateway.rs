@@ -12,7 +12,12 @@ use migration_gateway::sandbox::{Cloud, CloudOptions};
 use sha2::{Digest as _, Sha256};
 use sqlx::Connection as _;
 
-use super::{PATIENCE, http::Client, wait_for, wait_within};
+use super::{
+    PATIENCE,
+    authority::{Authority, Certified},
+    http::Client,
+    wait_for, wait_within,
+};
 
 /// The key of the caller who may do everything.
 pub(crate) const KEY: &str = "test-key-of-the-caller-who-may-do-everything";
@@ -98,6 +103,27 @@ impl Place {
         self.add(&format!(
             "\n[callers.{name}]\nkey_sha256 = \"{digest}\"\n{toml}\n"
         ))
+    }
+
+    /// Encrypts connections with a certificate, and asks callers for certificates of an authority.
+    pub(crate) fn encrypted(self, listener: &Certified, callers: &Authority) -> Self {
+        self.write_pair(listener);
+        self.secret("client-ca.pem", &callers.pem());
+        let files = [
+            ("certificate", "listener.pem"),
+            ("private_key", "listener-key.pem"),
+            ("client_ca", "client-ca.pem"),
+        ];
+        files.into_iter().fold(self, |place, (key, name)| {
+            let path = format!("\"{}\"", place.file(name).display());
+            place.set(&format!("server.tls.{key}"), &path)
+        })
+    }
+
+    /// Writes the certificate of the listener and its key.
+    pub(crate) fn write_pair(&self, listener: &Certified) {
+        self.secret("listener.pem", &listener.pem);
+        self.secret("listener-key.pem", &listener.key_pem());
     }
 
     /// Gives the first project other credentials than its user's name and password.
@@ -286,7 +312,11 @@ impl Gateway {
         // A line of JSON, or one of text.
         let address = match serde_json::from_str::<serde_json::Value>(line) {
             Ok(line) => line["address"].as_str().map(str::to_owned),
-            Err(_) => line.split("address=").nth(1).map(str::to_owned),
+            Err(_) => line
+                .split("address=")
+                .nth(1)
+                .and_then(|rest| rest.split(' ').next())
+                .map(str::to_owned),
         };
         Some(format!("http://{}", address.expect("an address")))
     }
@@ -304,6 +334,17 @@ impl Gateway {
     /// A caller without a key.
     pub(crate) fn stranger(&self) -> Client {
         Client::new(self.base.clone(), None)
+    }
+
+    /// Somebody who trusts an authority, and may have a certificate or a key, on encrypted connections.
+    pub(crate) fn encrypted(
+        &self,
+        trusted: &Authority,
+        certified: Option<&Certified>,
+        key: Option<&str>,
+    ) -> Client {
+        let base = format!("https://{}", self.authority());
+        Client::encrypted(base, key.map(str::to_owned), trusted.for_agent(certified))
     }
 
     /// `host:port`.

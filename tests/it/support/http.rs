@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use ureq::{Agent, Body, http};
+use ureq::{Agent, Body, http, tls::TlsConfig};
 
 use super::wait_for;
 
@@ -66,7 +66,13 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(base: String, key: Option<String>) -> Self {
+        Self::encrypted(base, key, TlsConfig::default())
+    }
+
+    /// As [`Client::new`], for an address of `https`.
+    pub(crate) fn encrypted(base: String, key: Option<String>, tls: TlsConfig) -> Self {
         let config = Agent::config_builder()
+            .tls_config(tls)
             .http_status_as_error(false)
             .max_redirects(0)
             .timeout_global(Some(Duration::from_mins(1)))

@@ -1,7 +1,7 @@
 //! A caller who writes every byte of a request, where a client library would tidy up.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{self, Read, Write},
     net::TcpStream,
     time::Duration,
 };
@@ -33,19 +33,31 @@ impl RawAnswer {
 /// Sends the bytes and reads one answer, as far as its `Content-Length` says or to the end of the connection.
 /// Nothing is sent after `request`, so that an answer to a body that never comes can be seen.
 pub(crate) fn exchange(authority: &str, request: &[u8]) -> RawAnswer {
-    let mut stream = TcpStream::connect(authority).expect("a connection");
+    let mut stream = connect(authority);
+    let answer = exchange_on(&mut stream, request);
+    answer.unwrap_or_else(|error| {
+        panic!("{error} to {:?}", String::from_utf8_lossy(request));
+    })
+}
+
+/// A connection on which nobody waits for long.
+pub(crate) fn connect(authority: &str) -> TcpStream {
+    let stream = TcpStream::connect(authority).expect("a connection");
     let patience = Some(Duration::from_secs(20));
     stream.set_read_timeout(patience).expect("a time limit");
-    stream.write_all(request).expect("to send a request");
+    stream
+}
+
+/// As [`exchange`], on a connection that is there.
+pub(crate) fn exchange_on(
+    stream: &mut (impl Read + Write),
+    request: &[u8],
+) -> io::Result<RawAnswer> {
+    stream.write_all(request)?;
     let mut bytes = Vec::new();
     let mut buffer = [0; 16_384];
     loop {
-        let read = stream.read(&mut buffer).unwrap_or_else(|error| {
-            panic!(
-                "{error} after {bytes:?} to {:?}",
-                String::from_utf8_lossy(request)
-            )
-        });
+        let read = stream.read(&mut buffer)?;
         bytes.extend_from_slice(&buffer[..read]);
         // What a server says before its answer is none.
         while bytes.starts_with(b"HTTP/1.1 1") {
@@ -55,9 +67,12 @@ pub(crate) fn exchange(authority: &str, request: &[u8]) -> RawAnswer {
             bytes.drain(..end + 4);
         }
         if let Some(answer) = complete(&bytes, read == 0) {
-            return answer;
+            return Ok(answer);
         }
-        assert_ne!(read, 0, "the connection ended after {bytes:?}");
+        if read == 0 {
+            let message = format!("the connection ended after {bytes:?}");
+            return Err(io::Error::other(message));
+        }
     }
 }
 

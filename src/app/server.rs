@@ -1,0 +1,112 @@
+//! The server: HTTP/1.1 on a socket, in clear text or encrypted, with the same limits.
+
+use std::{
+    fmt,
+    future::Future,
+    io,
+    net::{SocketAddr, TcpListener},
+    rc::Rc,
+    time::Duration,
+};
+
+use actix_http::{HttpServiceBuilder, Request, Response, body::BoxBody, error::DispatchError};
+use actix_service::{IntoServiceFactory as _, ServiceFactoryExt as _, fn_service, map_config};
+use actix_web::{
+    Error,
+    dev::{AppConfig, Extensions, Server, Service, ServiceFactory},
+    web,
+};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use crate::{
+    api,
+    listener::{Peer, Tls},
+    upstream::{Lane, Upstream},
+};
+
+/// The longest that the gateway waits for the head of a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection without requests is kept.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// The longest that the orderly end of a connection may take.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Serves the API on a listener, encrypted if there is something to encrypt with. The numbers: threads, and how long a stop
+/// may take.
+pub(super) fn run(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    (state, upstream): (web::Data<api::State>, Upstream),
+    (workers, drain_timeout): (usize, Duration),
+) -> io::Result<Server> {
+    let builder = Server::build()
+        .workers(workers)
+        .shutdown_timeout(drain_timeout.as_secs().max(1))
+        .disable_signals();
+    let stopping = builder.graceful_shutdown_signal();
+    let stopped = move || {
+        let stopping = stopping.clone();
+        async move { stopping.notified().await }
+    };
+    // Nothing is made of the address by which this machine is known: links are relative, or begin with the public URL.
+    let app = move || {
+        let services = upstream
+            .services(Lane::Callers)
+            .expect("the engine's thread has built the same from the same settings");
+        let app = api::app(state.clone(), Rc::new(services)).into_factory();
+        map_config(app.map_err(|error: Error| error.error_response()), |()| {
+            AppConfig::default()
+        })
+    };
+    let builder = match tls {
+        None => builder.listen("http", listener, move || {
+            http(stopped.clone()).h1(app()).tcp()
+        }),
+        Some(tls) => builder.listen("https", listener, move || {
+            let (acceptor, at_stop) = (tls.clone(), stopped.clone());
+            let handshake = fn_service(move |stream: TcpStream| {
+                let (acceptor, stopped) = (acceptor.clone(), at_stop());
+                async move { accept(&acceptor, stream, stopped).await }
+            });
+            let at_connect = tls.clone();
+            let keep_peer = move |stream: &TlsStream<TcpStream>, kept: &mut Extensions| {
+                if let Some(peer) = Peer::of(stream, &at_connect) {
+                    kept.insert(peer);
+                }
+            };
+            let http = http(stopped.clone()).on_connect_ext(keep_peer);
+            handshake.and_then(http.h1(app()))
+        }),
+    };
+    Ok(builder?.run())
+}
+
+/// An encrypted connection and the address of its peer. A stop does not wait for a handshake.
+async fn accept(
+    tls: &Tls,
+    stream: TcpStream,
+    stopped: impl Future<Output = ()>,
+) -> Result<(TlsStream<TcpStream>, Option<SocketAddr>), DispatchError> {
+    let peer = stream.peer_addr().ok();
+    tokio::select! {
+        accepted = tls.accept(stream) => Ok((accepted?, peer)),
+        () = stopped => Err(io::Error::from(io::ErrorKind::Interrupted).into()),
+    }
+}
+
+/// HTTP with limits, until the server stops.
+fn http<T, S, U>(stopped: impl Fn() -> U + 'static) -> HttpServiceBuilder<T, S>
+where
+    S: ServiceFactory<Request, Config = ()>,
+    S::Error: Into<Response<BoxBody>> + 'static,
+    S::InitError: fmt::Debug,
+    <S::Service as Service<Request>>::Future: 'static,
+    U: Future<Output = ()> + 'static,
+{
+    HttpServiceBuilder::default()
+        .keep_alive(KEEP_ALIVE)
+        .client_request_timeout(HEAD_TIMEOUT)
+        .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+        .graceful_shutdown_signal(stopped)
+}

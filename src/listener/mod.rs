@@ -1,0 +1,215 @@
+//! Encrypted connections from callers: section `server.tls` of the configuration.
+//!
+//! The certificate, its key and the authority of callers' certificates are files. They are looked at once in a while and at a
+//! hangup, and are replaced together, so that each connection is made with files that belong to each other; files with
+//! faults change nothing. Handshakes have a limit in time and in number. Whom a certificate stands for is not decided here.
+
+mod files;
+mod metrics;
+mod peer;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    convert::Infallible,
+    fmt,
+    io::{self, ErrorKind},
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use prometheus_client::registry::Registry;
+use tokio::{
+    net::TcpStream,
+    sync::{Notify, Semaphore},
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use self::{
+    files::{Contents, Digest, Material},
+    metrics::Metrics,
+};
+use crate::domain::clock::Clock;
+
+pub use self::{
+    files::{FileFault, Settings, TlsFile, Validity, check},
+    peer::Peer,
+};
+
+/// The longest that a handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The most handshakes at the same time. A connection beyond is closed at once.
+const HANDSHAKES_MAX: usize = 1024;
+/// How often the files are looked at. Their content is compared, not their dates: what a container mounts changes by links.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Files that cannot be used.
+#[derive(Debug)]
+pub struct Faults(Vec<FileFault>);
+
+impl fmt::Display for Faults {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, FileFault { file, message }) in self.0.iter().enumerate() {
+            let between = if index == 0 { "" } else { "; " };
+            write!(formatter, "{between}server.tls.{} {message}", file.as_str())?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Faults {}
+
+/// What encrypts the connections from callers. Clones share it.
+#[derive(Clone)]
+pub struct Tls(Arc<Shared>);
+
+struct Shared {
+    settings: Settings,
+    current: RwLock<Arc<Material>>,
+    handshakes: Semaphore,
+    asked: Notify,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+}
+
+impl Tls {
+    /// Reads the files for the first time.
+    pub fn start(
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        registry: &mut Registry,
+    ) -> Result<Self, Faults> {
+        let material = Contents::read(&settings).material().map_err(Faults)?;
+        let metrics = Metrics::default();
+        metrics.register(registry);
+        metrics.expires(material.validity.expires_at);
+        if !material.validity.covers(clock.now()) {
+            tracing::warn!(
+                begins_at = %material.validity.begins_at,
+                expires_at = %material.validity.expires_at,
+                "the certificate of the listener is not valid at this time: callers who check it stay away"
+            );
+        }
+        Ok(Self(Arc::new(Shared {
+            settings,
+            current: RwLock::new(Arc::new(material)),
+            handshakes: Semaphore::new(HANDSHAKES_MAX),
+            asked: Notify::new(),
+            clock,
+            metrics,
+        })))
+    }
+
+    /// Makes an encrypted connection of a plain one, or closes it: at the latest after five seconds, and at once when too
+    /// many are being made. A certificate that is not to be trusted is an error too.
+    pub async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let accepted = self.handshake(stream).await;
+        let result = match &accepted {
+            Ok(_) => "ok",
+            Err(error) if error.kind() == ErrorKind::TimedOut => "late",
+            Err(error) if error.kind() == ErrorKind::QuotaExceeded => "shed",
+            Err(error) if peer::is_about_certificate(error) => "certificate",
+            Err(_) => "failed",
+        };
+        self.0.metrics.handshake(result);
+        if let Err(error) = &accepted {
+            // Whoever scans ports causes this: not for the log of every day.
+            tracing::debug!(%error, result, "no encrypted connection came about");
+        }
+        accepted
+    }
+
+    async fn handshake(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let place = self.0.handshakes.try_acquire();
+        let _place = place.map_err(|_| ErrorKind::QuotaExceeded)?;
+        let acceptor = TlsAcceptor::from(Arc::clone(&self.current().server));
+        timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await?
+    }
+
+    /// Has the files looked at soon.
+    pub fn look_at_files(&self) {
+        self.0.asked.notify_one();
+    }
+
+    /// Looks at the files for ever: once in a while, and when it is asked to.
+    pub async fn watch(&self) -> Infallible {
+        let mut seen = self.current().digest;
+        loop {
+            let is_asked = tokio::select! {
+                () = self.0.asked.notified() => true,
+                () = sleep(INTERVAL) => false,
+            };
+            self.look(&mut seen, is_asked).await;
+        }
+    }
+
+    /// Reads the files, and uses them if they are others than before or somebody asks for it.
+    async fn look(&self, seen: &mut Digest, is_asked: bool) {
+        let (settings, before) = (self.0.settings.clone(), *seen);
+        let work = move || {
+            let contents = Contents::read(&settings);
+            let digest = contents.digest();
+            (digest != before || is_asked).then(|| (digest, contents.material()))
+        };
+        match spawn_blocking(work).await {
+            Ok(None) => {}
+            Ok(Some((digest, read))) => {
+                *seen = digest;
+                match read.and_then(|material| self.fit(material)) {
+                    Ok(material) => self.take(material),
+                    Err(faults) => self.refuse(&Faults(faults)),
+                }
+            }
+            Err(error) => tracing::error!(%error, "the files of the listener cannot be read"),
+        }
+    }
+
+    /// The material, unless its certificate is not valid at this time while the one in use is.
+    fn fit(&self, material: Material) -> Result<Material, Vec<FileFault>> {
+        let now = self.0.clock.now();
+        if material.validity.covers(now) || !self.current().validity.covers(now) {
+            return Ok(material);
+        }
+        Err(vec![FileFault {
+            file: TlsFile::Certificate,
+            message: "is not valid at this time".to_owned(),
+        }])
+    }
+
+    fn take(&self, material: Material) {
+        let (metrics, expires_at) = (&self.0.metrics, material.validity.expires_at);
+        let has_changed = material.digest != self.current().digest;
+        metrics.reloaded("ok", false);
+        if has_changed {
+            metrics.expires(expires_at);
+            let mut current = self
+                .0
+                .current
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            *current = Arc::new(material);
+        }
+        tracing::info!(%expires_at, has_changed, "the files of the listener were read again");
+    }
+
+    fn refuse(&self, faults: &Faults) {
+        self.0.metrics.reloaded("faulty", true);
+        tracing::error!(
+            %faults,
+            "the files of the listener have faults: those before stay in use"
+        );
+    }
+
+    fn current(&self) -> Arc<Material> {
+        let current = self.0.current.read();
+        Arc::clone(&current.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+}
