@@ -1,12 +1,13 @@
 //! A small, durable REST API over Huawei Cloud migration tasks.
 //!
 //! The modules in reading order: [`domain`] says what there is and what follows from it; [`transport`] speaks HTTP to
-//! the vendor; [`upstream`], [`store`] and [`operations`] stand beside each other on both; [`identity`] knows callers,
-//! [`listener`] encrypts what they say and [`api`] serves them; [`sandbox`] is a simulated cloud. ARCHITECTURE.md has the
+//! the vendor; [`upstream`], [`store`], [`operations`], [`identity`] and [`audit`] stand beside each other on both;
+//! [`listener`] encrypts what callers say and [`api`] serves them; [`sandbox`] is a simulated cloud. ARCHITECTURE.md has the
 //! picture and the rules.
 
 pub mod api;
 pub mod app;
+pub mod audit;
 pub mod config;
 pub mod domain;
 pub mod identity;

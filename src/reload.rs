@@ -52,6 +52,7 @@ impl Fingerprint {
         let Config {
             api,
             listener,
+            audit,
             identity,
             telemetry,
             store,
@@ -62,7 +63,7 @@ impl Fingerprint {
         Self {
             identity: format!("{identity:?}"),
             rest: format!(
-                "{api:?}{listener:?}{telemetry:?}{store:?}{operations:?}{transport:?}{upstream:?}"
+                "{api:?}{audit:?}{listener:?}{telemetry:?}{store:?}{operations:?}{transport:?}{upstream:?}"
             ),
         }
     }

@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     domain::{
-        access::Caller,
+        access::{Caller, Denied},
+        audit::{AuditUnavailable, Decision},
         operation::{Goal, Operation, Status},
         start::StartRequest,
         task::Task,
@@ -45,6 +46,7 @@ pub(super) async fn to_change<A>(
         goal: change.goal,
         start: change.start,
         key,
+        auditor: on.auditor,
     };
     if change.is_dry_run {
         return plan::answer(&ask, known).await;
@@ -55,7 +57,10 @@ pub(super) async fn to_change<A>(
         is_replayed,
     } = match operations.start(&known.services, &ask).await {
         Ok(accepted) => accepted,
-        Err(error) => return Err(refusal(error, &ask, known).await?),
+        Err(error) => {
+            note_refusal(&error, &ask).await?;
+            return Err(refusal(error, &ask, known).await?);
+        }
     };
     let latest = match operations.wait(operation.id, preference.wait()).await {
         Ok(latest) => latest.unwrap_or(operation),
@@ -147,6 +152,23 @@ pub(super) fn applied(
     }
 }
 
+/// Notes down what stands against a request, for those who audit it. What failed before anything was decided is no decision.
+async fn note_refusal(error: &AskError, ask: &Ask) -> Result<(), AuditUnavailable> {
+    let Some(auditor) = &ask.auditor else {
+        return Ok(());
+    };
+    let (decision, rule) = match error {
+        AskError::NameDenied => (Decision::Denied, Denied::TaskName.rule()),
+        AskError::Refused { reason, .. } => (Decision::Refused, reason.as_str()),
+        AskError::Conflict(_) => (Decision::Refused, "operation-conflict"),
+        AskError::KeyReused => (Decision::Refused, "idempotency-key-reused"),
+        AskError::NotOffered => (Decision::Refused, "service-not-offered"),
+        AskError::Unseen(_) => (Decision::Refused, "task-name-unseen"),
+        AskError::Store(_) | AskError::Unaudited(_) => return Ok(()),
+    };
+    auditor.turned_down(decision, rule, None).await
+}
+
 /// Why nothing was recorded, with what helps the caller on.
 pub(super) async fn refusal(error: AskError, ask: &Ask, known: &Known) -> Result<Problem, Problem> {
     let links = &known.state.links;
@@ -172,6 +194,7 @@ pub(super) async fn refusal(error: AskError, ask: &Ask, known: &Known) -> Result
         | AskError::NotOffered
         | AskError::NameDenied
         | AskError::Unseen(_)
+        | AskError::Unaudited(_)
         | AskError::Store(_) => Problem::from(error),
     };
     Ok(problem)

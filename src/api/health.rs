@@ -14,17 +14,24 @@ pub(crate) struct Health {
     status: &'static str,
     /// What fails, of `store`, `engine` and `draining`.
     failing: Vec<&'static str>,
+    /// What fails though the gateway may be sent requests: `audit`, while it refuses whatever changes something.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    degraded: Vec<&'static str>,
 }
 
 impl Health {
-    fn of(failing: Vec<&'static str>) -> HttpResponse {
+    fn of(failing: Vec<&'static str>, degraded: Vec<&'static str>) -> HttpResponse {
         let status = if failing.is_empty() { "ok" } else { "failing" };
         let mut response = if failing.is_empty() {
             HttpResponse::Ok()
         } else {
             HttpResponse::ServiceUnavailable()
         };
-        response.json(Self { status, failing })
+        response.json(Self {
+            status,
+            failing,
+            degraded,
+        })
     }
 }
 
@@ -38,12 +45,13 @@ impl Health {
 )]
 #[get("/livez")]
 pub(crate) async fn livez(_query: NoQuery) -> HttpResponse {
-    Health::of(Vec::new())
+    Health::of(Vec::new(), Vec::new())
 }
 
 /// Say whether requests may be sent here.
 ///
-/// The record can be written, the engine is alive and the process is not stopping. The cloud's health has no part in it.
+/// The record can be written, the engine is alive and the process is not stopping. The cloud's health has no part in it. While the audit log cannot be
+/// written the gateway is ready, since it can be read from, and says so in `degraded`.
 #[utoipa::path(
     tag = "health",
     security(()),
@@ -64,7 +72,10 @@ pub(crate) async fn readyz(_query: NoQuery, state: web::Data<State>) -> HttpResp
     if state.operations.is_draining() {
         failing.push("draining");
     }
-    Health::of(failing)
+    let audit = state.operations.audit();
+    let is_audited = audit.is_none_or(|log| log.is_available());
+    let degraded = if is_audited { vec![] } else { vec!["audit"] };
+    Health::of(failing, degraded)
 }
 
 /// Give the numbers of this process.

@@ -1,7 +1,8 @@
 //! The HTTP side: from a request to an answer.
 //!
 //! `routes` is the one table of routes; the OpenAPI document is made of it. A request passes, in this order: the
-//! outermost layer (`trace`: id, log line, problem documents), the span, authentication (`request::auth`, before the
+//! outermost layer (`trace`: id, log line, problem documents), the span, the notes on what is denied (`request::audit`),
+//! authentication (`request::auth`, before the
 //! body is touched), the route, its guard (`request::guard`: what is asked about, and is it allowed), and only then its
 //! handler.
 
@@ -182,6 +183,7 @@ pub fn app(
         .default_service(web::to(no_route))
         // The last layer that is added is the first that a request meets.
         .wrap(from_fn(request::auth::authenticate))
+        .wrap(from_fn(request::audit::note_denials))
         .wrap(TracingLogger::<RequestSpan>::new())
         .wrap(from_fn(trace::finish))
 }

@@ -4,7 +4,7 @@
 use std::{panic::AssertUnwindSafe, time::Instant};
 
 use actix_web::{
-    Error, HttpMessage as _, HttpResponse,
+    Error, HttpMessage as _, HttpRequest, HttpResponse,
     body::{BodySize, BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     error::InternalError,
@@ -39,6 +39,13 @@ impl RequestId {
         let milliseconds = u64::try_from(SystemClock.now().as_millisecond()).unwrap_or(0);
         Self(Ulid::from_parts(milliseconds, fastrand::u128(..)).to_string())
     }
+}
+
+/// The id of a request.
+pub(super) fn request_id(request: &HttpRequest) -> String {
+    let extensions = request.extensions();
+    let id = extensions.get::<RequestId>();
+    id.map(|id| id.0.clone()).unwrap_or_default()
 }
 
 /// Opens the span of a request. It holds the route's template and never the query, which is nobody's business in a log.

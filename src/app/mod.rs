@@ -4,6 +4,8 @@ mod sandbox_config;
 mod server;
 
 use std::{
+    convert::Infallible,
+    future::pending,
     io,
     net::{SocketAddr, TcpListener},
     path::PathBuf,
@@ -25,8 +27,10 @@ use tokio::{
 
 use crate::{
     api,
+    audit::{self, Audit},
     config::Config,
     domain::{
+        audit::AuditLog,
         clock::{Clock, SystemClock},
         secret::SecretSource,
         service::{ProjectName, ServiceTraits, UpstreamError},
@@ -60,6 +64,9 @@ pub enum Error {
     /// The cloud cannot be used as it is configured.
     #[error(transparent)]
     Upstream(#[from] UpstreamSetupError),
+    /// The audit log cannot be begun.
+    #[error("no thread for the audit log")]
+    Audit(#[source] io::Error),
     /// Callers cannot be told apart.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -169,6 +176,7 @@ struct Gateway {
     operations: Operations,
     engine: Engine,
     store: Arc<SqlOperationStore>,
+    audit: Option<Arc<Audit>>,
     reload: Option<Reload>,
     tls: Option<Tls>,
     upstream: Upstream,
@@ -209,9 +217,11 @@ impl Gateway {
 
         let operation_metrics = operations::metrics::Metrics::default();
         operation_metrics.register(&mut registry);
+        let audit = start_audit(config.audit.as_ref(), &mut registry)?;
         let operations = Operations::new(
             config.operations,
             Arc::<SqlOperationStore>::clone(&store),
+            audit.clone().map(|audit| audit as Arc<dyn AuditLog>),
             clock,
             operation_metrics,
         );
@@ -243,6 +253,7 @@ impl Gateway {
             operations,
             engine,
             store,
+            audit,
             reload,
             tls,
             upstream,
@@ -259,49 +270,26 @@ impl Gateway {
             operations,
             mut engine,
             store,
+            audit,
             reload,
             tls,
             upstream,
-            mut hangup,
+            hangup,
             drain_timeout,
             ..
         } = self;
         let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
-        let reload_now = Notify::new();
-        let watching_callers = async {
-            match reload {
-                Some(reload) => reload.watch(&reload_now).await,
-                None => std::future::pending().await,
-            }
-        };
-        let watching_files = async {
-            match &tls {
-                Some(tls) => tls.watch().await,
-                None => std::future::pending().await,
-            }
-        };
         let handle = server.handle();
         let mut server = std::pin::pin!(server);
-        let mut watching_callers = std::pin::pin!(watching_callers);
-        let mut watching_files = std::pin::pin!(watching_files);
-        loop {
-            tokio::select! {
-                ended = &mut server => return ended.map_err(Error::Server),
-                () = engine.stopped() => return Err(Error::EngineLost),
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                never = &mut watching_callers => match never {},
-                never = &mut watching_files => match never {},
-                _ = hangup.recv() => {
-                    tracing::info!("looking at the files of secrets");
-                    upstream.look_at_secrets();
-                    reload_now.notify_one();
-                    if let Some(tls) = &tls {
-                        tls.look_at_files();
-                    }
-                }
-            }
+        let watching = watch(reload, tls.as_ref(), &upstream, hangup);
+        tokio::select! {
+            ended = &mut server => return ended.map_err(Error::Server),
+            () = engine.stopped() => return Err(Error::EngineLost),
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            never = watching => match never {},
+            never = operations.tell_ends() => match never {},
         }
         tracing::info!("stopping: waiting requests are answered, rounds in flight end");
         operations.drain();
@@ -317,12 +305,62 @@ impl Gateway {
         if timeout(drain_timeout, drained).await.is_err() {
             tracing::warn!("the time to stop is over; what is left goes on after the next start");
         }
+        if let Some(audit) = audit {
+            finish_audit(&operations, &audit, drain_timeout).await;
+        }
         if let Err(error) = store.close().await {
             tracing::warn!(error = error.with_causes(), "the record was not closed");
         }
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// Takes up what changes while everything runs: files, when they are looked at or at a hangup.
+async fn watch(
+    reload: Option<Reload>,
+    tls: Option<&Tls>,
+    upstream: &Upstream,
+    mut hangup: Signal,
+) -> Infallible {
+    let reload_now = Notify::new();
+    let callers = async {
+        match reload {
+            Some(reload) => reload.watch(&reload_now).await,
+            None => pending().await,
+        }
+    };
+    let certificates = async {
+        match tls {
+            Some(tls) => tls.watch().await,
+            None => pending().await,
+        }
+    };
+    let hangups = async {
+        loop {
+            hangup.recv().await;
+            tracing::info!("looking at the files of secrets");
+            upstream.look_at_secrets();
+            reload_now.notify_one();
+            if let Some(tls) = tls {
+                tls.look_at_files();
+            }
+        }
+    };
+    tokio::select! {
+        never = callers => never,
+        never = certificates => never,
+        never = hangups => never,
+    }
+}
+
+/// The audit log, if there is to be one.
+fn start_audit(
+    settings: Option<&audit::Settings>,
+    registry: &mut Registry,
+) -> Result<Option<Arc<Audit>>, Error> {
+    let audit = settings.map(|settings| Audit::start(settings, registry));
+    Ok(audit.transpose().map_err(Error::Audit)?.map(Arc::new))
 }
 
 /// A listener and its address, whose port may have been left to the system.
@@ -338,6 +376,19 @@ fn names(services: &[ServiceTraits]) -> Vec<&str> {
         .iter()
         .map(|service| service.name.as_str())
         .collect()
+}
+
+/// Tells the audit log what is still to be told, within a time.
+async fn finish_audit(operations: &Operations, audit: &Audit, limit: Duration) {
+    let last = async {
+        operations.tell_last_ends().await;
+        audit.close().await
+    };
+    if !matches!(timeout(limit, last).await, Ok(Ok(()))) {
+        tracing::warn!(
+            "the audit log lacks ends of operations; they are told after the next start"
+        );
+    }
 }
 
 /// Takes no more connections, and lets those that are answered come to their end.

@@ -57,19 +57,8 @@ pub(super) fn settings(
         },
     };
     Config {
-        api: api::Settings {
-            listen,
-            public_url: None,
-            workers: 2,
-            default_wait: Duration::from_secs(30),
-            max_wait: Duration::from_mins(2),
-            drain_timeout: Duration::from_secs(5),
-            max_body: 1 << 20,
-            concurrent_requests: 10_000,
-            rate_limit: NO_LIMIT,
-            default_project: Some(project.clone()),
-            storage_grants: BTreeMap::new(),
-        },
+        audit: None,
+        api: api(listen, project.clone()),
         listener: None,
         identity: identity::Settings {
             anonymous: Caller::anonymous(Permission::ALL.iter().copied().collect()),
@@ -100,5 +89,21 @@ pub(super) fn settings(
                 burst: 100,
             },
         },
+    }
+}
+
+fn api(listen: SocketAddr, project: ProjectName) -> api::Settings {
+    api::Settings {
+        listen,
+        public_url: None,
+        workers: 2,
+        default_wait: Duration::from_secs(30),
+        max_wait: Duration::from_mins(2),
+        drain_timeout: Duration::from_secs(5),
+        max_body: 1 << 20,
+        concurrent_requests: 10_000,
+        rate_limit: NO_LIMIT,
+        default_project: Some(project),
+        storage_grants: BTreeMap::new(),
     }
 }

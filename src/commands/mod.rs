@@ -5,6 +5,7 @@ mod healthcheck;
 mod new_key;
 mod sandbox;
 mod serve;
+mod verify_audit;
 
 use std::{
     fmt,
@@ -30,6 +31,8 @@ pub(crate) enum Command {
     Healthcheck(ConfigFile),
     /// Make a key for a caller and print it with its lines for the configuration.
     NewKey(new_key::Arguments),
+    /// Find the first line of an audit log that was changed, removed or inserted, and print the head of the log.
+    VerifyAudit(verify_audit::Arguments),
     /// Print the OpenAPI document of the API.
     Openapi,
 }
@@ -46,10 +49,13 @@ Examples:
   migration-gateway serve --config gateway.toml
       Serve. MIGRATION_GATEWAY__SERVER__LISTEN=0.0.0.0:8080 in the environment
       overrides `listen` in section `server`, and so on for every key.
+  migration-gateway verify-audit --config gateway.toml audit.log.* audit.log
+      See whether an audit log is as it was written.
 
 Exit status: 0 when all went well, 2 for a wrong command line or configuration
 (a login that the cloud refuses included), 1 for everything else. `healthcheck`
-ends with 0 when the gateway is ready, else with 1.";
+ends with 0 when the gateway is ready, else with 1; `verify-audit` with 1 when
+the log is not as it was written.";
 
 /// Where the configuration is.
 #[derive(Debug, Args)]
@@ -91,6 +97,7 @@ impl Command {
             Self::CheckConfig(arguments) => check_config::run(&arguments),
             Self::Healthcheck(file) => healthcheck::run(&file),
             Self::NewKey(arguments) => new_key::run(&arguments),
+            Self::VerifyAudit(arguments) => verify_audit::run(&arguments),
             Self::Openapi => print(&app::openapi()),
         }
     }

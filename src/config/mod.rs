@@ -28,8 +28,11 @@ use self::{
     scope::Known,
 };
 use crate::{
-    api,
-    domain::service::{CallerName, IssuerName, ProjectName},
+    api, audit,
+    domain::{
+        secret::SecretSource,
+        service::{CallerName, IssuerName, ProjectName},
+    },
     identity, listener, operations, store, telemetry, transport, upstream,
 };
 
@@ -40,6 +43,8 @@ pub struct Config {
     pub api: api::Settings,
     /// Section `server.tls`; `None` if connections from callers are not encrypted here.
     pub listener: Option<listener::Settings>,
+    /// Section `audit`; `None` if there is none.
+    pub audit: Option<audit::Settings>,
     /// Sections `access`, `callers` and `issuers`.
     pub identity: identity::Settings,
     /// Section `log`.
@@ -91,6 +96,23 @@ pub fn load_listen(path: &Path) -> Result<Listening, Faults> {
     }
 }
 
+/// The key of the audit log, and nothing else of the configuration, so that an auditor needs none of its other secrets.
+/// `None`: it has no audit log.
+pub fn load_audit_key(path: &Path) -> Result<Option<audit::Key>, Faults> {
+    let mut faults = Faults::of(path);
+    let settings = source::read(path, source::environment(), &mut faults)
+        .map(|mut root| sections::audit(&mut root, &mut faults));
+    match settings {
+        Some(settings) if faults.is_empty() => Ok(settings.map(|settings| settings.key)),
+        Some(_) | None => Err(faults),
+    }
+}
+
+/// The key of an audit log in a file of its own. The error is a sentence that begins with the file.
+pub fn read_audit_key(path: &Path) -> Result<audit::Key, String> {
+    sections::audit_key(&SecretSource::File(path.to_owned()))
+}
+
 /// As [`load`], with these environment variables instead of the process's own.
 fn load_with(path: &Path, variables: source::Variables) -> Result<Config, Faults> {
     let mut faults = Faults::of(path);
@@ -118,6 +140,7 @@ fn build(mut root: Section, faults: &mut Faults) -> Option<Config> {
     let client_ca = listener.as_ref().and_then(|tls| tls.client_ca.as_ref());
     let asks_for_certificates = client_ca.is_some();
     let identity = callers::read(&mut root, &known, asks_for_certificates, faults);
+    let audit = sections::audit(&mut root, faults);
     let telemetry = sections::log(&mut root, faults);
     let store = sections::store(&mut root, faults);
     let (transport, freshness, pace) = sections::upstream(&mut root, faults);
@@ -137,6 +160,7 @@ fn build(mut root: Section, faults: &mut Faults) -> Option<Config> {
     Some(Config {
         api,
         listener,
+        audit,
         identity,
         telemetry,
         store: store?,

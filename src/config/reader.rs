@@ -46,6 +46,11 @@ impl Section {
         }
     }
 
+    /// The full name of the section.
+    pub(super) fn full_name(&self) -> &str {
+        &self.key
+    }
+
     /// Records a fault of the section itself.
     pub(super) fn fault(&self, faults: &mut Faults, message: &str) {
         faults.push(&self.key, self.origin, message);
@@ -77,6 +82,11 @@ impl Section {
             Some(ValueKind::Table(table)) => table.keys().map(String::as_str).collect(),
             Some(_) | None => Vec::new(),
         }
+    }
+
+    /// Whether there is a value of this name.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
     }
 
     /// Whether there is a table of this name.

@@ -80,6 +80,7 @@ pub(super) fn grant(section: &mut Section, known: &Known, faults: &mut Faults) -
     );
     let tasks = section.optional("tasks", faults, patterns);
     Some(Grant {
+        place: section.full_name().to_owned(),
         permissions: granted?,
         projects: projects?,
         services: services.unwrap_or(Scope::All),

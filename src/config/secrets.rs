@@ -3,7 +3,7 @@
 
 use super::{fault::Faults, reader::Section, values};
 use crate::{
-    domain::secret::{SecretError, SecretSource},
+    domain::secret::{Secret, SecretError, SecretSource},
     upstream,
 };
 
@@ -45,7 +45,12 @@ pub(super) fn required(
 /// Whether the secret can be had. The message does not repeat the reference, as somebody may have written the secret
 /// itself in its place.
 fn check(source: &SecretSource) -> Result<(), String> {
-    upstream::check_secret(source).map_err(|error| match error {
+    read(source).map(|_secret| ())
+}
+
+/// A secret that is read once, as it is just now.
+pub(super) fn read(source: &SecretSource) -> Result<Secret, String> {
+    upstream::read_secret(source).map_err(|error| match error {
         SecretError::File(_, error) => format!("refers to a file that cannot be read: {error}"),
         SecretError::Env(_) => {
             "refers to an environment variable that is not set or is not valid UTF-8".to_owned()

@@ -14,11 +14,13 @@ use super::{
     address,
     fault::{Faults, Origin},
     reader::{Entry, Section},
+    secrets,
     values::{self, Reading},
 };
 use crate::{
     api::{self, RateLimit},
-    domain::service::ProjectName,
+    audit,
+    domain::{secret::SecretSource, service::ProjectName},
     listener::{self, TlsFile},
     operations, store, telemetry, transport,
     upstream::Pace,
@@ -201,6 +203,51 @@ fn database(entry: &Entry) -> Reading<PathBuf> {
         }
         Some(_) | None => Err("must be \"sqlite://\" and the path of a file".to_owned()),
     }
+}
+
+/// Section `audit`; `None` if there is none, or after a fault was recorded.
+pub(super) fn audit(root: &mut Section, faults: &mut Faults) -> Option<audit::Settings> {
+    if !root.has("audit") {
+        return None;
+    }
+    let mut section = root.section("audit", faults);
+    let path = section.required("path", faults, values::text);
+    let key = secrets::required(&mut section, "key", faults);
+    let max_size = section
+        .optional("max_size", faults, values::size(64 * KIB, 1024 * MIB))
+        .unwrap_or(100 * MIB);
+    let keep = section
+        .optional("keep_files", faults, values::number(0, 10_000))
+        .unwrap_or(10);
+    let key = key.and_then(|source| match audit_key(&source) {
+        Ok(key) => Some(key),
+        Err(message) => {
+            faults.push(section.name("key"), Origin::File, message);
+            None
+        }
+    });
+    section.finish(faults);
+    let path = path?;
+    let target = if path == "stdout" {
+        audit::Target::Stdout
+    } else {
+        audit::Target::File {
+            path: path.into(),
+            max_size: max_size as u64,
+            keep,
+        }
+    };
+    Some(audit::Settings { target, key: key? })
+}
+
+/// The key that a secret is.
+pub(super) fn audit_key(source: &SecretSource) -> Reading<audit::Key> {
+    audit::Key::new(&secrets::read(source)?).ok_or_else(|| {
+        format!(
+            "is shorter than {} bytes: make one with `openssl rand -hex 32`",
+            audit::KEY_MIN
+        )
+    })
 }
 
 /// Section `operations`. `exchange_max`: the longest that one request can be on its way to the cloud.

@@ -4,6 +4,7 @@
 //! of this crate. Ports (traits with more than one implementation) live beside the types they speak of.
 
 pub mod access;
+pub mod audit;
 pub mod clock;
 pub mod decide;
 pub mod history;

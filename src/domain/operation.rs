@@ -66,6 +66,14 @@ impl Goal {
         (self == Self::Absent { force: true }).then_some("pause")
     }
 
+    /// What is wanted, in one word.
+    pub fn action(self) -> &'static str {
+        match self {
+            Self::Absent { force: true } => "force-delete",
+            Self::Absent { force: false } | Self::Paused | Self::Running => self.kind(),
+        }
+    }
+
     /// The goal with this kind and force.
     pub fn parse(kind: &str, force: Option<&str>) -> Option<Self> {
         match (kind, force) {

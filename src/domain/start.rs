@@ -45,3 +45,25 @@ pub struct StartRecord {
     /// Copy only the objects that failed before.
     pub migrate_failed_objects: bool,
 }
+
+impl StartRecord {
+    /// What is recorded of a start: names, never keys.
+    pub fn of(start: Option<&StartRequest>) -> Self {
+        let Some(start) = start else {
+            return Self::default();
+        };
+        let name = |credential: &Option<StorageCredential>| match credential {
+            Some(StorageCredential::Named(name)) => Some(name.clone()),
+            Some(StorageCredential::Inline(_)) | None => None,
+        };
+        let is_inline = |credential: &Option<StorageCredential>| {
+            matches!(credential, Some(StorageCredential::Inline(_)))
+        };
+        Self {
+            source: name(&start.source),
+            destination: name(&start.destination),
+            inline: is_inline(&start.source) || is_inline(&start.destination),
+            migrate_failed_objects: start.migrate_failed_objects,
+        }
+    }
+}

@@ -79,6 +79,12 @@ pub trait OperationStore: Send + Sync {
     /// Tells how many were removed.
     async fn remove_ended(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError>;
 
+    /// Up to `limit` operations that have ended and whose end is still to be told to the audit log, the first to end first.
+    async fn owed_ends(&self, limit: u32) -> Result<Vec<Operation>, StoreError>;
+
+    /// Records that the ends of these operations were told.
+    async fn ends_told(&self, ids: &[OperationId]) -> Result<(), StoreError>;
+
     /// How many operations are running on tasks of one service of one project.
     async fn count_running(
         &self,
@@ -109,6 +115,8 @@ pub struct NewOperation {
     /// A running operation on the same task that it takes over from: as it is to be written, with the version that
     /// guards it, and with the events to be appended.
     pub supersedes: Option<(Operation, Vec<OperationEvent>)>,
+    /// Whether its end is to be told to the audit log.
+    pub owes_end: bool,
 }
 
 impl NewOperation {
@@ -118,6 +126,7 @@ impl NewOperation {
             operation,
             key: None,
             supersedes: None,
+            owes_end: false,
         }
     }
 }

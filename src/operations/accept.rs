@@ -7,16 +7,21 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{
-    Operations, WRITES_FOR, kill_point::kill_point, later, log_event, round::LOOK_AGE_MAX,
+    Operations, WRITES_FOR,
+    kill_point::kill_point,
+    later, log_event,
+    plan::{Course, joins, supersedes},
+    round::LOOK_AGE_MAX,
     sentences,
 };
 use crate::domain::{
     access::TaskNames,
+    audit::{AuditUnavailable, Auditor},
     decide::{self, Sight},
     history::{Change, History},
     operation::{EventKind, Goal, Operation, OperationEvent, OperationId, Phase, Reason, Status},
     service::{CallerName, Services, UpstreamError, UpstreamErrorKind},
-    start::{StartRecord, StartRequest, StorageCredential},
+    start::{StartRecord, StartRequest},
     store::{Creation, IdempotencyKey, Joining, NewOperation, StoreError},
     task::{Task, TaskRef},
 };
@@ -36,6 +41,27 @@ pub struct Ask {
     pub start: Option<StartRequest>,
     /// The caller's own name for the request.
     pub key: Option<IdempotencyKey>,
+    /// Who notes down what is decided, before it is done; `None` if nobody does.
+    pub auditor: Option<Auditor>,
+}
+
+impl Ask {
+    /// Notes down what is going to be done, and by which operation, unless that was the last that was noted: a race that
+    /// is lost leads here again.
+    async fn note(
+        &self,
+        noted: &mut Option<(OperationId, Course)>,
+        fresh: (OperationId, Course),
+    ) -> Result<(), AuditUnavailable> {
+        let Some(auditor) = &self.auditor else {
+            return Ok(());
+        };
+        if *noted != Some(fresh) {
+            auditor.allowed(fresh.0, Some(fresh.1.as_str())).await?;
+            *noted = Some(fresh);
+        }
+        Ok(())
+    }
 }
 
 /// What a request led to.
@@ -75,6 +101,9 @@ pub enum AskError {
     /// The project does not offer the service.
     #[error("the project does not offer the service")]
     NotOffered,
+    /// It could not be noted down for those who audit it.
+    #[error(transparent)]
+    Unaudited(#[from] AuditUnavailable),
     /// It could not be recorded.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -84,12 +113,15 @@ impl Operations {
     /// Records an operation, or joins the one that does the same already. Once this returns `Ok` the operation survives
     /// a crash.
     pub async fn start(&self, services: &Services, ask: &Ask) -> Result<Accepted, AskError> {
-        let record = record_of(ask.start.as_ref());
+        let record = StartRecord::of(ask.start.as_ref());
+        let id = OperationId::at(self.0.clock.now());
+        let mut noted = None;
         let mut was_looked_at = false;
         let mut is_admitted = ask.names.are_all();
         let until = Instant::now() + WRITES_FOR;
         while Instant::now() < until {
             if let Some(operation) = self.recall(ask).await? {
+                ask.note(&mut noted, (operation.id, Course::Replay)).await?;
                 return Ok(Accepted {
                     operation,
                     is_replayed: true,
@@ -106,6 +138,7 @@ impl Operations {
                         let _seen = self.look(services, ask).await?;
                         is_admitted = true;
                     }
+                    ask.note(&mut noted, (running.id, Course::Join)).await?;
                     match self.join(running, ask).await? {
                         Some(operation) => {
                             return Ok(Accepted {
@@ -131,12 +164,17 @@ impl Operations {
                     continue;
                 }
             }
-            let fresh = self.fresh(services, ask, record.clone())?;
+            let fresh = self.fresh(services, ask, (id, record.clone()))?;
             let operation = Operation {
                 history: inherited,
                 next_look_at: self.first_look_at(&fresh, supersedes.as_ref()),
                 ..fresh
             };
+            let course = match &supersedes {
+                None => Course::Begin,
+                Some(_) => Course::Supersede,
+            };
+            ask.note(&mut noted, (operation.id, course)).await?;
             if self.create(&operation, ask, supersedes).await? {
                 return Ok(Accepted {
                     operation,
@@ -201,6 +239,7 @@ impl Operations {
             operation: operation.clone(),
             key: ask.key.clone(),
             supersedes,
+            owes_end: ask.auditor.is_some(),
         };
         if let (true, Some(start)) = (operation.start.inline, &ask.start) {
             self.0.inline_keys.keep(operation.id, start.clone());
@@ -276,12 +315,12 @@ impl Operations {
         &self,
         services: &Services,
         ask: &Ask,
-        start: StartRecord,
+        (id, start): (OperationId, StartRecord),
     ) -> Result<Operation, AskError> {
         let service = services.of(&ask.task).ok_or(AskError::NotOffered)?;
         let now = self.0.clock.now();
         Ok(Operation {
-            id: OperationId::at(now),
+            id,
             task: ask.task.clone(),
             binding: service.binding.clone(),
             goal: ask.goal,
@@ -353,42 +392,5 @@ fn refused(reason: Reason, ask: &Ask, task: Option<Box<Task>>) -> AskError {
         reason,
         detail: sentences::refused(reason, &ask.task, state),
         task,
-    }
-}
-
-/// Whether a request is served by an operation that is running: it is the same, or it is for a task to be gone if it is at
-/// rest, which a deletion that also pauses it does too.
-pub(super) fn joins(running: &Operation, goal: Goal, start: &StartRecord) -> bool {
-    let force_delete = Goal::Absent { force: true };
-    running.is_same_request(goal, start)
-        || (running.goal == force_delete && goal == Goal::Absent { force: false })
-}
-
-/// Whether a goal takes over from one that is being driven at.
-pub(super) fn supersedes(goal: Goal, running: Goal) -> bool {
-    match goal {
-        Goal::Absent { force: true } => true,
-        Goal::Paused => running == Goal::Running,
-        Goal::Absent { force: false } | Goal::Running => false,
-    }
-}
-
-/// What is recorded of a start: names, never keys.
-pub(super) fn record_of(start: Option<&StartRequest>) -> StartRecord {
-    let Some(start) = start else {
-        return StartRecord::default();
-    };
-    let name = |credential: &Option<StorageCredential>| match credential {
-        Some(StorageCredential::Named(name)) => Some(name.clone()),
-        Some(StorageCredential::Inline(_)) | None => None,
-    };
-    let is_inline = |credential: &Option<StorageCredential>| {
-        matches!(credential, Some(StorageCredential::Inline(_)))
-    };
-    StartRecord {
-        source: name(&start.source),
-        destination: name(&start.destination),
-        inline: is_inline(&start.source) || is_inline(&start.destination),
-        migrate_failed_objects: start.migrate_failed_objects,
     }
 }

@@ -9,6 +9,7 @@
 mod accept;
 mod board;
 mod endings;
+mod ends;
 pub mod engine;
 mod inline_keys;
 mod kill_point;
@@ -36,6 +37,7 @@ use self::{
     metrics::{Ended, Metrics},
 };
 use crate::domain::{
+    audit::AuditLog,
     clock::Clock,
     history::Change,
     operation::{EventKind, Operation, OperationEvent, OperationId, Outcome, Status},
@@ -94,6 +96,9 @@ struct Shared {
     metrics: Metrics,
     /// Told whenever something on record may have become due.
     wake: Notify,
+    /// Told whenever an operation of this process has ended.
+    ended: Notify,
+    audit: Option<Arc<dyn AuditLog>>,
     endings: Endings,
     inline_keys: InlineKeys,
     draining: watch::Sender<bool>,
@@ -102,10 +107,11 @@ struct Shared {
 }
 
 impl Operations {
-    /// Operations kept in this store.
+    /// Operations kept in this store, whose ends are told to this log.
     pub fn new(
         settings: Settings,
         store: Arc<dyn OperationStore>,
+        audit: Option<Arc<dyn AuditLog>>,
         clock: Arc<dyn Clock>,
         metrics: Metrics,
     ) -> Self {
@@ -115,11 +121,18 @@ impl Operations {
             clock,
             metrics,
             wake: Notify::new(),
+            ended: Notify::new(),
+            audit,
             endings: Endings::default(),
             inline_keys: InlineKeys::default(),
             draining: watch::Sender::new(false),
             heartbeat: watch::Sender::new(None),
         }))
+    }
+
+    /// Where decisions are noted down before they take effect; `None` if nobody wants them to be.
+    pub fn audit(&self) -> Option<&Arc<dyn AuditLog>> {
+        self.0.audit.as_ref()
     }
 
     /// The operation with this id, whoever asks.
@@ -299,6 +312,7 @@ impl Shared {
             .inc();
         self.inline_keys.forget(operation.id);
         self.endings.announce(operation.id);
+        self.ended.notify_one();
     }
 }
 

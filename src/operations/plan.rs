@@ -2,7 +2,7 @@
 
 use super::{
     Operations,
-    accept::{Ask, AskError, Look, joins, record_of, refuse, supersedes},
+    accept::{Ask, AskError, Look, refuse},
     sentences,
 };
 use crate::domain::{
@@ -11,6 +11,7 @@ use crate::domain::{
     history::History,
     operation::{Goal, Operation},
     service::Services,
+    start::StartRecord,
     task::TaskState,
     words::words,
 };
@@ -52,7 +53,7 @@ impl Operations {
             return Ok(Plan::new(ask, Course::Replay, Some(known), None));
         }
         let running = self.running_on(&ask.task).await?;
-        let record = record_of(ask.start.as_ref());
+        let record = StartRecord::of(ask.start.as_ref());
         match running {
             None => {
                 self.plan_of_its_own(services, ask, Course::Begin, None)
@@ -141,5 +142,22 @@ impl Plan {
             state: step.and_then(|step| step.state),
             next: step.map(|step| step.action),
         }
+    }
+}
+
+/// Whether a request is served by an operation that is running: it is the same, or it is for a task to be gone if it is at
+/// rest, which a deletion that also pauses it does too.
+pub(super) fn joins(running: &Operation, goal: Goal, start: &StartRecord) -> bool {
+    let force_delete = Goal::Absent { force: true };
+    running.is_same_request(goal, start)
+        || (running.goal == force_delete && goal == Goal::Absent { force: false })
+}
+
+/// Whether a goal takes over from one that is being driven at.
+pub(super) fn supersedes(goal: Goal, running: Goal) -> bool {
+    match goal {
+        Goal::Absent { force: true } => true,
+        Goal::Paused => running == Goal::Running,
+        Goal::Absent { force: false } | Goal::Running => false,
     }
 }

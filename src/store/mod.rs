@@ -197,6 +197,22 @@ impl OperationStore for SqlOperationStore {
             .await
     }
 
+    async fn owed_ends(&self, limit: u32) -> Result<Vec<Operation>, StoreError> {
+        let read = self
+            .database
+            .read(move |transaction| read::owed_ends(transaction, limit))
+            .await?;
+        let readable = |read| self.reports.readable(read);
+        Ok(read.into_iter().filter_map(readable).collect())
+    }
+
+    async fn ends_told(&self, ids: &[OperationId]) -> Result<(), StoreError> {
+        let ids = ids.to_vec();
+        self.database
+            .write(|transaction| write::ends_told(transaction, ids))
+            .await
+    }
+
     async fn count_running(
         &self,
         project: &ProjectName,

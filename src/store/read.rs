@@ -133,6 +133,20 @@ pub(super) async fn list(
     complete(&mut transaction, &rows).await
 }
 
+/// Operations whose end is still to be told to the audit log, the first to end first.
+pub(super) async fn owed_ends(
+    mut transaction: AnyTransaction,
+    limit: u32,
+) -> Result<Read, StoreError> {
+    let rows = sqlx::query(select_operations!(
+        "WHERE owes_end = 1 AND status <> 'running' ORDER BY finished_at, id LIMIT $1"
+    ))
+    .bind(i64::from(limit))
+    .fetch_all(&mut *transaction)
+    .await?;
+    complete(&mut transaction, &rows).await
+}
+
 /// A condition that is not asked for is left out of the text, so that an index can serve those that are.
 fn list_statement(
     query: &OperationQuery,

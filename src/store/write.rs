@@ -22,6 +22,7 @@ pub(super) async fn create(
         operation,
         key,
         supersedes,
+        owes_end,
     } = fresh;
     if let Some((superseded, events)) = supersedes {
         let guard = (superseded.id, superseded.version);
@@ -31,7 +32,7 @@ pub(super) async fn create(
         }
         append(&mut transaction, superseded.id, events).await?;
     }
-    if !insert(&mut transaction, &operation).await? {
+    if !insert(&mut transaction, &operation, owes_end).await? {
         let running = read::running_on(&mut transaction, &operation.task).await?;
         return running
             .map(|operation| Creation::Running(Box::new(operation)))
@@ -50,7 +51,11 @@ pub(super) async fn create(
 }
 
 /// Whether there was room for it: no operation is running on its task.
-async fn insert(connection: &mut AnyConnection, operation: &Operation) -> Result<bool, StoreError> {
+async fn insert(
+    connection: &mut AnyConnection,
+    operation: &Operation,
+    owes_end: bool,
+) -> Result<bool, StoreError> {
     let Mutable {
         status,
         phase,
@@ -70,9 +75,9 @@ async fn insert(connection: &mut AnyConnection, operation: &Operation) -> Result
          force, source_credential, destination_credential, inline_credentials, \
          migrate_failed_objects, status, phase, outcome, failure, superseded_by, requested_by, \
          created_at, updated_at, deadline_at, finished_at, next_look_at, history, last_seen, \
-         version) \
+         version, owes_end) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
-         $19, $20, $21, $22, $23, $24, $25, $26, $27) \
+         $19, $20, $21, $22, $23, $24, $25, $26, $27, $28) \
          ON CONFLICT (project, service, task) WHERE status = 'running' DO NOTHING",
     )
     .bind(operation.id.to_string())
@@ -102,6 +107,7 @@ async fn insert(connection: &mut AnyConnection, operation: &Operation) -> Result
     .bind(history)
     .bind(last_seen)
     .bind(operation.version)
+    .bind(i64::from(owes_end))
     .execute(connection)
     .await?;
     Ok(inserted.rows_affected() == 1)
@@ -240,6 +246,21 @@ pub(super) async fn remove_ended(
     .await?;
     transaction.commit().await?;
     Ok(removed.rows_affected())
+}
+
+/// Records that the ends of these operations were told to the audit log.
+pub(super) async fn ends_told(
+    mut transaction: AnyTransaction,
+    ids: Vec<OperationId>,
+) -> Result<(), StoreError> {
+    for id in ids {
+        sqlx::query("UPDATE operations SET owes_end = 0 WHERE id = $1")
+            .bind(id.to_string())
+            .execute(&mut *transaction)
+            .await?;
+    }
+    transaction.commit().await?;
+    Ok(())
 }
 
 /// Appends events as long as there is room, and returns those that were kept. The last place belongs to the end.

@@ -28,7 +28,7 @@ use prometheus_client::registry::Registry;
 use crate::{
     domain::{
         clock::Clock,
-        secret::{SecretError, SecretSource},
+        secret::{Secret, SecretError, SecretSource},
         service::{
             Binding, BoundService, MigrationService, ProjectName, ServiceName, ServiceTraits,
             Services, UpstreamError, status::ProjectStatus,
@@ -138,9 +138,9 @@ pub fn default_iam_endpoint(region: &str) -> Option<String> {
     is_region(region).then(|| regional_endpoint("iam", region))
 }
 
-/// Whether a secret can be had, just now and in the way in which it will be read. It is not kept.
-pub fn check_secret(source: &SecretSource) -> Result<(), SecretError> {
-    secrets::resolve(source).map(|_secret| ())
+/// A secret as it is just now, read in the way in which all are. It is not kept.
+pub fn read_secret(source: &SecretSource) -> Result<Secret, SecretError> {
+    secrets::resolve(source)
 }
 
 /// The cloud as this process uses it: its credentials, and what services are built from on each thread. Cheap to clone.

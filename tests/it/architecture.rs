@@ -12,7 +12,7 @@ use crate::program_text::{self, SourceFile};
 
 /// Every module, and those that it may use besides itself. An entry may list only entries above it, so that a circle
 /// cannot be written down.
-const FLOORS: [(&str, &[&str]); 14] = [
+const FLOORS: [(&str, &[&str]); 15] = [
     // The ground.
     ("domain", &[]),
     ("transport", &["domain"]),
@@ -21,6 +21,7 @@ const FLOORS: [(&str, &[&str]); 14] = [
     ("store", &["domain"]),
     ("operations", &["domain"]),
     ("identity", &["domain", "transport"]),
+    ("audit", &["domain"]),
     // Second floor.
     ("listener", &["domain", "identity"]),
     ("api", &["domain", "operations", "identity", "listener"]),
@@ -38,6 +39,7 @@ const FLOORS: [(&str, &[&str]); 14] = [
             "operations",
             "identity",
             "listener",
+            "audit",
             "api",
             "telemetry",
         ],
@@ -53,6 +55,7 @@ const FLOORS: [(&str, &[&str]); 14] = [
             "operations",
             "identity",
             "listener",
+            "audit",
             "api",
             "sandbox",
             "telemetry",
@@ -64,6 +67,7 @@ const FLOORS: [(&str, &[&str]); 14] = [
         "commands",
         &[
             "domain",
+            "audit",
             "listener",
             "sandbox",
             "telemetry",

@@ -21,6 +21,7 @@ fn reference() -> Command {
     let mut command = check(&file);
     command
         .env("IAM_PASSWORD", "canary-password")
+        .env("AUDIT_KEY", "canary-key-of-at-least-thirty-two-bytes")
         .env("ARCHIVE_SECRET_KEY", "canary-key");
     command
 }

@@ -156,7 +156,8 @@ fn every_key_of_the_configuration_that_is_named_is_in_the_reference() {
             let Some((section, key)) = name.split_once('.') else {
                 continue;
             };
-            let is_plain = ["server", "log", "store", "operations", "access"].contains(&section);
+            let is_plain =
+                ["server", "log", "audit", "store", "operations", "access"].contains(&section);
             if !is_plain
                 || !key
                     .bytes()

@@ -24,7 +24,7 @@ const LOOK: [ProblemType; 7] = [
 ];
 
 /// What every operation can end with, or be refused with.
-const CHANGE: [ProblemType; 12] = [
+const CHANGE: [ProblemType; 13] = [
     ProblemType::IdempotencyKeyReused,
     ProblemType::TaskNotFound,
     ProblemType::TaskInProgress,
@@ -37,6 +37,7 @@ const CHANGE: [ProblemType; 12] = [
     ProblemType::ProjectChanged,
     ProblemType::DeadlineExceeded,
     ProblemType::StoreUnavailable,
+    ProblemType::AuditUnavailable,
 ];
 
 /// The kinds of problem that an operation of the document can answer with, beside `internal`.
@@ -57,7 +58,14 @@ pub(super) fn problems_of(operation_id: &str) -> Vec<ProblemType> {
         ),
         "delete_task" => (&[&GUARDED, &CHANGE], &[]),
         "list_operations" => (&[&GUARDED], &[]),
-        "cancel_operation" => (&[&GUARDED], &[P::OperationNotFound, P::PastPointOfNoReturn]),
+        "cancel_operation" => (
+            &[&GUARDED],
+            &[
+                P::OperationNotFound,
+                P::PastPointOfNoReturn,
+                P::AuditUnavailable,
+            ],
+        ),
         "show_operation" => (&[&GUARDED], &[P::OperationNotFound]),
         "whoami" => (
             &[],

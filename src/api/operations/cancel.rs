@@ -1,6 +1,6 @@
 //! `POST /operations/{id}/cancel`.
 
-use actix_web::{HttpResponse, post};
+use actix_web::{HttpRequest, HttpResponse, post};
 
 use super::view::OperationView;
 use crate::{
@@ -8,9 +8,16 @@ use crate::{
         problem::{Problem, kinds::ProblemType},
         request::{body::NoBody, guard::OnOwnOperation},
     },
-    domain::service::Sent,
+    domain::{
+        audit::{Attempt, Auditor, Decision},
+        operation::Operation,
+        service::Sent,
+    },
     operations::Cancellation,
 };
+
+/// The rule: whoever asked for an operation first may cancel it.
+const REQUESTER: &str = "requester";
 
 /// Cancel an operation.
 ///
@@ -25,17 +32,32 @@ use crate::{
 pub(crate) async fn cancel_operation(
     on: OnOwnOperation,
     _no_body: NoBody,
+    request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
     let known = &on.known;
+    let auditor = known.auditor(&request, "cancel");
     let shown = known.state.operations.show(on.id).await?;
     let Some(operation) = shown.filter(|operation| {
         operation.requested_by == known.caller().name || known.may_see(operation)
     }) else {
+        if let Some(auditor) = auditor {
+            let rule = "operation-not-found";
+            let id = Some(on.id);
+            auditor.turned_down(Decision::Denied, rule, id).await?;
+        }
         return Err(unknown());
     };
+    let auditor = auditor.map(|auditor| about(auditor, &operation));
     if operation.requested_by != known.caller().name {
+        if let Some(auditor) = auditor {
+            let id = Some(operation.id);
+            auditor.turned_down(Decision::Denied, REQUESTER, id).await?;
+        }
         let detail = "Only the caller who asked for an operation may cancel it.";
         return Err(Problem::new(ProblemType::Forbidden, detail).sent(Sent::No));
+    }
+    if let Some(auditor) = auditor {
+        auditor.allowed(operation.id, None).await?;
     }
     match known.state.operations.cancel(on.id).await? {
         Cancellation::Unknown => Err(unknown()),
@@ -50,6 +72,21 @@ pub(crate) async fn cancel_operation(
                 .sent(operation.history.sent())
                 .link(Some(link)))
         }
+    }
+}
+
+/// Who notes down what is decided about an operation.
+fn about(auditor: Auditor, operation: &Operation) -> Auditor {
+    let task = &operation.task;
+    Auditor {
+        attempt: Attempt {
+            project: Some(task.project.clone()),
+            service: Some(task.service.clone()),
+            task: Some(task.id.clone()),
+            ..auditor.attempt
+        },
+        granted_by: REQUESTER.to_owned(),
+        ..auditor
     }
 }
 

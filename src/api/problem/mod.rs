@@ -17,6 +17,7 @@ use crate::{
     api::operations::view::OperationView,
     domain::{
         access::Denied,
+        audit::AuditUnavailable,
         operation::Failure,
         service::{Sent, UpstreamAnswer, UpstreamError},
         store::StoreError,
@@ -343,6 +344,17 @@ impl From<StoreError> for Problem {
     }
 }
 
+impl From<AuditUnavailable> for Problem {
+    fn from(_: AuditUnavailable) -> Self {
+        Self::new(
+            ProblemType::AuditUnavailable,
+            "The gateway's audit log cannot be written, and nothing was sent. Try again soon.",
+        )
+        .sent(Sent::No)
+        .retry_after(5)
+    }
+}
+
 impl From<Denied> for Problem {
     fn from(denied: Denied) -> Self {
         Self::new(ProblemType::Forbidden, sentence(&denied.to_string())).sent(Sent::No)
@@ -373,6 +385,7 @@ impl From<AskError> for Problem {
             ),
             AskError::NameDenied => Denied::TaskName.into(),
             AskError::Unseen(error) => error.into(),
+            AskError::Unaudited(error) => error.into(),
             AskError::Store(error) => error.into(),
         }
     }

@@ -9,6 +9,7 @@ use actix_web::{
     web,
 };
 
+use super::audit;
 use crate::{
     api::{
         State,
@@ -82,7 +83,10 @@ async fn identify(request: &ServiceRequest, state: &State) -> Result<Identity, P
         certificate: request.conn_data::<Peer>().map(Peer::certificate),
     };
     let identity = state.identities.identify(&credentials).await;
-    let identity = identity.map_err(unauthenticated)?;
+    let identity = identity.map_err(|refusal| {
+        audit::deny_stranger(request, state, refusal);
+        unauthenticated(refusal)
+    })?;
     let (left, counted) = state.rates.count(&identity.caller.name);
     request.extensions_mut().insert(left);
     counted.map(|()| identity)

@@ -11,11 +11,12 @@ use std::{
 
 use actix_web::{FromRequest, HttpMessage as _, HttpRequest, dev::Payload, web};
 
-use super::{auth, query::Query};
+use super::{audit, auth, query::Query};
 use crate::{
     api::{State, problem::Problem},
     domain::{
         access::{self, Caller, Denied, Permission, TaskNames},
+        audit::{Attempt, Auditor},
         operation::{Operation, OperationId},
         service::{BoundService, CallerName, ProjectName, ServiceName, ServiceTraits, Services},
         task::{TaskId, TaskRef},
@@ -27,6 +28,11 @@ use crate::{
 pub(in crate::api) trait Action: Sized + 'static {
     /// Takes the action's own parameters out of the query.
     fn read(query: &mut Query) -> Self;
+
+    /// What it changes, in one word that those who audit read; `None` if it changes nothing.
+    fn change(&self) -> Option<&'static str> {
+        None
+    }
 
     /// What the caller needs for it.
     fn permissions(&self) -> &'static [Permission];
@@ -47,6 +53,8 @@ pub(in crate::api) struct OnTask<A> {
     pub(in crate::api) traits: ServiceTraits,
     /// The names that the task must have if the action changes it.
     pub(in crate::api) names: TaskNames,
+    /// Who notes down what is decided, if the action changes something and somebody wants to know.
+    pub(in crate::api) auditor: Option<Auditor>,
     pub(in crate::api) action: A,
 }
 
@@ -202,7 +210,18 @@ impl<A: Action> OnTask<A> {
             service: traits.name.clone(),
             id,
         };
-        let names = known.authorise(action.permissions(), &task.project, &task.service)?;
+        let needed = action.permissions();
+        let auditor = action
+            .change()
+            .and_then(|change| known.auditor(request, change))
+            .map(|auditor| about(auditor, &known, needed, &task));
+        let authorised = access::authorise(known.caller(), needed, &task.project, &task.service);
+        let names = authorised.map_err(|denied| {
+            if let Some(auditor) = &auditor {
+                audit::deny(request, &known, auditor.clone(), denied.rule());
+            }
+            known.denied(denied)
+        })?;
         let service = known.services.of(&task).cloned().ok_or_else(|| {
             Problem::fault(
                 "query",
@@ -216,8 +235,24 @@ impl<A: Action> OnTask<A> {
             service,
             traits,
             names,
+            auditor,
             action,
         })
+    }
+}
+
+/// Who notes down what is decided about a task, with where the configuration grants what is needed.
+fn about(auditor: Auditor, known: &Known, needed: &[Permission], task: &TaskRef) -> Auditor {
+    let granted_by = access::places(known.caller(), needed, &task.project, &task.service);
+    Auditor {
+        attempt: Attempt {
+            project: Some(task.project.clone()),
+            service: Some(task.service.clone()),
+            task: Some(task.id.clone()),
+            ..auditor.attempt
+        },
+        granted_by: granted_by.join(", "),
+        ..auditor
     }
 }
 

@@ -1,5 +1,6 @@
 //! A request on its way to its handler: who asks, what is asked about, is it allowed, and what came along.
 
+pub(super) mod audit;
 pub(super) mod auth;
 pub(super) mod body;
 pub(super) mod form;

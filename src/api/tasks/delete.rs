@@ -30,6 +30,10 @@ impl Action for Delete {
         }
     }
 
+    fn change(&self) -> Option<&'static str> {
+        (!self.is_dry_run).then(|| Goal::Absent { force: self.force }.action())
+    }
+
     fn permissions(&self) -> &'static [Permission] {
         if self.force {
             &[Permission::TasksDelete, Permission::TasksPause]

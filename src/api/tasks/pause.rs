@@ -27,6 +27,10 @@ impl Action for Pause {
         }
     }
 
+    fn change(&self) -> Option<&'static str> {
+        (!self.is_dry_run).then(|| Goal::Paused.action())
+    }
+
     fn permissions(&self) -> &'static [Permission] {
         &[Permission::TasksPause]
     }

@@ -17,6 +17,7 @@ use crate::{
     },
     domain::{
         access::Permission,
+        audit::Decision,
         operation::Goal,
         service::{CredentialName, Sent},
         start::{StartRequest, StorageCredential, StorageKeys},
@@ -33,6 +34,10 @@ impl Action for Start {
         Self {
             is_dry_run: query.dry_run(),
         }
+    }
+
+    fn change(&self) -> Option<&'static str> {
+        (!self.is_dry_run).then(|| Goal::Running.action())
     }
 
     fn permissions(&self) -> &'static [Permission] {
@@ -133,7 +138,7 @@ pub(crate) async fn start_task(
         .flatten()
     {
         if let StorageCredential::Named(name) = credential {
-            check_grant(&on, name)?;
+            check_grant(&on, name).await?;
         }
     }
     let change = Change {
@@ -197,13 +202,17 @@ fn credential(
 }
 
 /// The same answer for an entry that does not exist and for one that others may name: names are nobody's business.
-fn check_grant(on: &OnTask<Start>, name: &CredentialName) -> Result<(), Problem> {
+async fn check_grant(on: &OnTask<Start>, name: &CredentialName) -> Result<(), Problem> {
     let grants = &on.known.state.settings.storage_grants;
     let covered = grants
         .get(name)
         .is_some_and(|grant| grant.covers(&on.known.caller().name, &on.task.project));
     if covered {
         return Ok(());
+    }
+    if let Some(auditor) = &on.auditor {
+        let rule = "storage-credential";
+        auditor.turned_down(Decision::Denied, rule, None).await?;
     }
     // The name is not repeated: it can be a key in the wrong place.
     let detail = "The caller may not use a storage credential of that name here.";

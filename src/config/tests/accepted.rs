@@ -75,14 +75,19 @@ fn a_project_offers_every_service_at_the_addresses_of_its_region() {
 fn the_reference_says_the_defaults_of_the_program() {
     let reference = include_str!("../../../config/gateway.toml")
         .replace("env = \"IAM_PASSWORD\"", "file = \"SECRET\"")
-        .replace("env = \"ARCHIVE_SECRET_KEY\"", "file = \"SECRET\"");
+        .replace("env = \"ARCHIVE_SECRET_KEY\"", "file = \"SECRET\"")
+        .replace("env = \"AUDIT_KEY\"", "file = \"SECRET\"");
     let reference = valid(&reference, &[]);
-    let minimal = valid(MINIMAL, &[]);
+    let audit =
+        "[audit]\npath = \"/var/log/migration-gateway/audit.log\"\nkey = { file = \"SECRET\" }";
+    let minimal = valid(&format!("{MINIMAL}{audit}"), &[]);
+    assert!(valid(MINIMAL, &[]).audit.is_none());
     let settings = |config: &Config| {
         let mut api = config.api.clone();
         api.storage_grants.clear();
         format!(
-            "{api:#?} {:#?} {:#?} {:#?} {:#?} {:#?}",
+            "{api:#?} {:#?} {:#?} {:#?} {:#?} {:#?} {:#?}",
+            config.audit,
             config.telemetry,
             config.store,
             config.operations,

@@ -44,7 +44,7 @@ fn complete() -> String {
 /// Loads a text whose secrets are in a file, with variables of the environment.
 fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, Faults> {
     let mut secret = NamedTempFile::new().expect("a file for the secret");
-    writeln!(secret, "canary-secret").expect("the secret is written");
+    writeln!(secret, "canary-secret-of-thirty-two-bytes-or-more").expect("the secret is written");
     let text = text.replace("SECRET", &secret.path().display().to_string());
     let mut file = NamedTempFile::new().expect("a file for the configuration");
     file.write_all(text.as_bytes())

@@ -64,6 +64,8 @@ impl<T: Ord> Scope<T> {
 /// and for the tasks of its own grant only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
+    /// Where it stands in the configuration, such as `callers.team-a`.
+    pub place: String,
     /// What may be done.
     pub permissions: BTreeSet<Permission>,
     /// In which projects.
@@ -89,6 +91,7 @@ impl Caller {
         Self {
             name: CallerName::anonymous(),
             grants: vec![Grant {
+                place: "access.anonymous".to_owned(),
                 permissions,
                 projects: Scope::All,
                 services: Scope::All,
@@ -125,6 +128,18 @@ impl Caller {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "what changes a task must not do so before its name is known to be admitted"]
 pub struct TaskNames(Vec<BTreeSet<NamePattern>>);
+
+impl Denied {
+    /// What is lacking, in one word.
+    pub fn rule(&self) -> &'static str {
+        match self {
+            Self::Permission(permission) => permission.as_str(),
+            Self::Project => "project",
+            Self::Service(_) => "service",
+            Self::TaskName => "task-name",
+        }
+    }
+}
 
 impl TaskNames {
     /// Every name, also one that is not known.
@@ -179,6 +194,24 @@ pub enum Denied {
     /// The name of the task, which may not be known.
     #[error("the caller may not change tasks of this name")]
     TaskName,
+}
+
+/// Where the configuration grants a caller any of `permissions` for tasks of one service in one project.
+pub fn places(
+    caller: &Caller,
+    permissions: &[Permission],
+    project: &ProjectName,
+    service: &ServiceName,
+) -> Vec<String> {
+    let grants_it = |grant: &&Grant| {
+        permissions
+            .iter()
+            .any(|permission| grant.permissions.contains(permission))
+            && grant.projects.contains(project)
+            && grant.services.contains(service)
+    };
+    let grants = caller.grants.iter().filter(grants_it);
+    grants.map(|grant| grant.place.clone()).collect()
 }
 
 /// Whether a caller may do all of `permissions` to tasks of one service in one project, and to tasks of which names. Each

@@ -20,6 +20,7 @@ fn patterns(texts: &[&str]) -> Scope<NamePattern> {
 
 fn grant(permissions: &[Permission], projects: &[&str], services: &[&str]) -> Grant {
     Grant {
+        place: "callers.team-a".to_owned(),
         permissions: permissions.iter().copied().collect(),
         projects: Scope::Only(projects.iter().map(|name| project(name)).collect()),
         services: Scope::Only(services.iter().map(|name| service(name)).collect()),

@@ -27,6 +27,7 @@ fn key(text: &str, expires: Option<&str>) -> Key {
 
 fn configured(name: &str, keys: Vec<Key>, certificate: Option<&str>) -> ConfiguredCaller {
     let grant = Grant {
+        place: format!("callers.{name}"),
         permissions: Permission::wildcard(),
         projects: Scope::All,
         services: Scope::All,

@@ -116,6 +116,7 @@ impl Scene {
             goal,
             start,
             key,
+            auditor: None,
         }
     }
 

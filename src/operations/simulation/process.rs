@@ -84,6 +84,7 @@ impl Process {
         let operations = Operations::new(
             settings.clone(),
             Arc::new(Store::new(scene, number)),
+            None,
             Arc::new(SimulatedClock::new(scene)),
             Metrics::default(),
         );

@@ -63,6 +63,7 @@ impl Scene {
             operation,
             key,
             supersedes,
+            owes_end: _,
         } = fresh;
         let caller = &operation.requested_by;
         if let Some((old, _)) = supersedes

@@ -195,6 +195,14 @@ impl OperationStore for Store {
             .await
     }
 
+    async fn owed_ends(&self, _limit: u32) -> Result<Vec<Operation>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn ends_told(&self, _ids: &[OperationId]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn count_running(
         &self,
         project: &ProjectName,

@@ -41,6 +41,8 @@ pub(crate) struct Place {
     environment: Vec<(String, String)>,
     /// The lines of the first project's credentials; its user's name and password if there are none.
     credentials: Option<String>,
+    /// The largest file that programs started here can write, in KiB.
+    file_limit: Option<u32>,
 }
 
 impl Place {
@@ -71,6 +73,7 @@ impl Place {
             settings,
             environment: Vec::new(),
             credentials: None,
+            file_limit: None,
         }
     }
 
@@ -89,6 +92,26 @@ impl Place {
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Has programs that are started here fail to write beyond so many KiB of a file, as on a disk that is full there.
+    pub(crate) fn limit_files(mut self, kib: u32) -> Self {
+        self.file_limit = Some(kib);
+        self
+    }
+
+    /// The program, as it is started here.
+    fn program(&self) -> std::process::Command {
+        let program = crate::gateway();
+        let Some(kib) = self.file_limit else {
+            return program;
+        };
+        let mut shell = std::process::Command::new("bash");
+        // Without the signal, which would end the program, the write fails.
+        let script = "ulimit -f \"$0\" && exec env --ignore-signal=XFSZ \"$@\"";
+        shell.env_clear().args(["-c", script, &kib.to_string()]);
+        shell.arg(program.get_program());
+        shell
     }
 
     /// Adds TOML to the end of the configuration.
@@ -262,18 +285,28 @@ impl Place {
 
     /// As [`Place::start`], with this much in the log.
     pub(crate) fn start_logging(&self, level: &str) -> Gateway {
+        self.start_with(level, Stdio::null())
+    }
+
+    /// As [`Place::start`], with its standard output there.
+    pub(crate) fn start_writing(&self, stdout: Stdio) -> Gateway {
+        self.start_with("info", stdout)
+    }
+
+    fn start_with(&self, level: &str, stdout: Stdio) -> Gateway {
         let file = self.write_configuration();
         let number = (0..10_000)
             .find(|n| !self.log_file(*n).exists())
             .expect("a free number");
         let log = self.log_file(number);
-        let child = crate::gateway()
+        let child = self
+            .program()
             .env("RUST_LOG", level)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .args(["serve", "--config"])
             .arg(&file)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(stdout)
             .stderr(File::create(&log).expect("a log"))
             .spawn()
             .expect("the program");

@@ -1,0 +1,116 @@
+//! Decisions on requests for changes, for those who audit them: taken by the guards, noted down here before the answer.
+
+use actix_web::{
+    Error, HttpMessage as _, HttpRequest,
+    body::MessageBody,
+    dev::{ServiceRequest, ServiceResponse},
+    http::Method,
+    middleware::Next,
+};
+
+use super::guard::Known;
+use crate::{
+    api::{State, problem::Problem, trace},
+    domain::{
+        audit::{Attempt, Auditor, Decided, Decision},
+        task::TaskId,
+    },
+    identity::{self, Refusal},
+};
+
+/// What a guard has denied; left with the request, since guards cannot wait.
+struct Denial {
+    auditor: Auditor,
+    rule: &'static str,
+}
+
+impl Known {
+    /// Who notes down what is decided on a request for this change; `None` if nobody does.
+    pub(in crate::api) fn auditor(
+        &self,
+        request: &HttpRequest,
+        action: &'static str,
+    ) -> Option<Auditor> {
+        let log = self.state.operations.audit()?;
+        Some(Auditor {
+            log: log.clone(),
+            attempt: Attempt {
+                request_id: trace::request_id(request),
+                caller: Some(self.caller().name.clone()),
+                method: self.identity.method.as_str(),
+                peer: request.peer_addr(),
+                action,
+                project: None,
+                service: None,
+                task: None,
+            },
+            granted_by: String::new(),
+        })
+    }
+}
+
+/// Leaves a denial with the request. Whoever is not known is noted at once.
+pub(super) fn deny(request: &HttpRequest, known: &Known, auditor: Auditor, rule: &'static str) {
+    if known.caller().is_anonymous() {
+        auditor.log.note_stranger(Decided {
+            attempt: auditor.attempt,
+            decision: Decision::Denied,
+            rule: rule.to_owned(),
+            course: None,
+            operation: None,
+        });
+    } else {
+        request.extensions_mut().insert(Denial { auditor, rule });
+    }
+}
+
+/// Notes a request for a change whose caller is not known.
+pub(super) fn deny_stranger(request: &ServiceRequest, state: &State, refusal: Refusal) {
+    let Some(log) = state.operations.audit() else {
+        return;
+    };
+    let pattern = request.match_pattern();
+    let action = match (request.method(), pattern.as_deref()) {
+        (&Method::DELETE, Some("/tasks/{id}")) => "delete",
+        (&Method::POST, Some("/tasks/{id}/pause")) => "pause",
+        (&Method::POST, Some("/tasks/{id}/start")) => "start",
+        (&Method::POST, Some("/operations/{id}/cancel")) => "cancel",
+        _ => return,
+    };
+    let id = request.path().split('/').nth(2).unwrap_or_default();
+    let denied = Decided {
+        attempt: Attempt {
+            request_id: trace::request_id(request.request()),
+            caller: None,
+            method: identity::Method::Anonymous.as_str(),
+            peer: request.peer_addr(),
+            action,
+            project: None,
+            service: None,
+            task: TaskId::parse(id).filter(|_| action != "cancel"),
+        },
+        decision: Decision::Denied,
+        rule: refusal.as_str().to_owned(),
+        course: None,
+        operation: None,
+    };
+    log.note_stranger(denied);
+}
+
+/// Notes down what a guard has denied before its caller is told.
+pub(in crate::api) async fn note_denials(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let response = next.call(request).await?;
+    let denial = response.request().extensions_mut().remove::<Denial>();
+    if let Some(Denial { auditor, rule }) = denial {
+        let noted = auditor.turned_down(Decision::Denied, rule, None).await;
+        if let Err(error) = noted {
+            let request = response.request().clone();
+            let response = ServiceResponse::from_err(Problem::from(error), request);
+            return Ok(response.map_into_right_body());
+        }
+    }
+    Ok(response.map_into_left_body())
+}

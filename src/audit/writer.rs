@@ -1,0 +1,183 @@
+//! The one thread that writes. Whoever waits while the disk is busy is served by the next write together with all others.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use super::{content::Content, metrics::Metrics, sink::Sink, strangers::Strangers};
+use crate::domain::audit::AuditUnavailable;
+
+/// How often the place is looked at while nobody writes, and how long one that failed is left alone.
+const TICK: Duration = Duration::from_secs(1);
+/// The most that is written at once.
+const TOGETHER: usize = 256;
+
+/// What becomes of entries.
+pub(super) type Written = Result<(), AuditUnavailable>;
+
+/// What the thread is asked for.
+pub(super) enum Job {
+    /// Write these, and say when they are on the disk. If nobody waits any more they are left out.
+    Record(Vec<Content>, oneshot::Sender<Written>),
+    /// Write this.
+    Stranger(Content),
+    /// Write what is left, and end.
+    Close(oneshot::Sender<Written>),
+}
+
+/// What the thread and those who ask it share.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    pub(super) strangers: Strangers,
+    pub(super) is_available: AtomicBool,
+    pub(super) metrics: Metrics,
+}
+
+/// The thread's own state.
+pub(super) struct Writer {
+    sink: Sink,
+    shared: Arc<Shared>,
+    /// `None` before the first attempt.
+    last: Option<Attempt>,
+}
+
+struct Attempt {
+    failed_at: Option<Instant>,
+}
+
+/// What is written at once.
+#[derive(Default)]
+struct Together {
+    contents: Vec<Content>,
+    replies: Vec<oneshot::Sender<Written>>,
+    strangers: u64,
+    is_last: bool,
+}
+
+impl Together {
+    fn add(&mut self, job: Job) {
+        match job {
+            // Whoever has given up has been told that nothing happens.
+            Job::Record(_, reply) if reply.is_closed() => {}
+            Job::Record(contents, reply) => {
+                self.contents.extend(contents);
+                self.replies.push(reply);
+            }
+            Job::Stranger(content) => {
+                self.contents.push(content);
+                self.strangers += 1;
+            }
+            Job::Close(reply) => {
+                self.replies.push(reply);
+                self.is_last = true;
+            }
+        }
+    }
+}
+
+impl Writer {
+    pub(super) fn new(sink: Sink, shared: Arc<Shared>) -> Self {
+        Self {
+            sink,
+            shared,
+            last: None,
+        }
+    }
+
+    /// Writes until it is told to end, or until nobody can ask any more.
+    pub(super) fn run(mut self, jobs: &Receiver<Job>) {
+        // What came of it is in the state, for whoever asks.
+        let _ready = self.settle(Sink::make_ready);
+        loop {
+            let mut together = Together::default();
+            match jobs.recv_timeout(TICK) {
+                Ok(job) => together.add(job),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => together.is_last = true,
+            }
+            while together.contents.len() < TOGETHER && !together.is_last {
+                match jobs.try_recv() {
+                    Ok(job) => together.add(job),
+                    Err(_) => break,
+                }
+            }
+            let is_last = together.is_last;
+            self.serve(together);
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    fn serve(&mut self, mut together: Together) {
+        let now = Instant::now();
+        let counted = self.shared.strangers.summary(now, together.is_last);
+        let mut uncounted = together.strangers;
+        if let Some(Content::Strangers { count, .. }) = &counted {
+            uncounted += count;
+        }
+        together.contents.extend(counted);
+        let contents = &together.contents;
+        let written = if self.rests(now) && !together.is_last {
+            Err(AuditUnavailable)
+        } else if contents.is_empty() {
+            self.settle(Sink::make_ready)
+        } else {
+            self.settle(|sink| sink.add(contents))
+        };
+        match written {
+            Ok(()) => {
+                let lines = contents.len() as u64;
+                self.shared.metrics.lines.inc_by(lines);
+            }
+            Err(_) if uncounted > 0 => self.shared.strangers.count(uncounted, now),
+            Err(_) => {}
+        }
+        if together.is_last {
+            self.sink.close();
+        }
+        for reply in together.replies {
+            // Whoever asked may have left.
+            let _ = reply.send(written);
+        }
+    }
+
+    /// Whether the place has failed a moment ago.
+    fn rests(&self, now: Instant) -> bool {
+        let failed_at = self.last.as_ref().and_then(|last| last.failed_at);
+        failed_at.is_some_and(|at| now.duration_since(at) < TICK)
+    }
+
+    /// Tries something, and tells of a change.
+    fn settle(&mut self, attempt: impl FnOnce(&mut Sink) -> io::Result<()>) -> Written {
+        let result = attempt(&mut self.sink);
+        let was_good = self.last.as_ref().map(|last| last.failed_at.is_none());
+        let is_good = result.is_ok();
+        match &result {
+            Ok(()) if was_good == Some(false) => {
+                tracing::info!("the audit log can be written again; writes are taken");
+            }
+            Err(error) if was_good != Some(false) => {
+                tracing::error!(%error, "the audit log cannot be written; writes are refused until it can be");
+            }
+            Ok(()) | Err(_) => {}
+        }
+        if !is_good {
+            self.shared.metrics.failures.inc();
+        }
+        self.last = Some(Attempt {
+            failed_at: (!is_good).then(Instant::now),
+        });
+        self.shared.metrics.available.set(i64::from(is_good));
+        self.shared.is_available.store(is_good, Ordering::Release);
+        result.map_err(|_| AuditUnavailable)
+    }
+}

@@ -1,0 +1,634 @@
+//! The audit log: every decision on a change, before its effect, in files that tell of what was done to them.
+
+use std::{
+    collections::HashSet,
+    fs::{self, File},
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use migration_gateway::sandbox::{OmsSpec, Operation};
+use serde_json::{Value, json};
+
+use crate::support::{
+    gateway::{Gateway, Place},
+    http::Client,
+    wait_for,
+};
+
+const AUDIT_KEY: &str = "0123456789abcdef0123456789abcdef";
+const ASYNC: (&str, &str) = ("Prefer", "respond-async");
+
+/// A place whose gateways keep an audit log in the folder `audit`.
+fn place() -> Place {
+    let place = Place::new();
+    let key = place.secret("audit-key", AUDIT_KEY);
+    fs::create_dir(place.file("audit")).expect("a folder");
+    let path = format!("\"{}\"", log(&place).display());
+    place.set("audit.path", &path).set("audit.key", &key)
+}
+
+fn log(place: &Place) -> PathBuf {
+    place.file("audit").join("audit.log")
+}
+
+fn lines_of(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).expect("an audit log");
+    let line = |line: &str| serde_json::from_str(line).expect("a line of JSON");
+    text.lines().map(line).collect()
+}
+
+/// The lines of a kind.
+fn lines(place: &Place, kind: &str) -> Vec<Value> {
+    let mut lines = lines_of(&log(place));
+    lines.retain(|line| line["kind"] == kind);
+    lines
+}
+
+/// All files of the log, oldest first.
+fn files(place: &Place) -> Vec<PathBuf> {
+    let entries = fs::read_dir(place.file("audit")).expect("a folder");
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("one").path()).collect();
+    files.sort_by_key(|path| (*path == log(place), path.clone()));
+    files
+}
+
+fn verify(place: &Place, files: &[PathBuf]) -> Output {
+    let mut command = crate::gateway();
+    command.args(["verify-audit", "--key-file"]);
+    command.arg(place.file("audit-key")).args(files);
+    command.output().expect("the program")
+}
+
+/// That the log is whole, and the number of its last line.
+fn assert_whole(place: &Place) -> u64 {
+    let output = verify(place, &files(place));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{output:?}");
+    let head = text.lines().find_map(|line| line.strip_prefix("head "));
+    let seq = head.and_then(|head| head.split(' ').next());
+    seq.expect("a head").parse().expect("a number")
+}
+
+fn number(gateway: &Gateway, metric: &str) -> u64 {
+    let text = gateway.stranger().get("/metrics").text;
+    let prefix = format!("migration_gateway_{metric} ");
+    let line = text.lines().find_map(|line| line.strip_prefix(&prefix));
+    line.expect(metric).parse().expect("a number")
+}
+
+fn wait_until_available(gateway: &Gateway, available: u64) {
+    wait_for("the state of the audit log", || {
+        (number(gateway, "audit_available") == available).then_some(())
+    });
+}
+
+const READER: &str = "key-of-a-reader-of-tasks";
+const LOGGER: &str = "key-of-one-of-the-logs";
+
+/// A place with somebody who may only read, and somebody who may do everything to some tasks.
+fn place_with_others() -> Place {
+    let reader = "permissions = [\"tasks:read\"]\nprojects = [\"*\"]";
+    let logger = "permissions = [\"*\"]\nprojects = [\"*\"]\ntasks = [\"logs-*\"]";
+    place()
+        .caller("reader", READER, reader)
+        .caller("logger", LOGGER, logger)
+}
+
+/// What the lines about decisions say.
+fn decisions(place: &Place) -> Vec<[String; 5]> {
+    let members = ["caller", "action", "decision", "rule", "course"];
+    let told = |line: &Value| members.map(|name| line[name].as_str().unwrap_or("-").to_owned());
+    lines(place, "decision").iter().map(told).collect()
+}
+
+/// Waits until so many ends are told, and gives their lines.
+fn ends(place: &Place, count: usize) -> Vec<Value> {
+    wait_for("the ends", || {
+        let ends = lines(place, "end");
+        (ends.len() == count).then_some(ends)
+    })
+}
+
+#[test]
+fn every_decision_has_a_line_that_says_by_which_rule() {
+    let place = place_with_others();
+    let gateway = place.start();
+    let (tester, reader) = (gateway.client(), gateway.client_with(READER));
+    let logger = gateway.client_with(LOGGER);
+    let (running, pausing) = (
+        place.cloud.add_oms(OmsSpec::new("web", 2)),
+        place.cloud.add_oms(OmsSpec::new("web", 7)),
+    );
+    let path = format!("/tasks/{running}");
+    let start = format!("{path}/start");
+    let named = json!({"destination": "nobodys"});
+    assert_eq!(gateway.stranger().delete(&path).status, 401);
+    assert_eq!(reader.delete(&path).status, 403);
+    assert_eq!(logger.post(&format!("{path}/pause")).status, 403);
+    assert_eq!(tester.delete(&path).status, 409);
+    assert_eq!(tester.post_json(&start, &named).status, 403);
+    let waiting = tester.ask("DELETE", &format!("/tasks/{pausing}?force=pause"), None);
+    let cancel = format!("/operations/{waiting}/cancel");
+    assert_eq!(logger.post(&cancel).status, 404);
+    assert_eq!(tester.post(&cancel).status, 200);
+    // Nothing is decided on these.
+    assert_eq!(tester.delete("/tasks/1?y").status, 400);
+    let dry = format!("/tasks/{pausing}?force=pause&dry_run=true");
+    assert_eq!(tester.delete(&dry).status, 200);
+    assert_eq!(reader.delete(&dry).status, 403);
+    assert_eq!(reader.get(&path).status, 200);
+    let ends = ends(&place, 1);
+    assert_eq!(ends[0]["operation"], waiting.as_str());
+    assert_eq!(ends[0]["status"], "cancelled");
+    assert_eq!(
+        decisions(&place),
+        [
+            ["-", "delete", "denied", "missing", "-"],
+            ["reader", "delete", "denied", "tasks:delete", "-"],
+            ["logger", "pause", "denied", "task-name", "-"],
+            ["tester", "delete", "refused", "task-in-progress", "-"],
+            ["tester", "start", "denied", "storage-credential", "-"],
+            [
+                "tester",
+                "force-delete",
+                "allowed",
+                "callers.tester",
+                "begin"
+            ],
+            ["logger", "cancel", "denied", "operation-not-found", "-"],
+            ["tester", "cancel", "allowed", "requester", "-"],
+        ]
+    );
+}
+
+#[test]
+fn a_line_says_who_asked_from_where_for_what_and_how_it_ended() {
+    let place = place();
+    let gateway = place.start();
+    let id = place.cloud.add_oms(OmsSpec::new("web", 2));
+    let deletion = gateway.client().delete(&format!("/tasks/{id}?force=pause"));
+    assert_eq!(deletion.status, 200, "{deletion:?}");
+    let other = place.cloud.add_oms(OmsSpec::new("web", 3));
+    let keys = json!({"access_key": "AK", "secret_key": "the-secret-key"});
+    let keys = json!({"source": keys, "destination": keys});
+    let started = gateway
+        .client()
+        .post_json(&format!("/tasks/{other}/start"), &keys);
+    assert_eq!(started.status, 200, "{started:?}");
+    let ends = ends(&place, 2);
+    let line = lines(&place, "decision").remove(0);
+    for (member, value) in [
+        ("caller", "tester"),
+        ("method", "key"),
+        ("action", "force-delete"),
+        ("project", "default"),
+        ("service", "oms"),
+        ("task", &id),
+        ("decision", "allowed"),
+        ("rule", "callers.tester"),
+    ] {
+        assert_eq!(line[member], value, "{member}");
+    }
+    assert_eq!(line["operation"], deletion.json()["id"]);
+    assert_eq!(line["request_id"].as_str(), deletion.header("x-request-id"));
+    let peer = line["peer"].as_str().expect("a peer");
+    assert!(peer.starts_with("127.0.0.1:"), "{peer}");
+    assert_eq!(ends[0]["operation"], deletion.json()["id"]);
+    assert_eq!(ends[0]["outcome"], "deleted");
+    assert_eq!(ends[0]["requested_by"], "tester");
+    let text = fs::read_to_string(log(&place)).expect("an audit log");
+    for secret in ["the-secret-key", AUDIT_KEY, crate::support::gateway::KEY] {
+        assert!(!text.contains(secret), "{text}");
+    }
+    assert_eq!(assert_whole(&place), text.lines().count() as u64);
+}
+
+#[test]
+fn repeats_joins_and_take_overs_have_their_lines() {
+    let place = place();
+    let gateway = place.start();
+    let tester = gateway.client();
+    let id = place.cloud.add_oms(OmsSpec::new("web", 7));
+    let delete = format!("/tasks/{id}?force=pause");
+    let headers = [ASYNC, ("Idempotency-Key", "nightly")];
+    let pause = tester.ask("POST", &format!("/tasks/{id}/pause"), None);
+    let first = tester
+        .send("DELETE", &delete, &headers, None)
+        .expect("an answer");
+    tester
+        .send("DELETE", &delete, &headers, None)
+        .expect("an answer");
+    tester.ask("DELETE", &delete, None);
+    assert_eq!(tester.post(&format!("/tasks/{id}/pause")).status, 409);
+    place.cloud.set_oms_status(&id, 3);
+    let first = first.json()["id"].as_str().expect("an id").to_owned();
+    tester.ended(&first);
+    let told: Vec<Value> = lines(&place, "decision")
+        .iter()
+        .map(|line| {
+            json!([
+                line["course"],
+                line["operation"],
+                line["decision"],
+                line["rule"]
+            ])
+        })
+        .collect();
+    let rule = "callers.tester";
+    assert_eq!(
+        told,
+        [
+            json!(["begin", pause, "allowed", rule]),
+            json!(["supersede", first, "allowed", rule]),
+            json!(["replay", first, "allowed", rule]),
+            json!(["join", first, "allowed", rule]),
+            json!([null, null, "refused", "operation-conflict"]),
+        ]
+    );
+    let ends = wait_for("the ends", || {
+        let ends = lines(&place, "end");
+        (ends.len() == 2).then_some(ends)
+    });
+    assert_eq!(ends[0]["status"], "superseded");
+    assert_eq!(ends[0]["superseded_by"], first.as_str());
+}
+
+/// Sends force deletes of fresh tasks until it is told to stop, or the gateway is gone.
+fn keep_deleting(place: &Place, client: &Client, stop: &AtomicBool) -> usize {
+    let mut accepted = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let id = place.cloud.add_oms(OmsSpec::new("logs", 3));
+        match client.send(
+            "DELETE",
+            &format!("/tasks/{id}?force=pause"),
+            &[ASYNC],
+            None,
+        ) {
+            Ok(answer) => {
+                // It may have come to its end already.
+                assert!([200, 202].contains(&answer.status), "{answer:?}");
+                accepted += 1;
+            }
+            Err(_) => break,
+        }
+    }
+    accepted
+}
+
+#[test]
+fn killed_in_the_midst_of_it_the_log_verifies_and_no_change_is_without_its_line() {
+    let place = place();
+    for _ in 0..4 {
+        let gateway = place.start();
+        let client = gateway.client();
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| keep_deleting(&place, &client, &stop));
+            }
+            wait_for("some changes", || {
+                (number(&gateway, "audit_lines_total") > 100).then_some(())
+            });
+            gateway.kill();
+            stop.store(true, Ordering::Relaxed);
+        });
+        let lines = fs::read(log(&place)).expect("an audit log");
+        let text = String::from_utf8_lossy(&lines);
+        for request in place.cloud.requests() {
+            if let (Operation::Delete, Some(task)) = (request.operation, &request.task) {
+                assert!(
+                    text.contains(&format!("\"task\":\"{task}\"")),
+                    "no line for {task}"
+                );
+            }
+        }
+    }
+    let mut gateway = place.start();
+    assert_whole(&place);
+    let list = "/operations?status=running&page_size=1";
+    wait_for("the end of all operations", || {
+        let left = gateway.client().get(list).json();
+        (left["operations"] == json!([])).then_some(())
+    });
+    gateway.signal("TERM");
+    assert!(gateway.ended().success());
+    assert_whole(&place);
+    let operations = |kind: &str| -> HashSet<String> {
+        let ids = lines(&place, kind)
+            .into_iter()
+            .map(|line| line["operation"].clone());
+        ids.filter_map(|id| id.as_str().map(str::to_owned))
+            .collect()
+    };
+    let (begun, ended) = (operations("decision"), operations("end"));
+    assert!(ended.is_subset(&begun), "an end without a beginning");
+    assert!(ended.len() > 100, "only {} ended", ended.len());
+    // What was noted down when the process was killed was not always recorded any more: one for each that sent requests.
+    assert!(begun.difference(&ended).count() <= 16);
+}
+
+#[test]
+fn full_files_are_set_aside_under_load_and_verify_with_the_command() {
+    let place = place()
+        .set("audit.max_size", "\"64KiB\"")
+        .set("audit.keep_files", "0");
+    let gateway = place.start();
+    let client = gateway.client();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| keep_deleting(&place, &client, &stop));
+        }
+        wait_for("four files", || (files(&place).len() >= 4).then_some(()));
+        stop.store(true, Ordering::Relaxed);
+    });
+    drop(gateway);
+    let files = files(&place);
+    assert_whole(&place);
+    // One byte of a digit in the second file, as somebody would change it.
+    let text = fs::read_to_string(&files[1]).expect("a file");
+    let line = text.lines().nth(7).expect("a line");
+    let forged = line.replacen("oms", "sms", 1);
+    fs::write(&files[1], text.replace(line, &forged)).expect("a file");
+    let output = verify(&place, &files);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        message.contains(&format!("{}, line 8:", files[1].display())),
+        "{message}"
+    );
+    fs::write(&files[1], &text).expect("a file");
+    let output = verify(&place, &[files[0].clone(), files[2].clone()]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let part = verify(&place, &files[1..]);
+    assert!(part.status.success());
+    assert!(String::from_utf8_lossy(&part.stdout).contains("begins before these files"));
+    assert_eq!(verify(&place, &[place.file("none")]).status.code(), Some(2));
+}
+
+#[test]
+fn while_it_cannot_be_written_changes_are_refused_and_reads_and_operations_go_on() {
+    let place = place();
+    let gateway = place.start();
+    let (client, cloud) = (gateway.client(), &place.cloud);
+    let id = cloud.add_oms(OmsSpec::new("logs", 7));
+    let operation = client.ask("DELETE", &format!("/tasks/{id}?force=pause"), None);
+    let waiting = cloud.add_oms(OmsSpec::new("logs", 7));
+    let cancelled = client.ask("DELETE", &format!("/tasks/{waiting}?force=pause"), None);
+    let (folder, aside) = (place.file("audit"), place.file("aside"));
+    fs::rename(&folder, &aside).expect("a folder");
+    let other = cloud.add_oms(OmsSpec::new("logs", 2));
+    let changes = cloud.requests().len();
+    for (method, path) in [
+        ("DELETE", format!("/tasks/{other}")),
+        ("DELETE", format!("/tasks/{other}?force=pause")),
+        ("POST", format!("/tasks/{other}/pause")),
+        ("POST", format!("/operations/{cancelled}/cancel")),
+    ] {
+        let answer = client.request(method, &path);
+        assert_eq!(answer.problem(), "audit-unavailable", "{method} {path}");
+        assert_eq!(answer.json()["sent"], "no");
+        assert!(answer.header("retry-after").is_some());
+    }
+    assert!(cloud.requests().len() >= changes);
+    for change in [Operation::Pause, Operation::Delete, Operation::Start] {
+        assert_eq!(cloud.count(change, Some(&other)), 0, "{change:?} was sent");
+    }
+    assert_eq!(client.operation(&cancelled)["status"], "running");
+    assert_eq!(client.get(&format!("/tasks/{other}")).status, 200);
+    assert_eq!(client.get("/tasks").status, 200);
+    let plan = client.delete(&format!("/tasks/{other}?force=pause&dry_run=true"));
+    assert_eq!(plan.status, 200, "{plan:?}");
+    let ready = gateway.stranger().get("/readyz");
+    assert_eq!(
+        (ready.status, ready.json()["degraded"].clone()),
+        (200, json!(["audit"]))
+    );
+    wait_until_available(&gateway, 0);
+    // What was accepted goes on, and its end is told later.
+    assert!(cloud.set_oms_status(&id, 3));
+    assert_eq!(client.ended(&operation)["outcome"], "deleted");
+    fs::rename(&aside, &folder).expect("a folder");
+    wait_until_available(&gateway, 1);
+    let ends = wait_for("the end", || {
+        let ends = lines(&place, "end");
+        (!ends.is_empty()).then_some(ends)
+    });
+    assert_eq!(ends[0]["operation"], operation.as_str());
+    assert_eq!(
+        client
+            .post(&format!("/operations/{cancelled}/cancel"))
+            .status,
+        200
+    );
+    assert_whole(&place);
+    let log = gateway.log();
+    for word in [
+        "the audit log cannot be written",
+        "the audit log can be written again",
+    ] {
+        assert_eq!(log.matches(word).count(), 1, "{word}: {log}");
+    }
+}
+
+#[test]
+fn a_disk_that_fills_up_leaves_a_whole_log_and_nothing_is_sent_without_a_line() {
+    let limit = 8 << 10;
+    let place = place().limit_files(limit);
+    // Something that a crash left behind, so that a few lines more are all that there is room for.
+    let torn = vec![0_u8; limit as usize * 1024 - 4000];
+    fs::write(log(&place), torn).expect("a file");
+    let mut gateway = place.start();
+    let client = gateway.client();
+    let mut done = Vec::new();
+    let (refused, answer) = wait_for("a full disk", || {
+        let id = place.cloud.add_oms(OmsSpec::new("logs", 3));
+        let answer = client.delete(&format!("/tasks/{id}"));
+        if answer.status == 200 {
+            done.push(id);
+            return None;
+        }
+        Some((id, answer))
+    });
+    assert_eq!(answer.problem(), "audit-unavailable");
+    assert!(done.len() > 1);
+    assert_eq!(place.cloud.count(Operation::Delete, Some(&refused)), 0);
+    assert_eq!(client.get(&format!("/tasks/{refused}")).status, 200);
+    assert_whole(&place);
+    let full = place.file("audit").join("audit.0");
+    fs::rename(log(&place), &full).expect("a file");
+    wait_until_available(&gateway, 1);
+    assert_eq!(client.delete(&format!("/tasks/{refused}")).status, 200);
+    gateway.signal("TERM");
+    assert!(gateway.ended().success());
+    assert_whole(&place);
+    assert_eq!(lines(&place, "opened")[0]["reason"], "recovery");
+    let tasks: Vec<String> = [full, log(&place)]
+        .iter()
+        .flat_map(|path| {
+            let bytes = fs::read(path).expect("a file");
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            text.lines().map(str::to_owned).collect::<Vec<_>>()
+        })
+        .filter(|line| line.contains("\"kind\":\"decision\""))
+        .collect();
+    assert_eq!(tasks.len(), done.len() + 1);
+}
+
+#[test]
+fn a_start_without_a_log_that_can_be_written_serves_reads() {
+    let place = place();
+    fs::remove_dir(place.file("audit")).expect("a folder");
+    let gateway = place.start();
+    let id = place.cloud.add_oms(OmsSpec::new("logs", 3));
+    let path = format!("/tasks/{id}");
+    assert_eq!(gateway.client().get(&path).status, 200);
+    assert_eq!(
+        gateway.client().delete(&path).problem(),
+        "audit-unavailable"
+    );
+    fs::create_dir(place.file("audit")).expect("a folder");
+    wait_until_available(&gateway, 1);
+    assert_eq!(gateway.client().delete(&path).status, 200);
+    assert_whole(&place);
+}
+
+#[test]
+fn the_end_of_an_operation_is_told_by_the_process_that_goes_on_with_it() {
+    let place = place();
+    let gateway = place.start();
+    let id = place.cloud.add_oms(OmsSpec::new("logs", 7));
+    let operation = gateway
+        .client()
+        .ask("DELETE", &format!("/tasks/{id}?force=pause"), None);
+    gateway.kill();
+    assert!(place.cloud.set_oms_status(&id, 3));
+    let gateway = place.start();
+    gateway.client().ended(&operation);
+    let ends = wait_for("the end", || {
+        let ends = lines(&place, "end");
+        (!ends.is_empty()).then_some(ends)
+    });
+    assert_eq!(ends.len(), 1);
+    assert_eq!(ends[0]["operation"], operation.as_str());
+    assert_eq!(ends[0]["requested_by"], "tester");
+    assert_whole(&place);
+}
+
+#[test]
+fn strangers_cannot_fill_the_log() {
+    let place = place().set("access.anonymous", "[\"tasks:read\"]");
+    let mut gateway = place.start();
+    let unknown = gateway.client_with("no-such-key");
+    for _ in 0..100 {
+        assert_eq!(
+            gateway.stranger().delete("/tasks/1?force=pause").status,
+            401
+        );
+        assert_eq!(
+            unknown
+                .post("/operations/op_01JGZ4K8W3M5N7P9R1T3V5X7Z9/cancel")
+                .status,
+            401
+        );
+        assert_eq!(unknown.get("/tasks/1").status, 401);
+    }
+    assert_eq!(number(&gateway, "audit_strangers_total"), 200);
+    gateway.signal("TERM");
+    assert!(gateway.ended().success());
+    assert_eq!(lines(&place, "decision").len(), 10);
+    let counted = lines(&place, "strangers");
+    assert_eq!(counted.len(), 1);
+    assert_eq!(counted[0]["count"], 190);
+    assert_whole(&place);
+}
+
+#[test]
+fn on_the_standard_output_too_nothing_is_done_before_its_line_is_out() {
+    let place = Place::new();
+    let key = place.secret("audit-key", AUDIT_KEY);
+    let place = place.set("audit.path", "\"stdout\"").set("audit.key", &key);
+    let id = place.cloud.add_oms(OmsSpec::new("logs", 3));
+    let path = format!("/tasks/{id}");
+    // A full disk.
+    let full = File::options()
+        .write(true)
+        .open("/dev/full")
+        .expect("/dev/full");
+    let gateway = place.start_writing(full.into());
+    assert_eq!(
+        gateway.client().delete(&path).problem(),
+        "audit-unavailable"
+    );
+    assert_eq!(place.cloud.count(Operation::Delete, Some(&id)), 0);
+    assert_eq!(gateway.client().get(&path).status, 200);
+    gateway.kill();
+    // A reader that reads nothing: what does not fit into the pipe waits, and is given up.
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let gateway = place.start_writing(Stdio::from(writer));
+    let client = gateway.client();
+    let refused = wait_for("a full pipe", || {
+        let id = place.cloud.add_oms(OmsSpec::new("logs", 3));
+        let answer = client.with("DELETE", &format!("/tasks/{id}"), ASYNC);
+        (answer.status == 503).then_some((id, answer))
+    });
+    assert_eq!(refused.1.problem(), "audit-unavailable");
+    assert_eq!(place.cloud.count(Operation::Delete, Some(&refused.0)), 0);
+    assert_eq!(client.get(&path).status, 200);
+    let captured = place.file("captured.log");
+    let copy = captured.clone();
+    let reading = thread::spawn(move || {
+        let mut file = File::create(copy).expect("a file");
+        std::io::copy(&mut BufReader::new(reader), &mut file).expect("lines");
+    });
+    wait_for("an answer", || {
+        thread::park_timeout(Duration::from_millis(20));
+        (client.delete(&path).status == 200).then_some(())
+    });
+    let mut gateway = gateway;
+    gateway.signal("TERM");
+    assert!(gateway.ended().success());
+    drop(gateway);
+    reading.join().expect("a reader");
+    let output = verify(&place, std::slice::from_ref(&captured));
+    assert!(output.status.success(), "{output:?}");
+    let lines = BufReader::new(File::open(&captured).expect("a file")).lines();
+    assert!(lines.count() > 50);
+}
+
+#[test]
+fn a_configuration_without_a_good_key_is_refused() {
+    let place = Place::new();
+    let short = place.secret("short", "0123456789abcdef0123456789abcde");
+    let cases = [
+        (
+            place
+                .set("audit.path", "\"audit.log\"")
+                .set("audit.key", &short),
+            "shorter than 32 bytes",
+        ),
+        (Place::new().set("audit.path", "\"audit.log\""), "audit.key"),
+        (
+            Place::new().set("audit.key", "\"0123456789abcdef0123456789abcdef\""),
+            "by reference only",
+        ),
+        (Place::new().set("audit.nothing", "1"), "is not a known key"),
+    ];
+    for (place, word) in cases {
+        let file = place.write_configuration();
+        let output = crate::gateway()
+            .args(["check-config", "--config"])
+            .arg(file)
+            .output();
+        let output = output.expect("the program");
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(message.contains(word), "{message}");
+        assert!(!message.contains("0123456789"), "{message}");
+    }
+}
