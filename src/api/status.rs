@@ -52,7 +52,7 @@ pub(crate) struct CredentialStatusView {
     /// Until when it serves without being renewed.
     #[schema(required = true, example = "2026-01-06T10:14:29Z")]
     usable_until: Option<Timestamp>,
-    /// When the cloud last gave one.
+    /// When the cloud last gave one, or first accepted another pair of keys.
     #[schema(required = true, example = "2026-01-05T10:15:29Z")]
     last_login_at: Option<Timestamp>,
     /// Why one could last not be had or was refused, even if another was had since.

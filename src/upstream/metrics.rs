@@ -103,7 +103,7 @@ impl Metrics {
         );
         registry.register(
             "upstream_credential_refreshes",
-            "Attempts to get a credential, the first of a project or its successor, by kind and result: ok or the kind of failure",
+            "Attempts to get a credential, the first of a project or its successor, by kind and result: ok or the kind of failure; one that a service refuses before any has accepted it counts as such a failure too",
             self.credential_refreshes.clone(),
         );
         registry.register(

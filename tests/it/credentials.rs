@@ -418,6 +418,39 @@ fn the_status_says_how_keys_stand() {
     );
 }
 
+#[test]
+fn changed_keys_that_are_refused_show_in_the_status_while_the_old_ones_serve() {
+    let place = with_access_key(Place::new());
+    let gateway = place.start();
+    let credential = || {
+        let status = gateway.client().get("/status").json();
+        status["projects"][0]["credential"].clone()
+    };
+    let get = || gateway.client().get("/tasks?service=oms").status;
+    assert_eq!(get(), 200);
+    let before = credential();
+    assert_eq!(before["last_error"], json!(null), "{before}");
+    place.secret("secret-key", "not-the-secret-key-of-this-access-key");
+    gateway.signal("HUP");
+    let after = wait_for("the refusal", || {
+        assert_eq!(get(), 200);
+        let now = credential();
+        now["last_error"].is_object().then_some(now)
+    });
+    assert_eq!(after["state"], "ok", "{after}");
+    assert_eq!(after["last_login_at"], before["last_login_at"], "{after}");
+    let error = &after["last_error"];
+    assert_eq!(error["type"], "/problems/credentials-refused", "{after}");
+    assert_eq!(error["upstream"]["service"], "oms", "{after}");
+    let refreshes = |result: &str| {
+        let name = "migration_gateway_upstream_credential_refreshes_total";
+        let labels = format!("{{kind=\"access-key\",result=\"{result}\"}}");
+        metric(&gateway, &format!("{name}{labels}"))
+    };
+    assert_eq!(refreshes("credentials-refused"), Some(1.0));
+    assert_eq!(refreshes("ok"), Some(2.0));
+}
+
 /// Who let each project's requests in, by the cloud's record.
 #[derive(Debug, Default)]
 struct Visits {

@@ -124,6 +124,39 @@ fn a_service_of_another_region_causes_one_login_and_says_what_to_look_at() {
 }
 
 #[test]
+fn a_service_that_refuses_fresh_tokens_is_told_of_once_and_every_refusal_counts() {
+    let place = Place::new().set("upstream.freshness", "\"0s\"");
+    let gateway = place.start();
+    let (cloud, client) = (&place.cloud, gateway.client());
+    let oms = cloud.add_oms(OmsSpec::new("refused", 5));
+    let look = || client.get(&format!("/tasks/{oms}")).status;
+    assert_eq!(look(), 200);
+    let fault = Fault::on_any(Service::Oms, FaultKind::token_refused());
+    let fault = cloud.fault(fault.always());
+    wait_for("some refusals", || {
+        look();
+        (fault.fired() >= 4).then_some(())
+    });
+    fault.cancel();
+    let metrics = gateway.stranger().get("/metrics").text;
+    let name = "migration_gateway_upstream_tokens_refused_total{service=\"oms\"}";
+    assert!(
+        metrics.contains(&format!("{name} {}\n", fault.fired())),
+        "{metrics}"
+    );
+    wait_for("the service to be used again", || {
+        (look() == 200).then_some(())
+    });
+    let log = gateway.log();
+    for message in [
+        "the service refuses the gateway's credentials, fresh ones too: it is left alone for a while",
+        "the service accepts the gateway's credentials again",
+    ] {
+        assert_eq!(log.matches(message).count(), 1, "{message}: {log}");
+    }
+}
+
+#[test]
 fn a_refusal_in_the_service_s_own_words_causes_no_login() {
     // Every request is to ask the cloud.
     let place = Place::new().set("upstream.freshness", "\"0s\"");

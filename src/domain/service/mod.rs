@@ -301,6 +301,15 @@ pub struct UpstreamError {
 }
 
 impl UpstreamError {
+    /// The same, with the time after which it is worth to try again.
+    #[must_use]
+    pub fn not_before(self, wait: Duration) -> Self {
+        Self {
+            retry_after: Some(wait),
+            ..self
+        }
+    }
+
     /// Whether a change that ended in this error may have had an effect all the same.
     pub fn may_have_changed(&self) -> bool {
         match self.kind {

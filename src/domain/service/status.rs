@@ -26,7 +26,7 @@ pub struct CredentialStatus {
     pub state: CredentialState,
     /// Until when it serves without being renewed; `None` if there is none, or if it has no end.
     pub usable_until: Option<Timestamp>,
-    /// When the cloud last gave one.
+    /// When the cloud last gave one, or first accepted another pair of keys.
     pub last_login_at: Option<Timestamp>,
     /// When and why one could last not be had or was refused, even if another was had since.
     pub last_error: Option<(Timestamp, UpstreamError)>,

@@ -16,7 +16,6 @@ use tokio::sync::OwnedMutexGuard;
 
 use crate::domain::service::UpstreamError;
 
-const MOST: usize = 2;
 const WINDOW: Duration = Duration::from_mins(15);
 
 /// Who asks with what, as a digest: the same user of two projects counts as one. It is as secret as what it is made of.
@@ -40,6 +39,34 @@ impl fmt::Debug for Identity {
     }
 }
 
+/// How much depends on a try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Urgency {
+    /// Another credential serves, so that a secret which was refused can rest: the vendor may come to know it later than
+    /// the gateway.
+    CanWait,
+    /// Nothing else lets the gateway in.
+    Needed,
+}
+
+impl Urgency {
+    /// How much depends on a try beside a credential that serves, if there is one.
+    pub(super) fn beside<T>(other: Option<&T>) -> Self {
+        match other {
+            Some(_) => Self::CanWait,
+            None => Self::Needed,
+        }
+    }
+
+    /// How many refusals there may be within [`WINDOW`].
+    fn most(self) -> usize {
+        match self {
+            Self::CanWait => 1,
+            Self::Needed => 2,
+        }
+    }
+}
+
 /// The refusals of one identity.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
@@ -48,24 +75,18 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
-    /// The last refusal, if no further attempt may be made yet.
-    pub(super) fn forbid(&mut self, now: Timestamp) -> Option<UpstreamError> {
+    /// The last refusal, with the time until a further attempt may be made, if none may be yet.
+    pub(super) fn forbid(&mut self, now: Timestamp, urgency: Urgency) -> Option<UpstreamError> {
         // A refusal from the future was noted before the clock was set back: it counts from here on.
         for at in &mut self.at {
             *at = (*at).min(now);
         }
         self.at
             .retain(|at| at.duration_until(now).unsigned_abs() < WINDOW);
-        if self.at.len() < MOST {
-            return None;
-        }
-        self.last.clone()
-    }
-
-    /// Whether there was no refusal a short while ago.
-    pub(super) fn is_clean(&mut self, now: Timestamp) -> bool {
-        // What is over is forgotten there.
-        self.forbid(now).is_none() && self.at.is_empty()
+        // When this one is over, there are few enough.
+        let first = self.at[self.at.len().checked_sub(urgency.most())?];
+        let left = WINDOW.saturating_sub(first.duration_until(now).unsigned_abs());
+        self.last.clone().map(|error| error.not_before(left))
     }
 
     pub(super) fn refused(&mut self, error: &UpstreamError, now: Timestamp) {
@@ -118,9 +139,14 @@ impl Attempts {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use jiff::{SignedDuration, Timestamp};
 
-    use super::{Attempts, Identity, Refusals};
+    use super::{
+        Attempts, Identity, Refusals,
+        Urgency::{CanWait, Needed},
+    };
     use crate::domain::service::{Sent, UpstreamError, UpstreamErrorKind};
 
     fn error() -> UpstreamError {
@@ -139,15 +165,28 @@ mod tests {
         let after = |minutes| now + SignedDuration::from_mins(minutes);
         let mut refusals = Refusals::default();
         refusals.refused(&error(), now);
-        assert!(refusals.forbid(after(1)).is_none() && !refusals.is_clean(after(1)));
+        assert!(refusals.forbid(after(1), Needed).is_none());
         refusals.refused(&error(), after(1));
-        assert!(refusals.forbid(after(1)).is_some());
-        assert!(refusals.forbid(after(14)).is_some());
-        assert!(refusals.forbid(after(15)).is_none());
+        assert!(refusals.forbid(after(1), Needed).is_some());
+        let withheld = refusals.forbid(after(14), Needed).unwrap();
+        assert_eq!(withheld.retry_after, Some(Duration::from_mins(1)));
+        assert!(refusals.forbid(after(15), Needed).is_none());
         refusals.refused(&error(), after(15));
-        assert!(refusals.forbid(after(15)).is_some());
-        assert!(refusals.forbid(after(16)).is_none());
-        assert!(!refusals.is_clean(after(29)) && refusals.is_clean(after(30)));
+        let withheld = refusals.forbid(after(15), Needed).unwrap();
+        assert_eq!(withheld.retry_after, Some(Duration::from_mins(1)));
+        assert!(refusals.forbid(after(16), Needed).is_none());
+    }
+
+    #[test]
+    fn a_second_attempt_waits_as_long_unless_it_is_needed() {
+        let now = Timestamp::UNIX_EPOCH;
+        let after = |minutes| now + SignedDuration::from_mins(minutes);
+        let mut refusals = Refusals::default();
+        assert!(refusals.forbid(now, CanWait).is_none());
+        refusals.refused(&error(), now);
+        assert!(refusals.forbid(after(14), CanWait).is_some());
+        assert!(refusals.forbid(after(14), Needed).is_none());
+        assert!(refusals.forbid(after(15), CanWait).is_none());
     }
 
     #[test]
@@ -156,12 +195,9 @@ mod tests {
         let mut refusals = Refusals::default();
         refusals.refused(&error(), now + SignedDuration::from_hours(48));
         refusals.refused(&error(), now + SignedDuration::from_hours(48));
-        assert!(refusals.forbid(now).is_some());
-        assert!(
-            refusals
-                .forbid(now + SignedDuration::from_mins(15))
-                .is_none()
-        );
+        assert!(refusals.forbid(now, Needed).is_some());
+        let later = now + SignedDuration::from_mins(15);
+        assert!(refusals.forbid(later, Needed).is_none());
     }
 
     #[test]

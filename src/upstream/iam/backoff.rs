@@ -20,25 +20,27 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// The error that stands in for a further attempt, as long as it does, and how long that still is.
-    pub(super) fn remembered(&self, now: Timestamp) -> Option<(UpstreamError, Duration)> {
+    /// The error that stands in for a further attempt, as long as it does, with the time that is left of that: whoever
+    /// drives an operation would otherwise come back sooner, and take the memory for a further failure.
+    pub(super) fn remembered(&self, now: Timestamp) -> Option<UpstreamError> {
         let (error, until) = self.last.as_ref()?;
         let left = Duration::try_from(until.duration_since(now)).ok()?;
         // More is left than ever was when the machine's clock was set back.
-        (!left.is_zero() && left <= LONGEST_ASKED).then(|| (error.clone(), left))
+        (!left.is_zero() && left <= LONGEST_ASKED).then(|| error.clone().not_before(left))
     }
 
-    /// Notes a failure, and tells for how long it is remembered.
-    pub(super) fn failed(&mut self, error: UpstreamError, now: Timestamp) -> Duration {
+    /// Notes a failure, and gives it back with the time for which it is remembered.
+    pub(super) fn failed(&mut self, error: UpstreamError, now: Timestamp) -> UpstreamError {
         let asked = error.retry_after.unwrap_or_default().min(LONGEST_ASKED);
         let grown = FIRST.saturating_mul(1 << self.failures.min(5)).min(LONGEST);
         let wait = grown.mul_f64(0.75 + 0.25 * fastrand::f64()).max(asked);
         self.failures = self.failures.saturating_add(1);
-        self.last = Some((error, now.saturating_add(wait).unwrap_or(now)));
-        wait
+        let until = now.saturating_add(wait).unwrap_or(now);
+        self.last = Some((error.clone(), until));
+        error.not_before(wait)
     }
 
-    pub(super) fn succeeded(&mut self) {
+    pub(super) fn forget(&mut self) {
         *self = Self::default();
     }
 }
@@ -78,7 +80,7 @@ mod tests {
             assert!(is_remembered(&backoff, now, seconds * 740), "{seconds}");
             assert!(!is_remembered(&backoff, now, seconds * 1000), "{seconds}");
         }
-        backoff.succeeded();
+        backoff.forget();
         backoff.failed(error(None), now);
         assert!(!is_remembered(&backoff, now, 1000));
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    attempts::{Attempts, Identity, Trials},
+    attempts::{Attempts, Identity, Trials, Urgency},
     credential::{Credential, KeyPair, Parts, Proof},
     lifetime::{Begun, Lifetime},
     login::failure,
@@ -56,31 +56,44 @@ pub(super) struct Clerk {
 /// No credential.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The vendor was asked.
-    Tried(UpstreamError),
-    /// It was not: the secret could not be read, or it was refused too often a short while ago.
+    /// The vendor was asked, and did not come so far as to judge the secret.
+    Fault(UpstreamError),
+    /// The vendor was asked, and refused this secret.
+    Refused(UpstreamError, Identity),
+    /// The vendor was not asked: the secret could not be read, or it was refused too often a short while ago.
     Withheld(UpstreamError),
+    /// The vendor was not asked: the secret was refused a short while ago, and what else there is of tries is kept for when
+    /// it is needed.
+    Spared,
 }
 
 impl Clerk {
     /// Obtains a credential for the account.
-    pub(super) async fn obtain(&self, account: &Account) -> Result<Credential, Failure> {
+    pub(super) async fn obtain(
+        &self,
+        account: &Account,
+        urgency: Urgency,
+    ) -> Result<Credential, Failure> {
         match &account.credentials {
             CredentialSettings::Password {
                 domain,
                 user,
                 password,
-            } => self.log_in(account, [domain, user], password).await,
+            } => {
+                self.log_in(account, [domain, user], password, urgency)
+                    .await
+            }
             CredentialSettings::AccessKey {
                 access_key,
                 secret_key,
             } => {
                 let keys = self.read_keys(account, access_key, secret_key).await;
-                self.admit(account, keys.map_err(Failure::Withheld)?, None)
+                let keys = keys.map_err(Failure::Withheld)?;
+                self.admit(account, keys, None, urgency)
             }
             CredentialSettings::EcsAgency { .. } => {
-                let (keys, lifetime) = self.fetch_keys(account).await.map_err(Failure::Tried)?;
-                self.admit(account, keys, Some(lifetime))
+                let (keys, lifetime) = self.fetch_keys(account).await.map_err(Failure::Fault)?;
+                self.admit(account, keys, Some(lifetime), urgency)
             }
         }
     }
@@ -108,11 +121,14 @@ impl Clerk {
         }
     }
 
-    /// Whether a password or a pair of keys was not refused a short while ago.
-    pub(super) fn is_untried(&self, identity: Identity) -> bool {
-        let trials = self.attempts.borrow_mut().of(identity);
-        // Whoever tries it just now has the turn.
-        trials.turn_now().is_some() && trials.refusals().is_clean(self.clock.now())
+    /// Fails if a secret was refused too often to be tried.
+    pub(super) fn may_try(&self, trials: &Trials, urgency: Urgency) -> Result<(), Failure> {
+        let refusal = trials.refusals().forbid(self.clock.now(), urgency);
+        match (refusal, urgency) {
+            (None, _) => Ok(()),
+            (Some(_), Urgency::CanWait) => Err(Failure::Spared),
+            (Some(refusal), Urgency::Needed) => Err(Failure::Withheld(refusal)),
+        }
     }
 
     pub(super) fn user(domain: &str, user: &str, password: &Secret) -> Identity {
@@ -193,12 +209,11 @@ impl Clerk {
         account: &Account,
         keys: KeyPair,
         lifetime: Option<Lifetime>,
+        urgency: Urgency,
     ) -> Result<Credential, Failure> {
         let identity = keys.identity();
         let trials = self.attempts.borrow_mut().of(identity);
-        if let Some(refusal) = trials.refusals().forbid(self.clock.now()) {
-            return Err(Failure::Withheld(refusal));
-        }
+        self.may_try(&trials, urgency)?;
         Ok(self.credential(account, (identity, trials), Proof::Keys(keys), lifetime))
     }
 }

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 
 use super::{
-    attempts::{Identity, Trials},
+    attempts::{Identity, Trials, Urgency},
     lifetime::Lifetime,
     signature::{self, DATE_HEADER, Signable},
 };
@@ -87,12 +87,12 @@ pub(super) struct Parts {
     pub(super) lifetime: Option<Lifetime>,
 }
 
-/// What is added to a request, and what of it must not be seen.
+/// What is added to a request.
 pub(crate) struct Authentication {
     /// The headers that say who sends the request.
     pub(crate) headers: Vec<Header>,
-    /// What an answer must not repeat.
-    pub(crate) secrets: Vec<Secret>,
+    /// What of the request alone no answer may repeat, beside [`Credential::secrets`].
+    pub(crate) signature: Option<Secret>,
 }
 
 impl Credential {
@@ -120,14 +120,25 @@ impl Credential {
         now: Timestamp,
     ) -> Authentication {
         match &self.0.proof {
-            Proof::Token { text, password } => Authentication {
+            Proof::Token { text, .. } => Authentication {
                 headers: vec![Header {
                     name: TOKEN_HEADER,
                     value: text.clone(),
                 }],
-                secrets: vec![text.clone(), password.clone()],
+                signature: None,
             },
             Proof::Keys(keys) => keys.sign(endpoint, request, now),
+        }
+    }
+
+    /// What no answer may repeat.
+    pub(crate) fn secrets(&self) -> Vec<&Secret> {
+        match &self.0.proof {
+            Proof::Token { text, password } => vec![text, password],
+            Proof::Keys(keys) => [&keys.access_key, &keys.secret_key]
+                .into_iter()
+                .chain(&keys.security_token)
+                .collect(),
         }
     }
 
@@ -162,15 +173,16 @@ impl Credential {
         self.0.worked.load(Ordering::Relaxed)
     }
 
-    /// Notes that a service of the vendor has accepted it.
-    pub(super) fn set_worked(&self) {
+    /// Notes that a service of the vendor has accepted it. Tells whether it is the first time.
+    pub(super) fn set_worked(&self) -> bool {
         if self.0.worked.swap(true, Ordering::Relaxed) {
-            return;
+            return false;
         }
         *self.previous_slot() = None;
         if self.signs() {
             self.0.trials.refusals().accepted();
         }
+        true
     }
 
     pub(super) fn is_refused(&self) -> bool {
@@ -187,8 +199,8 @@ impl Credential {
     }
 
     /// Whether what it was obtained with has been refused too often to be tried.
-    pub(super) fn is_forbidden(&self, now: Timestamp) -> bool {
-        self.0.trials.refusals().forbid(now).is_some()
+    pub(super) fn is_forbidden(&self, now: Timestamp, urgency: Urgency) -> bool {
+        self.0.trials.refusals().forbid(now, urgency).is_some()
     }
 
     /// The one before it that worked, if this one has not worked yet and that one is still good.
@@ -314,13 +326,10 @@ impl KeyPair {
             name: "authorization",
             value: signed.authorization,
         });
-        let mut secrets = vec![
-            self.access_key.clone(),
-            self.secret_key.clone(),
-            signed.code,
-        ];
-        secrets.extend(self.security_token.clone());
-        Authentication { headers, secrets }
+        Authentication {
+            headers,
+            signature: Some(signed.code),
+        }
     }
 }
 
@@ -330,7 +339,7 @@ mod tests {
 
     use jiff::Timestamp;
 
-    use super::{Credential, KeyPair, Parts, Proof, Trials};
+    use super::{Credential, KeyPair, Parts, Proof, Trials, Urgency::Needed};
     use crate::{
         domain::{
             secret::Secret,
@@ -393,7 +402,8 @@ mod tests {
         let names = "SignedHeaders=content-type;host;x-project-id;x-sdk-date;x-security-token";
         assert!(value("authorization").contains(names));
         assert_eq!(signed.headers.len(), 4);
-        assert_eq!(signed.secrets.len(), 4);
+        assert!(signed.signature.is_some());
+        assert_eq!(keys(1).secrets().len(), 3);
         assert!(!format!("{:?}", signed.headers).contains("hidden"));
         assert!(!format!("{:?}", keys(1)).contains("hidden"));
     }
@@ -426,10 +436,10 @@ mod tests {
         let [first, second] = [1, 2].map(|serial| tried(serial, Arc::clone(&trials)));
         first.set_refused(&refusal(), now);
         first.clone().set_refused(&refusal(), now);
-        assert!(!second.is_forbidden(now));
+        assert!(!second.is_forbidden(now, Needed));
         second.set_refused(&refusal(), now);
-        assert!(tried(3, Arc::clone(&trials)).is_forbidden(now));
+        assert!(tried(3, Arc::clone(&trials)).is_forbidden(now, Needed));
         second.set_worked();
-        assert!(!tried(4, trials).is_forbidden(now));
+        assert!(!tried(4, trials).is_forbidden(now, Needed));
     }
 }

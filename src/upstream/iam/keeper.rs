@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{
     CredentialResult,
-    attempts::Identity,
+    attempts::{Identity, Urgency},
     backoff::Backoff,
     clerk::{Account, Clerk, Failure},
     credential::Credential,
@@ -42,6 +42,7 @@ pub(super) enum Command {
     /// A service refused the replacement of a credential, which serves on.
     Restored {
         project: ProjectName,
+        identity: Identity,
         error: UpstreamError,
     },
 }
@@ -65,9 +66,11 @@ struct Desk {
     login: Option<Id>,
     waiting: Vec<oneshot::Sender<CredentialResult>>,
     failures: Backoff,
-    /// Replacements that a service refused, so that what they were to replace serves on. They rest for a while then, but a
-    /// credential that is needed is obtained all the same.
+    /// Replacements that could not be had, or that a service refused, so that what they were to replace serves on. They
+    /// rest for a while then, but a credential that is needed is obtained all the same.
     replacements: Backoff,
+    /// The secret that was refused, if the last failure was such a one.
+    refused: Option<Identity>,
     /// The failure that the log knows of.
     told: Option<Told>,
 }
@@ -89,6 +92,7 @@ impl Keeper {
                 waiting: Vec::new(),
                 failures: Backoff::default(),
                 replacements: Backoff::default(),
+                refused: None,
                 told: None,
             };
             (desk.account.project.clone(), desk)
@@ -129,9 +133,14 @@ impl Keeper {
             Command::Need { project, reply } => self.need(project, reply).await,
             Command::Refresh { project } => self.refresh(&project),
             Command::Look => self.look(),
-            Command::Restored { project, error } => {
+            Command::Restored {
+                project,
+                identity,
+                error,
+            } => {
                 if let Some(desk) = self.desks.get_mut(&project) {
                     desk.replacements.failed(error, self.vault.clock.now());
+                    desk.refused = Some(identity);
                 }
             }
         }
@@ -151,7 +160,7 @@ impl Keeper {
             return answer(reply, Ok(credential));
         }
         if desk.login.is_none()
-            && let Some((error, _)) = desk.failures.remembered(now)
+            && let Some(error) = desk.failures.remembered(now)
         {
             return answer(reply, Err(error));
         }
@@ -187,8 +196,13 @@ impl Keeper {
             return;
         }
         let (clerk, account) = (Rc::clone(&self.clerk), Rc::clone(&desk.account));
+        let urgency = if desk.waiting.is_empty() {
+            Urgency::CanWait
+        } else {
+            Urgency::Needed
+        };
         let task = self.running.spawn_local(async move {
-            let result = clerk.obtain(&account).await;
+            let result = clerk.obtain(&account, urgency).await;
             (account.project.clone(), result)
         });
         desk.login = Some(task.id());
@@ -199,27 +213,32 @@ impl Keeper {
             return;
         };
         desk.login = None;
-        let kind = desk.account.kind();
         let result = match result {
             Ok(credential) => {
+                let kind = desk.account.kind();
                 tracing::info!(project = %project, "{}", success(kind));
                 desk.told = None;
                 count(&self.vault, kind, "ok");
-                self.vault.logins.succeeded(project, self.vault.clock.now());
+                let logins = &self.vault.logins;
+                logins.obtained(project);
+                if !credential.signs() {
+                    logins.logged_in(project, self.vault.clock.now());
+                }
                 self.vault.put(credential.clone()).await;
-                desk.failures.succeeded();
+                desk.failures.forget();
                 Ok(credential)
             }
-            Err(failure) => {
-                let (Failure::Tried(error) | Failure::Withheld(error)) = &failure;
-                desk.tell(error);
-                if matches!(failure, Failure::Tried(_)) {
-                    count(&self.vault, kind, error.kind.as_str());
+            Err(Failure::Fault(error)) => Err(desk.failed(error, None, &self.vault)),
+            Err(Failure::Refused(error, secret)) => {
+                Err(desk.failed(error, Some(secret), &self.vault))
+            }
+            Err(Failure::Withheld(error)) => Err(desk.withheld(error, &self.vault)),
+            Err(Failure::Spared) => {
+                // Whoever came meanwhile has nothing else.
+                if !desk.waiting.is_empty() {
+                    self.start(project);
                 }
-                let now = self.vault.clock.now();
-                self.vault.logins.failed(project, error, now);
-                desk.failures.failed(error.clone(), now);
-                Err(error.clone())
+                return;
             }
         };
         for reply in desk.waiting.drain(..) {
@@ -238,7 +257,7 @@ impl Keeper {
                 UpstreamErrorKind::Unavailable,
                 "The login ended abnormally.",
             );
-            self.finish(&project, Err(Failure::Tried(error))).await;
+            self.finish(&project, Err(Failure::Fault(error))).await;
         }
     }
 
@@ -269,13 +288,14 @@ impl Keeper {
     }
 
     /// Replaces the credentials that were obtained with other secrets than there are. Where none is at hand, whoever needs
-    /// one reads the secret anyhow. A secret that was refused is kept for when the credential at hand is of no use any
-    /// more, since it can be tried twice only: the vendor may come to know it later than the file.
+    /// one reads the secret anyhow; the refusal of another secret does not keep anybody from that.
     async fn compare(&mut self, seen: Vec<(ProjectName, Identity)>) {
         for (project, identity) in seen {
+            if let Some(desk) = self.desks.get_mut(&project) {
+                desk.forget_refusal_of_another(identity);
+            }
             let cached = self.vault.get(&project).await;
-            let is_another = cached.is_some_and(|cached| cached.identity() != identity);
-            if is_another && self.clerk.is_untried(identity) {
+            if cached.is_some_and(|cached| cached.identity() != identity) {
                 self.refresh(&project);
             }
         }
@@ -286,6 +306,46 @@ impl Keeper {
 }
 
 impl Desk {
+    /// Notes that the vendor was asked in vain, perhaps because it refused this secret.
+    fn failed(
+        &mut self,
+        error: UpstreamError,
+        secret: Option<Identity>,
+        vault: &Vault,
+    ) -> UpstreamError {
+        if secret.is_some() && secret != self.refused {
+            // Whoever has put another one in its place wants to know how it fares.
+            self.told = None;
+        }
+        self.refused = secret;
+        count(vault, self.account.kind(), error.kind.as_str());
+        let error = self.withheld(error, vault);
+        let backoff = if self.waiting.is_empty() {
+            &mut self.replacements
+        } else {
+            &mut self.failures
+        };
+        backoff.failed(error, vault.clock.now())
+    }
+
+    /// Notes that there is no credential, although the vendor was not asked. Nothing rests for it: the next who needs one
+    /// reads the secret again.
+    fn withheld(&mut self, error: UpstreamError, vault: &Vault) -> UpstreamError {
+        self.tell(&error);
+        let now = vault.clock.now();
+        vault.logins.failed(&self.account.project, &error, now);
+        error
+    }
+
+    /// Notes which secret there is. Nothing rests any longer for the refusal of another one.
+    fn forget_refusal_of_another(&mut self, secret: Identity) {
+        if self.refused.is_some_and(|refused| refused != secret) {
+            self.refused = None;
+            self.failures.forget();
+            self.replacements.forget();
+        }
+    }
+
     /// Logs a failure that is another one than the last.
     fn tell(&mut self, error: &UpstreamError) {
         let answer = error.answer.as_ref();

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
+    attempts::Urgency,
     clerk::{Account, Clerk, Failure},
     credential::{Credential, Proof},
     lifetime::{Begun, Lifetime},
@@ -31,6 +32,7 @@ impl Clerk {
         account: &Account,
         [domain, user]: [&str; 2],
         password: &SecretSource,
+        urgency: Urgency,
     ) -> Result<Credential, Failure> {
         let secret = self
             .read(account, password)
@@ -39,9 +41,7 @@ impl Clerk {
         let identity = Self::user(domain, user, &secret);
         let trials = self.attempts.borrow_mut().of(identity);
         let _turn = trials.turn().await;
-        if let Some(refusal) = trials.refusals().forbid(self.clock.now()) {
-            return Err(Failure::Withheld(refusal));
-        }
+        self.may_try(&trials, urgency)?;
         let request = Request {
             method: Method::Post,
             path: PATH.to_owned(),
@@ -59,7 +59,13 @@ impl Clerk {
             }
             Err(_) => {}
         }
-        let (text, lifetime) = result.map_err(Failure::Tried)?;
+        let (text, lifetime) = result.map_err(|error| {
+            if error.kind == UpstreamErrorKind::CredentialsRefused {
+                Failure::Refused(error, identity)
+            } else {
+                Failure::Fault(error)
+            }
+        })?;
         let proof = Proof::Token {
             text,
             password: secret,

@@ -22,7 +22,7 @@ pub(crate) mod tests;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     io,
     sync::{Arc, Mutex},
     thread,
@@ -39,7 +39,7 @@ use tokio::{
 
 pub use self::credential::{Credential, Lease};
 use self::{
-    attempts::Attempts,
+    attempts::{Attempts, Urgency},
     clerk::{Account, Clerk},
     keeper::{Command, Keeper},
     login::failure,
@@ -171,7 +171,9 @@ impl Credentials {
             if !credential.is_on_trial() {
                 return Ok(Lease::of(credential));
             }
-            let turn = match credential.previous(self.now()) {
+            let previous = credential.previous(self.now());
+            let urgency = Urgency::beside(previous.as_ref());
+            let turn = match previous {
                 // While somebody tries the successor, what worked before it still does.
                 Some(previous) => match credential.trials().turn_now() {
                     Some(turn) => turn,
@@ -188,13 +190,14 @@ impl Credentials {
             if credential.is_refused() {
                 continue;
             }
-            if !credential.is_forbidden(self.now()) {
+            if !credential.is_forbidden(self.now(), urgency) {
                 return Ok(Lease {
                     credential,
                     _turn: Some(turn),
                 });
             }
-            // It was obtained just before the last refusal was noted. Another one is withheld, or is made of other keys.
+            // It was obtained just before the last refusal was noted. What worked before it comes back, or else another one
+            // is made of other keys or withheld.
             self.vault.remove(&credential).await;
         }
         Err(failure(
@@ -209,10 +212,13 @@ impl Credentials {
         if !credential.is_on_trial() {
             return Some(Lease::of(credential));
         }
+        let previous = credential.previous(self.now());
+        let urgency = Urgency::beside(previous.as_ref());
         let Some(turn) = credential.trials().turn_now() else {
-            return credential.previous(self.now()).map(Lease::of);
+            return previous.map(Lease::of);
         };
-        let may_be_tried = !credential.is_refused() && !credential.is_forbidden(self.now());
+        let may_be_tried =
+            !credential.is_refused() && !credential.is_forbidden(self.now(), urgency);
         may_be_tried.then_some(Lease {
             credential,
             _turn: Some(turn),
@@ -262,6 +268,11 @@ impl Credentials {
                 "The login took too long.",
             )),
         }
+    }
+
+    /// The last credentials of a project, the one at hand and the one before it among them. Not to be used.
+    pub(crate) fn recent(&self, project: &ProjectName) -> VecDeque<Credential> {
+        self.vault.recent(project)
     }
 
     /// How the credential of a project stands. Nobody logs in for it.

@@ -21,13 +21,24 @@ pub(super) struct Refusal {
 impl Credentials {
     /// Notes that a service accepted the credential.
     pub(crate) fn worked(&self, credential: &Credential, service: &ServiceName) {
-        credential.set_worked();
-        let was_refused = self.with_refusals(|refusals| {
+        if credential.set_worked() && credential.signs() {
+            self.vault
+                .logins
+                .logged_in(credential.project(), self.now());
+        }
+        let refusal = self.with_refusals(|refusals| {
             let key = (credential.project().clone(), service.clone());
-            refusals.remove(&key).is_some()
+            refusals.remove(&key)
         });
-        if was_refused {
+        if let Some(refusal) = refusal {
             self.vault.logins.accepted(credential.project());
+            if refusal.given_up != 0 {
+                tracing::info!(
+                    project = %credential.project(),
+                    service = %service,
+                    "the service accepts the gateway's credentials again"
+                );
+            }
         }
     }
 
@@ -41,6 +52,7 @@ impl Credentials {
         service: &ServiceName,
         error: &UpstreamError,
     ) -> bool {
+        self.vault.metrics.token_refused(service.as_str());
         let is_replaced = self.is_replaced(credential, service);
         if !is_replaced && !credential.signs() {
             return false;
@@ -55,11 +67,19 @@ impl Credentials {
                 kind = credential.kind().as_str(),
                 "a token or a signature was refused"
             );
-            self.vault.metrics.token_refused(service.as_str());
+            if !credential.has_worked() {
+                // That it was obtained is counted as well.
+                let (kind, result) = (credential.kind().as_str(), error.kind.as_str());
+                self.vault.metrics.credential_refresh(kind, result);
+            }
             if has_successor {
+                // What worked before it serves on, but somebody should know.
+                let now = self.now();
+                self.vault.logins.failed(credential.project(), error, now);
                 // Lost only if the thread is busy beyond measure; then a replacement is obtained sooner.
                 let _ = self.commands.try_send(Command::Restored {
                     project: credential.project().clone(),
+                    identity: credential.identity(),
                     error: error.clone(),
                 });
             }
@@ -105,14 +125,25 @@ impl Credentials {
             let refusal = refusals.entry(key).or_default();
             // Many may have used the same one at the same time.
             if refusal.given_up == credential.serial()
-                && let Some((error, left)) = refusal.backoff.remembered(now)
+                && let Some(error) = refusal.backoff.remembered(now)
             {
-                return not_before(error, left);
+                return error;
             }
+            let is_news = refusal.given_up == 0;
             refusal.given_up = credential.serial();
             self.vault.logins.refused(credential.project(), &error, now);
-            let wait = refusal.backoff.failed(error.clone(), now);
-            not_before(error, wait)
+            if is_news {
+                let answer = error.answer.as_ref();
+                tracing::warn!(
+                    project = %credential.project(),
+                    service = %service,
+                    status = answer.map(|answer| answer.status),
+                    code = answer.and_then(|answer| answer.error_code.clone()),
+                    %error,
+                    "the service refuses the gateway's credentials, fresh ones too: it is left alone for a while"
+                );
+            }
+            refusal.backoff.failed(error, now)
         })
     }
 
@@ -125,8 +156,7 @@ impl Credentials {
         let now = self.now();
         self.with_refusals(|refusals| {
             let refusal = refusals.get(&(project.clone(), service.clone()))?;
-            let (error, left) = refusal.backoff.remembered(now)?;
-            Some(not_before(error, left))
+            refusal.backoff.remembered(now)
         })
     }
 
@@ -136,14 +166,5 @@ impl Credentials {
     ) -> T {
         // The map is whole between any two statements, so a panic elsewhere does not spoil it.
         work(&mut self.refusals.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// The error with the time for which it is remembered: whoever drives an operation would otherwise come back before the
-/// vendor is asked again, and take the memory for a further failure.
-fn not_before(error: UpstreamError, wait: Duration) -> UpstreamError {
-    UpstreamError {
-        retry_after: Some(wait),
-        ..error
     }
 }

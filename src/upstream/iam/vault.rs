@@ -1,7 +1,7 @@
 //! The credentials at hand, one for each project, for all threads, and what became of the logins for them.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     fmt,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -45,9 +45,15 @@ pub(super) struct Last {
 }
 
 impl Logins {
-    pub(super) fn succeeded(&self, project: &ProjectName, now: Timestamp) {
+    /// The vendor let the gateway in: by a token, or by the first acceptance of a signature, since keys by themselves
+    /// promise nothing.
+    pub(super) fn logged_in(&self, project: &ProjectName, now: Timestamp) {
+        self.change(project, |last| last.login_at = Some(now));
+    }
+
+    /// There is another credential.
+    pub(super) fn obtained(&self, project: &ProjectName) {
         self.change(project, |last| {
-            last.login_at = Some(now);
             last.is_failing = false;
             last.is_refused = false;
         });
@@ -106,7 +112,12 @@ pub(super) struct Vault {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Metrics,
     pub(super) logins: Logins,
+    /// The last ones of each project, the latest at the end, whatever became of them.
+    recent: Arc<Mutex<HashMap<ProjectName, VecDeque<Credential>>>>,
 }
+
+/// How many credentials of a project are remembered, so that no answer repeats them: the latest, and the one before it.
+const RECENT: usize = 2;
 
 /// Each credential goes at its own end.
 struct AtItsEnd;
@@ -140,6 +151,23 @@ impl Vault {
             clock,
             metrics,
             logins: Logins::default(),
+            recent: Arc::default(),
+        }
+    }
+
+    /// The last credentials of a project, of whatever use they are.
+    pub(super) fn recent(&self, project: &ProjectName) -> VecDeque<Credential> {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.get(project).cloned().unwrap_or_default()
+    }
+
+    fn remember(&self, credential: &Credential) {
+        // Whole between any two statements.
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = recent.entry(credential.project().clone()).or_default();
+        recent.push_back(credential.clone());
+        if recent.len() > RECENT {
+            recent.pop_front();
         }
     }
 
@@ -156,6 +184,7 @@ impl Vault {
 
     pub(super) async fn put(&self, credential: Credential) {
         let project = credential.project().clone();
+        self.remember(&credential);
         if let Some(before) = self.get(&project).await {
             credential.follow(&before);
         }

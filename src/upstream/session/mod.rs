@@ -250,10 +250,15 @@ impl<'a> Exchange for Sending<'a> {
         if shows_accepted_credential(response.status) {
             session.credentials.worked(&lease, &session.service);
         }
-        self.used.set(Some(lease));
         response.request_id = response.request_id.map(|id| session.names.masked(&id));
-        let secrets: Vec<_> = authentication.secrets.iter().collect();
-        Ok(echo::without_secrets(response, &secrets))
+        // The service may know those before this one, and what came meanwhile.
+        let recent = session.credentials.recent(&session.project);
+        let mut secrets = lease.secrets();
+        secrets.extend(&authentication.signature);
+        secrets.extend(recent.iter().flat_map(Credential::secrets));
+        let response = echo::without_secrets(response, &secrets);
+        self.used.set(Some(lease));
+        Ok(response)
     }
 }
 

@@ -493,6 +493,37 @@ async fn a_failed_exchange_says_whether_the_request_may_have_arrived() {
 }
 
 #[actix_rt::test]
+async fn an_answer_repeats_neither_the_credential_before_nor_the_one_that_came_meanwhile() {
+    let bench = Bench::new(|seen, writer| {
+        if seen.header("x-auth-token") == Some("token-0") {
+            return refuse(writer, "APIGW.0307");
+        }
+        let told = json!({"old": "token-0", "now": "token-2"}).to_string();
+        answer(writer, 200, "", &told)
+    });
+    let session = bench.session();
+    let response = session.exchange("show", &read(), None).await.unwrap();
+    let told = String::from_utf8(response.body.to_vec()).unwrap();
+    assert!(!told.contains("token-"), "{told}");
+
+    let signed = SignedBench::new(|_, writer| {
+        let told = json!({"text": "hidden-secret-1, AK-1 and hidden-secret-2"}).to_string();
+        answer(writer, 200, "", &told)
+    });
+    let session = signed.bench.session();
+    session.exchange("show", &read(), None).await.unwrap();
+    signed.write(2);
+    signed.bench.credentials.look_at_secrets();
+    tests::until(async || {
+        let response = session.exchange("show", &read(), None).await.unwrap();
+        let told = String::from_utf8(response.body.to_vec()).unwrap();
+        assert!(!told.contains("hidden-secret-1"), "{told}");
+        signed.seen().contains(&"2".to_owned())
+    })
+    .await;
+}
+
+#[actix_rt::test]
 async fn a_signed_exchange_needs_neither_a_login_nor_a_token() {
     let signed = SignedBench::new(fine);
     let session = signed.bench.session();

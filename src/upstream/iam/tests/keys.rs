@@ -20,14 +20,14 @@ fn with_access_key(
 }
 
 /// A cloud, and the files of an access key.
-struct Bench {
+pub(super) struct Bench {
     cloud: Cloud,
     access_key: NamedTempFile,
     secret_key: NamedTempFile,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let bench = Self {
             cloud: Cloud::of_tokens(),
             access_key: NamedTempFile::new().unwrap(),
@@ -37,7 +37,7 @@ impl Bench {
         bench
     }
 
-    fn write(&self, access_key: &str, secret_key: &str) {
+    pub(super) fn write(&self, access_key: &str, secret_key: &str) {
         fs::write(self.access_key.path(), access_key).unwrap();
         fs::write(self.secret_key.path(), secret_key).unwrap();
     }
@@ -46,7 +46,7 @@ impl Bench {
         self.credentials_of(&["p"])
     }
 
-    fn credentials_of(&self, projects: &[&str]) -> Credentials {
+    pub(super) fn credentials_of(&self, projects: &[&str]) -> Credentials {
         let mut settings = self.cloud.settings(projects);
         with_access_key(&mut settings, &self.access_key, &self.secret_key);
         start(&settings, self.cloud.clock.clone()).unwrap()
@@ -63,8 +63,11 @@ fn signed(credential: &Credential) -> BTreeMap<&'static str, String> {
 
 /// The access key of the credential at hand.
 async fn key(credentials: &Credentials) -> String {
-    let lease = credentials.lease(&project()).await.unwrap();
-    let headers = signed(&lease);
+    access_key(&credentials.lease(&project()).await.unwrap())
+}
+
+pub(super) fn access_key(credential: &Credential) -> String {
+    let headers = signed(credential);
     let (_, rest) = headers["authorization"].split_once("Access=").unwrap();
     rest.split(',').next().unwrap().to_owned()
 }

@@ -1,5 +1,6 @@
 //! Tokens from a token service on a loopback socket.
 
+mod changes;
 mod keys;
 mod lifecycle;
 mod nonsense;
