@@ -51,6 +51,7 @@ impl Fingerprint {
     fn of(config: &Config) -> Self {
         let Config {
             api,
+            connections,
             listener,
             audit,
             identity,
@@ -63,7 +64,7 @@ impl Fingerprint {
         Self {
             identity: format!("{identity:?}"),
             rest: format!(
-                "{api:?}{audit:?}{listener:?}{telemetry:?}{store:?}{operations:?}{transport:?}{upstream:?}"
+                "{api:?}{audit:?}{connections:?}{listener:?}{telemetry:?}{store:?}{operations:?}{transport:?}{upstream:?}"
             ),
         }
     }

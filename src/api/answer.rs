@@ -46,6 +46,7 @@ pub(super) async fn to_change<A>(
         goal: change.goal,
         start: change.start,
         key,
+        running_max: known.state.settings.limits.running_operations,
         auditor: on.auditor,
     };
     if change.is_dry_run {
@@ -161,6 +162,7 @@ async fn note_refusal(error: &AskError, ask: &Ask) -> Result<(), AuditUnavailabl
         AskError::NameDenied => (Decision::Denied, Denied::TaskName.rule()),
         AskError::Refused { reason, .. } => (Decision::Refused, reason.as_str()),
         AskError::Conflict(_) => (Decision::Refused, "operation-conflict"),
+        AskError::TooMany(_) => (Decision::Refused, "running-operations"),
         AskError::KeyReused => (Decision::Refused, "idempotency-key-reused"),
         AskError::NotOffered => (Decision::Refused, "service-not-offered"),
         AskError::Unseen(_) => (Decision::Refused, "task-name-unseen"),
@@ -191,6 +193,7 @@ pub(super) async fn refusal(error: AskError, ask: &Ask, known: &Known) -> Result
         }
         AskError::Refused { task: None, .. }
         | AskError::KeyReused
+        | AskError::TooMany(_)
         | AskError::NotOffered
         | AskError::NameDenied
         | AskError::Unseen(_)

@@ -60,6 +60,17 @@ use crate::{
 
 pub use self::request::rate::RateLimit;
 
+/// How much may be asked for, of this process: section `limits` of the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How many requests are answered at the same time; those that wait for an operation count.
+    pub concurrent_requests: u32,
+    /// How many operations of each caller may run.
+    pub running_operations: u32,
+    /// How many requests each caller may send.
+    pub rate: RateLimit,
+}
+
 /// How requests are served: sections `limits` and `server` of the configuration, and what others say about requests.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -77,10 +88,8 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// The largest body of a request, in bytes.
     pub max_body: usize,
-    /// How many requests are answered at the same time; those that wait for an operation count.
-    pub concurrent_requests: u32,
-    /// How many requests each caller may send.
-    pub rate_limit: RateLimit,
+    /// How much may be asked for.
+    pub limits: Limits,
     /// The project that is meant when a request names none.
     pub default_project: Option<ProjectName>,
     /// Who may name which storage credential.
@@ -126,8 +135,8 @@ impl State {
             settings.default_project.clone(),
         );
         Self {
-            places: Places::new(settings.concurrent_requests),
-            rates: Rates::new(settings.rate_limit),
+            places: Places::new(settings.limits.concurrent_requests),
+            rates: Rates::new(settings.limits.rate),
             settings,
             projects,
             identities,

@@ -25,9 +25,12 @@ use super::{
     State, problem::Problem, problem::kinds::ProblemType, request::auth::is_open, request::form,
     request::rate::Left,
 };
-use crate::domain::{
-    clock::{Clock as _, SystemClock},
-    service::Sent,
+use crate::{
+    domain::{
+        clock::{Clock as _, SystemClock},
+        service::Sent,
+    },
+    listener::Exchange,
 };
 
 /// The id of a request, made here.
@@ -93,6 +96,10 @@ pub(super) async fn finish(
         client_id,
         is_page,
     };
+    let exchange = request.conn_data::<Exchange>().cloned();
+    if let Some(exchange) = &exchange {
+        exchange.begin();
+    }
     let outcome = match admitted {
         Ok(_place) => {
             let called = AssertUnwindSafe(next.call(request)).catch_unwind().await;
@@ -100,6 +107,9 @@ pub(super) async fn finish(
         }
         Err(problem) => Ok(Ok(request.error_response(problem).map_into_boxed_body())),
     };
+    if let Some(exchange) = &exchange {
+        exchange.end();
+    }
     match outcome {
         Ok(Ok(response)) => {
             let response = common.add_to(response);

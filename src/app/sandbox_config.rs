@@ -3,14 +3,16 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{
-    api::{self, RateLimit},
+    api::{self, Limits, RateLimit},
     config::Config,
     domain::{
         access::{Caller, Permission},
         secret::SecretSource,
         service::{ProjectName, ServiceName},
     },
-    identity, operations,
+    identity,
+    listener::ConnectionLimits,
+    operations,
     sandbox::Cloud,
     store, transport,
     upstream::{self, Pace},
@@ -60,6 +62,10 @@ pub(super) fn settings(
         audit: None,
         api: api(listen, project.clone()),
         listener: None,
+        connections: ConnectionLimits {
+            all: 10_000,
+            per_peer: 10_000,
+        },
         identity: identity::Settings {
             anonymous: Caller::anonymous(Permission::ALL.iter().copied().collect()),
             callers: Vec::new(),
@@ -101,8 +107,11 @@ fn api(listen: SocketAddr, project: ProjectName) -> api::Settings {
         max_wait: Duration::from_mins(2),
         drain_timeout: Duration::from_secs(5),
         max_body: 1 << 20,
-        concurrent_requests: 10_000,
-        rate_limit: NO_LIMIT,
+        limits: Limits {
+            concurrent_requests: 10_000,
+            running_operations: 10_000,
+            rate: NO_LIMIT,
+        },
         default_project: Some(project),
         storage_grants: BTreeMap::new(),
     }

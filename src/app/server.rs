@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, ready},
     io,
     net::{SocketAddr, TcpListener},
     rc::Rc,
@@ -21,12 +21,10 @@ use tokio_rustls::server::TlsStream;
 
 use crate::{
     api,
-    listener::{Peer, Tls},
+    listener::{Connections, HEAD_TIMEOUT, Peer, Place, Tls, Watched},
     upstream::{Lane, Upstream},
 };
 
-/// The longest that the gateway waits for the head of a request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection without requests is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// The longest that the orderly end of a connection may take.
@@ -36,7 +34,7 @@ const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// may take.
 pub(super) fn run(
     listener: TcpListener,
-    tls: Option<Tls>,
+    (connections, tls): (Connections, Option<Tls>),
     (state, upstream): (web::Data<api::State>, Upstream),
     (workers, drain_timeout): (usize, Duration),
 ) -> io::Result<Server> {
@@ -61,36 +59,63 @@ pub(super) fn run(
     };
     let builder = match tls {
         None => builder.listen("http", listener, move || {
-            http(stopped.clone()).h1(app()).tcp()
+            let connections = connections.clone();
+            let admit = fn_service(move |stream: TcpStream| {
+                let admitted = admit(&connections, &stream);
+                ready(admitted.map(|(place, peer)| (Watched::new(stream, place), Some(peer))))
+            });
+            let keep = |stream: &Watched<TcpStream>, kept: &mut Extensions| {
+                kept.insert(stream.exchange());
+            };
+            let http = http(stopped.clone()).on_connect_ext(keep);
+            admit.and_then(http.h1(app()))
         }),
         Some(tls) => builder.listen("https", listener, move || {
-            let (acceptor, at_stop) = (tls.clone(), stopped.clone());
+            let (connections, acceptor, at_stop) =
+                (connections.clone(), tls.clone(), stopped.clone());
             let handshake = fn_service(move |stream: TcpStream| {
                 let (acceptor, stopped) = (acceptor.clone(), at_stop());
-                async move { accept(&acceptor, stream, stopped).await }
+                let admitted = admit(&connections, &stream);
+                async move {
+                    let (place, peer) = admitted?;
+                    let stream = accept(&acceptor, stream, stopped).await?;
+                    Ok((Watched::new(stream, place), Some(peer)))
+                }
             });
             let at_connect = tls.clone();
-            let keep_peer = move |stream: &TlsStream<TcpStream>, kept: &mut Extensions| {
-                if let Some(peer) = Peer::of(stream, &at_connect) {
+            let keep = move |stream: &Watched<TlsStream<TcpStream>>, kept: &mut Extensions| {
+                kept.insert(stream.exchange());
+                if let Some(peer) = Peer::of(stream.stream(), &at_connect) {
                     kept.insert(peer);
                 }
             };
-            let http = http(stopped.clone()).on_connect_ext(keep_peer);
+            let http = http(stopped.clone()).on_connect_ext(keep);
             handshake.and_then(http.h1(app()))
         }),
     };
     Ok(builder?.run())
 }
 
-/// An encrypted connection and the address of its peer. A stop does not wait for a handshake.
+/// The place of a connection and the address of its peer. One too many is closed without a word: an answer would cost more
+/// than it says.
+fn admit(
+    connections: &Connections,
+    stream: &TcpStream,
+) -> Result<(Place, SocketAddr), DispatchError> {
+    let peer = stream.peer_addr()?;
+    let place = connections.admit(peer.ip());
+    let place = place.ok_or_else(|| io::Error::from(io::ErrorKind::QuotaExceeded))?;
+    Ok((place, peer))
+}
+
+/// An encrypted connection. A stop does not wait for a handshake.
 async fn accept(
     tls: &Tls,
     stream: TcpStream,
     stopped: impl Future<Output = ()>,
-) -> Result<(TlsStream<TcpStream>, Option<SocketAddr>), DispatchError> {
-    let peer = stream.peer_addr().ok();
+) -> Result<TlsStream<TcpStream>, DispatchError> {
     tokio::select! {
-        accepted = tls.accept(stream) => Ok((accepted?, peer)),
+        accepted = tls.accept(stream) => Ok(accepted?),
         () = stopped => Err(io::Error::from(io::ErrorKind::Interrupted).into()),
     }
 }

@@ -33,7 +33,9 @@ use crate::{
         secret::SecretSource,
         service::{CallerName, IssuerName, ProjectName},
     },
-    identity, listener, operations, store, telemetry, transport, upstream,
+    identity,
+    listener::{self, ConnectionLimits},
+    operations, store, telemetry, transport, upstream,
 };
 
 /// Everything that can be set.
@@ -41,6 +43,8 @@ use crate::{
 pub struct Config {
     /// Section `server`, and `default_project`.
     pub api: api::Settings,
+    /// How many connections there may be: part of section `limits`.
+    pub connections: ConnectionLimits,
     /// Section `server.tls`; `None` if connections from callers are not encrypted here.
     pub listener: Option<listener::Settings>,
     /// Section `audit`; `None` if there is none.
@@ -136,7 +140,8 @@ fn build(mut root: Section, faults: &mut Faults) -> Option<Config> {
         issuers: scope::declared(&root, "issuers", IssuerName::parse),
     };
     let default_project = default_project(&mut root, &known, faults);
-    let (mut api, listener) = sections::server(&mut root, default_project, faults);
+    let (limits, connections) = sections::limits(&mut root, faults);
+    let (mut api, listener) = sections::server(&mut root, default_project, limits, faults);
     let client_ca = listener.as_ref().and_then(|tls| tls.client_ca.as_ref());
     let asks_for_certificates = client_ca.is_some();
     let identity = callers::read(&mut root, &known, asks_for_certificates, faults);
@@ -159,6 +164,7 @@ fn build(mut root: Section, faults: &mut Faults) -> Option<Config> {
     root.finish(faults);
     Some(Config {
         api,
+        connections,
         listener,
         audit,
         identity,

@@ -18,10 +18,10 @@ use super::{
     values::{self, Reading},
 };
 use crate::{
-    api::{self, RateLimit},
+    api::{self, Limits, RateLimit},
     audit,
     domain::{secret::SecretSource, service::ProjectName},
-    listener::{self, TlsFile},
+    listener::{self, ConnectionLimits, TlsFile},
     operations, store, telemetry, transport,
     upstream::Pace,
 };
@@ -34,20 +34,33 @@ const DAY: Duration = Duration::from_hours(24);
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// Sections `limits` and `server`, joined with the project that is meant when none is named, and section `server.tls`.
+/// Section `limits`: of requests and operations, and of connections.
+pub(super) fn limits(root: &mut Section, faults: &mut Faults) -> (Limits, ConnectionLimits) {
+    let mut section = root.section("limits", faults);
+    let mut limit = |name, default| section.optional(name, faults, requests).unwrap_or(default);
+    let limits = Limits {
+        concurrent_requests: limit("concurrent_requests", 10_000),
+        running_operations: limit("running_operations", 1000),
+        rate: RateLimit {
+            requests_per_second: limit("requests_per_second", 100),
+            burst: limit("burst", 200),
+        },
+    };
+    let connections = ConnectionLimits {
+        all: limit("connections", 10_000),
+        per_peer: limit("connections_per_peer", 1000),
+    };
+    section.finish(faults);
+    (limits, connections)
+}
+
+/// Section `server`, joined with the project that is meant when none is named and with limits, and section `server.tls`.
 pub(super) fn server(
     root: &mut Section,
     default_project: Option<ProjectName>,
+    limits: Limits,
     faults: &mut Faults,
 ) -> (api::Settings, Option<listener::Settings>) {
-    let mut limits = root.section("limits", faults);
-    let mut limit = |name, default| limits.optional(name, faults, requests).unwrap_or(default);
-    let concurrent_requests = limit("concurrent_requests", 10_000);
-    let rate_limit = RateLimit {
-        requests_per_second: limit("requests_per_second", 100),
-        burst: limit("burst", 200),
-    };
-    limits.finish(faults);
     let mut server = root.section("server", faults);
     let (default_wait, max_wait) = ordered(
         &mut server,
@@ -72,8 +85,7 @@ pub(super) fn server(
         max_body: server
             .optional("max_body", faults, values::size(KIB, 64 * MIB))
             .unwrap_or(MIB),
-        concurrent_requests,
-        rate_limit,
+        limits,
         default_project,
         // Filled in when the storage credentials are read.
         storage_grants: BTreeMap::new(),

@@ -123,6 +123,8 @@ pub struct NewOperation {
     pub owes_end: bool,
     /// The latest operation on the task that it knows of: nothing is written if there is a later one.
     pub follows: Option<OperationId>,
+    /// How many operations of its caller may run with it; `None` for any number.
+    pub running_max: Option<u32>,
 }
 
 impl NewOperation {
@@ -134,6 +136,7 @@ impl NewOperation {
             supersedes: None,
             owes_end: false,
             follows: None,
+            running_max: None,
         }
     }
 }
@@ -157,6 +160,8 @@ pub enum Creation {
     /// Nothing was written: the operation to be superseded has moved on, there is a later one than the one that it follows,
     /// or the key stands for another one meanwhile.
     Lost,
+    /// Nothing was written: as many operations of its caller are running as may.
+    TooMany,
 }
 
 /// A running operation in short.

@@ -1,12 +1,15 @@
-//! Encrypted connections from callers: section `server.tls` of the configuration.
+//! Connections from callers: how many there may be, how long a caller may keep one waiting, and TLS, section `server.tls` of the
+//! configuration.
 //!
 //! The certificate, its key and the authority of callers' certificates are files. They are looked at once in a while and at a
 //! hangup, and are replaced together, so that each connection is made with files that belong to each other; files with
 //! faults change nothing. Handshakes have a limit in time and in number. Whom a certificate stands for is not decided here.
 
+mod connections;
 mod files;
 mod metrics;
 mod peer;
+mod watched;
 
 #[cfg(test)]
 mod tests;
@@ -36,8 +39,10 @@ use self::{
 use crate::domain::clock::Clock;
 
 pub use self::{
+    connections::{ConnectionLimits, Connections, Place},
     files::{FileFault, Settings, TlsFile, Validity, check},
     peer::Peer,
+    watched::{Exchange, HEAD_TIMEOUT, Watched},
 };
 
 /// The longest that a handshake may take.

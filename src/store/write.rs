@@ -25,6 +25,7 @@ pub(super) async fn create(
         supersedes,
         owes_end,
         follows,
+        running_max,
     } = fresh;
     if let Some(known) = follows
         && is_followed(&mut transaction, known, &operation.task).await?
@@ -38,6 +39,11 @@ pub(super) async fn create(
             return Ok(Creation::Lost);
         }
         append(&mut transaction, superseded.id, events).await?;
+    }
+    if let Some(most) = running_max
+        && running_of(&mut transaction, &operation.requested_by).await? >= i64::from(most)
+    {
+        return Ok(Creation::TooMany);
     }
     if !insert(&mut transaction, &operation, owes_end).await? {
         let running = read::running_on(&mut transaction, &operation.task).await?;
@@ -55,6 +61,20 @@ pub(super) async fn create(
     append(&mut transaction, operation.id, operation.events).await?;
     transaction.commit().await?;
     Ok(Creation::Created)
+}
+
+/// How many operations of a caller are running.
+async fn running_of(
+    connection: &mut AnyConnection,
+    caller: &CallerName,
+) -> Result<i64, StoreError> {
+    let count = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM operations WHERE status = 'running' AND requested_by = $1",
+    )
+    .bind(caller.as_str())
+    .fetch_one(connection)
+    .await?;
+    Ok(count)
 }
 
 /// Whether there is a later operation on the task.

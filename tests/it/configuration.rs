@@ -83,6 +83,7 @@ fn the_reference_is_valid_with_its_encrypted_listener_too() {
     let output = finish(
         command
             .env("IAM_PASSWORD", "canary-password")
+            .env("AUDIT_KEY", "canary-key-of-thirty-two-bytes-or-more")
             .env("ARCHIVE_SECRET_KEY", "canary-key"),
     );
     assert_eq!(errors(&output), "");

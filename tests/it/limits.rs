@@ -1,6 +1,19 @@
 //! How much each caller may ask for.
 
-use crate::support::{gateway::Place, wait_for};
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
+
+use migration_gateway::sandbox::{AfterStop, OmsSpec, TaskSwitches};
+
+use crate::support::{
+    gateway::{Gateway, KEY, Place},
+    http::Answer,
+    wait_for,
+};
 
 const OTHER: &str = "key-of-another-caller";
 
@@ -12,7 +25,7 @@ fn a_caller_who_sends_too_much_is_told_what_is_left_and_disturbs_nobody_else() {
         .caller("other", OTHER, "permissions = []\nprojects = [\"*\"]");
     let gateway = place.start();
     let caller = gateway.client();
-    let header = |name: &str, of: &crate::support::http::Answer| of.header(name).map(str::to_owned);
+    let header = |name: &str, of: &Answer| of.header(name).map(str::to_owned);
     for left in [2, 1, 0] {
         let answer = caller.get("/whoami");
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -53,4 +66,114 @@ fn a_caller_who_sends_too_much_is_told_what_is_left_and_disturbs_nobody_else() {
         (caller.get("/whoami").status == 200).then_some(())
     });
     assert!(place.cloud.requests().is_empty());
+}
+
+/// A running task that stays half way to its pause.
+fn stuck(place: &Place) -> String {
+    place.cloud.add_oms(OmsSpec {
+        switches: TaskSwitches {
+            after_stop: AfterStop::Stuck,
+            ..TaskSwitches::default()
+        },
+        ..OmsSpec::new("logs", 2)
+    })
+}
+
+#[test]
+fn a_caller_has_so_many_operations_running_and_others_have_theirs() {
+    let all = "permissions = [\"*\"]\nprojects = [\"*\"]";
+    let place = Place::new()
+        .set("limits.running_operations", "2")
+        .caller("other", OTHER, all);
+    let gateway = place.start();
+    let tasks: Vec<String> = (0..4).map(|_| stuck(&place)).collect();
+    let ask = |key: &str, task: &str| {
+        let client = gateway.client_with(key);
+        let path = format!("/tasks/{task}?force=pause");
+        client.with("DELETE", &path, ("Prefer", "respond-async"))
+    };
+    let first = ask(KEY, &tasks[0]);
+    assert_eq!((first.status, ask(KEY, &tasks[1]).status), (202, 202));
+    let refused = ask(KEY, &tasks[2]);
+    assert_eq!((refused.status, &*refused.problem()), (429, "rate-limited"));
+    assert_eq!(refused.json()["sent"], "no");
+    assert_eq!(refused.header("retry-after"), Some("5"));
+    // The same again is no other operation, and another caller is another caller.
+    assert_eq!(ask(KEY, &tasks[0]).json()["id"], first.json()["id"]);
+    assert_eq!(ask(OTHER, &tasks[2]).status, 202);
+    place.cloud.set_oms_status(&tasks[0], 3);
+    let id = first.json()["id"].as_str().expect("an id").to_owned();
+    assert_eq!(gateway.client().ended(&id)["outcome"], "deleted");
+    assert_eq!(ask(KEY, &tasks[3]).status, 202);
+}
+
+/// A connection on which these bytes were sent.
+fn connect(gateway: &Gateway, bytes: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(gateway.authority()).expect("a connection");
+    let patience = Some(Duration::from_secs(20));
+    stream.set_read_timeout(patience).expect("a time limit");
+    stream.write_all(bytes.as_bytes()).expect("to send");
+    stream
+}
+
+/// Everything that comes until the other side ends the connection.
+fn rest(mut stream: TcpStream) -> String {
+    let mut text = Vec::new();
+    stream.read_to_end(&mut text).expect("the end");
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+#[test]
+fn a_head_that_never_ends_is_given_up_on_every_request_of_a_connection() {
+    let place = Place::new();
+    let gateway = place.start();
+    let whole = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+    let part = "GET /livez HTTP/1.1\r\nHost: x\r\n";
+    thread::scope(|scope| {
+        for (bytes, answers) in [
+            (part.to_owned(), 0),
+            (format!("{whole}{part}"), 1),
+            (format!("{whole}{whole}{part}"), 2),
+        ] {
+            let gateway = &gateway;
+            scope.spawn(move || {
+                let text = rest(connect(gateway, &bytes));
+                assert_eq!(text.matches("HTTP/1.1 200").count(), answers, "{text}");
+            });
+        }
+        // The head comes byte by byte, after an answer.
+        scope.spawn(|| {
+            let mut stream = connect(&gateway, whole);
+            let began = Instant::now();
+            while stream.write_all(b"G").is_ok() {
+                assert!(began.elapsed() < Duration::from_secs(20), "it goes on");
+                thread::park_timeout(Duration::from_millis(200));
+            }
+        });
+    });
+    assert_eq!(gateway.stranger().get("/livez").status, 200);
+}
+
+#[test]
+fn connections_are_limited_for_each_peer_and_in_all() {
+    for (limit, label) in [("connections_per_peer", "peer"), ("connections", "all")] {
+        let place = Place::new().set(&format!("limits.{limit}"), "3");
+        let gateway = place.start();
+        let part = "GET /livez HTTP/1.1\r\n";
+        let held: Vec<TcpStream> = (0..3).map(|_| connect(&gateway, part)).collect();
+        wait_for("a refusal", || {
+            let mut stream = TcpStream::connect(gateway.authority()).ok()?;
+            _ = stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n");
+            let mut byte = [0];
+            matches!(stream.read(&mut byte), Ok(0) | Err(_)).then_some(())
+        });
+        drop(held);
+        let metrics = wait_for("a place", || {
+            let client = gateway.stranger();
+            let answer = client.send("GET", "/metrics", &[], None).ok()?;
+            (answer.status == 200).then_some(answer.text)
+        });
+        let refused = format!("migration_gateway_connections_refused_total{{limit=\"{label}\"}}");
+        assert!(metrics.contains(&refused), "{metrics}");
+    }
 }

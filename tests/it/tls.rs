@@ -53,6 +53,7 @@ impl Scene {
     fn with(toml: &str) -> Self {
         let (trusted, callers) = (Authority::new(), Authority::new());
         let place = Place::new()
+            .set("limits.connections_per_peer", "10000")
             .encrypted(&trusted.listener(), &callers)
             .add(CALLERS)
             .add(toml);

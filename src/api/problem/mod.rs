@@ -3,6 +3,7 @@
 //! A [`Problem`] travels inside the response it belongs to and is written out by the outermost middleware, which knows
 //! the id of the request. Texts of the vendor and of libraries never become part of `detail`.
 
+mod causes;
 pub(super) mod kinds;
 pub(super) mod pages;
 
@@ -16,13 +17,9 @@ use self::kinds::ProblemType;
 use crate::{
     api::operations::view::OperationView,
     domain::{
-        access::Denied,
-        audit::AuditUnavailable,
         operation::Failure,
-        service::{Sent, UpstreamAnswer, UpstreamError},
-        store::StoreError,
+        service::{Sent, UpstreamAnswer},
     },
-    operations::AskError,
 };
 
 /// The most faults of a request that its answer lists.
@@ -297,104 +294,5 @@ impl ResponseError for Problem {
         let mut response = HttpResponse::new(self.status_code());
         response.extensions_mut().insert(self.clone());
         response
-    }
-}
-
-impl From<&Failure> for Problem {
-    fn from(failure: &Failure) -> Self {
-        let mut problem =
-            Self::new(failure.reason.into(), failure.detail.clone()).sent(failure.sent);
-        problem.0.document.upstream = failure.answer.as_ref().map(UpstreamView::from);
-        problem
-    }
-}
-
-impl From<UpstreamError> for Problem {
-    fn from(error: UpstreamError) -> Self {
-        let kind = ProblemType::from(error.kind);
-        let mut problem = Self::new(kind, error.detail).sent(error.sent);
-        problem.0.document.upstream = error.answer.as_deref().map(UpstreamView::from);
-        if [ProblemType::UpstreamThrottled, ProblemType::CircuitOpen].contains(&kind) {
-            let asked = error.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
-            // Whoever comes back in less than that comes too early.
-            problem = problem.retry_after(asked.as_secs() + u64::from(asked.subsec_nanos() > 0));
-        }
-        problem
-    }
-}
-
-impl From<StoreError> for Problem {
-    fn from(error: StoreError) -> Self {
-        tracing::error!(error = error.with_causes(), "the store failed a request");
-        match error {
-            StoreError::Unavailable(_) => Self::new(
-                ProblemType::StoreUnavailable,
-                "The gateway's record cannot be reached, and nothing was sent. Try again soon.",
-            )
-            .sent(Sent::No)
-            .retry_after(5),
-            StoreError::Stale => Self::new(
-                ProblemType::StoreUnavailable,
-                "The operation on the task changed whenever this was to be recorded, and nothing was sent. Try again soon.",
-            )
-            .sent(Sent::No)
-            .retry_after(5),
-            StoreError::Unreadable(_) => Self::internal(),
-        }
-    }
-}
-
-impl From<AuditUnavailable> for Problem {
-    fn from(_: AuditUnavailable) -> Self {
-        Self::new(
-            ProblemType::AuditUnavailable,
-            "The gateway's audit log cannot be written, and nothing was sent. Try again soon.",
-        )
-        .sent(Sent::No)
-        .retry_after(5)
-    }
-}
-
-impl From<Denied> for Problem {
-    fn from(denied: Denied) -> Self {
-        Self::new(ProblemType::Forbidden, sentence(&denied.to_string())).sent(Sent::No)
-    }
-}
-
-/// Why nothing was recorded, but for [`AskError::Conflict`], whose link depends on who asks.
-impl From<AskError> for Problem {
-    fn from(error: AskError) -> Self {
-        match error {
-            AskError::Refused { reason, detail, .. } => {
-                Self::new(reason.into(), detail).sent(Sent::No)
-            }
-            AskError::Conflict(_) => Self::new(
-                ProblemType::OperationConflict,
-                "Another operation is running on the task. Wait for its end, then try again.",
-            )
-            .sent(Sent::No),
-            AskError::KeyReused => Self::new(
-                ProblemType::IdempotencyKeyReused,
-                "This Idempotency-Key was used for another request. Use a fresh one for each request.",
-            )
-            .sent(Sent::No),
-            AskError::NotOffered => Self::fault(
-                "query",
-                "project",
-                "The project does not offer this service.",
-            ),
-            AskError::NameDenied => Denied::TaskName.into(),
-            AskError::Unseen(error) => error.into(),
-            AskError::Unaudited(error) => error.into(),
-            AskError::Store(error) => error.into(),
-        }
-    }
-}
-
-fn sentence(message: &str) -> String {
-    let mut characters = message.chars();
-    match characters.next() {
-        Some(first) => format!("{}{}.", first.to_uppercase(), characters.as_str()),
-        None => String::new(),
     }
 }

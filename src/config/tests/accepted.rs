@@ -25,9 +25,15 @@ fn what_is_left_out_has_its_documented_default() {
     assert_eq!(config.api.max_wait, Duration::from_mins(2));
     assert_eq!(config.api.drain_timeout, Duration::from_secs(30));
     assert_eq!(config.api.max_body, 1_048_576);
-    assert_eq!(config.api.concurrent_requests, 10_000);
-    assert_eq!(config.api.rate_limit.requests_per_second, 100);
-    assert_eq!(config.api.rate_limit.burst, 200);
+    let limits = config.api.limits;
+    assert_eq!(limits.concurrent_requests, 10_000);
+    assert_eq!(limits.running_operations, 1000);
+    assert_eq!(
+        (limits.rate.requests_per_second, limits.rate.burst),
+        (100, 200)
+    );
+    let connections = config.connections;
+    assert_eq!((connections.all, connections.per_peer), (10_000, 1000));
     assert_eq!(config.api.default_project, ProjectName::parse("prod"));
     assert!(!config.identity.anonymous.has_any());
     assert!(config.identity.callers.is_empty() && config.identity.issuers.is_empty());

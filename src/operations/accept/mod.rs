@@ -42,6 +42,8 @@ pub struct Ask {
     pub start: Option<StartRequest>,
     /// The caller's own name for the request.
     pub key: Option<IdempotencyKey>,
+    /// How many operations of the caller may run at the same time.
+    pub running_max: u32,
     /// Who notes down what is decided, before it is done; `None` if nobody does.
     pub auditor: Option<Auditor>,
 }
@@ -99,6 +101,9 @@ pub enum AskError {
     /// The key stands for another request.
     #[error("the key was used for another request")]
     KeyReused,
+    /// So many operations of the caller are running, and no more may.
+    #[error("{0} operations of the caller are running, and no more may")]
+    TooMany(u32),
     /// The project does not offer the service.
     #[error("the project does not offer the service")]
     NotOffered,
@@ -230,7 +235,7 @@ impl Operations {
         operation: &Operation,
         ask: &Ask,
         (supersedes, follows): (Option<Operation>, OperationId),
-    ) -> Result<bool, StoreError> {
+    ) -> Result<bool, AskError> {
         let supersedes = supersedes.map(|mut old| {
             kill_point!("accept.supersede.before");
             old.superseded_by = Some(operation.id);
@@ -243,6 +248,7 @@ impl Operations {
             follows: supersedes.is_none().then_some(follows),
             supersedes,
             owes_end: ask.auditor.is_some(),
+            running_max: Some(ask.running_max),
         };
         if let (true, Some(start)) = (operation.start.inline, &ask.start) {
             self.0.inline_keys.keep(operation.id, start.clone());
@@ -268,6 +274,7 @@ impl Operations {
                 kill_point!("accept.create.lost");
                 return Ok(false);
             }
+            Creation::TooMany => return Err(AskError::TooMany(ask.running_max)),
         }
         if let Some((old, _)) = &fresh.supersedes {
             kill_point!("accept.supersede.recorded");

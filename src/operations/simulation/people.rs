@@ -189,6 +189,7 @@ impl Scene {
             goal,
             start,
             key,
+            running_max: u32::MAX,
             auditor: None,
         }
     }

@@ -70,6 +70,7 @@ impl Scene {
             supersedes,
             owes_end: _,
             follows,
+            running_max: _,
         } = fresh;
         if follows.is_some_and(|known| self.records.is_followed(operation, known)) {
             return Creation::Lost;

@@ -37,7 +37,9 @@ async fn a_second_operation_on_a_task_is_shown_the_running_one() {
         .unwrap()
     {
         Creation::Running(running) => assert_eq!(*running, first),
-        Creation::Created | Creation::Lost => panic!("two operations run on one task"),
+        Creation::Created | Creation::Lost | Creation::TooMany => {
+            panic!("two operations run on one task")
+        }
     }
     assert_eq!(store.find(second.id).await.unwrap(), None);
 
@@ -59,7 +61,9 @@ async fn a_task_is_free_again_when_its_operation_has_ended() {
         let running = store.create(&NewOperation::new(fresh("7"))).await.unwrap();
         let running = match running {
             Creation::Running(running) => *running,
-            Creation::Created | Creation::Lost => panic!("two operations run on one task"),
+            Creation::Created | Creation::Lost | Creation::TooMany => {
+                panic!("two operations run on one task")
+            }
         };
         let mut end = ended(&running, status);
         store.save(&mut end, &[], Hold::Keep).await.unwrap();
@@ -125,7 +129,7 @@ async fn an_operation_that_does_not_know_of_a_later_one_is_not_recorded() {
                 Some(end.id)
             }
             Creation::Lost => None,
-            Creation::Running(running) => panic!("{running:?}"),
+            Creation::Running(_) | Creation::TooMany => panic!("{creation:?}"),
         }
     };
     store.add(begun("8", 9)).await;
@@ -161,7 +165,7 @@ async fn of_many_that_ask_at_once_in_two_processes_exactly_one_creates() {
             match joined.unwrap() {
                 (id, Creation::Created) => created.push(id),
                 (_, Creation::Running(running)) => shown.push(running.id),
-                (_, Creation::Lost) => panic!("nothing was to be lost"),
+                (_, Creation::Lost | Creation::TooMany) => panic!("nothing was to be lost"),
             }
         }
         assert_eq!(created.len(), 1, "round {round}");
