@@ -186,8 +186,10 @@ pub(super) async fn refusal(error: AskError, ask: &Ask, known: &Known) -> Result
             return Ok(Problem::from(error).allowed(allowed));
         }
         AskError::Refused { task: None, .. } if matches!(ask.goal, Goal::Absent { .. }) => {
-            let deleted_by = known.state.operations.deletion_of(&ask.task).await?;
-            let visible = deleted_by.filter(|operation| known.may_see(operation));
+            let deletions = known.state.operations.deletions_of(&ask.task).await?;
+            let visible = deletions
+                .into_iter()
+                .find(|operation| known.may_see(operation));
             let link = visible.map(|operation| links.operation(operation.id));
             Problem::from(error).deleted_by(link)
         }

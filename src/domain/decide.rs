@@ -238,6 +238,12 @@ fn towards_paused(sight: Sight, history: &History) -> Action {
 fn towards_running(sight: Sight, history: &History) -> Action {
     let accepted = history.start.accepted > 0;
     match sight.stage {
+        // A pause that was sent for an earlier operation may still take effect.
+        Stage::Running
+            if history.is_unanswered(Change::Pause) || is_believed(Change::Pause, history) =>
+        {
+            Action::Wait
+        }
         Stage::Running if history.was_sent(Change::Start) => Action::Finish(Outcome::Started),
         Stage::Running => Action::Finish(Outcome::AlreadyRunning),
         Stage::Succeeded if history.was_sent(Change::Start) => Action::Finish(Outcome::Started),

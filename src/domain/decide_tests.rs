@@ -391,7 +391,7 @@ fn heir(goal: Goal, change: Change) -> History {
 
 fn heir_of(old: &History, goal: Goal) -> History {
     let mut history = History::default();
-    history.inherit(old, goal.heeds());
+    history.take_over(old, goal.heeds());
     history
 }
 
@@ -418,6 +418,12 @@ fn what_another_operation_sent_may_still_take_effect() {
             Stage::Failed,
             Fail(Reason::TaskFinished),
         ),
+        (
+            Goal::Running,
+            Change::Pause,
+            Stage::Running,
+            Finish(Outcome::AlreadyRunning),
+        ),
         (FORCE, Change::Pause, Stage::Running, Pause),
         (FORCE, Change::Delete, Stage::Paused, Delete),
     ];
@@ -428,7 +434,8 @@ fn what_another_operation_sent_may_still_take_effect() {
         for _ in 0..10 {
             let just_before = LATER - SignedDuration::from_secs(1);
             history.forget_unanswered(just_before, ARRIVAL_MAX);
-            if sent != Change::Pause {
+            // A pause that is sent twice does no harm.
+            if (goal, sent) != (FORCE, Change::Pause) {
                 history.observe(&Seen::Task(seen), false);
                 let action = decide(goal, Seen::Task(seen), &history, false);
                 assert_eq!(action, Wait, "{goal:?} at {stage:?}");
@@ -444,6 +451,12 @@ fn what_another_operation_sent_may_still_take_effect() {
         let action = decide(goal, Seen::Task(seen), &history, false);
         assert_eq!(action, then, "{goal:?} at {stage:?}");
     }
+}
+
+#[test]
+fn what_shows_that_nothing_is_on_its_way_is_acted_on_at_once() {
+    use Action::{Delete, Fail, Pause};
+    use Change::Start;
     for (goal, sent, stage, at_once) in [
         (Goal::Paused, Start, Stage::Running, Pause),
         (
@@ -452,6 +465,7 @@ fn what_another_operation_sent_may_still_take_effect() {
             Stage::Succeeded,
             Fail(Reason::TaskFinished),
         ),
+        (Goal::Running, Change::Pause, Stage::Paused, Action::Start),
         (FORCE, Start, Stage::Paused, Delete),
         (FORCE, Change::Pause, Stage::Paused, Delete),
     ] {
@@ -491,7 +505,7 @@ fn what_was_sent_for_earlier_operations_matters_as_far_as_it_stands_in_the_way()
         // A pause is not the doing of a delete that had no effect.
         (Goal::Paused, Change::Delete, false),
         (Goal::Running, Change::Start, false),
-        (Goal::Running, Change::Pause, false),
+        (Goal::Running, Change::Pause, true),
     ] {
         let history = heir(goal, sent);
         assert_eq!(history != History::default(), matters, "{goal:?} {sent:?}");

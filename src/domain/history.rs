@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    decide::Seen,
+    decide::{BELIEVED_LOOKS, Seen},
     service::{Sent, UpstreamAnswer, UpstreamError, UpstreamErrorKind},
     task::Stage,
 };
@@ -52,7 +52,7 @@ pub struct History {
     pub intent: Option<Change>,
     /// When a change was last about to be sent, by this operation or by one that it inherits from.
     pub sent_at: Option<Timestamp>,
-    /// A start or delete that may still be on its way, since nobody noted how its exchange ended.
+    /// What may still be on its way, since nobody noted how its exchange ended.
     pub unanswered: Option<Unanswered>,
     /// Pauses.
     pub pause: Attempts,
@@ -115,13 +115,28 @@ impl History {
         for &change in changes.iter().filter(|change| from.was_sent(**change)) {
             self.attempts_mut(change).sent = true;
             self.last_accepted = Some(change);
-            self.reached = self.reached.max(from.reached);
             self.sent_at = self.sent_at.max(from.sent_at);
         }
         let unanswered = from.unanswered;
         self.unanswered = unanswered
             .filter(|sent| changes.contains(&sent.change))
             .or(self.unanswered);
+    }
+
+    /// As [`History::inherit`], from an operation that this one takes over from: it answers for what was sent as well.
+    pub fn take_over(&mut self, from: &Self, changes: &[Change]) {
+        self.inherit(from, changes);
+        if changes.iter().any(|change| from.was_sent(*change)) {
+            self.reached = self.reached.max(from.sent());
+        }
+    }
+
+    /// Whether nothing that was sent can take effect any more without having been seen: its exchange has ended, and looks
+    /// have told what came of it.
+    pub fn is_settled(&self) -> bool {
+        self.intent.is_none()
+            && self.unanswered.is_none()
+            && self.looks_since_accepted >= BELIEVED_LOOKS
     }
 
     /// Whether a change may still be on its way.
@@ -209,9 +224,8 @@ impl History {
         if let Some(change) = self.intent.take() {
             self.note_unknown(change);
             self.reached = self.reached.max(Sent::Unknown);
-            // A pause that is sent twice does no harm.
-            let since = self.sent_at.filter(|_| change != Change::Pause);
-            self.unanswered = since
+            self.unanswered = self
+                .sent_at
                 .map(|since| Unanswered { change, since })
                 .or(self.unanswered);
         }

@@ -77,12 +77,12 @@ impl Goal {
         }
     }
 
-    /// What was sent for earlier operations and matters to one with this goal. A start begins from what is seen.
+    /// What was sent for earlier operations and matters to one with this goal.
     pub fn heeds(self) -> &'static [Change] {
         match self {
             Self::Absent { .. } => &[Change::Start, Change::Pause, Change::Delete],
             Self::Paused => &[Change::Start, Change::Pause],
-            Self::Running => &[],
+            Self::Running => &[Change::Pause],
         }
     }
 

@@ -106,6 +106,9 @@ struct Shared {
     heartbeat: watch::Sender<Option<Instant>>,
 }
 
+/// So many operations that may have deleted a task are looked through for one that a caller may see.
+const DELETIONS_MAX: u32 = 10;
+
 impl Operations {
     /// Operations kept in this store, whose ends are told to this log.
     pub fn new(
@@ -161,16 +164,16 @@ impl Operations {
         Ok(self.0.store.list(&query).await?.pop())
     }
 
-    /// The operation that deleted a task that is gone: the last one for which a delete was sent and not definitely refused,
-    /// however it ended.
-    pub async fn deletion_of(&self, task: &TaskRef) -> Result<Option<Operation>, StoreError> {
+    /// The operations that may have deleted a task that is gone, the last of them first: those for which a delete was sent
+    /// and not definitely refused, however they ended.
+    pub async fn deletions_of(&self, task: &TaskRef) -> Result<Vec<Operation>, StoreError> {
         let query = OperationQuery {
             task: Some(task.clone()),
             sent_delete: true,
-            limit: 1,
+            limit: DELETIONS_MAX,
             ..OperationQuery::default()
         };
-        Ok(self.0.store.list(&query).await?.pop())
+        self.0.store.list(&query).await
     }
 
     /// Waits until the operation has ended, the time is over or the process is to stop, and tells how it stands then.

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::domain::{
     decide::Action,
+    history::Change,
     operation::{Goal, Operation, Outcome, Reason},
     task::{TaskError, TaskRef, TaskState},
 };
@@ -117,6 +118,9 @@ pub(super) fn failed(reason: Reason, operation: &Operation) -> String {
                 operation.goal.kind()
             )
         }
+        Reason::CredentialsLost if operation.history.was_sent(Change::Start) => format!(
+            "The storage keys of this start were lost when the gateway restarted, while it was being sent; whether task {id} was started is not known, {seen}. Look at the task before you send the start again."
+        ),
         Reason::CredentialsLost => format!(
             "The storage keys of this start were lost when the gateway restarted; task {id} was not started, {seen}. Send the start again."
         ),

@@ -363,11 +363,12 @@ fn a_delete_that_was_sent_is_the_doing_of_the_force_delete_that_takes_over() {
     let place = place();
     let gateway = place.start();
     let client = gateway.client();
+    let other = gateway.client_with("key-of-the-other-caller");
     let id = place.cloud.add_oms(OmsSpec::new("logs", 3));
     let fault = Fault::on(Service::Oms, Operation::Show, FaultKind::DropBeforeEffect);
     let fault = place.cloud.fault(fault.task(&id).skip(2).always());
     let path = format!("/tasks/{id}");
-    let plain = client.with("DELETE", &path, ("prefer", "respond-async"));
+    let plain = other.with("DELETE", &path, ("prefer", "respond-async"));
     assert_eq!(plain.status, 202, "{plain:?}");
     wait_for("a look after the delete", || {
         (fault.fired() > 0).then_some(())
@@ -390,6 +391,14 @@ fn a_delete_that_was_sent_is_the_doing_of_the_force_delete_that_takes_over() {
     let again = client.delete(&path);
     let link = format!("/operations/{operation}");
     assert_eq!(again.json()["deleted_by"], link, "{again:?}");
+    // Who may not see that one is shown their own, for which the delete was sent.
+    let theirs = plain.json()["id"].as_str().expect("an id").to_owned();
+    let again = other.delete(&path);
+    assert_eq!(
+        again.json()["deleted_by"],
+        format!("/operations/{theirs}"),
+        "{again:?}"
+    );
 }
 
 #[test]
@@ -487,6 +496,47 @@ fn a_pause_pauses_the_task_that_a_cancelled_start_still_starts() {
     assert_eq!(pause.json()["outcome"], "paused", "{pause:?}");
     assert_eq!(place.cloud.sms_state(&id).as_deref(), Some("ABORT"));
     assert_eq!(place.cloud.count(Operation::Pause, Some(&id)), 1);
+}
+
+#[test]
+fn a_start_starts_the_task_that_a_cancelled_pause_still_pauses() {
+    let place = place();
+    let gateway = place.start();
+    let client = gateway.client();
+    let id = place.cloud.add_sms(SmsSpec::new("web", "RUNNING"));
+    // Longer than three looks take, and shorter than one exchange may.
+    let late = FaultKind::DelayEffect(Duration::from_millis(1500));
+    let late = Fault::on(Service::Sms, Operation::Pause, late);
+    let late = place.cloud.fault(late.task(&id).times(1));
+    let pause = client.ask("POST", &format!("/tasks/{id}/pause"), None);
+    wait_for("the pause", || (late.fired() == 1).then_some(()));
+    let cancelled = client.post(&format!("/operations/{pause}/cancel"));
+    assert_eq!(cancelled.status, 200, "{cancelled:?}");
+
+    let started = client.post(&format!("/tasks/{id}/start"));
+    assert_eq!(started.json()["outcome"], "started", "{started:?}");
+    assert_eq!(place.cloud.count(Operation::Start, Some(&id)), 1);
+}
+
+#[test]
+fn a_look_that_takes_long_is_no_race_that_was_lost() {
+    let place = place().set("upstream.request_timeout", "\"30s\"");
+    let gateway = place.start();
+    let client = gateway.client();
+    let id = hanging(&place);
+    let pause = client.ask("POST", &format!("/tasks/{id}/pause"), None);
+    wait_for("the pause", || {
+        (place.cloud.oms_status(&id) == Some(7)).then_some(())
+    });
+    // Longer than a request tries to record what it is for.
+    let slow = FaultKind::Delay(Duration::from_secs(12));
+    let slow = Fault::on(Service::Oms, Operation::Show, slow);
+    let slow = place.cloud.fault(slow.task(&id).always());
+    wait_for("a slow look", || (slow.fired() > 0).then_some(()));
+    let path = format!("/tasks/{id}?force=pause");
+    let answer = client.with("DELETE", &path, ("prefer", "respond-async"));
+    assert_eq!(answer.status, 202, "{answer:?}");
+    assert_eq!(client.operation(&pause)["status"], "superseded");
 }
 
 #[test]

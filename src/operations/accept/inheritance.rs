@@ -45,7 +45,7 @@ impl Operations {
             }
         }
         if let Some(running) = supersedes {
-            history.inherit(&running.history, goal.heeds());
+            history.take_over(&running.history, goal.heeds());
         }
         Ok(Inheritance {
             history,
@@ -61,7 +61,7 @@ fn left_by(former: &Former, now: Timestamp, arrival_max: Duration) -> Option<&Hi
     let may_matter = match status {
         Status::Running => false,
         Status::Succeeded => history.unanswered.is_some(),
-        Status::Failed | Status::Cancelled | Status::Superseded => true,
+        Status::Failed | Status::Cancelled | Status::Superseded => !history.is_settled(),
     };
     let is_recent = |at| now < later(at, arrival_max + LAG_MAX);
     (may_matter && history.sent_at.is_some_and(is_recent)).then_some(history)
@@ -78,7 +78,7 @@ impl operations::Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::history::Change;
+    use crate::domain::{decide::BELIEVED_LOOKS, history::Change};
 
     #[test]
     fn what_was_sent_a_moment_ago_for_an_operation_that_has_ended_is_left_behind() {
@@ -90,6 +90,8 @@ mod tests {
         let mut unanswered = History::default();
         unanswered.intend(Change::Start, None, sent_at);
         unanswered.settle_unknown();
+        let mut settled = answered.clone();
+        settled.looks_since_accepted = BELIEVED_LOOKS;
         for (status, history, seconds, is_left) in [
             (Status::Cancelled, &answered, 29, true),
             (Status::Cancelled, &answered, 30, false),
@@ -99,6 +101,7 @@ mod tests {
             (Status::Succeeded, &unanswered, 29, true),
             (Status::Running, &unanswered, 0, false),
             (Status::Cancelled, &History::default(), 0, false),
+            (Status::Failed, &settled, 0, false),
         ] {
             let former = Former {
                 id: OperationId::FIRST,

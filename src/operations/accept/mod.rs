@@ -122,9 +122,8 @@ impl Operations {
         let record = StartRecord::of(ask.start.as_ref());
         let mut id = OperationId::at(self.0.clock.now());
         let mut noted = None;
-        let mut was_looked_at = false;
-        let mut is_admitted = ask.names.are_all();
-        let until = Instant::now() + WRITES_FOR;
+        let (mut was_looked_at, mut is_admitted) = (false, ask.names.are_all());
+        let mut until = Instant::now() + WRITES_FOR;
         while Instant::now() < until {
             if let Some(operation) = self.recall(ask).await? {
                 ask.note(&mut noted, (operation.id, Course::Replay)).await?;
@@ -164,6 +163,8 @@ impl Operations {
             if !was_looked_at {
                 let _seen = refuse(ask, self.look(services, ask).await?, &history)?;
                 (was_looked_at, is_admitted) = (true, true);
+                // What the cloud takes to answer is no race that was lost.
+                until = Instant::now() + WRITES_FOR;
                 // A look takes long enough for everything to be different.
                 if supersedes.is_some() {
                     continue;
