@@ -1,8 +1,13 @@
 //! Values that must never be shown.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt::{self, Write as _},
+    path::PathBuf,
+};
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::Value;
 
 /// A secret text. Its `Debug` form is fixed, it has no `Display` and cannot be serialised; whoever needs the text
 /// asks for it by name, so that every use can be found.
@@ -32,15 +37,39 @@ pub const MASK: &str = "***";
 /// Nothing shorter is a secret, and it could be a part of any word.
 pub const SHORTEST: usize = 6;
 
-/// The text with [`MASK`] in the place of each of the secrets.
+/// The text with [`MASK`] in the place of each of the secrets, as they are and as JSON, addresses and headers write them.
 pub fn masked<'a>(text: &str, secrets: impl IntoIterator<Item = &'a Secret>) -> String {
-    let mut secrets: Vec<&str> = secrets.into_iter().map(Secret::expose).collect();
-    // One can be a part of the other.
-    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     let long = secrets
         .into_iter()
+        .map(Secret::expose)
         .filter(|secret| secret.len() >= SHORTEST);
-    long.fold(text.to_owned(), |text, secret| text.replace(secret, MASK))
+    let mut written: Vec<String> = long.flat_map(ways_to_write).collect();
+    // One can be a part of the other.
+    written.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    written
+        .iter()
+        .fold(text.to_owned(), |text, secret| text.replace(secret, MASK))
+}
+
+fn ways_to_write(secret: &str) -> [String; 5] {
+    let json = Value::from(secret).to_string();
+    let json = json[1..json.len() - 1].to_owned();
+    let percent = |mut text: String, byte: u8| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(byte.into());
+        } else {
+            // A string takes whatever is written to it.
+            _ = write!(text, "%{byte:02X}");
+        }
+        text
+    };
+    [
+        secret.to_owned(),
+        json.replace('/', "\\/"),
+        json,
+        secret.bytes().fold(String::new(), percent),
+        BASE64_STANDARD.encode(secret),
+    ]
 }
 
 /// Where a secret is kept. It is read again and again, so that a changed one is used without a restart.
@@ -78,5 +107,20 @@ mod tests {
         let secrets = ["inside", "around-inside", "word", ""].map(Secret::new);
         let text = "A word around-inside of inside, insides.";
         assert_eq!(masked(text, &secrets), "A word *** of ***, ***s.");
+    }
+
+    #[test]
+    fn a_secret_is_found_however_it_is_written() {
+        let secret = [Secret::new("a/b+\"c\"=")];
+        for written in [
+            "a/b+\"c\"=",
+            r#"a/b+\"c\"="#,
+            r#"a\/b+\"c\"="#,
+            "a%2Fb%2B%22c%22%3D",
+            "YS9iKyJjIj0=",
+        ] {
+            let text = format!("<{written}>");
+            assert_eq!(masked(&text, &secret), "<***>", "{written}");
+        }
     }
 }
