@@ -10,6 +10,7 @@ mod connector;
 mod endpoint;
 mod error;
 mod prepared;
+mod sent;
 mod strict;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -23,6 +24,7 @@ pub use self::{
     client::{Place, Transport},
     endpoint::{Endpoint, EndpointError},
     error::{TransportError, TransportErrorKind},
+    sent::until_sent,
     tls::TransportSetupError,
 };
 use crate::domain::secret::Secret;

@@ -13,6 +13,8 @@ use std::{
 use actix_rt::net::{ActixStream, Ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::sent::sent;
+
 /// Marks the loss of a connection that had answered before and was lost before the first byte of this answer: the
 /// usual race with a peer that closes idle connections.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +97,7 @@ impl AsyncWrite for Strict {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        sent();
         let result = ready!(Pin::new(&mut self.stream).poll_write(context, bytes));
         Poll::Ready(self.written(result))
     }
@@ -104,6 +107,7 @@ impl AsyncWrite for Strict {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        sent();
         let result = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, slices));
         Poll::Ready(self.written(result))
     }

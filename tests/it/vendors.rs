@@ -22,6 +22,7 @@ use crate::support::{
     gateway::{Gateway, Place},
     http::Answer,
     vendor::{Then, Vendor, about, answer, write},
+    wait_for,
 };
 
 /// A gateway of one thread, so that all callers share its connections, in front of this vendor of OMS, which has this
@@ -394,4 +395,52 @@ fn only_a_server_with_a_good_certificate_is_asked_anything() {
             assert!(vendor.asked().is_empty(), "{what}");
         }
     }
+}
+
+#[test]
+fn connections_that_take_long_do_not_add_up_to_more_than_the_pace() {
+    let authority = Authority::new();
+    let config = authority.server("127.0.0.1", 2100);
+    let vendor = Vendor::start_secure(config, |asked, writer| write(writer, &asked.answer()));
+    let place = Place::new();
+    let roots = place.file("roots.pem");
+    fs::write(&roots, authority.0.pem()).expect("a file");
+    let place = place
+        .set("upstream.ca_file", &format!("\"{}\"", roots.display()))
+        .set("upstream.requests_per_second", "20")
+        .set("upstream.burst", "10")
+        .set("upstream.request_timeout", "\"15s\"")
+        .env(
+            "MIGRATION_GATEWAY__PROJECTS__DEFAULT__ENDPOINTS__OMS",
+            &vendor.url(),
+        );
+    let gateway = place.start();
+    thread::scope(|scope| {
+        let hold = vendor.hold();
+        for number in 1..=60 {
+            let client = gateway.client();
+            scope.spawn(move || {
+                let answer = client.get(&format!("/tasks/{number}"));
+                assert_eq!(answer.status, 200, "{answer:?}");
+            });
+        }
+        // Time in which forty more tokens would come in, within the time limit of a connection.
+        let began = Instant::now();
+        wait_for("two seconds", || {
+            (began.elapsed() >= Duration::from_secs(2)).then_some(())
+        });
+        drop(hold);
+    });
+    let at: Vec<Instant> = vendor.asked().iter().map(|asked| asked.at).collect();
+    let within = |from: &Instant| {
+        let until = *from + Duration::from_secs(1);
+        at.iter().filter(|at| (*from..until).contains(*at)).count()
+    };
+    let busiest = at.iter().map(within).max().expect("requests");
+    assert_eq!(at.len(), 60);
+    // Thirty, and a few that came late.
+    assert!(
+        (15..=33).contains(&busiest),
+        "{busiest} requests in a second"
+    );
 }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     domain::service::Sent,
-    transport::{Limits, Method, Transport, TransportErrorKind},
+    transport::{Limits, Method, Transport, TransportErrorKind, until_sent},
 };
 
 #[actix_rt::test]
@@ -36,6 +36,23 @@ async fn reads_share_a_connection_and_changes_never_do() {
             .unwrap();
     }
     assert_eq!(peer.connections(), 4);
+}
+
+#[actix_rt::test]
+async fn what_is_held_until_a_request_is_sent_is_gone_before_it_arrives() {
+    let held = Arc::new(());
+    let seen = Arc::downgrade(&held);
+    let peer =
+        Peer::start(move |_, writer| answer(writer, 200, "", &seen.strong_count().to_string()));
+    let transport = Transport::new(&settings()).unwrap();
+    let endpoint = peer.endpoint();
+    // On a connection that is made, on one that is kept, and on one of its own.
+    for request in [get("/"), get("/"), change(Method::Post)] {
+        let exchange = transport.send(&endpoint, &[], &request);
+        let response = until_sent(Arc::clone(&held), exchange).await.unwrap();
+        assert_eq!(&response.body[..], b"1");
+    }
+    assert_eq!(peer.connections(), 2);
 }
 
 #[actix_rt::test]

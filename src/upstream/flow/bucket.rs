@@ -1,6 +1,7 @@
 //! How many requests may go: a token bucket whose rate the vendor can push down.
 //!
-//! Over any second no more than the rate and the burst go. A throttling answer halves the rate (never below one request a
+//! Over any second no more than the rate and the burst go, however long what took a token takes until it goes: what is on its
+//! way counts as part of the burst, so that no tokens come in for it a second time. A throttling answer halves the rate (never below one request a
 //! second) and empties the bucket; from then on the rate grows by a constant until it is what the configuration says.
 
 use std::time::Duration;
@@ -27,6 +28,8 @@ pub(super) struct Bucket {
     burst: f64,
     rate: f64,
     tokens: f64,
+    /// How many took a token and have not gone yet.
+    under_way: u32,
     /// Up to when tokens were filled in.
     filled_at: Instant,
     /// Nothing goes, and nothing is filled in, before this.
@@ -56,6 +59,7 @@ impl Bucket {
             burst,
             rate,
             tokens: burst,
+            under_way: 0,
             filled_at: now,
             paused_until: now,
             stretch: 0,
@@ -71,7 +75,7 @@ impl Bucket {
         let increase = INCREASE.max(self.rate_max / RECOVERY_MAX);
         self.rate = (before + increase * seconds).min(self.rate_max);
         // By the rate at the beginning of the time: rather too few than too many.
-        self.tokens = (self.tokens + before * seconds).min(self.capacity());
+        self.tokens = (self.tokens + before * seconds).min(self.room());
         let is_back = before < self.rate_max && self.rate >= self.rate_max;
         is_back.then_some(Turn::Recovered)
     }
@@ -87,7 +91,17 @@ impl Bucket {
 
     /// Puts a token back that was taken and not used.
     pub(super) fn give_back(&mut self) {
-        self.tokens = (self.tokens + 1.0).min(self.capacity());
+        self.tokens = (self.tokens + 1.0).min(self.room());
+    }
+
+    /// Notes that somebody is on its way with a token.
+    pub(super) fn set_out(&mut self) {
+        self.under_way += 1;
+    }
+
+    /// Notes that it has gone, or never will. [`Bucket::fill`] comes first.
+    pub(super) fn arrive(&mut self) {
+        self.under_way = self.under_way.saturating_sub(1);
     }
 
     /// When there is a token for whoever comes after `ahead` others, if the rate stays as it is.
@@ -134,6 +148,11 @@ impl Bucket {
 
     pub(super) fn paused_until(&self) -> Instant {
         self.paused_until
+    }
+
+    /// How many tokens there may be.
+    fn room(&self) -> f64 {
+        (self.capacity() - f64::from(self.under_way)).max(0.0)
     }
 
     /// A slow rate has a small burst.
@@ -192,6 +211,25 @@ mod tests {
             "the burst and what comes in within a second"
         );
         assert!(went.len() >= 95, "{}", went.len());
+    }
+
+    #[test]
+    fn what_is_under_way_is_part_of_the_burst() {
+        let (mut bucket, start) = bucket(20, 10);
+        for _ in 0..drain(&mut bucket, start) {
+            bucket.set_out();
+        }
+        assert_eq!(drain(&mut bucket, start + ms(3_000)), 0);
+        // One gives up, four go.
+        bucket.arrive();
+        bucket.give_back();
+        assert_eq!(drain(&mut bucket, start + ms(3_000)), 1);
+        for _ in 0..4 {
+            bucket.arrive();
+        }
+        assert_eq!(drain(&mut bucket, start + ms(3_000)), 0);
+        assert_eq!(drain(&mut bucket, start + ms(3_101)), 2);
+        assert_eq!(drain(&mut bucket, start + ms(9_000)), 5);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     domain::service::{Patience, Sent, UpstreamError, UpstreamErrorKind},
-    transport::{Limits, Method, Response, TransportError, TransportErrorKind},
+    transport::{self, Limits, Method, Response, TransportError, TransportErrorKind},
     upstream::{answer, fault},
 };
 
@@ -59,7 +59,7 @@ pub(in crate::upstream) trait Exchange {
 struct Start<M> {
     means: M,
     admission: Admission,
-    stretch: u64,
+    permit: Permit,
 }
 
 /// What an attempt tells about the endpoint.
@@ -112,8 +112,10 @@ impl Flow {
                 time,
                 fresh_connection: is_repeated,
             };
-            let attempt = exchange.send(start.means, limits).await;
-            let verdict = self.judge(&attempt, start.stretch, start.admission);
+            let stretch = start.permit.stretch();
+            let attempt =
+                transport::until_sent(start.permit, exchange.send(start.means, limits)).await;
+            let verdict = self.judge(&attempt, stretch, start.admission);
             if is_repeated {
                 self.metrics.retry(&self.service, verdict.of_retry());
             }
@@ -150,6 +152,7 @@ impl Flow {
     /// A turn is worth something only at its moment: requests that had one and then waited for a login or a connection would
     /// go all at once after it. So whoever lacks something gives its turn to the next, waits, and takes another one. While
     /// it waits for that it holds nothing, since a slow pace must not keep connections, or keys that are tried, from others.
+    /// While its connection is made it holds its permit.
     async fn start<E: Exchange>(
         &self,
         call: Call<'_>,
@@ -179,7 +182,7 @@ impl Flow {
             return Ok(Start {
                 means,
                 admission,
-                stretch: permit.used(),
+                permit: permit.used(),
             });
         }
         Err(self.failed(TransportError {

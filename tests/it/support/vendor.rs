@@ -4,10 +4,11 @@ use std::{
     io::{BufRead as _, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, RwLock, RwLockWriteGuard,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
+    time::Instant,
 };
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -20,6 +21,7 @@ pub(crate) struct Asked {
     pub(crate) number: usize,
     pub(crate) method: String,
     pub(crate) path: String,
+    pub(crate) at: Instant,
 }
 
 impl Asked {
@@ -79,6 +81,7 @@ pub(crate) struct Vendor {
     is_secure: bool,
     asked: Arc<Mutex<Vec<Asked>>>,
     connections: Arc<AtomicUsize>,
+    hold: Arc<RwLock<()>>,
 }
 
 impl Vendor {
@@ -107,15 +110,21 @@ impl Vendor {
             is_secure: tls.is_some(),
             asked: Arc::default(),
             connections: Arc::default(),
+            hold: Arc::default(),
         };
         let (asked, connections) = (Arc::clone(&vendor.asked), Arc::clone(&vendor.connections));
+        let hold = Arc::clone(&vendor.hold);
         let script = Arc::new(script);
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let stream = stream.expect("a connection");
                 connections.fetch_add(1, Ordering::SeqCst);
                 let (asked, script, tls) = (Arc::clone(&asked), Arc::clone(&script), tls.clone());
-                thread::spawn(move || serve(layered(stream, tls), &asked, &*script));
+                let hold = Arc::clone(&hold);
+                thread::spawn(move || {
+                    drop(hold.read().expect("a test that goes on"));
+                    serve(layered(stream, tls), &asked, &*script);
+                });
             }
         });
         vendor
@@ -135,6 +144,12 @@ impl Vendor {
     /// How many connections were made so far.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+
+    /// Until this is dropped, connections are accepted and nothing is read from those that come meanwhile, nor any handshake
+    /// made.
+    pub(crate) fn hold(&self) -> RwLockWriteGuard<'_, ()> {
+        self.hold.write().expect("a test that goes on")
     }
 }
 
@@ -162,6 +177,7 @@ fn serve(
             number: all.len(),
             method: method.expect("a method"),
             path: path.expect("a path"),
+            at: Instant::now(),
         };
         all.push(request.clone());
         drop(all);

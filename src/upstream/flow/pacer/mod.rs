@@ -92,7 +92,7 @@ impl Pacer {
         let (mut state, now) = (self.lock(), Instant::now());
         self.pass_time(&mut state, now);
         let has_one = state.queue.len() == 0 && state.bucket.take(now);
-        has_one.then(|| Permit::new(self, &state))
+        has_one.then(|| Permit::new(self, &mut state))
     }
 
     async fn wait(
@@ -106,7 +106,7 @@ impl Pacer {
             let (mut state, now) = (self.lock(), Instant::now());
             self.pass_time(&mut state, now);
             if state.queue.len() == 0 && state.bucket.take(now) {
-                return Ok(Permit::new(self, &state));
+                return Ok(Permit::new(self, &mut state));
             }
             let ahead = state.queue.ahead_of_next(lane, purpose);
             let due = state.bucket.due(ahead);
@@ -127,7 +127,7 @@ impl Pacer {
                 self.pass_time(&mut state, now);
                 let Some(ahead) = state.queue.ahead_of(place.ticket) else {
                     place.is_left = true;
-                    return Ok(Permit::new(self, &state));
+                    return Ok(Permit::new(self, &mut state));
                 };
                 let due = state.bucket.due(ahead);
                 if now >= until {
@@ -233,7 +233,8 @@ impl Drop for Place<'_> {
     }
 }
 
-/// Leave to send one request. Dropped without having been used, it goes to the next who waits.
+/// Leave to send one request. As long as it is held, the request counts as part of the burst: it is to be dropped in the
+/// moment in which the request goes. Dropped without having been used, it goes to the next who waits.
 #[derive(Debug)]
 pub(super) struct Permit {
     pacer: Arc<Pacer>,
@@ -242,7 +243,8 @@ pub(super) struct Permit {
 }
 
 impl Permit {
-    fn new(pacer: &Arc<Pacer>, state: &State) -> Self {
+    fn new(pacer: &Arc<Pacer>, state: &mut State) -> Self {
+        state.bucket.set_out();
         Self {
             pacer: Arc::clone(pacer),
             stretch: state.bucket.stretch(),
@@ -250,21 +252,28 @@ impl Permit {
         }
     }
 
-    /// The request goes now. Tells in which stretch of time, for [`Pacer::throttled`].
-    pub(super) fn used(mut self) -> u64 {
+    /// From here on it is spent, whatever becomes of the request.
+    pub(super) fn used(mut self) -> Self {
         self.is_used = true;
+        self
+    }
+
+    /// The stretch of time in which it was given, for [`Pacer::throttled`].
+    pub(super) fn stretch(&self) -> u64 {
         self.stretch
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if self.is_used {
-            return;
+        let (mut state, now) = (self.pacer.lock(), Instant::now());
+        // What came in until here had less room.
+        self.pacer.pass_time(&mut state, now);
+        state.bucket.arrive();
+        if !self.is_used {
+            state.bucket.give_back();
+            self.pacer.pass_time(&mut state, now);
         }
-        let mut state = self.pacer.lock();
-        state.bucket.give_back();
-        self.pacer.pass_time(&mut state, Instant::now());
     }
 }
 

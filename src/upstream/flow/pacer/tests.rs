@@ -95,7 +95,11 @@ async fn nobody_waits_longer_than_it_can() {
         .unwrap()
         .used();
     let until = Instant::now() + seconds(3.0);
-    let results = join_all((0..100).map(|_| pacer.permit(Callers, Read, until))).await;
+    let results = join_all((0..100).map(|_| async {
+        let permit = pacer.permit(Callers, Read, until).await;
+        permit.map(|permit| drop(permit.used()))
+    }))
+    .await;
     let passed = results.iter().filter(|result| result.is_ok()).count();
     assert_eq!(passed, 6);
     assert_eq!(waiting(&pacer), 0);
@@ -169,7 +173,7 @@ async fn those_who_wait_go_faster_when_the_pace_recovers() {
         let stretch = pacer
             .permit(Callers, Read, Instant::now())
             .await
-            .map_or(0, super::Permit::used);
+            .map_or(0, |permit| permit.used().stretch());
         pacer.throttled(stretch, None);
         advance(seconds(0.1)).await;
         pacer.view();
