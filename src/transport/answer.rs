@@ -132,7 +132,8 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     } else {
         // In any of the three forms of RFC 9110.
         let moment = httpdate::parse_http_date(text).ok()?;
-        wait_until(Timestamp::try_from(moment).ok()?)
+        // So is a date that is too late to be reckoned with; none of the forms names one that is too early.
+        Timestamp::try_from(moment).map_or(MAX_RETRY_AFTER, wait_until)
     };
     Some(wait.min(MAX_RETRY_AFTER))
 }
@@ -178,6 +179,7 @@ mod tests {
             "Fri, 31 Dec 2100 23:59:59 GMT",
             "Tuesday, 31-Dec-69 23:59:59 GMT",
             "Fri Dec 31 23:59:59 2100",
+            "Fri, 31 Dec 9999 23:59:59 GMT",
         ] {
             assert_eq!(wait(future), Some(MAX_RETRY_AFTER), "{future}");
         }

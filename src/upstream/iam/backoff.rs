@@ -29,6 +29,13 @@ impl Backoff {
         (!left.is_zero() && left <= LONGEST_ASKED).then(|| error.clone().not_before(left))
     }
 
+    /// As [`Backoff::remembered`], while somebody tries again: the shortest wait stands in when none is left.
+    pub(super) fn next(&self, now: Timestamp) -> Option<UpstreamError> {
+        let (error, _) = self.last.as_ref()?;
+        let fallback = || error.clone().not_before(FIRST);
+        Some(self.remembered(now).unwrap_or_else(fallback))
+    }
+
     /// Notes a failure, and gives it back with the time for which it is remembered.
     pub(super) fn failed(&mut self, error: UpstreamError, now: Timestamp) -> UpstreamError {
         let asked = error.retry_after.unwrap_or_default().min(LONGEST_ASKED);

@@ -268,6 +268,8 @@ impl Credential {
 pub struct Lease {
     pub(super) credential: Credential,
     pub(super) _turn: Option<OwnedMutexGuard<()>>,
+    /// Keeps others back from a service that refused credentials.
+    pub(super) _probe: Option<Arc<()>>,
 }
 
 impl Lease {
@@ -276,6 +278,7 @@ impl Lease {
         Self {
             credential,
             _turn: None,
+            _probe: None,
         }
     }
 }

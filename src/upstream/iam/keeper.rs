@@ -287,15 +287,18 @@ impl Keeper {
         });
     }
 
-    /// Replaces the credentials that were obtained with other secrets than there are. Where none is at hand, whoever needs
-    /// one reads the secret anyhow; the refusal of another secret does not keep anybody from that.
+    /// Replaces the credentials that were obtained with other secrets than there are, and those that a service has refused:
+    /// nobody may ask for another one while that service is left alone. Where none is at hand otherwise, whoever needs one
+    /// reads the secret anyhow; the refusal of another secret does not keep anybody from that.
     async fn compare(&mut self, seen: Vec<(ProjectName, Identity)>) {
         for (project, identity) in seen {
             if let Some(desk) = self.desks.get_mut(&project) {
                 desk.forget_refusal_of_another(identity);
             }
-            let cached = self.vault.get(&project).await;
-            if cached.is_some_and(|cached| cached.identity() != identity) {
+            let dead = || self.vault.recent(&project).pop_back();
+            let last = self.vault.get(&project).await;
+            let last = last.or_else(|| dead().filter(Credential::is_refused));
+            if last.is_some_and(|last| last.identity() != identity) {
                 self.refresh(&project);
             }
         }

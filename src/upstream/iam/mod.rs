@@ -22,7 +22,7 @@ pub(crate) mod tests;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     io,
     sync::{Arc, Mutex},
     thread,
@@ -43,7 +43,7 @@ use self::{
     clerk::{Account, Clerk},
     keeper::{Command, Keeper},
     login::failure,
-    refusals::Refusal,
+    refusals::Refusals,
     vault::{Ages, Vault},
 };
 use super::{
@@ -55,7 +55,7 @@ use crate::{
     domain::{
         clock::Clock,
         service::{
-            ProjectName, ServiceName, UpstreamError, UpstreamErrorKind,
+            ProjectName, UpstreamError, UpstreamErrorKind,
             status::{CredentialKind, CredentialStatus},
         },
     },
@@ -94,7 +94,7 @@ pub enum CredentialsError {
 pub struct Credentials {
     vault: Vault,
     commands: mpsc::Sender<Command>,
-    refusals: Arc<Mutex<HashMap<(ProjectName, ServiceName), Refusal>>>,
+    refusals: Arc<Mutex<Refusals>>,
     patience: Duration,
 }
 
@@ -194,6 +194,7 @@ impl Credentials {
                 return Ok(Lease {
                     credential,
                     _turn: Some(turn),
+                    _probe: None,
                 });
             }
             // It was obtained just before the last refusal was noted. What worked before it comes back, or else another one
@@ -222,6 +223,7 @@ impl Credentials {
         may_be_tried.then_some(Lease {
             credential,
             _turn: Some(turn),
+            _probe: None,
         })
     }
 

@@ -1,21 +1,50 @@
 //! What services say of credentials: which are not given out any more, and which services are left alone.
 
-use std::{collections::HashMap, sync::PoisonError, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, PoisonError, Weak},
+    time::Duration,
+};
 
-use super::{Credential, Credentials, backoff::Backoff, keeper::Command};
-use crate::domain::service::{ProjectName, ServiceName, UpstreamError};
+use jiff::Timestamp;
+
+use super::{
+    Credential, Credentials, Lease, attempts::Identity, backoff::Backoff, keeper::Command,
+};
+use crate::domain::service::{ProjectName, ServiceName, UpstreamError, UpstreamErrorKind};
 
 /// A credential that a service refuses along with the one before it is not replaced until it is this old: it is the
 /// service that refuses, for instance because it belongs to another region.
 const REPLACED_AGAIN_AFTER: Duration = Duration::from_mins(15);
+/// How many fresh tokens in a row are taken for dead, each replaced after a longer wait, when a service refuses them that has
+/// accepted others. After that it is the service that refuses, whatever it is sent.
+const DEAD_IN_A_ROW: u32 = 5;
+
+type Key = (ProjectName, ServiceName);
+
+/// What the services say of credentials, in this run of the program.
+#[derive(Default)]
+pub(super) struct Refusals {
+    standing: HashMap<Key, Refusal>,
+    /// Those that have accepted one, so that they belong to the region of their project.
+    accepting: HashSet<Key>,
+}
+
 /// What a service has refused since it last accepted a credential.
 #[derive(Default)]
-pub(super) struct Refusal {
+struct Refusal {
     /// The credential that was replaced for it. Serials begin with 1.
     replaced: u64,
-    /// The credential that was refused in spite of that.
+    /// The last credential that was refused in spite of that.
+    doubted: u64,
+    /// The credential for which the service is left alone, and what that was obtained with.
     given_up: u64,
+    identity: Option<Identity>,
+    /// How many credentials it was left alone for.
+    count: u32,
     backoff: Backoff,
+    /// Lives as long as a request that finds out whether the service accepts credentials again.
+    probe: Weak<()>,
 }
 
 impl Credentials {
@@ -28,7 +57,14 @@ impl Credentials {
         }
         let refusal = self.with_refusals(|refusals| {
             let key = (credential.project().clone(), service.clone());
-            refusals.remove(&key)
+            // A late answer to a token that is dead by now says nothing of those that follow it.
+            let refusal = if credential.signs() || !credential.is_refused() {
+                refusals.standing.remove(&key)
+            } else {
+                None
+            };
+            refusals.accepting.insert(key);
+            refusal
         });
         if let Some(refusal) = refusal {
             self.vault.logins.accepted(credential.project());
@@ -43,9 +79,9 @@ impl Credentials {
     }
 
     /// Notes that a service refused the credential with this error, and tells whether the request may be tried with
-    /// another one: the one that worked before it, if it never did, or else a new one. Then nobody is given this one any
-    /// more. Otherwise the fault is rather the service's, see [`Credentials::give_up`]; keys are not given out all the same,
-    /// since the vendor counts wrong signatures.
+    /// another one at once: the one that worked before it, if it never did, or else a new one. Otherwise the service is to
+    /// be left alone for a while, see [`Credentials::give_up`]. Nobody is given this one any more, unless it is a token and
+    /// the fault is rather the service's.
     pub(crate) async fn refused(
         &self,
         credential: &Credential,
@@ -53,8 +89,13 @@ impl Credentials {
         error: &UpstreamError,
     ) -> bool {
         self.vault.metrics.token_refused(service.as_str());
-        let is_replaced = self.is_replaced(credential, service);
-        if !is_replaced && !credential.signs() {
+        let (is_replaced, is_dead) = match self.judge(credential, service) {
+            Verdict::Replaced => (true, true),
+            // Keys are not given out in any case, since the vendor counts wrong signatures.
+            Verdict::Dead => (false, true),
+            Verdict::Doubted => (false, credential.signs()),
+        };
+        if !is_dead {
             return false;
         }
         credential.set_refused(error, self.now());
@@ -87,32 +128,51 @@ impl Credentials {
         is_replaced
     }
 
-    /// Whether a refused credential is to be replaced: not if it has itself replaced one that was refused, and no service
-    /// has accepted one since.
-    fn is_replaced(&self, credential: &Credential, service: &ServiceName) -> bool {
+    /// What becomes of a refused credential. It is not replaced at once if it has itself replaced one that was refused, and
+    /// no service has accepted one since.
+    fn judge(&self, credential: &Credential, service: &ServiceName) -> Verdict {
         let (project, serial) = (credential.project(), credential.serial());
         let is_old = credential.age(self.now()) >= REPLACED_AGAIN_AFTER;
+        let key = (project.clone(), service.clone());
         self.with_refusals(|refusals| {
-            let key = (project.clone(), service.clone());
-            let is_doubted = if let Some(refusal) = refusals.get(&key) {
+            let refusal = refusals.standing.get(&key);
+            // Others have told of it, and what follows it is at hand or under way.
+            if !credential.signs()
+                && credential.is_refused()
+                && refusal.is_none_or(|refusal| refusal.doubted != serial)
+            {
+                return Verdict::Replaced;
+            }
+            let is_doubted = if let Some(refusal) = refusal {
                 refusal.replaced != serial
             } else {
                 // Nobody has accepted it, and it has replaced one that another service refused.
-                let mut others = refusals.iter().filter(|((other, _), _)| other == project);
+                let mut others = refusals
+                    .standing
+                    .iter()
+                    .filter(|((other, _), _)| other == project);
                 !credential.has_worked()
                     && others.any(|(_, refusal)| ![0, serial].contains(&refusal.replaced))
             };
-            if is_doubted && !is_old {
-                return false;
+            let takes_others = refusals.takes_others(&key, credential);
+            let refusal = refusals.standing.entry(key).or_default();
+            if !is_doubted || is_old {
+                refusal.replaced = serial;
+                return Verdict::Replaced;
             }
-            refusals.entry(key).or_default().replaced = serial;
-            true
+            refusal.doubted = serial;
+            if takes_others {
+                Verdict::Dead
+            } else {
+                Verdict::Doubted
+            }
         })
     }
 
-    /// Notes that a credential was refused which cannot be replaced by a better one, so that the service is left alone for
-    /// a while: either it is dead from the beginning, or the service belongs to another region, and further logins mend
-    /// neither. The error comes back with the time until then.
+    /// Notes that a credential was refused which cannot be replaced by a better one at once, so that the service is left
+    /// alone for a while: either it is dead from the beginning, or the service belongs to another region, and further logins
+    /// mend neither. The error comes back with the time until then; it is one that passes, if the service has accepted
+    /// others.
     pub(crate) fn give_up(
         &self,
         credential: &Credential,
@@ -120,18 +180,29 @@ impl Credentials {
         error: UpstreamError,
     ) -> UpstreamError {
         let now = self.now();
+        let key = (credential.project().clone(), service.clone());
         self.with_refusals(|refusals| {
-            let key = (credential.project().clone(), service.clone());
-            let refusal = refusals.entry(key).or_default();
-            // Many may have used the same one at the same time.
-            if refusal.given_up == credential.serial()
+            let takes_others = refusals.takes_others(&key, credential);
+            let refusal = refusals.standing.entry(key).or_default();
+            // Many may have used the same one at the same time, and some of them an older one.
+            if credential.serial() <= refusal.given_up
                 && let Some(error) = refusal.backoff.remembered(now)
             {
                 return error;
             }
             let is_news = refusal.given_up == 0;
             refusal.given_up = credential.serial();
-            self.vault.logins.refused(credential.project(), &error, now);
+            refusal.identity = Some(credential.identity());
+            refusal.count = refusal.count.saturating_add(1);
+            let logins = &self.vault.logins;
+            let error = if takes_others {
+                let error = passing(service, error);
+                logins.failed(credential.project(), &error, now);
+                error
+            } else {
+                logins.refused(credential.project(), &error, now);
+                error
+            };
             if is_news {
                 let answer = error.answer.as_ref();
                 tracing::warn!(
@@ -147,7 +218,8 @@ impl Credentials {
         })
     }
 
-    /// The error that stands in for a request, while a service is left alone.
+    /// The error that stands in for a request, while a service is left alone, or another request finds out whether it
+    /// accepts credentials again.
     pub(crate) fn given_up(
         &self,
         project: &ProjectName,
@@ -155,16 +227,93 @@ impl Credentials {
     ) -> Option<UpstreamError> {
         let now = self.now();
         self.with_refusals(|refusals| {
-            let refusal = refusals.get(&(project.clone(), service.clone()))?;
-            refusal.backoff.remembered(now)
+            let refusal = refusals.standing.get(&(project.clone(), service.clone()))?;
+            let at_hand = || {
+                self.vault
+                    .at_hand(project)
+                    .map(|at_hand| at_hand.identity())
+            };
+            refusal.stands_in(now, at_hand)
         })
     }
 
-    fn with_refusals<T>(
+    /// As [`Credentials::given_up`], just before a request is sent with this. If the service was left alone until now, others
+    /// are kept back until the lease ends.
+    pub(crate) fn admit(
         &self,
-        work: impl FnOnce(&mut HashMap<(ProjectName, ServiceName), Refusal>) -> T,
-    ) -> T {
-        // The map is whole between any two statements, so a panic elsewhere does not spoil it.
+        lease: Lease,
+        service: &ServiceName,
+    ) -> Result<Lease, UpstreamError> {
+        let now = self.now();
+        self.with_refusals(|refusals| {
+            let key = (lease.project().clone(), service.clone());
+            let Some(refusal) = refusals.standing.get_mut(&key) else {
+                return Ok(lease);
+            };
+            if refusal.given_up == 0 {
+                return Ok(lease);
+            }
+            if let Some(error) = refusal.stands_in(now, || Some(lease.identity())) {
+                return Err(error);
+            }
+            let probe = Arc::new(());
+            refusal.probe = Arc::downgrade(&probe);
+            Ok(Lease {
+                _probe: Some(probe),
+                ..lease
+            })
+        })
+    }
+
+    fn with_refusals<T>(&self, work: impl FnOnce(&mut Refusals) -> T) -> T {
+        // All is whole between any two statements, so a panic elsewhere does not spoil it.
         work(&mut self.refusals.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What becomes of a credential that a service refused.
+enum Verdict {
+    /// Another one takes its place at once.
+    Replaced,
+    /// Another one takes its place after a while.
+    Dead,
+    /// It stays, since others would be refused too.
+    Doubted,
+}
+
+impl Refusals {
+    /// Whether another token is worth a login, since the service has accepted some and not refused too many since.
+    fn takes_others(&self, key: &Key, credential: &Credential) -> bool {
+        let count = self.standing.get(key).map_or(0, |refusal| refusal.count);
+        !credential.signs() && self.accepting.contains(key) && count < DEAD_IN_A_ROW
+    }
+}
+
+impl Refusal {
+    /// The error that stands in for a request with a credential that was obtained with this.
+    fn stands_in(
+        &self,
+        now: Timestamp,
+        identity: impl FnOnce() -> Option<Identity>,
+    ) -> Option<UpstreamError> {
+        if self.probe.strong_count() > 0 {
+            return self.backoff.next(now);
+        }
+        let error = self.backoff.remembered(now)?;
+        // Another secret is another matter.
+        identity()
+            .is_none_or(|identity| Some(identity) == self.identity)
+            .then_some(error)
+    }
+}
+
+/// The refusal of a token by a service that has accepted others: the next one is due in a moment.
+fn passing(service: &ServiceName, error: UpstreamError) -> UpstreamError {
+    UpstreamError {
+        kind: UpstreamErrorKind::Unavailable,
+        detail: format!(
+            "The service {service} refused a fresh token of the gateway, although it has accepted others; the gateway logs in again in a moment."
+        ),
+        ..error
     }
 }

@@ -78,7 +78,8 @@ impl Session {
     /// Sends a request with a token or a signature and gives back whatever complete answer comes, refusals of every kind
     /// included, unless the answer says that the credential is dead. Then it is replaced and the request is sent once more,
     /// which is safe since it was not carried out. If the replacement is refused too, that is
-    /// [`UpstreamErrorKind::CredentialsRefused`], also for the next requests of a while.
+    /// [`UpstreamErrorKind::CredentialsRefused`], also for the next requests of a while; or
+    /// [`UpstreamErrorKind::Unavailable`] at first, if it is a token and the service has accepted others.
     ///
     /// `operation` is the name under which the request is counted. Nothing is begun after `by`.
     pub(super) async fn exchange(
@@ -211,6 +212,7 @@ impl<'a> Exchange for Sending<'a> {
             transport,
             credentials,
             project,
+            service,
             ..
         } = self.session;
         // An attempt before this one must not keep it waiting.
@@ -218,7 +220,10 @@ impl<'a> Exchange for Sending<'a> {
         // The credential from before the wait may be known to be dead.
         self.session.may_ask()?;
         let lease = credentials.lease_now(project).await;
-        Ok(lease.zip(transport.place_now(self.request.method)))
+        let Some((lease, place)) = lease.zip(transport.place_now(self.request.method)) else {
+            return Ok(None);
+        };
+        Ok(Some((credentials.admit(lease, service)?, place)))
     }
 
     async fn wait(&self, by: Option<tokio::time::Instant>) -> Result<Self::Means, UpstreamError> {
@@ -229,8 +234,7 @@ impl<'a> Exchange for Sending<'a> {
             let begun = format!("The exchange with the service {} failed", session.service);
             fault::of_transport(&begun, error)
         })?;
-        session.may_ask()?;
-        Ok((lease, place))
+        Ok((session.credentials.admit(lease, &session.service)?, place))
     }
 
     async fn send(&self, (lease, place): Self::Means, limits: Limits) -> Attempt {

@@ -285,6 +285,133 @@ async fn a_token_that_is_revoked_before_its_first_use_is_replaced_too() {
     assert_eq!((bench.cloud.logins(), bench.requests()), (2, 2));
 }
 
+/// Tokens that the vendor revokes as they come: how many more, and those that are.
+#[derive(Clone, Default)]
+struct Revoked(Arc<Mutex<(usize, BTreeSet<String>)>>);
+
+impl Revoked {
+    fn answer(&self, seen: &Seen, writer: &mut dyn Write) -> Then {
+        let token = seen.header("x-auth-token").unwrap_or_default();
+        let (more, revoked) = &mut *self.0.lock().unwrap();
+        if *more > 0 && revoked.insert(token.to_owned()) {
+            *more -= 1;
+        }
+        if revoked.contains(token) {
+            refuse(writer, "APIGW.0307")
+        } else {
+            fine(seen, writer)
+        }
+    }
+
+    fn revoke(&self, more: usize) {
+        self.0.lock().unwrap().0 = more;
+    }
+
+    /// A bench of which the service takes all other tokens.
+    fn bench(&self) -> Bench {
+        let revoked = self.clone();
+        Bench::new(move |seen, writer| revoked.answer(seen, writer))
+    }
+}
+
+#[actix_rt::test]
+async fn tokens_that_are_revoked_one_after_the_other_are_replaced_after_growing_waits() {
+    let revoked = Revoked::default();
+    let bench = revoked.bench();
+    let session = bench.session();
+    session.exchange("show", &read(), None).await.unwrap();
+    revoked.revoke(3);
+    let request = change();
+    let failed = session.exchange("pause", &request, None).await.unwrap_err();
+    let kind = (failed.kind, failed.sent);
+    assert_eq!(kind, (UpstreamErrorKind::Unavailable, Sent::No));
+    assert!(failed.retry_after.unwrap() <= Duration::from_secs(1));
+    let all = async || join_all((0..30).map(|_| session.exchange("show", &request, None))).await;
+    assert!(all().await.iter().all(Result::is_err));
+    assert_eq!((bench.cloud.logins(), bench.requests()), (2, 3));
+    // One of many finds out that the next one is dead too.
+    bench.cloud.clock.forward(1);
+    assert!(all().await.iter().all(Result::is_err));
+    assert_eq!((bench.cloud.logins(), bench.requests()), (3, 4));
+    bench.cloud.clock.forward(1);
+    assert!(all().await.iter().all(Result::is_err));
+    assert_eq!((bench.cloud.logins(), bench.requests()), (3, 4));
+    bench.cloud.clock.forward(1);
+    let results = all().await;
+    assert!(results.iter().any(Result::is_ok));
+    assert!(all().await.iter().all(Result::is_ok));
+    assert_eq!(bench.cloud.logins(), 4);
+    let is_dead = |token: &str| revoked.0.lock().unwrap().1.contains(token);
+    let seen = bench.cloud.peer.seen();
+    let tokens = seen.iter().filter_map(|seen| seen.header("x-auth-token"));
+    // Each is sent once after its end, and the first one was before that.
+    assert_eq!(tokens.filter(|token| is_dead(token)).count(), 4);
+}
+
+#[actix_rt::test]
+async fn a_service_that_accepts_no_token_any_more_causes_some_logins_and_then_hardly_any() {
+    let revoked = Revoked::default();
+    let bench = revoked.bench();
+    let session = bench.session();
+    session.exchange("show", &read(), None).await.unwrap();
+    revoked.revoke(100);
+    let mut kinds = Vec::new();
+    for _ in 0..14 * 60 {
+        let error = session.exchange("show", &read(), None).await.unwrap_err();
+        kinds.push(error.kind);
+        bench.cloud.clock.forward(1);
+    }
+    let [passing, lasting] = [
+        UpstreamErrorKind::Unavailable,
+        UpstreamErrorKind::CredentialsRefused,
+    ];
+    let changed = kinds.iter().position(|kind| *kind == lasting).unwrap();
+    assert!((20..60).contains(&changed), "{changed}");
+    assert!(kinds[..changed].iter().all(|kind| *kind == passing));
+    assert!(kinds[changed..].iter().all(|kind| *kind == lasting));
+    assert_eq!(bench.cloud.logins(), 7);
+}
+
+#[actix_rt::test]
+async fn one_request_tries_a_service_that_was_left_alone_before_the_others() {
+    let bench = Bench::new(|_, writer| refuse(writer, "APIGW.0307"));
+    let session = bench.session();
+    let request = read();
+    for before in [2, 3, 4] {
+        let results = join_all((0..30).map(|_| session.exchange("show", &request, None))).await;
+        assert!(results.iter().all(Result::is_err));
+        assert!(before > 2 || bench.requests() > 2);
+        let now = bench.requests();
+        bench.cloud.clock.forward(60);
+        _ = join_all((0..30).map(|_| session.exchange("show", &request, None))).await;
+        assert_eq!(bench.requests(), now + 1);
+        bench.cloud.clock.forward(60);
+    }
+    assert_eq!(bench.cloud.logins(), 2);
+}
+
+#[actix_rt::test]
+async fn another_secret_is_used_at_once_by_a_service_that_was_left_alone() {
+    let revoked = Revoked::default();
+    let bench = revoked.bench();
+    let session = bench.session();
+    session.exchange("show", &read(), None).await.unwrap();
+    revoked.revoke(4);
+    for _ in 0..20 {
+        session.exchange("show", &read(), None).await.unwrap_err();
+        if bench.cloud.logins() == 4 {
+            break;
+        }
+        bench.cloud.clock.forward(1);
+    }
+    assert_eq!(bench.cloud.logins(), 4);
+    session.exchange("show", &read(), None).await.unwrap_err();
+    fs::write(bench.cloud.password.path(), "another-word").unwrap();
+    bench.credentials.look_at_secrets();
+    tests::until(async || session.exchange("show", &read(), None).await.is_ok()).await;
+    assert_eq!(bench.cloud.logins(), 5);
+}
+
 #[actix_rt::test]
 async fn a_service_that_refuses_every_token_causes_one_login_and_is_left_alone_for_a_while() {
     let bench = Bench::new(|_, writer| refuse(writer, "APIGW.0307"));
@@ -411,7 +538,7 @@ async fn a_replacement_that_is_refused_too_ends_the_exchange() {
     let session = bench.session();
     session.exchange("show", &read(), None).await.unwrap();
     let error = session.exchange("show", &read(), None).await.unwrap_err();
-    assert_eq!(error.kind, UpstreamErrorKind::CredentialsRefused);
+    assert_eq!(error.kind, UpstreamErrorKind::Unavailable);
     assert_eq!((bench.cloud.logins(), bench.requests()), (2, 3));
 }
 

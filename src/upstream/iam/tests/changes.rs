@@ -189,3 +189,33 @@ async fn of_two_projects_with_changed_keys_that_are_refused_one_tries_them() {
         assert_eq!(keys::access_key(&lease), "AK1");
     }
 }
+
+#[actix_rt::test]
+async fn late_answers_to_a_dead_token_change_nothing_for_the_one_that_followed_it() {
+    let cloud = Cloud::of_tokens();
+    let credentials = cloud.credentials(&["p"]);
+    let refused = failure(UpstreamErrorKind::CredentialsRefused, "x");
+    let first = credentials.credential(&project()).await.unwrap();
+    credentials.worked(&first, &oms());
+    assert!(credentials.refused(&first, &oms(), &refused).await);
+    let second = credentials.credential(&project()).await.unwrap();
+    assert!(credentials.refused(&first, &oms(), &refused).await);
+    assert_eq!(text(&credentials).await, "token-1");
+    // It is dead before its first success.
+    assert!(!credentials.refused(&second, &oms(), &refused).await);
+    credentials.give_up(&second, &oms(), refused.clone());
+    credentials.worked(&first, &oms());
+    assert!(credentials.given_up(&project(), &oms()).is_some());
+    assert!(credentials.refused(&first, &oms(), &refused).await);
+    let third = credentials.credential(&project()).await.unwrap();
+    for late in [&first, &second] {
+        credentials.refused(late, &oms(), &refused).await;
+        credentials.give_up(late, &oms(), refused.clone());
+        assert_eq!(text(&credentials).await, "token-2");
+    }
+    credentials.worked(&third, &oms());
+    assert!(credentials.given_up(&project(), &oms()).is_none());
+    assert!(credentials.refused(&second, &oms(), &refused).await);
+    assert_eq!(text(&credentials).await, "token-2");
+    assert_eq!(cloud.logins(), 3);
+}
