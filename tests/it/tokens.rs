@@ -124,6 +124,37 @@ fn a_service_of_another_region_causes_one_login_and_says_what_to_look_at() {
 }
 
 #[test]
+fn tokens_revoked_twice_in_a_row_end_no_operation_and_cost_two_logins() {
+    // A turn comes so late that the second token can be revoked before its first use.
+    let place = Place::new()
+        .set("upstream.requests_per_second", "2")
+        .set("upstream.burst", "1");
+    let gateway = place.start();
+    let (cloud, client) = (&place.cloud, gateway.client());
+    let tasks = ["a", "b", "c"].map(|name| cloud.add_oms(OmsSpec::new(name, 2)));
+    let read = cloud.add_oms(OmsSpec::new("read", 5));
+    assert_eq!(client.get(&format!("/tasks/{read}")).status, 200);
+    let operations =
+        tasks.map(|task| client.ask("DELETE", &format!("/tasks/{task}?force=pause"), None));
+    cloud.revoke_tokens();
+    wait_for("the second token", || {
+        (cloud.tokens_issued() == 2).then_some(())
+    });
+    cloud.revoke_tokens();
+    for operation in &operations {
+        let ended = client.ended(operation);
+        assert_eq!(ended["outcome"], "deleted", "{ended}");
+    }
+    assert_eq!(client.get(&format!("/tasks/{read}")).status, 200);
+    assert_eq!(cloud.count(Operation::Login, None), 3);
+    let requests = cloud.requests();
+    let dead = requests
+        .iter()
+        .filter(|request| request.service == Service::Oms && !request.token_valid);
+    assert_eq!(dead.count(), 2, "each is sent once after its end");
+}
+
+#[test]
 fn a_service_that_refuses_fresh_tokens_is_told_of_once_and_every_refusal_counts() {
     let place = Place::new().set("upstream.freshness", "\"0s\"");
     let gateway = place.start();
