@@ -21,12 +21,10 @@ use tokio_rustls::server::TlsStream;
 
 use crate::{
     api,
-    listener::{Connections, HEAD_TIMEOUT, Peer, Place, Tls, Watched},
+    listener::{Connections, HEAD_TIMEOUT, IDLE_TIMEOUT, Peer, Place, Tls, Watched},
     upstream::{Lane, Upstream},
 };
 
-/// How long a connection without requests is kept.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// The longest that the orderly end of a connection may take.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -130,7 +128,7 @@ where
     U: Future<Output = ()> + 'static,
 {
     HttpServiceBuilder::default()
-        .keep_alive(KEEP_ALIVE)
+        .keep_alive(IDLE_TIMEOUT)
         .client_request_timeout(HEAD_TIMEOUT)
         .client_disconnect_timeout(DISCONNECT_TIMEOUT)
         .graceful_shutdown_signal(stopped)

@@ -72,6 +72,8 @@ pub struct History {
     pub last_accepted: Option<Change>,
     /// Looks that found the task since then.
     pub looks_since_accepted: u32,
+    /// Looks that found the task since a change was last about to be sent.
+    pub looks_since_sent: u32,
     /// How many of them, the latest in a row, found it failed.
     pub failed_looks: u32,
     /// Looks in a row that said "no such task".
@@ -136,7 +138,7 @@ impl History {
     pub fn is_settled(&self) -> bool {
         self.intent.is_none()
             && self.unanswered.is_none()
-            && self.looks_since_accepted >= BELIEVED_LOOKS
+            && self.looks_since_sent >= BELIEVED_LOOKS
     }
 
     /// Whether a change may still be on its way.
@@ -196,6 +198,7 @@ impl History {
                     self.pause_in_doubt = false;
                 }
                 self.looks_since_accepted = self.looks_since_accepted.saturating_add(1);
+                self.looks_since_sent = self.looks_since_sent.saturating_add(1);
                 self.failed_looks = if sight.stage == Stage::Failed {
                     self.failed_looks.saturating_add(1)
                 } else {
@@ -213,6 +216,7 @@ impl History {
         self.settle_unknown();
         self.intent = Some(change);
         self.sent_at = Some(now);
+        self.looks_since_sent = 0;
         if change == Change::Pause {
             self.pause_in_doubt = false;
             self.paused_from = started_at;

@@ -42,7 +42,7 @@ pub use self::{
     connections::{ConnectionLimits, Connections, Place},
     files::{FileFault, Settings, TlsFile, Validity, check},
     peer::Peer,
-    watched::{Exchange, HEAD_TIMEOUT, Watched},
+    watched::{Exchange, HEAD_TIMEOUT, IDLE_TIMEOUT, Watched},
 };
 
 /// The longest that a handshake may take.

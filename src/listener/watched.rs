@@ -22,6 +22,8 @@ use super::connections::Place;
 
 /// The longest that the head of a request may take.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection without requests is kept, and one of which nobody knows whether the next request has begun.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest that an answer may wait to be read to its end, from when the connection first takes no more of it.
 const READER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a connection is looked at while a request is being answered: nobody says when the answer has gone out.
@@ -40,15 +42,19 @@ struct State {
 
 #[derive(Clone, Copy)]
 enum Phase {
-    /// Between requests; since when a head is coming in, if one is.
-    Between { head_since: Option<Instant> },
-    /// A request is being answered; whether there are bytes beyond its head, which may be the beginning of the next one.
+    /// Between requests; by when the next head is to be complete if something of it is there.
+    Between { by: Option<Instant>, is_head: bool },
+    /// A request is being answered; whether there are bytes beyond its head, which are its body or the beginning of the
+    /// next one.
     Answering { has_more: bool },
 }
 
 impl Default for Phase {
     fn default() -> Self {
-        Self::Between { head_since: None }
+        Self::Between {
+            by: None,
+            is_head: false,
+        }
     }
 }
 
@@ -62,8 +68,10 @@ impl Exchange {
     /// Notes that there is an answer.
     pub fn end(&self) {
         if let Phase::Answering { has_more } = self.0.phase.get() {
-            let head_since = has_more.then(Instant::now);
-            self.0.phase.set(Phase::Between { head_since });
+            self.0.phase.set(Phase::Between {
+                by: has_more.then(|| Instant::now() + IDLE_TIMEOUT),
+                is_head: false,
+            });
         }
     }
 
@@ -75,8 +83,10 @@ impl Exchange {
         }
         self.0.tail.set(tail);
         self.0.phase.set(match self.0.phase.get() {
-            Phase::Between { head_since } => Phase::Between {
-                head_since: Some(head_since.unwrap_or_else(Instant::now)),
+            head @ Phase::Between { is_head: true, .. } => head,
+            Phase::Between { is_head: false, .. } => Phase::Between {
+                by: Some(Instant::now() + HEAD_TIMEOUT),
+                is_head: true,
             },
             Phase::Answering { .. } => Phase::Answering { has_more: true },
         });
@@ -120,7 +130,7 @@ impl<T> Watched<T> {
         loop {
             let now = Instant::now();
             let head = match self.exchange.0.phase.get() {
-                Phase::Between { head_since } => head_since.map(|since| since + HEAD_TIMEOUT),
+                Phase::Between { by, .. } => by,
                 Phase::Answering { .. } => None,
             };
             let reader = self.full_since.map(|since| since + READER_TIMEOUT);
@@ -280,10 +290,25 @@ mod tests {
             (is_late, seconds) = late(&mut watched) => {
                 assert!(is_late);
                 // It is looked at every five seconds.
-                assert!((17..=22).contains(&seconds), "{seconds}");
+                assert!((42..=47).contains(&seconds), "{seconds}");
             }
             () = answer => unreachable!(),
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_is_no_head_and_the_head_after_it_has_its_time() {
+        let (mut watched, mut there) = connection();
+        let exchange = watched.exchange();
+        there.write_all(b"POST\r\n\r\n{}").await.unwrap();
+        let mut bytes = [0; 10];
+        watched.read_exact(&mut bytes).await.unwrap();
+        exchange.begin();
+        exchange.end();
+        let idle = tokio::time::timeout(Duration::from_secs(20), late(&mut watched)).await;
+        assert!(idle.is_err(), "{idle:?}");
+        there.write_all(b"G").await.unwrap();
+        assert_eq!(late(&mut watched).await, (true, 5));
     }
 
     #[tokio::test(start_paused = true)]

@@ -110,7 +110,7 @@ fn a_caller_has_so_many_operations_running_and_others_have_theirs() {
 /// A connection on which these bytes were sent.
 fn connect(gateway: &Gateway, bytes: &str) -> TcpStream {
     let mut stream = TcpStream::connect(gateway.authority()).expect("a connection");
-    let patience = Some(Duration::from_secs(20));
+    let patience = Some(Duration::from_mins(1));
     stream.set_read_timeout(patience).expect("a time limit");
     stream.write_all(bytes.as_bytes()).expect("to send");
     stream

@@ -78,7 +78,23 @@ impl operations::Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{decide::BELIEVED_LOOKS, history::Change};
+    use crate::domain::{
+        decide::BELIEVED_LOOKS,
+        history::Change,
+        service::{Sent, UpstreamError, UpstreamErrorKind},
+        task::Stage,
+    };
+
+    /// An exchange of which nobody knows what came.
+    fn cut_off() -> UpstreamError {
+        UpstreamError {
+            kind: UpstreamErrorKind::Unavailable,
+            sent: Sent::Unknown,
+            retry_after: None,
+            answer: None,
+            detail: "x".to_owned(),
+        }
+    }
 
     #[test]
     fn what_was_sent_a_moment_ago_for_an_operation_that_has_ended_is_left_behind() {
@@ -91,7 +107,15 @@ mod tests {
         unanswered.intend(Change::Start, None, sent_at);
         unanswered.settle_unknown();
         let mut settled = answered.clone();
-        settled.looks_since_accepted = BELIEVED_LOOKS;
+        settled.looks_since_sent = BELIEVED_LOOKS;
+        // Looks before it was sent tell nothing of it.
+        let mut cut = History {
+            looks_since_sent: BELIEVED_LOOKS,
+            looks_since_accepted: BELIEVED_LOOKS,
+            ..History::default()
+        };
+        cut.intend(Change::Pause, None, sent_at);
+        cut.failed(Change::Pause, &cut_off(), Stage::Running);
         for (status, history, seconds, is_left) in [
             (Status::Cancelled, &answered, 29, true),
             (Status::Cancelled, &answered, 30, false),
@@ -102,6 +126,7 @@ mod tests {
             (Status::Running, &unanswered, 0, false),
             (Status::Cancelled, &History::default(), 0, false),
             (Status::Failed, &settled, 0, false),
+            (Status::Cancelled, &cut, 0, true),
         ] {
             let former = Former {
                 id: OperationId::FIRST,

@@ -107,7 +107,7 @@ fn history() -> impl Strategy<Value = History> {
     let last_fault = option::of((text(), option::of(answer())));
     let unanswered = option::of((change().prop_filter_map("a change", |one| one), time()));
     let sent = (option::of(time()), unanswered);
-    let parts = (changes, attempts, any::<[u32; 6]>(), last_fault, sent);
+    let parts = (changes, attempts, any::<[u32; 7]>(), last_fault, sent);
     parts.prop_map(|(changes, attempts, counts, last_fault, sent)| History {
         intent: changes.0,
         sent_at: sent.0,
@@ -126,6 +126,7 @@ fn history() -> impl Strategy<Value = History> {
         permanent_faults: counts[4],
         reached: changes.3,
         waits: counts[5],
+        looks_since_sent: counts[6],
         last_fault: last_fault.map(|(detail, answer)| Fault { detail, answer }),
     })
 }
