@@ -297,10 +297,11 @@ fn cloud_faults() -> Vec<(FaultKind, &'static str, &'static str)> {
         (FaultKind::CutBody, "upstream-malformed", ""),
         (FaultKind::DropBeforeEffect, "upstream-unavailable", ""),
         (FaultKind::Hang, "upstream-timeout", ""),
-        // The last one, since a token that is refused twice is not tried again for a while.
+        // The last one, since a service that refuses two tokens is left alone for a moment. It has accepted others, so that
+        // they are dead, and the next login brings a better one.
         (
             FaultKind::token_refused(),
-            "credentials-refused",
+            "upstream-unavailable",
             "APIGW.0307",
         ),
     ]
@@ -344,9 +345,25 @@ fn what_goes_wrong_at_the_cloud_is_told_without_its_texts_about_users_and_keys()
         let is_told = body["upstream"]["error_msg"].is_string();
         assert_eq!(is_told, code.starts_with("OMS."), "{what}: {answer:?}");
     }
-    wait_for("the token to be tried again", || {
+    wait_for("a token that is accepted", || {
         (caller.get(&path).status == 200).then_some(())
     });
+}
+
+#[test]
+fn a_service_that_has_accepted_no_token_refuses_the_gateway() {
+    let place = Place::new();
+    let refused = Fault::on(Service::Oms, Operation::Show, FaultKind::token_refused());
+    let refused = place.cloud.fault(refused.always());
+    let gateway = place.start();
+    let caller = gateway.client();
+    let document = caller.get("/openapi.json").json();
+    let answer = caller.get("/tasks/7");
+    assert_eq!(answer.problem(), "credentials-refused", "{answer:?}");
+    assert_promised(&document, "/tasks/{id}", "get", &answer);
+    assert_eq!(answer.json()["upstream"]["error_code"], "APIGW.0307");
+    assert!(answer.text.contains("region"), "{answer:?}");
+    assert_eq!(refused.fired(), 2, "one more token, and no more");
 }
 
 #[test]
