@@ -37,8 +37,8 @@ pub(super) struct TooLong {
 }
 
 impl Reading {
-    /// Reads the whole list as long as its first page says that it is, unless that is more than `pages_max` pages. Tasks can come and go between two
-    /// pages, so that one may be missing or be there twice; of two rows the later one counts.
+    /// Reads the whole list as long as its first page says that it is, unless that is more than `pages_max` pages. Tasks can
+    /// come and go between two pages, so that one may be missing or be there twice; of two rows the later one counts.
     pub(super) async fn of(
         port: &dyn MigrationService,
         clock: &dyn Clock,
