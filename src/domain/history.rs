@@ -171,6 +171,7 @@ impl History {
     }
 
     /// As if looks enough had been counted for whatever is concluded from a number of them.
+    #[must_use]
     pub fn settled(&self) -> Self {
         let mut settled = self.clone();
         for change in Change::ALL {
