@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::{
+    access::Reach,
     history::History,
     operation::{Operation, OperationEvent, OperationId, Status},
     service::{CallerName, ProjectName, ServiceName},
@@ -96,6 +97,9 @@ pub trait OperationStore: Send + Sync {
         project: &ProjectName,
         service: &ServiceName,
     ) -> Result<u64, StoreError>;
+
+    /// How many operations are running that this caller asked for first.
+    async fn count_running_of(&self, caller: &CallerName) -> Result<u64, StoreError>;
 
     /// How many operations are running. Also tells whether the store can be written to, by writing.
     async fn check(&self) -> Result<u64, StoreError>;
@@ -197,8 +201,10 @@ pub struct OperationQuery {
     pub status: Option<Status>,
     /// Only those for which a delete was sent and not definitely refused.
     pub sent_delete: bool,
-    /// Only those that this caller asked for or joined.
+    /// Only those that this caller asked for or joined, and those in `or_within`.
     pub caller: Option<CallerName>,
+    /// Projects and services whose operations are shown besides those of `caller`.
+    pub or_within: Vec<Reach>,
     /// Only those older than this one: the last of the page before.
     pub before: Option<OperationId>,
     /// At most this many.

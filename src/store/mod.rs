@@ -231,6 +231,13 @@ impl OperationStore for SqlOperationStore {
             .await
     }
 
+    async fn count_running_of(&self, caller: &CallerName) -> Result<u64, StoreError> {
+        let caller = caller.clone();
+        self.database
+            .read(|transaction| read::count_running_of(transaction, caller))
+            .await
+    }
+
     async fn check(&self) -> Result<u64, StoreError> {
         self.database.write(write::check).await
     }

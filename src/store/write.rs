@@ -42,7 +42,7 @@ pub(super) async fn create(
         append(&mut transaction, superseded.id, events).await?;
     }
     if let Some(most) = running_max
-        && running_of(&mut transaction, &operation.requested_by).await? >= i64::from(most)
+        && read::running_of(&mut transaction, &operation.requested_by).await? >= i64::from(most)
     {
         return Ok(Creation::TooMany);
     }
@@ -62,20 +62,6 @@ pub(super) async fn create(
     append(&mut transaction, operation.id, operation.events).await?;
     transaction.commit().await?;
     Ok(Creation::Created)
-}
-
-/// How many operations of a caller are running.
-async fn running_of(
-    connection: &mut AnyConnection,
-    caller: &CallerName,
-) -> Result<i64, StoreError> {
-    let count = sqlx::query_scalar(
-        "SELECT COUNT(*) FROM operations WHERE status = 'running' AND requested_by = $1",
-    )
-    .bind(caller.as_str())
-    .fetch_one(connection)
-    .await?;
-    Ok(count)
 }
 
 /// Whether there is a later operation on the task.

@@ -9,7 +9,7 @@ use super::view::OperationView;
 use crate::{
     api::{problem::Problem, request::guard::OnOperations, request::query::Query, tasks},
     domain::{
-        access::Permission,
+        access::{Permission, Reach},
         operation::{OperationId, Status},
         store::OperationQuery,
         task::TaskId,
@@ -28,7 +28,8 @@ pub(crate) struct OperationList {
 
 /// List operations.
 ///
-/// Those that the caller asked for or joined, newest first; everybody's for holders of `operations:read-all`.
+/// Those that the caller asked for or joined, newest first; for holders of `operations:read-all` everybody's in the projects and
+/// with the services of that grant.
 #[utoipa::path(
     tag = "operations",
     params(
@@ -60,13 +61,15 @@ pub(crate) async fn list_operations(
     );
     query.end()?;
     let known = &on.known;
-    let sees_all = known.caller().has(Permission::OperationsReadAll);
+    let or_within = known.caller().reach(Permission::OperationsReadAll);
+    let sees_all = or_within.iter().any(Reach::is_all);
     let wanted = OperationQuery {
         task: None,
         task_id: task,
         status,
         sent_delete: false,
         caller: (!sees_all).then(|| known.caller().name.clone()),
+        or_within,
         before,
         // One more than is shown, to know whether there is another page.
         limit: u32::try_from(page_size + 1).unwrap_or(u32::MAX),

@@ -119,7 +119,7 @@ pub(crate) async fn list_tasks(on: OnTasks<List>) -> Result<HttpResponse, Proble
 pub(super) async fn link(known: &Known, task: &Task) -> Result<Option<String>, Problem> {
     let running = known.state.operations.running(&task.reference).await?;
     Ok(running
-        .filter(|operation| known.is_among(&operation.callers))
+        .filter(|operation| known.may_see_on(&task.reference, &operation.callers))
         .map(|operation| known.state.links.operation(operation.id)))
 }
 
