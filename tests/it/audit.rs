@@ -4,8 +4,7 @@ use std::{
     collections::HashSet,
     fs::{self, File},
     io::{BufRead as _, BufReader},
-    path::{Path, PathBuf},
-    process::{Output, Stdio},
+    process::Stdio,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -15,63 +14,17 @@ use migration_gateway::sandbox::{OmsSpec, Operation};
 use serde_json::{Value, json};
 
 use crate::support::{
+    audit_log::{AUDIT_KEY, assert_whole, audited, files, lines, log, verify},
     gateway::{Gateway, Place},
     http::Client,
     wait_for,
 };
 
-const AUDIT_KEY: &str = "0123456789abcdef0123456789abcdef";
 const ASYNC: (&str, &str) = ("Prefer", "respond-async");
 
 /// A place whose gateways keep an audit log in the folder `audit`.
 fn place() -> Place {
-    let place = Place::new();
-    let key = place.secret("audit-key", AUDIT_KEY);
-    fs::create_dir(place.file("audit")).expect("a folder");
-    let path = format!("\"{}\"", log(&place).display());
-    place.set("audit.path", &path).set("audit.key", &key)
-}
-
-fn log(place: &Place) -> PathBuf {
-    place.file("audit").join("audit.log")
-}
-
-fn lines_of(path: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(path).expect("an audit log");
-    let line = |line: &str| serde_json::from_str(line).expect("a line of JSON");
-    text.lines().map(line).collect()
-}
-
-/// The lines of a kind.
-fn lines(place: &Place, kind: &str) -> Vec<Value> {
-    let mut lines = lines_of(&log(place));
-    lines.retain(|line| line["kind"] == kind);
-    lines
-}
-
-/// All files of the log, oldest first.
-fn files(place: &Place) -> Vec<PathBuf> {
-    let entries = fs::read_dir(place.file("audit")).expect("a folder");
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("one").path()).collect();
-    files.sort_by_key(|path| (*path == log(place), path.clone()));
-    files
-}
-
-fn verify(place: &Place, files: &[PathBuf]) -> Output {
-    let mut command = crate::gateway();
-    command.args(["verify-audit", "--key-file"]);
-    command.arg(place.file("audit-key")).args(files);
-    command.output().expect("the program")
-}
-
-/// That the log is whole, and the number of its last line.
-fn assert_whole(place: &Place) -> u64 {
-    let output = verify(place, &files(place));
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{output:?}");
-    let head = text.lines().find_map(|line| line.strip_prefix("head "));
-    let seq = head.and_then(|head| head.split(' ').next());
-    seq.expect("a head").parse().expect("a number")
+    audited(Place::new())
 }
 
 fn number(gateway: &Gateway, metric: &str) -> u64 {
@@ -517,6 +470,31 @@ fn the_end_of_an_operation_is_told_by_the_process_that_goes_on_with_it() {
     assert_eq!(ends.len(), 1);
     assert_eq!(ends[0]["operation"], operation.as_str());
     assert_eq!(ends[0]["requested_by"], "tester");
+    assert_whole(&place);
+}
+
+#[test]
+fn an_end_is_told_once_however_often_it_cannot_be_recorded_that_it_was() {
+    let place = place();
+    let gateway = place.start();
+    place.sql(
+        "CREATE TRIGGER trouble BEFORE UPDATE OF owes_end ON operations \
+         BEGIN SELECT RAISE(ABORT, 'refused'); END",
+    );
+    let id = place.cloud.add_oms(OmsSpec::new("logs", 3));
+    let deletion = gateway.client().delete(&format!("/tasks/{id}"));
+    assert_eq!(deletion.status, 200, "{deletion:?}");
+    wait_for("some attempts", || {
+        (number(&gateway, "store_faults_total") >= 3).then_some(())
+    });
+    place.sql("DROP TRIGGER trouble");
+    let other = place.cloud.add_oms(OmsSpec::new("logs", 3));
+    assert_eq!(
+        gateway.client().delete(&format!("/tasks/{other}")).status,
+        200
+    );
+    let ends: Vec<Value> = ends(&place, 2);
+    assert_eq!(ends[0]["operation"], deletion.json()["id"]);
     assert_whole(&place);
 }
 

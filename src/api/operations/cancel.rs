@@ -13,7 +13,7 @@ use crate::{
         operation::Operation,
         service::Sent,
     },
-    operations::Cancellation,
+    operations::{Cancellation, kill_point::kill_point},
 };
 
 /// The rule: whoever asked for an operation first may cancel it.
@@ -36,8 +36,10 @@ pub(crate) async fn cancel_operation(
 ) -> Result<HttpResponse, Problem> {
     let known = &on.known;
     let auditor = known.auditor(&request, "cancel");
-    let shown = known.state.operations.show(on.id).await?;
-    let Some(operation) = shown.filter(|operation| {
+    kill_point!("cancel.find.before");
+    let shown = known.state.operations.show(on.id).await;
+    kill_point!("cancel.find.after");
+    let Some(operation) = shown?.filter(|operation| {
         operation.requested_by == known.caller().name || known.may_see(operation)
     }) else {
         if let Some(auditor) = auditor {
@@ -57,7 +59,10 @@ pub(crate) async fn cancel_operation(
         return Err(Problem::new(ProblemType::Forbidden, detail).sent(Sent::No));
     }
     if let Some(auditor) = auditor {
-        auditor.allowed(operation.id, None).await?;
+        kill_point!("cancel.note.before");
+        let written = auditor.allowed(operation.id, None).await;
+        kill_point!("cancel.note.after");
+        written?;
     }
     match known.state.operations.cancel(on.id).await? {
         Cancellation::Unknown => Err(unknown()),
