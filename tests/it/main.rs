@@ -29,6 +29,7 @@ mod openapi;
 mod operations;
 mod problem_pages;
 mod program_text;
+mod proxies;
 mod recovery;
 mod reload;
 mod requests;
