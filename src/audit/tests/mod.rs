@@ -2,6 +2,7 @@
 
 mod files;
 mod forgery;
+mod lines;
 
 use std::{
     fs,
