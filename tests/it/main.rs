@@ -27,6 +27,7 @@ mod matrix;
 mod no_kill_points;
 mod openapi;
 mod operations;
+mod order;
 mod problem_pages;
 mod program_text;
 mod recovery;

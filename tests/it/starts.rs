@@ -274,8 +274,10 @@ fn a_start_is_refused_with_a_body_that_is_wrong_too_large_or_not_wanted() {
     );
 
     let reader = gateway.client_with("key-of-reader");
-    let answer = reader.post_json(&format!("/tasks/{oms}/start"), &json!({"x": 1}));
-    assert_eq!(answer.problem(), "forbidden", "{answer:?}");
+    for (body, problem) in [("{}", "invalid-request"), (right, "forbidden")] {
+        let answer = reader.raw("POST", &format!("/tasks/{oms}/start"), Some(body));
+        assert_eq!(answer.problem(), problem, "{answer:?}");
+    }
     assert_eq!(place.cloud.count(Operation::Start, None), 0);
 }
 

@@ -1,7 +1,11 @@
-//! Bodies of requests. They are read after the guard has let the request in, with a limit on their size; whatever is
+//! Bodies of requests. They are read once the caller is known, with a limit on their size and time; whatever is
 //! wrong in them is told by its place, never by its value, since values can be secrets.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{
+    future::{Future, Ready, ready},
+    pin::Pin,
+    time::Duration,
+};
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header, web};
 use futures_util::StreamExt as _;
@@ -18,6 +22,18 @@ use crate::{
 
 /// How long the body of a request may take to arrive. Nothing else limits it.
 const ARRIVAL_MAX: Duration = Duration::from_secs(10);
+
+/// A body that means nothing, since the request only reads: it is left where it is.
+pub(in crate::api) struct Unread;
+
+impl FromRequest for Unread {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(_request: &HttpRequest, _body: &mut Payload) -> Self::Future {
+        ready(Ok(Self))
+    }
+}
 
 /// A request that brings no body. One that does is refused, since whoever sent it expects something of it.
 ///
