@@ -15,7 +15,10 @@ use tokio::time::timeout;
 use crate::{
     api::{
         problem::{Problem, RequestFault, kinds::ProblemType},
-        request::is_plain_name,
+        request::{
+            is_plain_name,
+            json::{self, Document},
+        },
     },
     domain::secret::Secret,
 };
@@ -120,6 +123,14 @@ impl FromRequest for StartBytes {
     }
 }
 
+fn repeated_member(pointer: String) -> RequestFault {
+    RequestFault {
+        location: "body",
+        pointer,
+        detail: "A member of an object may be given once only.".to_owned(),
+    }
+}
+
 /// The members of a JSON object, taken out one by one; whatever is left at the end is a fault.
 pub(in crate::api) struct JsonReader {
     prefix: String,
@@ -141,11 +152,14 @@ impl JsonReader {
             let detail = "The body must be JSON: send Content-Type: application/json.";
             return Err(Problem::fault("header", "Content-Type", detail));
         }
-        match serde_json::from_slice::<Value>(&body.bytes) {
-            Ok(Value::Object(members)) => Ok(Self {
+        match json::read(&body.bytes) {
+            Ok(Document {
+                value: Value::Object(members),
+                repeated,
+            }) => Ok(Self {
                 prefix: String::new(),
                 members,
-                faults: Vec::new(),
+                faults: repeated.into_iter().map(repeated_member).collect(),
             }),
             Ok(_) => Err(Problem::fault(
                 "body",

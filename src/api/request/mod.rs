@@ -6,6 +6,7 @@ pub(super) mod body;
 pub(super) mod form;
 pub(super) mod guard;
 pub(super) mod idempotency;
+mod json;
 pub(super) mod prefer;
 pub(super) mod query;
 pub(super) mod rate;
