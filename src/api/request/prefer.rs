@@ -9,7 +9,7 @@ use super::guard::Head;
 pub(in crate::api) enum Preference {
     /// Nothing was said: the default.
     Default(Duration),
-    /// So long; already cut to what is allowed.
+    /// So long: whole seconds, already cut to what is allowed, since the answer says how many they were.
     Wait(Duration),
     /// Not at all.
     RespondAsync,
@@ -40,7 +40,10 @@ impl Preference {
             match (name.as_str(), value.as_str(), self) {
                 // The first of several is the one that counts (RFC 7240, section 2).
                 ("wait", _, Self::Wait(_)) | ("respond-async", "", Self::Wait(_)) => {}
-                ("wait", value, _) => self = Self::Wait(seconds(value)?.min(max_wait)),
+                ("wait", value, _) => {
+                    let longest = max_wait.as_secs();
+                    self = Self::Wait(Duration::from_secs(seconds(value)?.min(longest)));
+                }
                 ("respond-async", "", _) => self = Self::RespondAsync,
                 _ => {}
             }
@@ -134,14 +137,16 @@ fn skip_space(text: &str) -> &str {
 }
 
 /// A number of seconds. One that no machine can hold is no fault: it is cut to the longest wait like any other.
-fn seconds(digits: &str) -> Option<Duration> {
+fn seconds(digits: &str) -> Option<u64> {
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    is_number.then(|| Duration::from_secs(digits.parse().unwrap_or(u64::MAX)))
+    is_number.then(|| digits.parse().unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::preferences;
+    use std::time::Duration;
+
+    use super::{Preference, preferences};
 
     fn read(line: &str) -> Option<Vec<(String, String)>> {
         preferences(line)
@@ -180,6 +185,18 @@ mod tests {
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect();
             assert_eq!(read(line), Some(expected), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_wait_is_as_long_as_the_answer_says_whatever_the_longest_is() {
+        for (longest, told) in [(999, "wait=0"), (1500, "wait=1"), (2000, "wait=2")] {
+            let longest = Duration::from_millis(longest);
+            let default = Preference::Default(longest);
+            let preference = default.after("wait=9", longest).unwrap();
+            assert_eq!(preference.applied().as_deref(), Some(told));
+            let waited = format!("wait={}", preference.wait().as_secs_f64());
+            assert_eq!(waited, told);
         }
     }
 
