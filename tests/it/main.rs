@@ -48,6 +48,7 @@ mod tasks;
 mod tls;
 mod tls_files;
 mod tokens;
+mod upgrade;
 mod vendors;
 mod whoami;
 mod wire;
