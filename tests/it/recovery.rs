@@ -337,3 +337,27 @@ fn two_gateways_on_one_record_share_the_work_and_do_nothing_twice() {
     // Whoever waits at the one hears soon of what the other does.
     assert!(began.elapsed() < Duration::from_secs(15));
 }
+
+#[test]
+fn of_two_gateways_the_one_with_the_keys_of_a_start_carries_it_out() {
+    // So long that both know when the next look is due.
+    let place = place()
+        .set("operations.poll_min", "\"1500ms\"")
+        .set("operations.poll_max", "\"1500ms\"");
+    let [one, _other] = [place.start(), place.start()];
+    let client = one.client();
+    let starts: Vec<_> = (0..12)
+        .map(|_| {
+            let task = place.cloud.add_oms(OmsSpec::new("logs", 3));
+            let busy = FaultKind::error(503, "OMS.0014", "busy");
+            let fault = Fault::on(Service::Oms, Operation::Start, busy);
+            place.cloud.fault(fault.task(&task).times(2));
+            let job = Job::start(task, Some(inline()));
+            job.send(&client).expect("an operation")
+        })
+        .collect();
+    for id in starts {
+        let operation = client.ended(&id);
+        assert_eq!(operation["outcome"], "started", "{operation}");
+    }
+}

@@ -250,6 +250,7 @@ impl Operations {
             supersedes,
             owes_end: ask.auditor.is_some(),
             running_max: Some(ask.running_max),
+            kept_for: operation.start.inline.then(|| self.0.owner.clone()),
         };
         if let (true, Some(start)) = (operation.start.inline, &ask.start) {
             self.0.inline_keys.keep(operation.id, start.clone());
