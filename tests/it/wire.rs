@@ -264,10 +264,9 @@ fn a_target_with_a_fragment_is_refused_and_ends_the_connection() {
         let seen = statuses(&gateway, format!("{bytes}{}", parts.hidden).as_bytes());
         // What was read together with it is not believed either.
         assert!(
-            seen.len() <= 2 && seen.iter().all(|status| *status == 400),
+            !seen.is_empty() && seen.iter().all(|status| *status == 400),
             "{seen:?} {bytes:?}"
         );
-        assert!(!seen.is_empty(), "{bytes:?}");
     }
     // In parts, as a network may bring it.
     let mut stream = TcpStream::connect(gateway.authority()).expect("a connection");
