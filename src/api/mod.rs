@@ -3,8 +3,8 @@
 //! `routes` is the one table of routes; the OpenAPI document is made of it. A request passes, in this order: the
 //! outermost layer (`trace`: id, log line, problem documents), the span, the notes on what is denied (`request::audit`),
 //! authentication (`request::auth`, before the
-//! body is touched), the route, its guard (`request::guard`: what is asked about, and is it allowed), and only then its
-//! handler.
+//! body is touched), the route, its guard (`request::guard`: what is asked, body and all, and is it allowed), and only
+//! then its handler.
 
 mod answer;
 mod health;

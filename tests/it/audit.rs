@@ -94,6 +94,8 @@ fn every_decision_has_a_line_that_says_by_which_rule() {
     assert_eq!(tester.post(&cancel).status, 200);
     // Nothing is decided on these.
     assert_eq!(tester.delete("/tasks/1?y").status, 400);
+    let malformed = ("Prefer", "wait=x");
+    assert_eq!(reader.with("DELETE", &path, malformed).status, 400);
     let dry = format!("/tasks/{pausing}?force=pause&dry_run=true");
     assert_eq!(tester.delete(&dry).status, 200);
     assert_eq!(reader.delete(&dry).status, 403);
