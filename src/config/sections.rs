@@ -22,7 +22,9 @@ use crate::{
     audit,
     domain::{secret::SecretSource, service::ProjectName},
     listener::{self, ConnectionLimits, TlsFile},
-    operations, store, telemetry, transport,
+    operations,
+    store::{self, PostgresSettings},
+    telemetry, transport,
     upstream::Pace,
 };
 
@@ -182,38 +184,50 @@ fn format(entry: &Entry) -> Reading<telemetry::Format> {
 /// Section `store`. `None` only after a fault was recorded.
 pub(super) fn store(root: &mut Section, faults: &mut Faults) -> Option<store::Settings> {
     let mut store = root.section("store", faults);
-    if let Some(password) = store.take("password") {
-        faults.add(
-            &password,
-            "is for PostgreSQL, which is not available: the store is an SQLite file",
-        );
-    }
-    let url = store.take("url");
-    store.finish(faults);
-    let path = match url {
-        Some(entry) => {
-            let path = database(&entry);
-            faults.keep(&entry, path)?
-        }
-        None => PathBuf::from("migration-gateway.db"),
+    let is_written = store.has("url");
+    let settings = store.optional("url", faults, database);
+    let is_file = matches!(settings, Some(store::Settings::Sqlite { .. })) || !is_written;
+    let password = if is_file {
+        let unused = store.take("password");
+        unused.inspect(|entry| faults.add(entry, "is for PostgreSQL: the store is an SQLite file"));
+        None
+    } else if store.has("password") {
+        secrets::required(&mut store, "password", faults)
+    } else {
+        None
     };
-    Some(store::Settings { path })
+    store.finish(faults);
+    match (settings, password) {
+        (Some(store::Settings::Postgres(server)), Some(source)) => {
+            let password = secrets::read(&source);
+            let password =
+                password.map_err(|message| faults.push("store.password", Origin::File, message));
+            Some(store::Settings::Postgres(
+                server.with_password(password.ok()?),
+            ))
+        }
+        (None, _) if !is_written => Some(store::Settings::Sqlite {
+            path: "migration-gateway.db".into(),
+        }),
+        (settings, _) => settings,
+    }
 }
 
-fn database(entry: &Entry) -> Reading<PathBuf> {
+fn database(entry: &Entry) -> Reading<store::Settings> {
     let url = values::text(entry)?;
     if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-        return Err(
-            "names PostgreSQL, which is not available: write \"sqlite://\" and the path of a file"
-                .to_owned(),
-        );
+        return PostgresSettings::parse(&url).map(store::Settings::Postgres);
     }
     match url.strip_prefix("sqlite://") {
         // The record must outlive the process, and SQLite takes these for its memory or for options.
         Some(path) if !path.is_empty() && !path.starts_with(':') && !path.contains(['?', '#']) => {
-            Ok(PathBuf::from(path))
+            let path = path.into();
+            Ok(store::Settings::Sqlite { path })
         }
-        Some(_) | None => Err("must be \"sqlite://\" and the path of a file".to_owned()),
+        Some(_) | None => Err(
+            "must be \"sqlite://\" and the path of a file, or like \"postgres://user@host/database\""
+                .to_owned(),
+        ),
     }
 }
 

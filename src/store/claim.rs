@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use sqlx::{AnyConnection, Row as _};
 
 use super::{
-    database::{AnyTransaction, unavailable},
+    database::{AnyTransaction, Engine, unavailable},
     read::{self, Reports, select_operations},
     rows::Unreadable,
 };
@@ -15,20 +15,42 @@ use crate::domain::{
     store::{Claim, Lease, Leased, StoreError},
 };
 
+/// Whose clock says whether a lease has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LeaseClock {
+    /// The caller's: all callers are on one machine.
+    Caller,
+    /// The database's: the clocks of several machines differ.
+    Database,
+}
+
 /// The moments of a lease, in microseconds.
 struct Term {
+    /// Looks that are due are due by the caller's clock, which set them.
+    due: i64,
     now: i64,
     until: i64,
 }
 
 impl Term {
-    fn of(lease: &Lease) -> Self {
-        let now = lease.now.as_microsecond();
+    async fn of(
+        connection: &mut AnyConnection,
+        (lease, clock): &(Lease, LeaseClock),
+    ) -> Result<Self, StoreError> {
+        let due = lease.now.as_microsecond();
+        let now = match clock {
+            LeaseClock::Caller => due,
+            LeaseClock::Database => {
+                sqlx::query_scalar(
+                    "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
+                )
+                .fetch_one(connection)
+                .await?
+            }
+        };
         let duration = i64::try_from(lease.duration.as_micros()).unwrap_or(i64::MAX);
-        Self {
-            now,
-            until: now.saturating_add(duration),
-        }
+        let until = now.saturating_add(duration);
+        Ok(Self { due, now, until })
     }
 }
 
@@ -38,11 +60,12 @@ type Position = (i64, String);
 /// Leases up to `limit` due operations, oldest look first.
 pub(super) async fn claim(
     mut transaction: AnyTransaction,
-    lease: Lease,
+    lease: (Lease, LeaseClock),
     limit: u32,
     reports: Arc<Reports>,
 ) -> Result<Claim, StoreError> {
-    let term = Term::of(&lease);
+    let term = Term::of(&mut transaction, &lease).await?;
+    let (lease, _) = lease;
     let mut claim = Claim::default();
     let mut after = (i64::MIN, String::new());
     // Those that cannot be read take no place from the others: the search goes on behind them.
@@ -71,6 +94,18 @@ pub(super) async fn claim(
     Ok(claim)
 }
 
+/// The statement for due operations.
+macro_rules! due {
+    () => {
+        select_operations!(
+            "WHERE status = 'running' AND next_look_at <= $1 \
+             AND (lease_until IS NULL OR lease_until <= $2) \
+             AND (next_look_at > $3 OR (next_look_at = $3 AND id > $4)) \
+             ORDER BY next_look_at, id LIMIT $5"
+        )
+    };
+}
+
 /// An operation that is due, and who let a lease on it end without giving it back.
 type Due = (Result<Operation, Unreadable>, Option<String>);
 
@@ -81,18 +116,19 @@ async fn next_due(
     limit: u32,
     after: &mut Position,
 ) -> Result<Option<Vec<Due>>, StoreError> {
-    let rows = sqlx::query(select_operations!(
-        "WHERE status = 'running' AND next_look_at <= $1 \
-         AND (lease_until IS NULL OR lease_until <= $1) \
-         AND (next_look_at > $2 OR (next_look_at = $2 AND id > $3)) \
-         ORDER BY next_look_at, id LIMIT $4"
-    ))
-    .bind(term.now)
-    .bind(after.0)
-    .bind(after.1.as_str())
-    .bind(i64::from(limit) + 1)
-    .fetch_all(&mut *connection)
-    .await?;
+    // Nobody waits for somebody else who leases the same ones.
+    let statement = match Engine::of(connection) {
+        Engine::Sqlite => due!(),
+        Engine::Postgres => concat!(due!(), " FOR UPDATE SKIP LOCKED"),
+    };
+    let rows = sqlx::query(statement)
+        .bind(term.due)
+        .bind(term.now)
+        .bind(after.0)
+        .bind(after.1.as_str())
+        .bind(i64::from(limit) + 1)
+        .fetch_all(&mut *connection)
+        .await?;
     let Some(last) = rows.last() else {
         return Ok(None);
     };
@@ -105,7 +141,7 @@ async fn next_due(
     Ok(Some(read.into_iter().zip(owners).collect()))
 }
 
-/// Leases one operation. Whether it was still as it was read: it is, where only one can write.
+/// Leases one operation. Whether it was still as it was read: it is, since nobody else can write to it.
 async fn take(
     connection: &mut AnyConnection,
     lease: &Lease,
@@ -138,9 +174,10 @@ async fn later(
     let due = sqlx::query_scalar::<_, Option<i64>>(
         "SELECT MIN(CASE WHEN lease_until > next_look_at THEN lease_until ELSE next_look_at END) \
          FROM operations \
-         WHERE status = 'running' AND (next_look_at > $1 OR lease_until > $1) \
-         AND NOT (COALESCE(lease_owner, '') = $2 AND COALESCE(lease_until, 0) > $1)",
+         WHERE status = 'running' AND (next_look_at > $1 OR lease_until > $2) \
+         AND NOT (COALESCE(lease_owner, '') = $3 AND COALESCE(lease_until, 0) > $2)",
     )
+    .bind(term.due)
     .bind(term.now)
     .bind(lease.owner.as_str())
     .fetch_one(connection)
@@ -152,17 +189,18 @@ async fn later(
 /// Extends every lease of this owner.
 pub(super) async fn renew(
     mut transaction: AnyTransaction,
-    lease: Lease,
+    lease: (Lease, LeaseClock),
     held: Vec<OperationId>,
 ) -> Result<(), StoreError> {
+    let term = Term::of(&mut transaction, &lease).await?;
     for id in held {
         sqlx::query(
             "UPDATE operations SET lease_until = $1 \
              WHERE id = $2 AND lease_owner = $3 AND status = 'running'",
         )
-        .bind(Term::of(&lease).until)
+        .bind(term.until)
         .bind(id.to_string())
-        .bind(lease.owner.as_str())
+        .bind(lease.0.owner.as_str())
         .execute(&mut *transaction)
         .await?;
     }

@@ -31,6 +31,7 @@ mod problem_pages;
 mod program_text;
 mod recovery;
 mod reload;
+mod replicas;
 mod requests;
 mod secrets;
 mod starts;

@@ -7,13 +7,16 @@ use crate::support::gateway::Place;
 pub(super) struct Trouble {
     pub(super) name: &'static str,
     write: &'static str,
-    how: &'static str,
+    how: [&'static str; 2],
 }
 
-/// The write is refused: the store is unavailable for it.
-const REFUSED: &str = "ABORT, 'refused'";
+/// The write is refused: the store is unavailable for it. In the words of both engines.
+const REFUSED: [&str; 2] = [
+    "SELECT RAISE(ABORT, 'refused')",
+    "RAISE EXCEPTION 'refused'",
+];
 /// The write meets no row, as if somebody else had been faster.
-const LOST: &str = "IGNORE";
+const LOST: [&str; 2] = ["SELECT RAISE(IGNORE)", "RETURN NULL"];
 
 /// Saves of rounds. Taking up, renewing and joining leave `updated_at` alone.
 const INTENT: &str = "UPDATE OF updated_at ON operations \
@@ -76,13 +79,24 @@ impl Trouble {
 
     pub(super) fn begin(&self, place: &Place) {
         let Self { write, how, .. } = self;
-        place.sql(&format!(
-            "CREATE TRIGGER trouble BEFORE {write} BEGIN SELECT RAISE({how}); END"
-        ));
+        let [file, server] = how;
+        place.sql(&if place.is_on_server() {
+            let (write, condition) = write.split_once("WHEN").unwrap_or((write, "true"));
+            format!(
+                "CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {server}; END $$; \
+                 CREATE TRIGGER trouble BEFORE {write} FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION trouble()"
+            )
+        } else {
+            format!("CREATE TRIGGER trouble BEFORE {write} BEGIN {file}; END")
+        });
     }
 
     pub(super) fn end(place: &Place) {
-        place.sql("DROP TRIGGER trouble");
+        place.sql(if place.is_on_server() {
+            "DROP FUNCTION trouble CASCADE"
+        } else {
+            "DROP TRIGGER trouble"
+        });
     }
 }
 
@@ -102,13 +116,18 @@ pub(super) fn is_of_the_housekeeping(point: &str) -> bool {
 /// second. No gateway may run.
 pub(super) fn make_history(place: &Place) {
     place.start().kill();
-    let made = place.sql(
+    let id = if place.is_on_server() {
+        "lpad(CAST(n AS TEXT), 26, '0')"
+    } else {
+        "printf('%026d', n)"
+    };
+    let made = place.sql(&format!(
         "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 9000) \
          INSERT INTO operations (id, project, service, task, project_id, region, endpoint, kind, \
          inline_credentials, migrate_failed_objects, status, requested_by, created_at, updated_at, \
          deadline_at, finished_at, next_look_at, history, version) \
-         SELECT printf('%026d', n), 'default', 'oms', 'old', 'id', 'region', 'endpoint', 'pause', \
-         0, 0, 'cancelled', 'tester', 1, 1, 1, 1, 1, '{}', 1 FROM numbers",
-    );
+         SELECT {id}, 'default', 'oms', 'old', 'id', 'region', 'endpoint', 'pause', \
+         0, 0, 'cancelled', 'tester', 1, 1, 1, 1, 1, '{{}}', 1 FROM numbers",
+    ));
     assert_eq!(made, 9000);
 }
