@@ -1,7 +1,7 @@
 //! `GET /tasks/{id}` through the gateway, and through an nginx that adds a fixed token: the same upstream, an nginx that
 //! answers at once with a document of OMS; the same number of workers; both write a line to a file for each request.
 //! What all ask for is another task with each request, so that no look serves twice; beside that the gateway alone is asked
-//! for one task by everybody. They are measured in turn, round after round, so that a change of the machine's mood meets both.
+//! for one task by everybody. The same once more with `upstream.freshness` off. They are measured in turn, round after round, so that a change of the machine's mood meets both.
 
 use std::{thread, time::Duration};
 
@@ -33,6 +33,9 @@ pub(crate) fn measure(plan: &Plan) -> Outcome<String> {
     let upstream = Nginx::cloud(workers, &document(&cloud, &project_id, &token)?)?;
     let proxy = Nginx::proxy(workers, &upstream, &project_id, &token)?;
     let gateway = Gateway::start(&cloud, &upstream.url(), &NO_PACE)?;
+    let no_freshness = ("upstream.freshness", "\"0s\"");
+    let settings = [NO_PACE.as_slice(), &[no_freshness]].concat();
+    let forgetful = Gateway::start(&cloud, &upstream.url(), &settings)?;
     let subject = |name, url: &str, tasks| Subject {
         name,
         url: url.to_owned(),
@@ -42,6 +45,16 @@ pub(crate) fn measure(plan: &Plan) -> Outcome<String> {
         subject("nginx", &proxy.url(), Tasks::Each),
         subject("gateway, each for another task", &gateway.url, Tasks::Each),
         subject("gateway, all for one task", &gateway.url, Tasks::One),
+        subject(
+            "freshness off, each for another task",
+            &forgetful.url,
+            Tasks::Each,
+        ),
+        subject(
+            "freshness off, all for one task",
+            &forgetful.url,
+            Tasks::One,
+        ),
     ];
     let other = match &plan.against {
         Some(program) => {

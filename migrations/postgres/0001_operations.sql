@@ -39,7 +39,10 @@ CREATE TABLE operations (
     -- Whether a delete was sent for an operation and not definitely refused.
     delete_sent            BIGINT NOT NULL DEFAULT 0,
     -- 1 for an operation whose beginning stands in the audit log and whose end does not yet.
-    owes_end               BIGINT NOT NULL DEFAULT 0
+    owes_end               BIGINT NOT NULL DEFAULT 0,
+    -- The process that has the keys of a start, which are in its memory only. Others leave the operation to it as long as it
+    -- comes for it.
+    kept_for               TEXT
 );
 
 -- At most one running operation on a task.

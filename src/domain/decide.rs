@@ -128,12 +128,7 @@ pub fn after_fault(kind: UpstreamErrorKind, history: &History, overdue: bool) ->
 /// [`GONE_LOOKS`]): if rows were counted, an outdated list could use those up; if they were not and had a say, they would
 /// never be used up.
 pub fn waits_by_row(goal: Goal, row: Sight, seen: Option<TaskState>, history: &History) -> bool {
-    let settled = History {
-        unanswered: None,
-        looks_since_accepted: u32::MAX,
-        failed_looks: u32::MAX,
-        ..history.clone()
-    };
+    let settled = history.settled();
     let waits = |gate| {
         let sight = Sight { gate, ..row };
         decide(goal, Seen::Task(sight), &settled, false) == Action::Wait
@@ -268,7 +263,7 @@ fn has_failed_since_start(sight: Sight, history: &History) -> bool {
 }
 
 fn is_believed(change: Change, history: &History) -> bool {
-    history.last_accepted == Some(change) && history.looks_since_accepted <= BELIEVED_LOOKS
+    history.attempts(change).is_fresh && history.looks_since_accepted <= BELIEVED_LOOKS
 }
 
 /// Ends what has been tried often enough.

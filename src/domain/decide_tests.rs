@@ -135,18 +135,18 @@ fn a_row_says_to_wait_on_where_the_state_alone_says_so_and_to_look_everywhere_el
 #[test]
 fn a_row_has_no_say_while_looks_are_counted() {
     let mut paused = waiting(1);
-    paused.last_accepted = Some(Change::Pause);
+    paused.pause.is_fresh = true;
     paused.pause.accepted = 1;
     let running = sight(Stage::Running, DeleteGate::Open);
     let look = decide(FORCE, Seen::Task(running), &paused, false);
     assert_eq!(look, Action::Wait, "the pause is believed");
     assert!(!by_row(FORCE, Stage::Running, DeleteGate::Open, &paused));
     let mut deleted = waiting(1);
-    deleted.last_accepted = Some(Change::Delete);
+    deleted.delete.is_fresh = true;
     assert!(!by_row(FORCE, Stage::Paused, DeleteGate::Open, &deleted));
     assert!(by_row(FORCE, Stage::Deleting, DeleteGate::Open, &deleted));
     let mut started = waiting(1);
-    started.last_accepted = Some(Change::Start);
+    started.start.is_fresh = true;
     started.start.accepted = 1;
     assert!(!by_row(
         Goal::Running,
@@ -524,6 +524,22 @@ fn what_an_operation_inherits_is_inherited_from_it() {
     assert_eq!(third.sent_at, Some(LATER));
     let paused = Seen::Task(sight(Stage::Paused, DeleteGate::Open));
     assert_eq!(decide(Goal::Paused, paused, &third, false), Action::Wait);
+}
+
+#[test]
+fn what_was_sent_later_does_not_hide_what_may_still_be_on_its_way() {
+    let paused = Seen::Task(sight(Stage::Paused, DeleteGate::Open));
+    let mut history = heir(FORCE, Change::Delete);
+    history.inherit(&heir(FORCE, Change::Start), FORCE.heeds());
+    assert_eq!(decide(FORCE, paused, &history, false), Action::Wait);
+    // It has arrived or never will, but the next looks may lag behind.
+    history.forget_unanswered(LATER, ARRIVAL_MAX);
+    for _ in 0..BELIEVED_LOOKS {
+        history.observe(&paused, false);
+        assert_eq!(decide(FORCE, paused, &history, false), Action::Wait);
+    }
+    history.observe(&paused, false);
+    assert_eq!(decide(FORCE, paused, &history, false), Action::Delete);
 }
 
 #[test]

@@ -26,22 +26,23 @@ pub enum Change {
     Delete,
 }
 
+impl Change {
+    const ALL: [Self; 3] = [Self::Pause, Self::Start, Self::Delete];
+}
+
 /// What became of the requests of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Attempts {
     /// One was sent and not definitely refused.
     pub sent: bool,
     /// How many the service accepted.
     pub accepted: u32,
-}
-
-/// A change whose exchange ended unseen, if it has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unanswered {
-    /// What was sent.
-    pub change: Change,
-    /// When it was about to be sent.
-    pub since: Timestamp,
+    /// When one was about to be sent that may still be on its way, since nobody noted how its exchange ended.
+    pub unanswered: Option<Timestamp>,
+    /// Whether the next looks may still not show what one has done: it was the last change that the service accepted, or it
+    /// was sent for an operation that this one inherits from.
+    pub is_fresh: bool,
 }
 
 /// The intents recorded so far and what came of them, as far as later decisions need it.
@@ -52,8 +53,6 @@ pub struct History {
     pub intent: Option<Change>,
     /// When a change was last about to be sent, by this operation or by one that it inherits from.
     pub sent_at: Option<Timestamp>,
-    /// What may still be on its way, since nobody noted how its exchange ended.
-    pub unanswered: Option<Unanswered>,
     /// Pauses.
     pub pause: Attempts,
     /// Whether nobody knows what came of the last pause: a look that shows the task pausing or paused settles it.
@@ -67,10 +66,7 @@ pub struct History {
     pub delete: Attempts,
     /// The task's start time as it was when a start was first sent.
     pub started_before: Option<Timestamp>,
-    /// The last change that the service accepted, or that may still take effect after it was sent for an operation that
-    /// this one inherits from.
-    pub last_accepted: Option<Change>,
-    /// Looks that found the task since then.
+    /// Looks that found the task since a change was last accepted, or was noted as one that may still take effect.
     pub looks_since_accepted: u32,
     /// Looks that found the task since a change was last about to be sent.
     pub looks_since_sent: u32,
@@ -115,14 +111,13 @@ impl History {
         let mut from = from.clone();
         from.settle_unknown();
         for &change in changes.iter().filter(|change| from.was_sent(**change)) {
-            self.attempts_mut(change).sent = true;
-            self.last_accepted = Some(change);
+            let unanswered = from.attempts(change).unanswered;
+            let attempts = self.attempts_mut(change);
+            attempts.sent = true;
+            attempts.is_fresh = true;
+            attempts.unanswered = attempts.unanswered.max(unanswered);
             self.sent_at = self.sent_at.max(from.sent_at);
         }
-        let unanswered = from.unanswered;
-        self.unanswered = unanswered
-            .filter(|sent| changes.contains(&sent.change))
-            .or(self.unanswered);
     }
 
     /// As [`History::inherit`], from an operation that this one takes over from: it answers for what was sent as well.
@@ -137,29 +132,55 @@ impl History {
     /// have told what came of it.
     pub fn is_settled(&self) -> bool {
         self.intent.is_none()
-            && self.unanswered.is_none()
+            && !self.is_any_unanswered()
             && self.looks_since_sent >= BELIEVED_LOOKS
     }
 
     /// Whether a change may still be on its way.
     pub fn is_unanswered(&self, change: Change) -> bool {
-        self.unanswered.is_some_and(|sent| sent.change == change)
+        self.attempts(change).unanswered.is_some()
+    }
+
+    /// Whether any change may still be on its way.
+    pub fn is_any_unanswered(&self) -> bool {
+        Change::ALL.iter().any(|change| self.is_unanswered(*change))
     }
 
     /// Forgets what was sent so long before `now` that it has arrived or never will. From then on looks tell whether it
     /// has had an effect.
     pub fn forget_unanswered(&mut self, now: Timestamp, limit: Duration) {
         // A clock that was set back does not make it wait.
-        let is_on_its_way = |sent: &Unanswered| {
-            let age = Duration::try_from(now.duration_since(sent.since));
+        let is_on_its_way = |since: &Timestamp| {
+            let age = Duration::try_from(now.duration_since(*since));
             age.is_ok_and(|age| age < limit)
         };
-        if let Some(sent) = self.unanswered.take_if(|sent| !is_on_its_way(sent)) {
-            self.waits = 0;
-            if self.last_accepted == Some(sent.change) {
-                self.looks_since_accepted = 0;
+        for change in Change::ALL {
+            let attempts = self.attempts_mut(change);
+            let is_fresh = attempts.is_fresh;
+            if attempts
+                .unanswered
+                .take_if(|since| !is_on_its_way(since))
+                .is_some()
+            {
+                self.waits = 0;
+                if is_fresh {
+                    self.looks_since_accepted = 0;
+                }
             }
         }
+    }
+
+    /// As if looks enough had been counted for whatever is concluded from a number of them.
+    #[must_use]
+    pub fn settled(&self) -> Self {
+        let mut settled = self.clone();
+        for change in Change::ALL {
+            let attempts = settled.attempts_mut(change);
+            attempts.unanswered = None;
+            attempts.is_fresh = false;
+        }
+        settled.failed_looks = u32::MAX;
+        settled
     }
 
     /// Whether a change was sent, or may have been, and was not definitely refused.
@@ -228,10 +249,9 @@ impl History {
         if let Some(change) = self.intent.take() {
             self.note_unknown(change);
             self.reached = self.reached.max(Sent::Unknown);
-            self.unanswered = self
-                .sent_at
-                .map(|since| Unanswered { change, since })
-                .or(self.unanswered);
+            let sent_at = self.sent_at;
+            let attempts = self.attempts_mut(change);
+            attempts.unanswered = attempts.unanswered.max(sent_at);
         }
     }
 
@@ -296,10 +316,12 @@ impl History {
     }
 
     fn count_accepted(&mut self, change: Change) {
+        for other in Change::ALL {
+            self.attempts_mut(other).is_fresh = other == change;
+        }
         let attempts = self.attempts_mut(change);
         attempts.sent = true;
         attempts.accepted = attempts.accepted.saturating_add(1);
-        self.last_accepted = Some(change);
         self.looks_since_accepted = 0;
         self.pause_in_doubt &= change != Change::Pause;
     }

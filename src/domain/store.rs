@@ -60,7 +60,8 @@ pub trait OperationStore: Send + Sync {
 
     /// Leases up to `limit` running operations whose next look is due and which nobody holds, oldest look first, and
     /// raises their version. An operation that this owner holds already is in a round, so it is not leased again
-    /// before its lease has ended. Those that cannot be read are logged and left alone.
+    /// before its lease has ended. One that is kept for another owner is left to it until it is late by the duration of a
+    /// lease. Those that cannot be read are logged and left alone.
     async fn claim(&self, lease: &Lease, limit: u32) -> Result<Claim, StoreError>;
 
     /// Makes the lease on those of these operations that this owner holds last for the whole duration again, also on
@@ -131,6 +132,8 @@ pub struct NewOperation {
     pub follows: Option<OperationId>,
     /// How many operations of its caller may run with it; `None` for any number.
     pub running_max: Option<u32>,
+    /// The owner of leases that it is left to, unless it is late by the duration of a lease.
+    pub kept_for: Option<String>,
 }
 
 impl NewOperation {
@@ -143,6 +146,7 @@ impl NewOperation {
             owes_end: false,
             follows: None,
             running_max: None,
+            kept_for: None,
         }
     }
 }

@@ -13,7 +13,6 @@ use tokio::{
     task::{Id, JoinError, JoinSet, LocalSet},
     time::{Instant, MissedTickBehavior, interval},
 };
-use ulid::Ulid;
 
 use super::{
     Operations, Shared,
@@ -117,8 +116,6 @@ pub(super) struct Loop {
     shared: Arc<Shared>,
     services: Rc<Services>,
     board: Rc<Board>,
-    /// A name that no other run of the program has.
-    owner: String,
     rounds: JoinSet<Option<Timestamp>>,
     held: HashMap<Id, OperationId>,
     /// When the next operation that is on record is due.
@@ -131,15 +128,10 @@ pub(super) struct Loop {
 
 impl Loop {
     pub(super) fn new(shared: Arc<Shared>, services: Services, economy: Economy) -> Self {
-        let owner = Ulid::from_parts(
-            u64::try_from(shared.clock.now().as_millisecond()).unwrap_or(0),
-            fastrand::u128(..),
-        );
         Self {
             shared,
             services: Rc::new(services),
             board: Rc::new(Board::new(economy)),
-            owner: owner.to_string(),
             rounds: JoinSet::new(),
             held: HashMap::new(),
             due: Some(Timestamp::MIN),
@@ -338,7 +330,7 @@ impl Loop {
 
     fn lease(&self, now: Timestamp) -> Lease {
         Lease {
-            owner: self.owner.clone(),
+            owner: self.shared.owner.clone(),
             duration: LEASE,
             now,
         }

@@ -12,7 +12,7 @@ mod endings;
 mod ends;
 pub mod engine;
 mod inline_keys;
-mod kill_point;
+pub(crate) mod kill_point;
 pub mod metrics;
 mod phases;
 mod plan;
@@ -29,6 +29,7 @@ use tokio::{
     sync::{Notify, watch},
     time::Instant,
 };
+use ulid::Ulid;
 
 use self::{
     endings::Endings,
@@ -101,6 +102,8 @@ struct Shared {
     audit: Option<Arc<dyn AuditLog>>,
     endings: Endings,
     inline_keys: InlineKeys,
+    /// The owner of leases: a name that no other process has, and no other run of this one.
+    owner: String,
     draining: watch::Sender<bool>,
     /// When the engine last came round its loop.
     heartbeat: watch::Sender<Option<Instant>>,
@@ -118,6 +121,8 @@ impl Operations {
         clock: Arc<dyn Clock>,
         metrics: Metrics,
     ) -> Self {
+        let now = u64::try_from(clock.now().as_millisecond()).unwrap_or(0);
+        let owner = Ulid::from_parts(now, fastrand::u128(..)).to_string();
         Self(Arc::new(Shared {
             settings,
             store,
@@ -128,6 +133,7 @@ impl Operations {
             audit,
             endings: Endings::default(),
             inline_keys: InlineKeys::default(),
+            owner,
             draining: watch::Sender::new(false),
             heartbeat: watch::Sender::new(None),
         }))

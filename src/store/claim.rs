@@ -30,6 +30,8 @@ struct Term {
     due: i64,
     now: i64,
     until: i64,
+    /// When an operation was due that is left to another owner no more.
+    late: i64,
 }
 
 impl Term {
@@ -49,8 +51,12 @@ impl Term {
             }
         };
         let duration = i64::try_from(lease.duration.as_micros()).unwrap_or(i64::MAX);
-        let until = now.saturating_add(duration);
-        Ok(Self { due, now, until })
+        Ok(Self {
+            due,
+            late: due.saturating_sub(duration),
+            now,
+            until: now.saturating_add(duration),
+        })
     }
 }
 
@@ -69,7 +75,9 @@ pub(super) async fn claim(
     let mut claim = Claim::default();
     let mut after = (i64::MIN, String::new());
     // Those that cannot be read take no place from the others: the search goes on behind them.
-    'search: while let Some(due) = next_due(&mut transaction, &term, limit, &mut after).await? {
+    'search: while let Some(due) =
+        next_due(&mut transaction, (&lease, &term), limit, &mut after).await?
+    {
         for (read, owner) in due {
             let Some(mut operation) = reports.readable(read) else {
                 continue;
@@ -100,6 +108,7 @@ macro_rules! due {
         select_operations!(
             "WHERE status = 'running' AND next_look_at <= $1 \
              AND (lease_until IS NULL OR lease_until <= $2) \
+             AND (kept_for IS NULL OR kept_for = $6 OR next_look_at <= $7) \
              AND (next_look_at > $3 OR (next_look_at = $3 AND id > $4)) \
              ORDER BY next_look_at, id LIMIT $5"
         )
@@ -112,7 +121,7 @@ type Due = (Result<Operation, Unreadable>, Option<String>);
 /// One more than `limit` of the operations that are due after a position, which moves on; `None` if there are none.
 async fn next_due(
     connection: &mut AnyConnection,
-    term: &Term,
+    (lease, term): (&Lease, &Term),
     limit: u32,
     after: &mut Position,
 ) -> Result<Option<Vec<Due>>, StoreError> {
@@ -127,6 +136,8 @@ async fn next_due(
         .bind(after.0)
         .bind(after.1.as_str())
         .bind(i64::from(limit) + 1)
+        .bind(lease.owner.as_str())
+        .bind(term.late)
         .fetch_all(&mut *connection)
         .await?;
     let Some(last) = rows.last() else {
@@ -172,14 +183,17 @@ async fn later(
     term: &Term,
 ) -> Result<Option<Timestamp>, StoreError> {
     let due = sqlx::query_scalar::<_, Option<i64>>(
-        "SELECT MIN(CASE WHEN lease_until > next_look_at THEN lease_until ELSE next_look_at END) \
-         FROM operations \
-         WHERE status = 'running' AND (next_look_at > $1 OR lease_until > $2) \
+        "SELECT MIN(CASE WHEN lease_until > due THEN lease_until ELSE due END) \
+         FROM (SELECT lease_owner, lease_until, \
+         CASE WHEN kept_for <> $3 THEN next_look_at + $4 ELSE next_look_at END AS due \
+         FROM operations WHERE status = 'running') AS running \
+         WHERE (due > $1 OR lease_until > $2) \
          AND NOT (COALESCE(lease_owner, '') = $3 AND COALESCE(lease_until, 0) > $2)",
     )
     .bind(term.due)
     .bind(term.now)
     .bind(lease.owner.as_str())
+    .bind(term.until.saturating_sub(term.now))
     .fetch_one(connection)
     .await?;
     due.map(|due| Timestamp::from_microsecond(due).map_err(unavailable))

@@ -27,6 +27,7 @@ pub(super) async fn create(
         owes_end,
         follows,
         running_max,
+        kept_for,
     } = fresh;
     let TaskRef {
         project,
@@ -54,7 +55,7 @@ pub(super) async fn create(
             return Ok(Creation::TooMany);
         }
     }
-    if !insert(&mut transaction, &operation, owes_end).await? {
+    if !insert(&mut transaction, &operation, owes_end, kept_for.as_deref()).await? {
         let running = read::running_on(&mut transaction, &operation.task).await?;
         // Where others write meanwhile, it may have ended before it was read.
         return Ok(running.map_or(Creation::Lost, |operation| {
@@ -123,6 +124,7 @@ async fn insert(
     connection: &mut AnyConnection,
     operation: &Operation,
     owes_end: bool,
+    kept_for: Option<&str>,
 ) -> Result<bool, StoreError> {
     let Mutable {
         status,
@@ -144,9 +146,9 @@ async fn insert(
          force, source_credential, destination_credential, inline_credentials, \
          migrate_failed_objects, status, phase, outcome, failure, superseded_by, requested_by, \
          created_at, updated_at, deadline_at, finished_at, next_look_at, history, last_seen, \
-         delete_sent, version, owes_end) \
+         delete_sent, version, owes_end, kept_for) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
-         $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29) \
+         $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30) \
          ON CONFLICT (project, service, task) WHERE status = 'running' DO NOTHING",
     )
     .bind(operation.id.to_string())
@@ -178,6 +180,7 @@ async fn insert(
     .bind(delete_sent)
     .bind(operation.version)
     .bind(i64::from(owes_end))
+    .bind(kept_for)
     .execute(connection)
     .await?;
     Ok(inserted.rows_affected() == 1)

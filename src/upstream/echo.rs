@@ -57,6 +57,47 @@ fn begins_with_word(text: &str, word: &str) -> bool {
         })
 }
 
+/// The text with another in the place of whatever looks like the key of a bucket. The vendor can repeat those of a start that
+/// was long ago or came from somebody else, which nobody here knows.
+pub(super) fn without_keys(text: &str) -> String {
+    let text = masked_words(text, u8::is_ascii_alphanumeric, looks_like_a_key);
+    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/".contains(byte);
+    masked_words(&text, is_base64, |word| {
+        word.len() == SECRET_KEY && looks_like_a_key(word)
+    })
+}
+
+/// The access keys of the clouds that OMS reads from have so many characters or more, and are the shortest of their keys.
+const ACCESS_KEY: usize = 20;
+/// The secret keys that are written with other signs than letters and digits have so many characters.
+const SECRET_KEY: usize = 40;
+
+/// Ids of tasks and requests have no capital letters.
+fn looks_like_a_key(word: &str) -> bool {
+    let has = |is: fn(&u8) -> bool| word.bytes().any(|byte| is(&byte));
+    word.len() >= ACCESS_KEY && has(u8::is_ascii_uppercase) && has(u8::is_ascii_digit)
+}
+
+/// The text with another in the place of each such word. `is_part`: of a word.
+fn masked_words(
+    text: &str,
+    is_part: impl Fn(&u8) -> bool,
+    is_secret: impl Fn(&str) -> bool,
+) -> String {
+    let is_part = |character: char| u8::try_from(character).is_ok_and(|byte| is_part(&byte));
+    let (mut rest, mut clean) = (text, String::with_capacity(text.len()));
+    while !rest.is_empty() {
+        let end = rest.find(|character| !is_part(character));
+        let (word, after) = rest.split_at(end.unwrap_or(rest.len()));
+        clean.push_str(if is_secret(word) { MASK } else { word });
+        let next = after.find(is_part);
+        let (between, after) = after.split_at(next.unwrap_or(after.len()));
+        clean.push_str(between);
+        rest = after;
+    }
+    clean
+}
+
 /// The answer with another text in the place of each of the secrets, as they are and as JSON writes them.
 pub(super) fn without_secrets(mut response: Response, secrets: &[&Secret]) -> Response {
     // Any character can be written as an escape, so that a secret would not be found in it.
@@ -201,6 +242,34 @@ mod tests {
         let names = Names::new(["OMS", "the"]);
         let text = "The service OMS refused the request.";
         assert_eq!(names.masked(text), text);
+    }
+
+    #[test]
+    fn what_looks_like_a_key_is_left_out() {
+        let (access, secret) = (
+            "HPUA0T3EXAMPLEKEY123",
+            "x8Kq0vN2mYb5cRt7LwZs4dJf9gHp6aQe3uViTnXo",
+        );
+        let slashed = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+        for (text, clean) in [
+            (
+                format!("The key {access} is wrong."),
+                "The key *** is wrong.",
+            ),
+            (format!("ak={access}&sk={secret}"), "ak=***&sk=***"),
+            (format!("<{slashed}>,{secret}"), "<***>,***"),
+            (access.to_owned(), "***"),
+        ] {
+            assert_eq!(without_keys(&text), clean);
+        }
+        for text in [
+            "",
+            "任务 OMS.0066 失败",
+            "Task 7a9a9540-ff28-4869-b9e4-000000000001, 0215ef11e49d4743be23dd97a1561e91, 191297407830872.",
+            "MIGRATE_SUCCESS at 2026-01-05T10:15:31Z in INTERNATIONALISATION",
+        ] {
+            assert_eq!(without_keys(text), text);
+        }
     }
 
     #[test]

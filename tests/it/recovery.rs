@@ -363,3 +363,36 @@ fn share_the_work(place: impl Fn() -> Place + Sync) {
     // Whoever waits at the one hears soon of what the other does.
     assert!(began.elapsed() < Duration::from_secs(15));
 }
+
+#[test]
+fn of_two_gateways_the_one_with_the_keys_of_a_start_carries_it_out() {
+    leave_starts_to_whoever_has_the_keys(Place::new());
+}
+
+#[test]
+fn of_two_gateways_the_one_with_the_keys_of_a_start_carries_it_out_on_a_server() {
+    leave_starts_to_whoever_has_the_keys(Place::postgres());
+}
+
+fn leave_starts_to_whoever_has_the_keys(place: Place) {
+    // So long that both know when the next look is due.
+    let place = with_keys(place)
+        .set("operations.poll_min", "\"1500ms\"")
+        .set("operations.poll_max", "\"1500ms\"");
+    let [one, _other] = [place.start(), place.start()];
+    let client = one.client();
+    let starts: Vec<_> = (0..12)
+        .map(|_| {
+            let task = place.cloud.add_oms(OmsSpec::new("logs", 3));
+            let busy = FaultKind::error(503, "OMS.0014", "busy");
+            let fault = Fault::on(Service::Oms, Operation::Start, busy);
+            place.cloud.fault(fault.task(&task).times(2));
+            let job = Job::start(task, Some(inline()));
+            job.send(&client).expect("an operation")
+        })
+        .collect();
+    for id in starts {
+        let operation = client.ended(&id);
+        assert_eq!(operation["outcome"], "started", "{operation}");
+    }
+}

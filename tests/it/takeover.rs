@@ -575,7 +575,7 @@ fn a_pause_long_after_a_cancelled_start_looks_as_often_as_any_other() {
     wait_for("the start", || (hangs.fired() > 0).then_some(()));
     client.post(&format!("/operations/{start}/cancel"));
     gateway.kill();
-    place.sql("UPDATE operations SET history = json_set(history, '$.sent_at', '2026-01-05T00:00:00Z', '$.unanswered', NULL)");
+    place.sql("UPDATE operations SET history = json_set(history, '$.sent_at', '2026-01-05T00:00:00Z', '$.start.unanswered', NULL)");
     let gateway = place.start();
     let client = gateway.client();
     let before = place.cloud.count(Operation::Show, Some(&id));

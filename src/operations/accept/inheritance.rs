@@ -60,7 +60,7 @@ fn left_by(former: &Former, now: Timestamp, arrival_max: Duration) -> Option<&Hi
     let (status, history) = former.record.as_ref()?;
     let may_matter = match status {
         Status::Running => false,
-        Status::Succeeded => history.unanswered.is_some(),
+        Status::Succeeded => history.is_any_unanswered(),
         Status::Failed | Status::Cancelled | Status::Superseded => !history.is_settled(),
     };
     let is_recent = |at| now < later(at, arrival_max + LAG_MAX);

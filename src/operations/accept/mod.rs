@@ -60,7 +60,10 @@ impl Ask {
             return Ok(());
         };
         if *noted != Some(fresh) {
-            auditor.allowed(fresh.0, Some(fresh.1.as_str())).await?;
+            kill_point!("accept.note.before");
+            let written = auditor.allowed(fresh.0, Some(fresh.1.as_str())).await;
+            kill_point!("accept.note.after");
+            written?;
             *noted = Some(fresh);
         }
         Ok(())
@@ -250,6 +253,7 @@ impl Operations {
             supersedes,
             owes_end: ask.auditor.is_some(),
             running_max: Some(ask.running_max),
+            kept_for: operation.start.inline.then(|| self.0.owner.clone()),
         };
         if let (true, Some(start)) = (operation.start.inline, &ask.start) {
             self.0.inline_keys.keep(operation.id, start.clone());

@@ -18,6 +18,7 @@ use crate::{
 pub(super) struct Row {
     pub(super) operation: Operation,
     lease: Option<(String, Timestamp)>,
+    kept_for: Option<String>,
 }
 
 #[derive(Default)]
@@ -71,6 +72,7 @@ impl Scene {
             owes_end: _,
             follows,
             running_max: _,
+            kept_for,
         } = fresh;
         if follows.is_some_and(|known| self.records.is_followed(operation, known)) {
             return Creation::Lost;
@@ -102,6 +104,7 @@ impl Scene {
         let row = Row {
             operation: operation.clone(),
             lease: None,
+            kept_for: kept_for.clone(),
         };
         self.records.rows.insert(operation.id, row);
         Creation::Created
@@ -137,6 +140,11 @@ impl Scene {
     pub(super) fn claim(&mut self, lease: &Lease, limit: u32) -> Claim {
         let now = lease.now;
         let holder = |row: &Row| row.lease.clone().filter(|(_, until)| *until > now);
+        let is_kept_for_another = |row: &Row| {
+            let mut keeper = row.kept_for.iter();
+            keeper.any(|keeper| *keeper != lease.owner)
+                && now < later(row.operation.next_look_at, lease.duration)
+        };
         let mut due: Vec<_> = self
             .records
             .rows
@@ -146,6 +154,7 @@ impl Scene {
                 operation.status == Status::Running
                     && operation.next_look_at <= now
                     && holder(row).is_none()
+                    && !is_kept_for_another(row)
             })
             .map(|(id, row)| (row.operation.next_look_at, *id))
             .collect();

@@ -6,10 +6,11 @@ use super::{Place, SqlOperationStore, event, fresh, lease, moment, task};
 use crate::domain::{
     operation::{EventKind, Operation, OperationId, Status},
     service::{ProjectName, ServiceName},
-    store::{Claim, Hold, Leased, OperationStore as _, StoreError},
+    store::{Claim, Hold, Leased, NewOperation, OperationStore as _, StoreError},
 };
 
 on_both_engines! {
+    what_is_kept_for_an_owner_is_left_to_it_unless_it_is_late,
     eight_claimers_in_two_processes_share_the_work_without_overlap,
     a_claim_takes_the_oldest_looks_and_says_when_the_next_is_due,
     nothing_is_due_when_nothing_runs,
@@ -241,4 +242,29 @@ async fn an_end_clears_the_lease(place: Place) {
         .await
         .unwrap();
     assert_eq!(held, 0);
+}
+
+async fn what_is_kept_for_an_owner_is_left_to_it_unless_it_is_late(place: Place) {
+    let store = place.open().await;
+    let operation = due_at("1", 5);
+    let kept = NewOperation {
+        kept_for: Some("a".to_owned()),
+        ..NewOperation::new(operation)
+    };
+    store.create(&kept).await.unwrap();
+    let other = store.claim_as("b", 34, 10).await;
+    assert!(other.operations.is_empty());
+    assert_eq!(
+        other.next_due_at,
+        Some(moment(35)),
+        "when its owner is late"
+    );
+
+    let mut leased = store.claim_one("a", 6).await;
+    leased.operation.next_look_at = moment(10);
+    let saved = store.save(&mut leased.operation, &[], Hold::Release).await;
+    saved.unwrap();
+    store.assert_nothing_for("b", 39).await;
+    let leased = store.claim_one("b", 40).await;
+    assert!(!leased.taken_over, "nobody held it");
 }

@@ -9,7 +9,7 @@ use proptest::{
 
 use super::{Place, fresh};
 use crate::domain::{
-    history::{Attempts, Change, Fault, History, Unanswered},
+    history::{Attempts, Change, Fault, History},
     operation::{
         EventKind, Failure, Goal, Operation, OperationEvent, OperationId, Outcome, Phase, Reason,
         Status,
@@ -98,33 +98,41 @@ fn failure() -> impl Strategy<Value = Failure> {
 }
 
 fn attempts() -> impl Strategy<Value = Attempts> {
-    (any::<bool>(), any::<u32>()).prop_map(|(sent, accepted)| Attempts { sent, accepted })
+    let parts = (any::<[bool; 2]>(), any::<u32>(), option::of(time()));
+    parts.prop_map(|([sent, is_fresh], accepted, unanswered)| Attempts {
+        sent,
+        accepted,
+        unanswered,
+        is_fresh,
+    })
 }
 
 fn history() -> impl Strategy<Value = History> {
     let attempts = (attempts(), attempts(), attempts());
-    let changes = (change(), change(), option::of(time()), sent());
+    let changes = (change(), option::of(time()), sent());
     let last_fault = option::of((text(), option::of(answer())));
-    let unanswered = option::of((change().prop_filter_map("a change", |one| one), time()));
-    let sent = (option::of(time()), unanswered);
-    let parts = (changes, attempts, any::<[u32; 7]>(), last_fault, sent);
-    parts.prop_map(|(changes, attempts, counts, last_fault, sent)| History {
+    let parts = (
+        changes,
+        attempts,
+        any::<[u32; 7]>(),
+        last_fault,
+        option::of(time()),
+    );
+    parts.prop_map(|(changes, attempts, counts, last_fault, sent_at)| History {
         intent: changes.0,
-        sent_at: sent.0,
-        unanswered: sent.1.map(|(change, since)| Unanswered { change, since }),
+        sent_at,
         pause: attempts.0,
         start: attempts.1,
         delete: attempts.2,
         pause_in_doubt: counts[0] % 2 == 1,
-        paused_from: sent.0,
-        started_before: changes.2,
-        last_accepted: changes.1,
+        paused_from: sent_at,
+        started_before: changes.1,
         looks_since_accepted: counts[0],
         failed_looks: counts[1],
         gone_looks: counts[2],
         refusals: counts[3],
         permanent_faults: counts[4],
-        reached: changes.3,
+        reached: changes.2,
         waits: counts[5],
         looks_since_sent: counts[6],
         last_fault: last_fault.map(|(detail, answer)| Fault { detail, answer }),

@@ -8,7 +8,7 @@ mod code;
 
 use serde_json::Value;
 
-use super::echo::Names;
+use super::echo::{Names, without_keys};
 use crate::{
     domain::{
         service::{Receipt, Sent, ServiceName, UpstreamAnswer, UpstreamError, UpstreamErrorKind},
@@ -254,7 +254,7 @@ impl Answers {
             error_code: error_code.map(|code| self.shown_code(code)),
             error_msg: message
                 .filter(|message| own && !message.is_empty())
-                .map(|message| self.names.masked(&message)),
+                .map(|message| self.shown_text(&message)),
             request_id: request_id(response),
         }
     }
@@ -263,8 +263,12 @@ impl Answers {
     pub(super) fn reason(&self, error: TaskError) -> TaskError {
         TaskError {
             code: self.shown_code(error.code),
-            message: self.names.masked(&error.message),
+            message: self.shown_text(&error.message),
         }
+    }
+
+    fn shown_text(&self, text: &str) -> String {
+        without_keys(&self.names.masked(text))
     }
 
     /// A code is no name, whatever the account is called.
