@@ -187,32 +187,26 @@ fn format(entry: &Entry) -> Reading<telemetry::Format> {
 /// Section `store`. `None` only after a fault was recorded.
 pub(super) fn store(root: &mut Section, faults: &mut Faults) -> Option<store::Settings> {
     let mut store = root.section("store", faults);
-    let is_written = store.has("url");
-    let settings = store.optional("url", faults, database);
-    let is_file = matches!(settings, Some(store::Settings::Sqlite { .. })) || !is_written;
-    let password = if is_file {
-        let unused = store.take("password");
-        unused.inspect(|entry| faults.add(entry, "is for PostgreSQL: the store is an SQLite file"));
-        None
+    let settings = if store.has("url") {
+        store.optional("url", faults, database)
     } else {
-        let has_one = store.has("password");
-        has_one
-            .then(|| secrets::required(&mut store, "password", faults))
-            .flatten()
+        let path = "migration-gateway.db".into();
+        Some(store::Settings::Sqlite { path })
+    };
+    let password = match (&settings, store.has("password")) {
+        (_, false) => None,
+        (Some(store::Settings::Sqlite { .. }), true) => store.optional("password", faults, |_| {
+            Err("is for PostgreSQL: the store is an SQLite file".to_owned())
+        }),
+        (Some(store::Settings::Postgres(_)) | None, true) => {
+            secrets::value(&mut store, "password", faults)
+        }
     };
     store.finish(faults);
     match (settings, password) {
-        (Some(store::Settings::Postgres(server)), Some(source)) => {
-            let password = secrets::read(&source);
-            let password =
-                password.map_err(|message| faults.push("store.password", Origin::File, message));
-            Some(store::Settings::Postgres(
-                server.with_password(password.ok()?),
-            ))
+        (Some(store::Settings::Postgres(server)), Some(password)) => {
+            Some(store::Settings::Postgres(server.with_password(password)))
         }
-        (None, _) if !is_written => Some(store::Settings::Sqlite {
-            path: "migration-gateway.db".into(),
-        }),
         (settings, _) => settings,
     }
 }
