@@ -1,7 +1,11 @@
 //! Secrets are given by reference only. The reference is followed once while the configuration is read, so that a
 //! missing secret is found before anything starts; what is kept is the reference.
 
-use super::{fault::Faults, reader::Section, values};
+use super::{
+    fault::{Faults, Origin},
+    reader::Section,
+    values,
+};
 use crate::{
     domain::secret::{Secret, SecretError, SecretSource},
     upstream,
@@ -40,6 +44,13 @@ pub(super) fn required(
     let (entry, source) = file.xor(env)?;
     let source = source.and_then(|source| check(&source).map(|()| source));
     faults.keep(&entry, source)
+}
+
+/// Takes out a reference to a secret that must be there, and reads it once. `None` only after a fault was recorded.
+pub(super) fn value(section: &mut Section, key: &str, faults: &mut Faults) -> Option<Secret> {
+    let secret = read(&required(section, key, faults)?);
+    let fault = |message| faults.push(section.name(key), Origin::File, message);
+    secret.map_err(fault).ok()
 }
 
 /// Whether the secret can be had. The message does not repeat the reference, as somebody may have written the secret

@@ -81,6 +81,12 @@ pub trait OperationStore: Send + Sync {
         hold: Hold,
     ) -> Result<(), StoreError>;
 
+    /// An operation that was ended, by whichever process, soon after it was. Not every store tells, and none tells of all ends:
+    /// whoever waits for one has to look by itself at times. For one listener.
+    async fn next_end(&self) -> OperationId {
+        std::future::pending().await
+    }
+
     /// Removes up to `limit` operations that ended before a moment, the oldest first, with all that belongs to them.
     /// Tells how many were removed.
     async fn remove_ended(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError>;

@@ -90,15 +90,16 @@ fn other_settings_outside_their_limits_are_refused() {
     for (section, line, words) in [
         ("log", "level = \"inof\"", "must be a level"),
         ("log", "format = \"xml\"", "\"json\", \"text\" or \"auto\""),
+        ("store", "url = \"postgres://host\"", "postgres://user@host"),
         (
             "store",
-            "url = \"postgres://user@host/database\"",
-            "not available",
+            "url = \"postgres://user:word@host/database\"",
+            "store.password",
         ),
         ("store", "url = \"sqlite://\"", "path of a file"),
         ("store", "url = \"sqlite://:memory:\"", "path of a file"),
         ("store", "url = \"gateway.db\"", "path of a file"),
-        ("store", "password = { file = \"x\" }", "not available"),
+        ("store", "password = { file = \"x\" }", "is for PostgreSQL"),
         ("operations", "deadline = \"0s\"", "from 1s to 720h"),
         (
             "operations",
