@@ -64,6 +64,22 @@ async fn eight_claimers_in_two_processes_share_the_work_without_overlap() {
 }
 
 #[tokio::test]
+async fn what_rests_longer_than_anything_can_is_due_since_the_clock_was_set_back() {
+    let place = Place::new();
+    let store = place.open().await;
+    let possible = store.add(due_at("1", 3600)).await;
+    let impossible = store.add(due_at("2", 3601)).await;
+    let claim = store.claim_as("a", 0, 10).await;
+    assert_eq!(claim.operations.len(), 1);
+    let operation = &claim.operations[0].operation;
+    assert_eq!(
+        (operation.id, operation.next_look_at),
+        (impossible.id, moment(0))
+    );
+    assert_eq!(claim.next_due_at, Some(possible.next_look_at));
+}
+
+#[tokio::test]
 async fn a_claim_takes_the_oldest_looks_and_says_when_the_next_is_due() {
     let place = Place::new();
     let store = place.open().await;
