@@ -256,9 +256,10 @@ impl Upstream {
     /// Builds every service that the configuration offers, for use on this thread and by those of one lane. A service
     /// without an endpoint is left out; the configuration has refused such a project before.
     pub fn services(&self, lane: Lane) -> Result<Services, UpstreamSetupError> {
-        let transport = Rc::new(Transport::new(&self.transport)?);
+        let transport = Transport::new(&self.transport)?;
         let mut bound = HashMap::new();
         for (project, of_project) in &self.settings.projects {
+            let transport = Rc::new(transport.apart());
             for entry in &CATALOGUE {
                 let service = entry.service();
                 let Some(address) = of_project.endpoint(&service) else {
