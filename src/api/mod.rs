@@ -12,6 +12,7 @@ mod links;
 pub mod metrics;
 mod openapi;
 mod operations;
+mod peer;
 mod places;
 mod plan;
 mod problem;
@@ -58,7 +59,7 @@ use crate::{
     operations::Operations,
 };
 
-pub use self::request::{peer::Network, rate::RateLimit};
+pub use self::{peer::Network, request::rate::RateLimit};
 
 /// How much may be asked for, of this process: section `limits` of the configuration.
 #[derive(Clone, Copy, Debug)]
