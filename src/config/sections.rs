@@ -20,7 +20,10 @@ use super::{
 use crate::{
     api::{self, Limits, Network, RateLimit},
     audit,
-    domain::{secret::SecretSource, service::ProjectName},
+    domain::{
+        secret::{SecretForm, SecretSource},
+        service::ProjectName,
+    },
     listener::{self, ConnectionLimits, TlsFile},
     operations,
     store::{self, PostgresSettings},
@@ -236,7 +239,7 @@ pub(super) fn audit(root: &mut Section, faults: &mut Faults) -> Option<audit::Se
     }
     let mut section = root.section("audit", faults);
     let path = section.required("path", faults, values::text);
-    let key = secrets::required(&mut section, "key", faults);
+    let key = secrets::required(&mut section, ("key", SecretForm::Text), faults);
     let max_size = section
         .optional("max_size", faults, values::size(64 * KIB, 1024 * MIB))
         .unwrap_or(100 * MIB);
@@ -266,7 +269,7 @@ pub(super) fn audit(root: &mut Section, faults: &mut Faults) -> Option<audit::Se
 
 /// The key that a secret is.
 pub(super) fn audit_key(source: &SecretSource) -> Reading<audit::Key> {
-    audit::Key::new(&secrets::read(source)?).ok_or_else(|| {
+    audit::Key::new(&secrets::read(source, SecretForm::Text)?).ok_or_else(|| {
         format!(
             "is shorter than {} bytes: make one with `openssl rand -hex 32`",
             audit::KEY_MIN

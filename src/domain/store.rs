@@ -226,6 +226,9 @@ pub struct Lease {
     pub duration: Duration,
     /// The present moment.
     pub now: Timestamp,
+    /// The longest that an operation can have until its next look. One that seems to have more was put there before the clock was
+    /// set back: it is due.
+    pub longest_rest: Duration,
 }
 
 /// Operations to be driven now.

@@ -72,6 +72,7 @@ pub(super) async fn claim(
 ) -> Result<Claim, StoreError> {
     let term = Term::of(&mut transaction, &lease).await?;
     let (lease, _) = lease;
+    bring_forward(&mut transaction, &lease, &term).await?;
     let mut claim = Claim::default();
     let mut after = (i64::MIN, String::new());
     // Those that cannot be read take no place from the others: the search goes on behind them.
@@ -113,6 +114,23 @@ macro_rules! due {
              ORDER BY next_look_at, id LIMIT $5"
         )
     };
+}
+
+/// Makes due what rests until a moment that can only have been said before the clock was set back.
+async fn bring_forward(
+    connection: &mut AnyConnection,
+    lease: &Lease,
+    term: &Term,
+) -> Result<(), StoreError> {
+    let rest = i64::try_from(lease.longest_rest.as_micros()).unwrap_or(i64::MAX);
+    sqlx::query(
+        "UPDATE operations SET next_look_at = $1 WHERE status = 'running' AND next_look_at > $2",
+    )
+    .bind(term.due)
+    .bind(term.due.saturating_add(rest))
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// An operation that is due, and who let a lease on it end without giving it back.

@@ -10,6 +10,7 @@ use crate::domain::{
 };
 
 on_both_engines! {
+    what_rests_longer_than_anything_can_is_due_since_the_clock_was_set_back,
     what_is_kept_for_an_owner_is_left_to_it_unless_it_is_late,
     eight_claimers_in_two_processes_share_the_work_without_overlap,
     a_claim_takes_the_oldest_looks_and_says_when_the_next_is_due,
@@ -73,6 +74,20 @@ async fn eight_claimers_in_two_processes_share_the_work_without_overlap(place: P
     }
     assert_eq!(claimed.len(), 200);
     assert_eq!(claimed.iter().collect::<HashSet<_>>().len(), 200);
+}
+
+async fn what_rests_longer_than_anything_can_is_due_since_the_clock_was_set_back(place: Place) {
+    let store = place.open().await;
+    let possible = store.add(due_at("1", 3600)).await;
+    let impossible = store.add(due_at("2", 3601)).await;
+    let claim = store.claim_as("a", 0, 10).await;
+    assert_eq!(claim.operations.len(), 1);
+    let operation = &claim.operations[0].operation;
+    assert_eq!(
+        (operation.id, operation.next_look_at),
+        (impossible.id, moment(0))
+    );
+    assert_eq!(claim.next_due_at, Some(possible.next_look_at));
 }
 
 async fn a_claim_takes_the_oldest_looks_and_says_when_the_next_is_due(place: Place) {

@@ -166,6 +166,7 @@ fn lease(owner: &str, seconds: i64) -> Lease {
         owner: owner.to_owned(),
         duration: Duration::from_secs(30),
         now: moment(seconds),
+        longest_rest: Duration::from_hours(1),
     }
 }
 

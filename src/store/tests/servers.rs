@@ -158,6 +158,7 @@ fn wrong(owner: &str, seconds: i64, duration: Duration) -> Lease {
         owner: owner.to_owned(),
         duration,
         now,
+        longest_rest: Duration::MAX,
     }
 }
 
