@@ -7,6 +7,7 @@
 //! handler.
 
 mod answer;
+mod events;
 mod health;
 mod links;
 pub mod metrics;
@@ -45,9 +46,9 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use self::{
-    links::Links, metrics::Metrics, openapi::Document, places::Places, problem::Problem,
-    problem::kinds::ProblemType, request::query::NoQuery, request::rate::Rates,
-    store_health::StoreHealth, trace::RequestSpan,
+    events::places::StreamPlaces, links::Links, metrics::Metrics, openapi::Document,
+    places::Places, problem::Problem, problem::kinds::ProblemType, request::query::NoQuery,
+    request::rate::Rates, store_health::StoreHealth, trace::RequestSpan,
 };
 use crate::{
     domain::{
@@ -58,7 +59,7 @@ use crate::{
     operations::Operations,
 };
 
-pub use self::request::rate::RateLimit;
+pub use self::{events::places::StreamLimits, request::rate::RateLimit};
 
 /// How much may be asked for, of this process: section `limits` of the configuration.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +70,8 @@ pub struct Limits {
     pub running_operations: u32,
     /// How many requests each caller may send.
     pub rate: RateLimit,
+    /// How many streams of events may be open.
+    pub streams: StreamLimits,
 }
 
 /// How requests are served: sections `limits` and `server` of the configuration, and what others say about requests.
@@ -107,6 +110,7 @@ pub struct State {
     insight: Insight,
     store_health: StoreHealth,
     places: Places,
+    stream_places: StreamPlaces,
     rates: Rates,
 }
 
@@ -136,6 +140,10 @@ impl State {
         );
         Self {
             places: Places::new(settings.limits.concurrent_requests),
+            stream_places: StreamPlaces::new(
+                settings.limits.streams,
+                insight.metrics.streams.clone(),
+            ),
             rates: Rates::new(settings.limits.rate),
             settings,
             projects,
@@ -202,11 +210,13 @@ fn routes(config: &mut ServiceConfig<'_>) {
     config
         .service(tasks::list::list_tasks)
         .service(tasks::show::show_task)
+        .service(tasks::watch::watch_task)
         .service(tasks::pause::pause_task)
         .service(tasks::start::start_task)
         .service(tasks::delete::delete_task)
         .service(operations::list::list_operations)
         .service(operations::show::show_operation)
+        .service(operations::watch::watch_operation)
         .service(operations::cancel::cancel_operation)
         .service(whoami::whoami)
         .service(status::show_status)

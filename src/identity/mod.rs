@@ -150,6 +150,8 @@ struct Shared {
     waiting: Semaphore,
     /// Whose keys are to be fetched.
     wanted: watch::Sender<Vec<Arc<KeyCache>>>,
+    /// Told when others are known than before.
+    changes: watch::Sender<()>,
 }
 
 impl Identities {
@@ -171,6 +173,7 @@ impl Identities {
             metrics,
             waiting: Semaphore::new(WAITING_MAX),
             wanted,
+            changes: watch::Sender::new(()),
         })))
     }
 
@@ -184,6 +187,13 @@ impl Identities {
         let directory = Arc::new(Directory::new(settings, Some(&current)));
         self.0.wanted.send_replace(directory.key_caches());
         *current = directory;
+        drop(current);
+        self.0.changes.send_replace(());
+    }
+
+    /// Tells of every change of who is known, from here on.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.0.changes.subscribe()
     }
 
     /// Finds out who sent a request. The answer comes at once, unless the request has a token with a key that is not

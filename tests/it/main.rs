@@ -12,6 +12,7 @@ mod docs;
 mod dry_run;
 mod edges;
 mod errors;
+mod events;
 mod faults;
 mod flow;
 mod fuzz;

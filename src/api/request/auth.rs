@@ -1,7 +1,7 @@
 //! Who asks: the caller is found before the body of a request is read, and before anything is looked up for it.
 
 use actix_web::{
-    Error, HttpMessage as _,
+    Error, HttpMessage as _, HttpRequest,
     body::MessageBody,
     dev::{ServiceRequest, ServiceResponse},
     http::header::{self, HeaderMap, HeaderValue},
@@ -76,13 +76,7 @@ fn asks_for_a_websocket(headers: &HeaderMap) -> bool {
 
 /// The caller, if they may send one more request.
 async fn identify(request: &ServiceRequest, state: &State) -> Result<Identity, Problem> {
-    let headers = request.headers().get_all(header::AUTHORIZATION);
-    let credentials = Credentials {
-        authorization: headers.map(HeaderValue::as_bytes).collect(),
-        // Put there by the listener, if the peer showed a certificate.
-        certificate: request.conn_data::<Peer>().map(Peer::certificate),
-    };
-    let identity = state.identities.identify(&credentials).await;
+    let identity = find(request.request(), state).await;
     let identity = identity.map_err(|refusal| {
         audit::deny_stranger(request, state, refusal);
         unauthenticated(refusal)
@@ -90,6 +84,20 @@ async fn identify(request: &ServiceRequest, state: &State) -> Result<Identity, P
     let (left, counted) = state.rates.count(&identity.caller.name);
     request.extensions_mut().insert(left);
     counted.map(|()| identity)
+}
+
+/// The caller whose credentials a request has, as far as callers are known at this moment.
+pub(in crate::api) async fn find(
+    request: &HttpRequest,
+    state: &State,
+) -> Result<Identity, Refusal> {
+    let headers = request.headers().get_all(header::AUTHORIZATION);
+    let credentials = Credentials {
+        authorization: headers.map(HeaderValue::as_bytes).collect(),
+        // Put there by the listener, if the peer showed a certificate.
+        certificate: request.conn_data::<Peer>().map(Peer::certificate),
+    };
+    state.identities.identify(&credentials).await
 }
 
 /// The answer to whoever has to say who they are.
