@@ -5,6 +5,7 @@ mod architecture;
 mod audit;
 mod bearers;
 mod board;
+mod client;
 mod commands;
 mod configuration;
 mod credentials;
