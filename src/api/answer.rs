@@ -7,7 +7,12 @@ use super::{
     plan,
     problem::Problem,
     problem::kinds::ProblemType,
-    request::{guard::Known, guard::OnTask, idempotency, prefer::Preference},
+    request::{
+        guard::{Head, Known},
+        idempotency,
+        prefer::Preference,
+        target::AllowedTask,
+    },
 };
 use crate::{
     domain::{
@@ -15,6 +20,7 @@ use crate::{
         audit::{AuditUnavailable, Decision},
         operation::{Goal, Operation, Status},
         start::StartRequest,
+        store::IdempotencyKey,
         task::Task,
     },
     operations::{Accepted, Ask, AskError, Operations},
@@ -26,30 +32,58 @@ pub(super) struct Change {
     pub(super) goal: Goal,
     /// What a start needs.
     pub(super) start: Option<StartRequest>,
+    /// How it is asked for.
+    pub(super) terms: Terms,
+}
+
+/// How a change is asked for: the parameters that all changes have.
+pub(super) struct Terms {
     /// Whether to say only what would be done.
     pub(super) is_dry_run: bool,
+    preference: Preference,
+    key: Option<String>,
+}
+
+impl Terms {
+    /// Takes them out of query and headers.
+    pub(super) fn read(head: &mut Head<'_>) -> Self {
+        Self {
+            is_dry_run: head.query.dry_run(),
+            preference: Preference::read(head),
+            key: idempotency::key(head),
+        }
+    }
+}
+
+impl Change {
+    fn ask(self, request: &HttpRequest, known: &Known, on: AllowedTask) -> Ask {
+        let key = self.terms.key.map(|key| IdempotencyKey {
+            key,
+            fingerprint: idempotency::fingerprint(request, self.start.as_ref()),
+        });
+        Ask {
+            caller: known.caller().name.clone(),
+            task: on.task,
+            names: on.names,
+            goal: self.goal,
+            start: self.start,
+            key,
+            running_max: known.state.settings.limits.running_operations,
+            auditor: on.auditor,
+        }
+    }
 }
 
 /// Records what is asked for, or joins what runs already, and answers.
-pub(super) async fn to_change<A>(
+pub(super) async fn to_change(
     request: &HttpRequest,
-    on: OnTask<A>,
+    known: &Known,
+    on: AllowedTask,
     change: Change,
 ) -> Result<HttpResponse, Problem> {
-    let known = &on.known;
-    let preference = Preference::of(request, &known.state.settings)?;
-    let key = idempotency::key_of(request, change.start.as_ref())?;
-    let ask = Ask {
-        caller: known.caller().name.clone(),
-        task: on.task,
-        names: on.names,
-        goal: change.goal,
-        start: change.start,
-        key,
-        running_max: known.state.settings.limits.running_operations,
-        auditor: on.auditor,
-    };
-    if change.is_dry_run {
+    let (preference, is_dry_run) = (change.terms.preference, change.terms.is_dry_run);
+    let ask = change.ask(request, known, on);
+    if is_dry_run {
         return plan::answer(&ask, known).await;
     }
     let operations = &known.state.operations;

@@ -3,8 +3,8 @@
 //! `routes` is the one table of routes; the OpenAPI document is made of it. A request passes, in this order: the
 //! outermost layer (`trace`: id, log line, problem documents), the span, the notes on what is denied (`request::audit`),
 //! authentication (`request::auth`, before the
-//! body is touched), the route, its guard (`request::guard`: what is asked about, and is it allowed), and only then its
-//! handler.
+//! body is touched), the route, its guard (`request::guard`: what is asked, body and all, and is it allowed), and only
+//! then its handler.
 
 mod answer;
 mod events;
@@ -59,7 +59,10 @@ use crate::{
     operations::Operations,
 };
 
-pub use self::{events::places::StreamLimits, request::rate::RateLimit};
+pub use self::{
+    events::places::StreamLimits,
+    request::{peer::Network, rate::RateLimit},
+};
 
 /// How much may be asked for, of this process: section `limits` of the configuration.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +84,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// The base of absolute links; `None` for relative ones.
     pub public_url: Option<String>,
+    /// Proxies that are believed when they say where a request comes from.
+    pub trusted_proxies: Vec<Network>,
     /// Threads that serve requests.
     pub workers: usize,
     /// How long a request without `Prefer` waits for its operation.

@@ -7,7 +7,10 @@ use utoipa::ToSchema;
 
 use super::{
     problem::{Problem, UpstreamView},
-    request::guard::OnStatus,
+    request::{
+        body::Unread,
+        guard::{Action, Head, On},
+    },
 };
 use crate::domain::{
     access::{self, Caller, Permission},
@@ -212,6 +215,22 @@ impl From<PacerStatus> for PacerStatusView {
     }
 }
 
+/// A look at how the gateway stands.
+pub(crate) struct Show;
+
+impl Action for Show {
+    type Target = ();
+    type Body = Unread;
+
+    fn read(_head: &mut Head<'_>) -> Self {
+        Self
+    }
+
+    fn permissions(&self) -> &'static [Permission] {
+        &[Permission::StatusRead]
+    }
+}
+
 /// Show how the gateway stands with the cloud.
 ///
 /// The cloud is not asked. Only projects and services that the caller may use are shown.
@@ -220,7 +239,7 @@ impl From<PacerStatus> for PacerStatusView {
     responses((status = 200, description = "How it stands just now.", body = StatusView)),
 )]
 #[get("/status")]
-pub(crate) async fn show_status(on: OnStatus) -> HttpResponse {
+pub(crate) async fn show_status(on: On<Show>) -> HttpResponse {
     let projects = (on.known.state.insight.status)();
     HttpResponse::Ok().json(StatusView::new(projects, on.known.caller()))
 }

@@ -1,11 +1,14 @@
 //! `GET /whoami`: who the gateway takes a caller for.
 
-use actix_web::{HttpRequest, HttpResponse, get};
+use actix_web::{HttpResponse, get};
 use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{problem::Problem, request::guard::Known, request::query::Query};
+use super::request::{
+    body::Unread,
+    guard::{Action, Head, On},
+};
 use crate::{
     domain::access::{Grant, NamePattern, Permission, Scope},
     domain::service::{ProjectName, ServiceName},
@@ -78,6 +81,22 @@ fn names<T>(scope: &Scope<T>, text: fn(&T) -> &str) -> Vec<String> {
     }
 }
 
+/// A question of callers about themselves.
+pub(crate) struct Whoami;
+
+impl Action for Whoami {
+    type Target = ();
+    type Body = Unread;
+
+    fn read(_head: &mut Head<'_>) -> Self {
+        Self
+    }
+
+    fn permissions(&self) -> &'static [Permission] {
+        &[]
+    }
+}
+
 /// Show who asks.
 ///
 /// Whom the gateway takes the caller for, how it knows, and what the caller may do. For requests without credentials too, where
@@ -87,7 +106,6 @@ fn names<T>(scope: &Scope<T>, text: fn(&T) -> &str) -> Vec<String> {
     responses((status = 200, description = "The caller.", body = WhoamiView)),
 )]
 #[get("/whoami")]
-pub(crate) async fn whoami(known: Known, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    Query::of(&request).end()?;
-    Ok(HttpResponse::Ok().json(WhoamiView::from(&known.identity)))
+pub(crate) async fn whoami(on: On<Whoami>) -> HttpResponse {
+    HttpResponse::Ok().json(WhoamiView::from(&on.known.identity))
 }

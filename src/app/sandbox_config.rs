@@ -102,6 +102,7 @@ fn api(listen: SocketAddr, project: ProjectName) -> api::Settings {
     api::Settings {
         listen,
         public_url: None,
+        trusted_proxies: Vec::new(),
         workers: 2,
         default_wait: Duration::from_secs(30),
         max_wait: Duration::from_mins(2),

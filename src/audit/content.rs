@@ -1,7 +1,5 @@
 //! What lines say: entries as JSON.
 
-use std::net::SocketAddr;
-
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -35,7 +33,7 @@ pub(super) struct Decision {
     request_id: String,
     caller: Option<String>,
     method: &'static str,
-    peer: Option<SocketAddr>,
+    peer: Option<String>,
     action: &'static str,
     project: Option<String>,
     service: Option<String>,
@@ -98,7 +96,7 @@ impl From<Decided> for Decision {
             request_id: bounded(&request_id),
             caller: caller.map(|caller| bounded(caller.as_str())),
             method,
-            peer,
+            peer: peer.map(|peer| peer.to_string()),
             action,
             project: project.map(|project| bounded(project.as_str())),
             service: service.map(|service| bounded(service.as_str())),

@@ -37,15 +37,29 @@ pub(super) fn run(file: &ConfigFile) -> Result<(), Failure> {
     let answer = ask(asked).map_err(|error| {
         Failure::Other(format!("No answer of the gateway on {address}: {error}."))
     })?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    if head.split(' ').nth(1) == Some("200") {
-        super::print(body)
-    } else {
-        Err(Failure::Other(format!(
-            "The gateway on {address} is not ready: {}",
-            if body.is_empty() { head } else { body }
-        )))
+    let whole = answer.split_once("\r\n\r\n");
+    if let Some((head, body)) = whole
+        && is_ready(head)
+    {
+        return super::print(body);
     }
+    let told = match whole {
+        Some((_, body)) if !body.is_empty() => body,
+        Some((head, _)) => head,
+        None => &answer,
+    };
+    Err(Failure::Other(format!(
+        "The gateway on {address} is not ready: {told}"
+    )))
+}
+
+/// Whether the head of an answer begins with a status line of HTTP/1 (RFC 9112, section 4) whose status is 200.
+fn is_ready(head: &str) -> bool {
+    let line = head.lines().next().unwrap_or_default();
+    let mut parts = line.splitn(3, ' ');
+    let version = parts.next().and_then(|text| text.strip_prefix("HTTP/1."));
+    matches!(version.map(str::as_bytes), Some([minor]) if minor.is_ascii_digit())
+        && parts.next() == Some("200")
 }
 
 /// Where a gateway with this address can be asked from its own machine.

@@ -18,7 +18,7 @@ use super::{
     values::{self, Reading},
 };
 use crate::{
-    api::{self, Limits, RateLimit, StreamLimits},
+    api::{self, Limits, Network, RateLimit, StreamLimits},
     audit,
     domain::{secret::SecretSource, service::ProjectName},
     listener::{self, ConnectionLimits, TlsFile},
@@ -77,6 +77,9 @@ pub(super) fn server(
         public_url: server
             .optional("public_url", faults, address::public_url)
             .flatten(),
+        trusted_proxies: server
+            .optional("trusted_proxies", faults, networks)
+            .unwrap_or_default(),
         workers: server
             .optional("workers", faults, values::number(0, 1024))
             .and_then(NonZero::new)
@@ -328,6 +331,16 @@ pub(super) fn upstream(
     };
     upstream.finish(faults);
     (settings, freshness, pace)
+}
+
+fn networks(entry: &Entry) -> Reading<Vec<Network>> {
+    let list = entry.list();
+    let networks = list.and_then(|list| list.into_iter().map(Network::parse).collect());
+    networks.ok_or_else(|| {
+        "must be a list of IP addresses and networks, such as [\"192.0.2.7\", \"2001:db8::/32\"], without bits \
+         behind the length of a network"
+            .to_owned()
+    })
 }
 
 fn requests(entry: &Entry) -> Reading<u32> {

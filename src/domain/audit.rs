@@ -3,7 +3,11 @@
 //! Nothing that changes anything is done before the decision to do it is on disk. What is written is made of names, ids and
 //! words of this program; no credential is in any of these types.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -64,8 +68,8 @@ pub struct Attempt {
     pub caller: Option<CallerName>,
     /// How the caller said so.
     pub method: &'static str,
-    /// Where the connection comes from.
-    pub peer: Option<SocketAddr>,
+    /// Where the request comes from.
+    pub peer: Option<Peer>,
     /// What is wanted: `delete`, `force-delete`, `pause`, `start` or `cancel`.
     pub action: &'static str,
     /// The project.
@@ -74,6 +78,33 @@ pub struct Attempt {
     pub service: Option<ServiceName>,
     /// The task.
     pub task: Option<TaskId>,
+}
+
+/// Where a request comes from: the other end of its connection, or whom a proxy that is trusted names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The address; one of IPv4 is never in the form that IPv6 has for it.
+    pub address: IpAddr,
+    /// The port, which a proxy need not name.
+    pub port: Option<u16>,
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            address: address.ip().to_canonical(),
+            port: Some(address.port()),
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) => SocketAddr::new(self.address, port).fmt(formatter),
+            None => self.address.fmt(formatter),
+        }
+    }
 }
 
 /// A decision.

@@ -3,11 +3,11 @@
 //! That an end is to be told is on record from the beginning of the operation on, and stays there until it was told: whatever
 //! ended it, in whichever process, and however long the audit log is away. A crash between the two can make an end be told twice.
 
-use std::{convert::Infallible, time::Duration};
+use std::{collections::HashSet, convert::Infallible, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
-use super::Operations;
+use super::{Operations, kill_point::kill_point};
 use crate::domain::{
     audit::{Ended, Entry},
     operation::OperationId,
@@ -34,13 +34,18 @@ enum Told {
 impl Operations {
     /// Tells ends as they come, for ever. Whatever fails is tried again.
     pub async fn tell_ends(&self) -> Infallible {
+        let mut noted = HashSet::new();
         loop {
-            match self.tell_some_ends().await {
+            match self.tell_some_ends(&mut noted).await {
                 Told::Some => {}
-                Told::Failed => sleep(PAUSE).await,
+                Told::Failed => {
+                    kill_point!("ends.failed");
+                    sleep(PAUSE).await;
+                }
                 Told::All => {
                     // Either way the record is asked.
                     let _told = timeout(RECHECK, self.0.ended.notified()).await;
+                    kill_point!("ends.woken");
                 }
             }
         }
@@ -48,14 +53,20 @@ impl Operations {
 
     /// Tells the ends that are on record, as far as that succeeds at once.
     pub async fn tell_last_ends(&self) {
-        while self.tell_some_ends().await == Told::Some {}
+        let mut noted = HashSet::new();
+        while self.tell_some_ends(&mut noted).await == Told::Some {}
     }
 
-    async fn tell_some_ends(&self) -> Told {
+    /// `noted`: what is in the audit log already and not recorded to be, so that a store that is away does not fill the log
+    /// with the same ends.
+    async fn tell_some_ends(&self, noted: &mut HashSet<OperationId>) -> Told {
         let Some(log) = &self.0.audit else {
             return Told::All;
         };
-        let owed = match self.0.store.owed_ends(TOGETHER).await {
+        kill_point!("ends.owed.before");
+        let owed = self.0.store.owed_ends(TOGETHER).await;
+        kill_point!("ends.owed.after");
+        let owed = match owed {
             Ok(owed) if owed.is_empty() => return Told::All,
             Ok(owed) => owed,
             Err(error) => {
@@ -67,19 +78,32 @@ impl Operations {
                 return Told::Failed;
             }
         };
-        let entries = owed.iter().map(|one| Entry::Ended(Ended::from(one)));
-        // The audit log has said itself that it is away.
-        if log.record(entries.collect()).await.is_err() {
-            return Told::Failed;
+        let fresh = owed.iter().filter(|one| !noted.contains(&one.id));
+        let entries: Vec<Entry> = fresh.map(|one| Entry::Ended(Ended::from(one))).collect();
+        if !entries.is_empty() {
+            kill_point!("ends.note.before");
+            let written = log.record(entries).await;
+            kill_point!("ends.note.after");
+            // The audit log has said itself that it is away.
+            if written.is_err() {
+                return Told::Failed;
+            }
         }
         let ids: Vec<OperationId> = owed.iter().map(|operation| operation.id).collect();
-        match self.0.store.ends_told(&ids).await {
-            Ok(()) => Told::Some,
+        *noted = ids.iter().copied().collect();
+        kill_point!("ends.told.before");
+        let told = self.0.store.ends_told(&ids).await;
+        kill_point!("ends.told.after");
+        match told {
+            Ok(()) => {
+                noted.clear();
+                Told::Some
+            }
             Err(error) => {
                 self.0.metrics.store_faults.inc();
                 tracing::error!(
                     error = error.with_causes(),
-                    "it cannot be recorded that ends were told to the audit log; they are told again"
+                    "it cannot be recorded that ends were told to the audit log; trying again"
                 );
                 Told::Failed
             }

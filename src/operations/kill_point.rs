@@ -5,16 +5,17 @@
 //! SIGKILL when it comes to that place for that time, counted from the moment at which the file exists that
 //! `MIGRATION_GATEWAY_KILL_ARMED_BY` names, or from the beginning if it names none.
 //!
-//! A place stands before and after each await and each write, those of the housekeeping among them, and wherever a store
-//! that fails, or that somebody else was faster at, leads to. There is none where a round panicked or is given up because
-//! the process stops while the store is away: nothing is awaited or written there.
+//! A place stands before and after each await and each write, those of the housekeeping and of the audit log among them, and
+//! wherever a store or an audit log that fails leads to, or a store that somebody else was faster at. There is none where a
+//! round panicked or is given up because the process stops while the store is away, nor where a request is refused: nothing
+//! is awaited or written there, or nothing that an operation rests on.
 
 #[cfg(all(feature = "kill-points", not(debug_assertions)))]
 compile_error!("the feature kill-points is for tests, and has no place in a release");
 
 /// Every place, in the order in which an operation comes to them.
 #[cfg(any(test, feature = "kill-points"))]
-pub const KILL_POINTS: [&str; 77] = [
+pub const KILL_POINTS: [&str; 91] = [
     "accept.recall.before",
     "accept.recall.after",
     "accept.running.before",
@@ -26,6 +27,8 @@ pub const KILL_POINTS: [&str; 77] = [
     "accept.former.after",
     "accept.look.before",
     "accept.look.after",
+    "accept.note.before",
+    "accept.note.after",
     "accept.supersede.before",
     "accept.create.before",
     "accept.create.after",
@@ -39,6 +42,10 @@ pub const KILL_POINTS: [&str; 77] = [
     "wait.show.before",
     "wait.show.after",
     "wait.woken",
+    "cancel.find.before",
+    "cancel.find.after",
+    "cancel.note.before",
+    "cancel.note.after",
     "cancel.show.before",
     "cancel.show.after",
     "cancel.save.before",
@@ -92,6 +99,14 @@ pub const KILL_POINTS: [&str; 77] = [
     "engine.round.ended",
     "engine.round.followed",
     "engine.woken",
+    "ends.owed.before",
+    "ends.owed.after",
+    "ends.note.before",
+    "ends.note.after",
+    "ends.told.before",
+    "ends.told.after",
+    "ends.failed",
+    "ends.woken",
 ];
 
 /// A place at which tests can kill the process. Nothing without the feature `kill-points`.
@@ -106,11 +121,11 @@ macro_rules! kill_point {
 macro_rules! kill_point {
     ($name:literal) => {};
 }
-pub(super) use kill_point;
+pub(crate) use kill_point;
 
 /// Counts that the process came to this place, and kills it if that is what was asked for.
 #[cfg(feature = "kill-points")]
-pub(super) fn reached(name: &str) {
+pub(crate) fn reached(name: &str) {
     use std::{
         io::{self, Write as _},
         sync::atomic::Ordering,
@@ -164,7 +179,7 @@ mod tests {
 
     #[test]
     fn every_listed_place_is_in_the_program_once_and_no_other_is() {
-        let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/operations")];
+        let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
         let mut found = Vec::new();
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(folder).expect("the folder") {

@@ -12,7 +12,7 @@ mod endings;
 mod ends;
 pub mod engine;
 mod inline_keys;
-mod kill_point;
+pub(crate) mod kill_point;
 pub mod metrics;
 mod phases;
 mod plan;

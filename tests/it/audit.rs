@@ -2,10 +2,11 @@
 
 use std::{
     collections::HashSet,
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io::{BufRead as _, BufReader},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Output, Stdio},
+    process::Stdio,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -15,63 +16,18 @@ use migration_gateway::sandbox::{OmsSpec, Operation};
 use serde_json::{Value, json};
 
 use crate::support::{
+    audit_log::{AUDIT_KEY, assert_whole, audited, files, lines, log, verify},
     gateway::{Gateway, Place},
     http::Client,
+    raw::exchange,
     wait_for,
 };
 
-const AUDIT_KEY: &str = "0123456789abcdef0123456789abcdef";
 const ASYNC: (&str, &str) = ("Prefer", "respond-async");
 
 /// A place whose gateways keep an audit log in the folder `audit`.
 fn place() -> Place {
-    let place = Place::new();
-    let key = place.secret("audit-key", AUDIT_KEY);
-    fs::create_dir(place.file("audit")).expect("a folder");
-    let path = format!("\"{}\"", log(&place).display());
-    place.set("audit.path", &path).set("audit.key", &key)
-}
-
-fn log(place: &Place) -> PathBuf {
-    place.file("audit").join("audit.log")
-}
-
-fn lines_of(path: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(path).expect("an audit log");
-    let line = |line: &str| serde_json::from_str(line).expect("a line of JSON");
-    text.lines().map(line).collect()
-}
-
-/// The lines of a kind.
-fn lines(place: &Place, kind: &str) -> Vec<Value> {
-    let mut lines = lines_of(&log(place));
-    lines.retain(|line| line["kind"] == kind);
-    lines
-}
-
-/// All files of the log, oldest first.
-fn files(place: &Place) -> Vec<PathBuf> {
-    let entries = fs::read_dir(place.file("audit")).expect("a folder");
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("one").path()).collect();
-    files.sort_by_key(|path| (*path == log(place), path.clone()));
-    files
-}
-
-fn verify(place: &Place, files: &[PathBuf]) -> Output {
-    let mut command = crate::gateway();
-    command.args(["verify-audit", "--key-file"]);
-    command.arg(place.file("audit-key")).args(files);
-    command.output().expect("the program")
-}
-
-/// That the log is whole, and the number of its last line.
-fn assert_whole(place: &Place) -> u64 {
-    let output = verify(place, &files(place));
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{output:?}");
-    let head = text.lines().find_map(|line| line.strip_prefix("head "));
-    let seq = head.and_then(|head| head.split(' ').next());
-    seq.expect("a head").parse().expect("a number")
+    audited(Place::new())
 }
 
 fn number(gateway: &Gateway, metric: &str) -> u64 {
@@ -138,6 +94,8 @@ fn every_decision_has_a_line_that_says_by_which_rule() {
     assert_eq!(tester.post(&cancel).status, 200);
     // Nothing is decided on these.
     assert_eq!(tester.delete("/tasks/1?y").status, 400);
+    let malformed = ("Prefer", "wait=x");
+    assert_eq!(reader.with("DELETE", &path, malformed).status, 400);
     let dry = format!("/tasks/{pausing}?force=pause&dry_run=true");
     assert_eq!(tester.delete(&dry).status, 200);
     assert_eq!(reader.delete(&dry).status, 403);
@@ -481,6 +439,206 @@ fn a_disk_that_fills_up_leaves_a_whole_log_and_nothing_is_sent_without_a_line() 
 }
 
 #[test]
+fn permissions_that_are_taken_away_and_given_back_are_all_that_is_needed() {
+    let place = place().confine();
+    let (folder, file) = (place.file("audit"), log(&place));
+    let allow = |path: &Path, mode| {
+        fs::set_permissions(path, Permissions::from_mode(mode)).expect("permissions");
+    };
+    let next = || format!("/tasks/{}", place.cloud.add_oms(OmsSpec::new("logs", 3)));
+    let gateway = place.start();
+    let client = gateway.client();
+    assert_eq!(client.delete(&next()).status, 200);
+    // The folder, under a running process.
+    allow(&folder, 0o000);
+    let path = next();
+    assert_eq!(client.delete(&path).problem(), "audit-unavailable");
+    assert_eq!(client.get(&path).status, 200);
+    allow(&folder, 0o700);
+    wait_until_available(&gateway, 1);
+    assert_eq!(client.delete(&path).status, 200);
+    gateway.kill();
+    // The file, at a start.
+    allow(&file, 0o400);
+    let gateway = place.start();
+    let path = next();
+    assert_eq!(
+        gateway.client().delete(&path).problem(),
+        "audit-unavailable"
+    );
+    assert_eq!(gateway.client().get(&path).status, 200);
+    allow(&file, 0o600);
+    wait_until_available(&gateway, 1);
+    assert_eq!(gateway.client().delete(&path).status, 200);
+    assert_whole(&place);
+}
+
+#[test]
+fn a_file_that_is_removed_is_begun_afresh_and_one_that_is_put_in_its_place_is_left_alone() {
+    let place = place();
+    let gateway = place.start();
+    let client = gateway.client();
+    let next = || format!("/tasks/{}", place.cloud.add_oms(OmsSpec::new("logs", 3)));
+    assert_eq!(client.delete(&next()).status, 200);
+    let old = fs::read(log(&place)).expect("an audit log");
+    fs::remove_file(log(&place)).expect("a file");
+    let path = next();
+    assert_eq!(client.delete(&path).status, 200);
+    assert_eq!(lines(&place, "opened")[0]["reason"], "replaced");
+    assert_whole(&place);
+    // Beside the log, so that it is none of its files.
+    let genuine = place.file("genuine");
+    fs::rename(log(&place), &genuine).expect("a file");
+    fs::write(log(&place), &old).expect("a file");
+    let path = next();
+    assert_eq!(client.delete(&path).problem(), "audit-unavailable");
+    assert_eq!(client.get(&path).status, 200);
+    assert_eq!(fs::read(log(&place)).expect("a file"), old);
+    fs::rename(&genuine, log(&place)).expect("a file");
+    wait_until_available(&gateway, 1);
+    assert_eq!(client.delete(&path).status, 200);
+    assert_whole(&place);
+}
+
+#[test]
+fn what_is_not_known_to_be_on_the_disk_is_not_done() {
+    // A file of this kind takes every byte, and fdatasync fails for it.
+    let place = place().set("audit.path", "\"/proc/self/comm\"");
+    let gateway = place.start();
+    let id = place.cloud.add_oms(OmsSpec::new("logs", 3));
+    let path = format!("/tasks/{id}");
+    let answer = gateway.client().delete(&path);
+    assert_eq!(answer.problem(), "audit-unavailable");
+    assert_eq!(place.cloud.count(Operation::Delete, Some(&id)), 0);
+    assert_eq!(gateway.client().get(&path).status, 200);
+}
+
+/// What somebody does to the lines of the files, oldest first, and in which file and line it is found; `LAST`: in the last.
+type Forgery = (
+    &'static str,
+    fn(&mut Vec<Vec<String>>),
+    Option<(usize, usize)>,
+);
+
+const LAST: (usize, usize) = (usize::MAX, usize::MAX);
+
+/// Four lines or more stand in each of three files or more, and in one more that is written to.
+const FORGERIES: [Forgery; 10] = [
+    ("nothing", |_| {}, None),
+    (
+        "a line in the middle is removed",
+        |files| _ = files[1].remove(2),
+        Some((1, 3)),
+    ),
+    (
+        "the last line of a file that was set aside is removed",
+        |files| _ = files[0].pop(),
+        Some((1, 1)),
+    ),
+    (
+        "a whole file is removed",
+        |files| files[1].clear(),
+        Some((1, 1)),
+    ),
+    (
+        "a line is inserted",
+        |files| {
+            let line = files[1][2].replacen("\"seq\":", "\"seq\":1", 1);
+            files[1].insert(2, line);
+        },
+        Some((1, 3)),
+    ),
+    (
+        "a line is repeated",
+        |files| {
+            let line = files[1][2].clone();
+            files[1].insert(2, line);
+        },
+        Some((1, 4)),
+    ),
+    (
+        "two lines change places",
+        |files| files[1].swap(1, 2),
+        Some((1, 2)),
+    ),
+    (
+        "two files change places",
+        |files| files.swap(1, 2),
+        Some((1, 1)),
+    ),
+    (
+        "the number of a line is changed",
+        |files| files[0][1] = files[0][1].replacen("\"seq\":2", "\"seq\":3", 1),
+        Some((0, 2)),
+    ),
+    (
+        "the end is cut off within a line",
+        |files| {
+            let last = files.last_mut().and_then(|file| file.last_mut());
+            last.expect("a line").truncate(40);
+        },
+        Some(LAST),
+    ),
+];
+
+#[test]
+fn the_command_finds_what_was_done_to_files() {
+    let place = place()
+        .set("audit.max_size", "\"64KiB\"")
+        .set("audit.keep_files", "0");
+    let gateway = place.start();
+    let (client, stop) = (gateway.client(), AtomicBool::new(false));
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| keep_deleting(&place, &client, &stop));
+        }
+        wait_for("four files", || (files(&place).len() >= 4).then_some(()));
+        stop.store(true, Ordering::Relaxed);
+    });
+    let mut gateway = gateway;
+    gateway.signal("TERM");
+    assert!(gateway.ended().success());
+    let paths = files(&place);
+    let read = |path: &PathBuf| fs::read_to_string(path).expect("a file");
+    let whole: Vec<Vec<String>> = paths
+        .iter()
+        .map(|path| read(path).lines().map(str::to_owned).collect())
+        .collect();
+    for (what, forge, found) in FORGERIES {
+        let mut forged = whole.clone();
+        forge(&mut forged);
+        for (path, lines) in paths.iter().zip(&forged) {
+            let end = if lines.last().is_some_and(|line| line.ends_with('}')) {
+                "\n"
+            } else {
+                ""
+            };
+            fs::write(path, lines.join("\n") + end).expect("a file");
+        }
+        // A file that is removed is not named.
+        let named = paths
+            .iter()
+            .zip(&forged)
+            .filter(|(_, lines)| !lines.is_empty());
+        let named: Vec<PathBuf> = named.map(|(path, _)| path.clone()).collect();
+        let output = verify(&place, &named);
+        let Some((file, line)) = found else {
+            assert!(output.status.success(), "{what}: {output:?}");
+            continue;
+        };
+        assert_eq!(output.status.code(), Some(1), "{what}: {output:?}");
+        let (file, line) = if (file, line) == LAST {
+            (named.len() - 1, forged.last().map_or(0, Vec::len))
+        } else {
+            (file, line)
+        };
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        let at = format!("{}, line {line}:", named[file].display());
+        assert!(message.contains(&at), "{what}: {message}");
+    }
+}
+
+#[test]
 fn a_start_without_a_log_that_can_be_written_serves_reads() {
     let place = place();
     fs::remove_dir(place.file("audit")).expect("a folder");
@@ -517,6 +675,31 @@ fn the_end_of_an_operation_is_told_by_the_process_that_goes_on_with_it() {
     assert_eq!(ends.len(), 1);
     assert_eq!(ends[0]["operation"], operation.as_str());
     assert_eq!(ends[0]["requested_by"], "tester");
+    assert_whole(&place);
+}
+
+#[test]
+fn an_end_is_told_once_however_often_it_cannot_be_recorded_that_it_was() {
+    let place = place();
+    let gateway = place.start();
+    place.sql(
+        "CREATE TRIGGER trouble BEFORE UPDATE OF owes_end ON operations \
+         BEGIN SELECT RAISE(ABORT, 'refused'); END",
+    );
+    let id = place.cloud.add_oms(OmsSpec::new("logs", 3));
+    let deletion = gateway.client().delete(&format!("/tasks/{id}"));
+    assert_eq!(deletion.status, 200, "{deletion:?}");
+    wait_for("some attempts", || {
+        (number(&gateway, "store_faults_total") >= 3).then_some(())
+    });
+    place.sql("DROP TRIGGER trouble");
+    let other = place.cloud.add_oms(OmsSpec::new("logs", 3));
+    assert_eq!(
+        gateway.client().delete(&format!("/tasks/{other}")).status,
+        200
+    );
+    let ends: Vec<Value> = ends(&place, 2);
+    assert_eq!(ends[0]["operation"], deletion.json()["id"]);
     assert_whole(&place);
 }
 
@@ -599,6 +782,76 @@ fn on_the_standard_output_too_nothing_is_done_before_its_line_is_out() {
     assert!(output.status.success(), "{output:?}");
     let lines = BufReader::new(File::open(&captured).expect("a file")).lines();
     assert!(lines.count() > 50);
+}
+
+#[test]
+fn nothing_in_a_request_can_begin_or_end_a_line() {
+    const NASTY: [&str; 5] = [
+        "%0A%7B%22seq%22:9%7D",
+        "%0d%0a",
+        "%E2%80%A8%E2%80%A9%C2%85",
+        "%22,%22decision%22:%22allowed%22,%22x%22:%22",
+        "%1b%5B2J%00%7f",
+    ];
+    let place = place_with_others().set("server.trusted_proxies", "[\"127.0.0.1\"]");
+    let gateway = place.start();
+    let mut refused = 0;
+    for nasty in NASTY {
+        for (number, key) in [READER, "no-such-key"].into_iter().enumerate() {
+            for target in [
+                format!("DELETE /tasks/{nasty}"),
+                format!("DELETE /tasks/1{nasty}?force=pause"),
+                format!("DELETE /tasks/1?project={nasty}"),
+                format!("DELETE /tasks/1?service={nasty}"),
+                "DELETE /tasks/1".to_owned(),
+                format!("POST /operations/{nasty}/cancel"),
+                "POST /operations/op_01JGZ4K8W3M5N7P9R1T3V5X7Z9/cancel".to_owned(),
+            ] {
+                let mut request = format!(
+                    "{target} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {key}\r\nConnection: close\r\n"
+                )
+                .into_bytes();
+                for name in [
+                    "User-Agent",
+                    "X-Request-Id",
+                    "X-Forwarded-For",
+                    "Idempotency-Key",
+                    "Prefer",
+                ] {
+                    let quoted = "\",\"decision\":\"allowed\t\u{2028}\u{85}\u{9b}2J";
+                    request.extend(format!("{name}: {quoted}{number}\r\n").as_bytes());
+                }
+                request.extend(b"Content-Length: 0\r\n\r\n");
+                let answer = exchange(gateway.authority(), &request);
+                assert!((400..500).contains(&answer.status), "{target}: {answer:?}");
+                refused += 1;
+            }
+        }
+    }
+    let mut gateway = gateway;
+    gateway.signal("TERM");
+    assert!(gateway.ended().success());
+    assert_whole(&place);
+    let bytes = fs::read(log(&place)).expect("an audit log");
+    let is_visible = |byte: &u8| (b' '..=b'~').contains(byte) || *byte == b'\n';
+    assert!(bytes.iter().all(is_visible));
+    let decisions = lines(&place, "decision");
+    assert!(
+        (20..=refused).contains(&decisions.len()),
+        "{}",
+        decisions.len()
+    );
+    for line in &decisions {
+        assert_eq!(line["decision"], "denied", "{line}");
+        let peer = line["peer"].as_str().expect("a peer");
+        assert!(peer.starts_with("127.0.0.1:"), "{line}");
+    }
+    for line in gateway.log().lines() {
+        assert!(
+            serde_json::from_str::<Value>(line).is_ok_and(|line| line.is_object()),
+            "{line}"
+        );
+    }
 }
 
 #[test]

@@ -87,6 +87,8 @@ fn every_route_answers_with_the_problems_that_the_document_promises() {
         let lacking = match path.as_str() {
             // Who may cancel depends on the operation alone, and this one is nobody's.
             "/operations/{id}/cancel" => 404,
+            // What is malformed is told to those who may not start anything too.
+            "/tasks/{id}/start" => 400,
             // Everybody who is known may ask who they are.
             "/whoami" => 200,
             _ => 403,

@@ -130,11 +130,21 @@ fn a_gateway_without_its_database_is_not_ready_and_its_log_says_why() {
 
 #[test]
 fn whatever_is_no_gateway_is_status_1() {
+    let endless = format!("HTTP/1.1 200 OK\r\nServer: {}", "x".repeat(5000)).leak();
     for answer in [
+        endless,
         "",
         "200",
         "SSH-2.0-x 201\r\n",
         "HTTP/1.1 404 200\r\n\r\n200",
+        "garbage 200 yes\r\n\r\n{}",
+        "HTTP/2 200 OK\r\n\r\n{}",
+        "HTTP/1.1 2000 OK\r\n\r\n{}",
+        "HTTP/1.1  200 OK\r\n\r\n{}",
+        "HTTP/1.10 200 OK\r\n\r\n{}",
+        "HTTP/1.x 200 OK\r\n\r\n{}",
+        "HTTP/1.1 200 OK\r\n",
+        "\r\nHTTP/1.1 200 OK\r\n\r\n{}",
     ] {
         let (address, _peer) = answering(answer);
         let output = check(&listening_on(&address));

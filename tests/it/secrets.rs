@@ -194,7 +194,12 @@ fn ask_wrongly(seen: &mut Seen, place: &Place, gateway: &Gateway) {
     let strange = &gateway.client_with(UNKNOWN_KEY);
     assert_eq!(seen.send(strange, "GET", "/tasks", None), 401);
     assert_eq!(
-        seen.send(&gateway.client_with(OTHER_KEY), "POST", start, Some("{}")),
+        seen.send(
+            &gateway.client_with(OTHER_KEY),
+            "POST",
+            start,
+            Some(&unknown)
+        ),
         403
     );
     for path in [

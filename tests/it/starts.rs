@@ -274,8 +274,57 @@ fn a_start_is_refused_with_a_body_that_is_wrong_too_large_or_not_wanted() {
     );
 
     let reader = gateway.client_with("key-of-reader");
-    let answer = reader.post_json(&format!("/tasks/{oms}/start"), &json!({"x": 1}));
-    assert_eq!(answer.problem(), "forbidden", "{answer:?}");
+    for (body, problem) in [("{}", "invalid-request"), (right, "forbidden")] {
+        let answer = reader.raw("POST", &format!("/tasks/{oms}/start"), Some(body));
+        assert_eq!(answer.problem(), problem, "{answer:?}");
+    }
+    assert_eq!(place.cloud.count(Operation::Start, None), 0);
+}
+
+#[test]
+fn a_member_that_is_repeated_is_named_and_neither_value_counts() {
+    let place = Place::new();
+    let gateway = place.start();
+    let oms = place.cloud.add_oms(OmsSpec::new("start", 3));
+    let keys = r#"{"access_key":"A","secret_key":"S"}"#;
+    for (body, pointers) in [
+        (
+            format!(r#"{{"destination":{keys},"destination":{keys}}}"#),
+            vec!["/destination"],
+        ),
+        (
+            format!(r#"{{"source":null,"destination":{keys},"source":null,"source":null}}"#),
+            vec!["/source"],
+        ),
+        // An escape is another spelling of the same name.
+        (
+            format!(r#"{{"destination":{keys},"destin\u0061tion":{keys}}}"#),
+            vec!["/destination"],
+        ),
+        (
+            r#"{"destination":{"access_key":"A","secret_key":"canary","access_key":"B","secret_key":"S"}}"#.to_owned(),
+            vec!["/destination/access_key", "/destination/secret_key"],
+        ),
+        (
+            format!(r#"{{"destination":{keys},"x":[{{"y":1,"y":1}}]}}"#),
+            vec!["/x/y", "/x"],
+        ),
+        (
+            format!(r#"{{"destination":{keys},"Canary":{{"canarY":1,"canarY":1}}}}"#),
+            vec!["", ""],
+        ),
+    ] {
+        let answer = gateway.client().raw("POST", &format!("/tasks/{oms}/start"), Some(&body));
+        assert_eq!(answer.problem(), "invalid-request", "{body}: {answer:?}");
+        let errors = &answer.json()["errors"];
+        let errors = errors.as_array().expect("faults").iter();
+        let told: Vec<_> = errors.map(|error| (&error["in"], &error["pointer"])).map(|(place, pointer)| {
+            assert_eq!(place, "body", "{answer:?}");
+            pointer.as_str().expect("a pointer").to_owned()
+        }).collect();
+        assert_eq!(told, pointers, "{body}");
+        assert!(!answer.text.to_lowercase().contains("canary"), "{answer:?}");
+    }
     assert_eq!(place.cloud.count(Operation::Start, None), 0);
 }
 

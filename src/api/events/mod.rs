@@ -18,9 +18,9 @@ use tokio::{
 };
 
 use self::{message::Message, places::Place};
-use super::{
-    problem::Problem,
-    request::{auth, guard::Known},
+use super::request::{
+    auth,
+    guard::{Head, Known},
 };
 use crate::listener::Exchange;
 
@@ -76,26 +76,23 @@ pub(super) fn answer(
         .streaming(stream::unfold(stream, Stream::next))
 }
 
-/// The `Last-Event-ID` of a request: what `parse` makes of it.
+/// The `Last-Event-ID` of a request: what `parse` makes of it. A fault of the request if that is nothing, or if there are
+/// several.
 pub(super) fn last_id<T>(
-    request: &HttpRequest,
+    head: &mut Head<'_>,
     expected: &str,
     parse: impl FnOnce(&str) -> Option<T>,
-) -> Result<Option<T>, Problem> {
-    let name = "Last-Event-ID";
-    let mut values = request.headers().get_all("last-event-id");
-    let Some(value) = values.next() else {
-        return Ok(None);
-    };
-    let id = value.to_str().ok().and_then(parse);
-    match (id, values.next()) {
-        (Some(id), None) => Ok(Some(id)),
-        _ => Err(Problem::fault(
-            "header",
-            name,
-            format!("{name} must be {expected}."),
-        )),
+) -> Option<T> {
+    let mut values = head.request.headers().get_all("last-event-id");
+    let value = values.next()?;
+    let only = value.to_str().ok().filter(|_| values.next().is_none());
+    let id = only.and_then(parse);
+    if id.is_none() {
+        let name = "Last-Event-ID";
+        head.query
+            .header_fault(name, format!("{name} must be {expected}."));
     }
+    id
 }
 
 /// A connection on which an answer goes out. The watch over slow callers is told when it is over.

@@ -6,18 +6,38 @@ use super::view::OperationView;
 use crate::{
     api::{
         problem::{Problem, kinds::ProblemType},
-        request::{body::NoBody, guard::OnOwnOperation},
+        request::{
+            body::NoBody,
+            guard::{Action, Head, On},
+        },
     },
     domain::{
+        access::Permission,
         audit::{Attempt, Auditor, Decision},
-        operation::Operation,
+        operation::{Operation, OperationId},
         service::Sent,
     },
-    operations::Cancellation,
+    operations::{Cancellation, kill_point::kill_point},
 };
 
 /// The rule: whoever asked for an operation first may cancel it.
 const REQUESTER: &str = "requester";
+
+/// A cancellation. Who may do it depends on the operation alone.
+pub(crate) struct Cancel;
+
+impl Action for Cancel {
+    type Target = OperationId;
+    type Body = NoBody;
+
+    fn read(_head: &mut Head<'_>) -> Self {
+        Self
+    }
+
+    fn permissions(&self) -> &'static [Permission] {
+        &[]
+    }
+}
 
 /// Cancel an operation.
 ///
@@ -30,20 +50,22 @@ const REQUESTER: &str = "requester";
 )]
 #[post("/operations/{id}/cancel")]
 pub(crate) async fn cancel_operation(
-    on: OnOwnOperation,
-    _no_body: NoBody,
+    on: On<Cancel>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
-    let known = &on.known;
+    let (known, id) = (&on.known, on.target);
     let auditor = known.auditor(&request, "cancel");
-    let shown = known.state.operations.show(on.id).await?;
-    let Some(operation) = shown.filter(|operation| {
+    kill_point!("cancel.find.before");
+    let shown = known.state.operations.show(id).await;
+    kill_point!("cancel.find.after");
+    let Some(operation) = shown?.filter(|operation| {
         operation.requested_by == known.caller().name || known.may_see(operation)
     }) else {
         if let Some(auditor) = auditor {
             let rule = "operation-not-found";
-            let id = Some(on.id);
-            auditor.turned_down(Decision::Denied, rule, id).await?;
+            auditor
+                .turned_down(Decision::Denied, rule, Some(id))
+                .await?;
         }
         return Err(unknown());
     };
@@ -57,9 +79,12 @@ pub(crate) async fn cancel_operation(
         return Err(Problem::new(ProblemType::Forbidden, detail).sent(Sent::No));
     }
     if let Some(auditor) = auditor {
-        auditor.allowed(operation.id, None).await?;
+        kill_point!("cancel.note.before");
+        let written = auditor.allowed(operation.id, None).await;
+        kill_point!("cancel.note.after");
+        written?;
     }
-    match known.state.operations.cancel(on.id).await? {
+    match known.state.operations.cancel(id).await? {
         Cancellation::Unknown => Err(unknown()),
         Cancellation::Ended(operation) => {
             Ok(HttpResponse::Ok().json(OperationView::of(&operation, known).await))

@@ -1,13 +1,18 @@
 //! `GET /operations`.
 
-use actix_web::{HttpRequest, HttpResponse, get};
+use actix_web::{HttpResponse, get};
 use futures_util::future;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::view::OperationView;
 use crate::{
-    api::{problem::Problem, request::guard::OnOperations, request::query::Query, tasks},
+    api::{
+        problem::Problem,
+        request::body::Unread,
+        request::guard::{Action, Head, On},
+        tasks,
+    },
     domain::{
         access::Permission,
         operation::{OperationId, Status},
@@ -15,6 +20,42 @@ use crate::{
         task::TaskId,
     },
 };
+
+/// A list of operations, with its filters.
+pub(crate) struct List {
+    task: Option<TaskId>,
+    status: Option<Status>,
+    page_size: usize,
+    before: Option<OperationId>,
+}
+
+impl Action for List {
+    type Target = ();
+    type Body = Unread;
+
+    fn read(head: &mut Head<'_>) -> Self {
+        let query = &mut head.query;
+        let statuses: Vec<&str> = Status::ALL.iter().map(|status| status.as_str()).collect();
+        Self {
+            task: query.parsed("task", "the id of a task", TaskId::parse),
+            status: query.parsed(
+                "status",
+                &format!("one of {}", statuses.join(", ")),
+                Status::parse,
+            ),
+            page_size: tasks::list::page_size(query),
+            before: query.parsed(
+                "page_token",
+                "the next_page_token of an earlier page",
+                OperationId::parse,
+            ),
+        }
+    }
+
+    fn permissions(&self) -> &'static [Permission] {
+        &[Permission::OperationsRead]
+    }
+}
 
 /// One page of operations.
 #[derive(Debug, Serialize, ToSchema)]
@@ -40,34 +81,27 @@ pub(crate) struct OperationList {
     responses((status = 200, description = "A page of operations.", body = OperationList)),
 )]
 #[get("/operations")]
-pub(crate) async fn list_operations(
-    on: OnOperations,
-    request: HttpRequest,
-) -> Result<HttpResponse, Problem> {
-    let mut query = Query::of(&request);
-    let page_size = tasks::list::page_size(&mut query);
-    let statuses: Vec<&str> = Status::ALL.iter().map(|status| status.as_str()).collect();
-    let status = query.parsed(
-        "status",
-        &format!("one of {}", statuses.join(", ")),
-        Status::parse,
-    );
-    let task = query.parsed("task", "the id of a task", TaskId::parse);
-    let before = query.parsed(
-        "page_token",
-        "the next_page_token of an earlier page",
-        OperationId::parse,
-    );
-    query.end()?;
-    let known = &on.known;
+pub(crate) async fn list_operations(on: On<List>) -> Result<HttpResponse, Problem> {
+    let On {
+        known,
+        action:
+            List {
+                task,
+                status,
+                page_size,
+                before,
+            },
+        ..
+    } = &on;
+    let page_size = *page_size;
     let sees_all = known.caller().has(Permission::OperationsReadAll);
     let wanted = OperationQuery {
         task: None,
-        task_id: task,
-        status,
+        task_id: task.clone(),
+        status: *status,
         sent_delete: false,
         caller: (!sees_all).then(|| known.caller().name.clone()),
-        before,
+        before: *before,
         // One more than is shown, to know whether there is another page.
         limit: u32::try_from(page_size + 1).unwrap_or(u32::MAX),
     };

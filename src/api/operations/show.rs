@@ -1,12 +1,39 @@
 //! `GET /operations/{id}`.
 
-use actix_web::{HttpRequest, HttpResponse, get};
+use actix_web::{HttpResponse, get};
 
 use super::view::OperationView;
-use crate::api::{
-    answer, problem::Problem, problem::kinds::ProblemType, request::guard::OnOperation,
-    request::prefer::Preference,
+use crate::{
+    api::{
+        answer,
+        problem::Problem,
+        problem::kinds::ProblemType,
+        request::body::Unread,
+        request::guard::{Action, Head, On},
+        request::prefer::Preference,
+    },
+    domain::{access::Permission, operation::OperationId},
 };
+
+/// A look at an operation, which can be a long one.
+pub(crate) struct Show {
+    preference: Preference,
+}
+
+impl Action for Show {
+    type Target = OperationId;
+    type Body = Unread;
+
+    fn read(head: &mut Head<'_>) -> Self {
+        Self {
+            preference: Preference::read(head),
+        }
+    }
+
+    fn permissions(&self) -> &'static [Permission] {
+        &[Permission::OperationsRead]
+    }
+}
 
 /// Show an operation.
 ///
@@ -21,19 +48,16 @@ use crate::api::{
     responses((status = 200, description = "The operation.", body = OperationView)),
 )]
 #[get("/operations/{id}")]
-pub(crate) async fn show_operation(
-    on: OnOperation,
-    request: HttpRequest,
-) -> Result<HttpResponse, Problem> {
+pub(crate) async fn show_operation(on: On<Show>) -> Result<HttpResponse, Problem> {
     let operations = &on.known.state.operations;
-    let preference = Preference::of(&request, &on.known.state.settings)?;
+    let (id, preference) = (on.target, on.action.preference);
     let first = operations
-        .show(on.id)
+        .show(id)
         .await?
         .filter(|operation| on.known.may_see(operation));
     // Who may see it is settled before anybody waits: callers are added to an operation and never taken away.
     let shown = match (first, preference) {
-        (Some(_), Preference::Wait(limit)) => operations.wait(on.id, limit).await?,
+        (Some(_), Preference::Wait(limit)) => operations.wait(id, limit).await?,
         (first, _) => first,
     };
     let Some(operation) = shown else {

@@ -9,14 +9,40 @@ use crate::{
     api::{
         events::{self, Feed, message::Message},
         problem::{Problem, kinds::ProblemType},
-        request::guard::{Known, OnOperation},
+        request::{
+            body::Unread,
+            guard::{Action, Head, Known, On},
+        },
+        trace,
     },
     domain::{
         access::Permission,
-        operation::{Operation, Phase, Status},
+        operation::{Operation, OperationId, Phase, Status},
     },
     operations::Watch,
 };
+
+/// Watching an operation.
+pub(crate) struct WatchOperation {
+    /// How many of its events the caller has.
+    sent: usize,
+}
+
+impl Action for WatchOperation {
+    type Target = OperationId;
+    type Body = Unread;
+
+    fn read(head: &mut Head<'_>) -> Self {
+        let sent = events::last_id(head, "the id of an event of this stream", number);
+        Self {
+            sent: sent.unwrap_or(0),
+        }
+    }
+
+    fn permissions(&self) -> &'static [Permission] {
+        &[Permission::OperationsRead]
+    }
+}
 
 /// What happened to an operation, and where it stands.
 #[derive(Debug, Serialize, ToSchema)]
@@ -69,11 +95,10 @@ pub(crate) struct OperationMessage {
 )]
 #[get("/operations/{id}/events")]
 pub(crate) async fn watch_operation(
-    on: OnOperation,
+    on: On<WatchOperation>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
-    let sent = events::last_id(&request, "the id of an event of this stream", number)?;
-    let mut watch = on.known.state.operations.watch(on.id);
+    let mut watch = on.known.state.operations.watch(on.target);
     let first = watch.next().await?;
     let Some(operation) = first.filter(|operation| on.known.may_see(operation)) else {
         return Err(Problem::new(
@@ -81,7 +106,7 @@ pub(crate) async fn watch_operation(
             "There is no such operation, or it is not one that this caller may see.",
         ));
     };
-    let sent = sent.unwrap_or(0).min(operation.events.len());
+    let sent = on.action.sent.min(operation.events.len());
     if operation.status != Status::Running && sent == operation.events.len() {
         return Ok(events::nothing_more());
     }
@@ -92,7 +117,7 @@ pub(crate) async fn watch_operation(
         watch,
         operation,
         sent,
-        request_id: crate::api::trace::request_id(&request),
+        request_id: trace::request_id(&request),
     };
     Ok(events::answer(feed, place, request))
 }

@@ -8,7 +8,7 @@ use actix_web::{
     middleware::Next,
 };
 
-use super::guard::Known;
+use super::{guard::Known, peer};
 use crate::{
     api::{State, problem::Problem, trace},
     domain::{
@@ -38,7 +38,7 @@ impl Known {
                 request_id: trace::request_id(request),
                 caller: Some(self.caller().name.clone()),
                 method: self.identity.method.as_str(),
-                peer: request.peer_addr(),
+                peer: peer::of(request, &self.state.settings.trusted_proxies),
                 action,
                 project: None,
                 service: None,
@@ -83,7 +83,7 @@ pub(super) fn deny_stranger(request: &ServiceRequest, state: &State, refusal: Re
             request_id: trace::request_id(request.request()),
             caller: None,
             method: identity::Method::Anonymous.as_str(),
-            peer: request.peer_addr(),
+            peer: peer::of(request.request(), &state.settings.trusted_proxies),
             action,
             project: None,
             service: None,

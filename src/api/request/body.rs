@@ -1,7 +1,11 @@
-//! Bodies of requests. They are read after the guard has let the request in, with a limit on their size; whatever is
+//! Bodies of requests. They are read once the caller is known, with a limit on their size and time; whatever is
 //! wrong in them is told by its place, never by its value, since values can be secrets.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{
+    future::{Future, Ready, ready},
+    pin::Pin,
+    time::Duration,
+};
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header, web};
 use futures_util::StreamExt as _;
@@ -11,13 +15,28 @@ use tokio::time::timeout;
 use crate::{
     api::{
         problem::{Problem, RequestFault, kinds::ProblemType},
-        request::is_plain_name,
+        request::{
+            is_plain_name,
+            json::{self, Document},
+        },
     },
     domain::secret::Secret,
 };
 
 /// How long the body of a request may take to arrive. Nothing else limits it.
 const ARRIVAL_MAX: Duration = Duration::from_secs(10);
+
+/// A body that means nothing, since the request only reads: it is left where it is.
+pub(in crate::api) struct Unread;
+
+impl FromRequest for Unread {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(_request: &HttpRequest, _body: &mut Payload) -> Self::Future {
+        ready(Ok(Self))
+    }
+}
 
 /// A request that brings no body. One that does is refused, since whoever sent it expects something of it.
 ///
@@ -104,6 +123,14 @@ impl FromRequest for StartBytes {
     }
 }
 
+fn repeated_member(pointer: String) -> RequestFault {
+    RequestFault {
+        location: "body",
+        pointer,
+        detail: "A member of an object may be given once only.".to_owned(),
+    }
+}
+
 /// The members of a JSON object, taken out one by one; whatever is left at the end is a fault.
 pub(in crate::api) struct JsonReader {
     prefix: String,
@@ -125,11 +152,14 @@ impl JsonReader {
             let detail = "The body must be JSON: send Content-Type: application/json.";
             return Err(Problem::fault("header", "Content-Type", detail));
         }
-        match serde_json::from_slice::<Value>(&body.bytes) {
-            Ok(Value::Object(members)) => Ok(Self {
+        match json::read(&body.bytes) {
+            Ok(Document {
+                value: Value::Object(members),
+                repeated,
+            }) => Ok(Self {
                 prefix: String::new(),
                 members,
-                faults: Vec::new(),
+                faults: repeated.into_iter().map(repeated_member).collect(),
             }),
             Ok(_) => Err(Problem::fault(
                 "body",

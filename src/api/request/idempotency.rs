@@ -5,36 +5,30 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    api::problem::Problem,
+    api::request::guard::Head,
     domain::{
         service::CredentialName,
         start::{StartRequest, StorageCredential},
-        store::IdempotencyKey,
     },
 };
 
-/// The key of a request, with the fingerprint of what it asks for: method, path, query and body, but no keys to buckets.
-pub(in crate::api) fn key_of(
-    request: &HttpRequest,
-    start: Option<&StartRequest>,
-) -> Result<Option<IdempotencyKey>, Problem> {
-    let mut values = request.headers().get_all("idempotency-key");
-    let (Some(value), None) = (values.next(), values.next()) else {
-        let is_absent = !request.headers().contains_key("idempotency-key");
-        return if is_absent { Ok(None) } else { Err(fault()) };
-    };
-    let is_clean = value.as_bytes().iter().all(u8::is_ascii_graphic);
-    if !is_clean || !(1..=64).contains(&value.len()) {
-        return Err(fault());
+/// The key of a request.
+pub(in crate::api) fn key(head: &mut Head<'_>) -> Option<String> {
+    let mut values = head.request.headers().get_all("idempotency-key");
+    let (value, is_alone) = (values.next()?, values.next().is_none());
+    let key = value.to_str().ok().filter(|key| {
+        let is_clean = key.bytes().all(|byte| byte.is_ascii_graphic());
+        is_clean && is_alone && (1..=64).contains(&key.len())
+    });
+    if key.is_none() {
+        let detail = "Idempotency-Key must be one text of 1 to 64 visible ASCII characters.";
+        head.query.header_fault("Idempotency-Key", detail);
     }
-    let key = value.to_str().map_err(|_| fault())?.to_owned();
-    Ok(Some(IdempotencyKey {
-        key,
-        fingerprint: fingerprint(request, start),
-    }))
+    key.map(str::to_owned)
 }
 
-fn fingerprint(request: &HttpRequest, start: Option<&StartRequest>) -> String {
+/// The fingerprint of what a request asks for: method, path, query and body, but no keys to buckets.
+pub(in crate::api) fn fingerprint(request: &HttpRequest, start: Option<&StartRequest>) -> String {
     // Whether it is for a dry run only does not make it another request.
     let is_asked_for = |pair: &&str| !pair.starts_with("dry_run=");
     let query = request.query_string().split('&');
@@ -72,12 +66,4 @@ fn shown(credential: Option<&StorageCredential>) -> &str {
         Some(StorageCredential::Inline(_)) => "(keys)",
         None => "(none)",
     }
-}
-
-fn fault() -> Problem {
-    Problem::fault(
-        "header",
-        "Idempotency-Key",
-        "Idempotency-Key must be one text of 1 to 64 visible ASCII characters.",
-    )
 }

@@ -1,4 +1,4 @@
-//! A request on its way to its handler: who asks, what is asked about, is it allowed, and what came along.
+//! A request on its way to its handler: who asks, what is asked, and is it allowed.
 
 pub(super) mod audit;
 pub(super) mod auth;
@@ -6,9 +6,12 @@ pub(super) mod body;
 pub(super) mod form;
 pub(super) mod guard;
 pub(super) mod idempotency;
+mod json;
+pub(super) mod peer;
 pub(super) mod prefer;
 pub(super) mod query;
 pub(super) mod rate;
+pub(super) mod target;
 
 /// Whether the name of something unknown is so plain that an answer can repeat it: it can be a secret in the wrong place.
 fn is_plain_name(name: &str) -> bool {

@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
-use actix_web::HttpRequest;
-
-use crate::api::{Settings, problem::Problem};
+use super::guard::Head;
 
 /// How long a request is willing to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::api) enum Preference {
     /// Nothing was said: the default.
     Default(Duration),
-    /// So long; already cut to what is allowed.
+    /// So long: whole seconds, already cut to what is allowed, since the answer says how many they were.
     Wait(Duration),
     /// Not at all.
     RespondAsync,
@@ -20,25 +18,37 @@ pub(in crate::api) enum Preference {
 impl Preference {
     /// Reads the header. Preferences about other things are ignored, as the RFC wants it. With `respond-async` beside
     /// `wait`, the wait says how long the answer may take before it is asynchronous.
-    pub(in crate::api) fn of(request: &HttpRequest, settings: &Settings) -> Result<Self, Problem> {
-        let mut preference = Self::Default(settings.default_wait);
-        for value in request.headers().get_all("prefer") {
-            // Quoted texts may hold any octets (RFC 9110, section 5.6.4), which are part of no preference that is known.
-            let text = String::from_utf8_lossy(value.as_bytes());
-            for (name, value) in preferences(&text).ok_or_else(fault)? {
-                match (name.as_str(), value.as_str(), preference) {
-                    // The first of several is the one that counts (RFC 7240, section 2).
-                    ("wait", _, Self::Wait(_)) | ("respond-async", "", Self::Wait(_)) => {}
-                    ("wait", value, _) => {
-                        let wait = seconds(value).ok_or_else(fault)?;
-                        preference = Self::Wait(wait.min(settings.max_wait));
-                    }
-                    ("respond-async", "", _) => preference = Self::RespondAsync,
-                    _ => {}
+    pub(in crate::api) fn read(head: &mut Head<'_>) -> Self {
+        let settings = &head.known.state.settings;
+        let default = Self::Default(settings.default_wait);
+        let lines = head.request.headers().get_all("prefer");
+        // Quoted texts may hold any octets (RFC 9110, section 5.6.4), which are part of no preference that is known.
+        let mut lines = lines.map(|line| String::from_utf8_lossy(line.as_bytes()));
+        let read = lines.try_fold(default, |so_far, line| {
+            so_far.after(&line, settings.max_wait)
+        });
+        read.unwrap_or_else(|| {
+            let detail = "Prefer must be wait= and a whole number of seconds, or respond-async.";
+            head.query.header_fault("Prefer", detail);
+            default
+        })
+    }
+
+    /// What is preferred after one more line of the header. `None` if the line is not well formed.
+    fn after(mut self, line: &str, max_wait: Duration) -> Option<Self> {
+        for (name, value) in preferences(line)? {
+            match (name.as_str(), value.as_str(), self) {
+                // The first of several is the one that counts (RFC 7240, section 2).
+                ("wait", _, Self::Wait(_)) | ("respond-async", "", Self::Wait(_)) => {}
+                ("wait", value, _) => {
+                    let longest = max_wait.as_secs();
+                    self = Self::Wait(Duration::from_secs(seconds(value)?.min(longest)));
                 }
+                ("respond-async", "", _) => self = Self::RespondAsync,
+                _ => {}
             }
         }
-        Ok(preference)
+        Some(self)
     }
 
     /// How long to wait.
@@ -127,22 +137,16 @@ fn skip_space(text: &str) -> &str {
 }
 
 /// A number of seconds. One that no machine can hold is no fault: it is cut to the longest wait like any other.
-fn seconds(digits: &str) -> Option<Duration> {
+fn seconds(digits: &str) -> Option<u64> {
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    is_number.then(|| Duration::from_secs(digits.parse().unwrap_or(u64::MAX)))
-}
-
-fn fault() -> Problem {
-    Problem::fault(
-        "header",
-        "Prefer",
-        "Prefer must be wait= and a whole number of seconds, or respond-async.",
-    )
+    is_number.then(|| digits.parse().unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::preferences;
+    use std::time::Duration;
+
+    use super::{Preference, preferences};
 
     fn read(line: &str) -> Option<Vec<(String, String)>> {
         preferences(line)
@@ -181,6 +185,18 @@ mod tests {
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect();
             assert_eq!(read(line), Some(expected), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_wait_is_as_long_as_the_answer_says_whatever_the_longest_is() {
+        for (longest, told) in [(999, "wait=0"), (1500, "wait=1"), (2000, "wait=2")] {
+            let longest = Duration::from_millis(longest);
+            let default = Preference::Default(longest);
+            let preference = default.after("wait=9", longest).unwrap();
+            assert_eq!(preference.applied().as_deref(), Some(told));
+            let waited = format!("wait={}", preference.wait().as_secs_f64());
+            assert_eq!(waited, told);
         }
     }
 

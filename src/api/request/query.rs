@@ -119,6 +119,15 @@ impl Query {
         });
     }
 
+    /// Adds a fault of a header.
+    pub(in crate::api) fn header_fault(&mut self, name: &str, detail: impl Into<String>) {
+        self.faults.push(RequestFault {
+            location: "header",
+            pointer: format!("/{name}"),
+            detail: detail.into(),
+        });
+    }
+
     /// All faults, those of keys that nobody asked for included.
     pub(in crate::api) fn end(mut self) -> Result<(), Problem> {
         let mut unknown: Vec<String> = self.pairs.drain(..).map(|(key, _)| key).collect();

@@ -4,13 +4,13 @@ use actix_web::{HttpRequest, HttpResponse, delete};
 
 use crate::{
     api::{
-        answer::{self, Change},
+        answer::{self, Change, Terms},
         operations::view::OperationView,
         plan::ChangeView,
         problem::Problem,
         request::body::NoBody,
-        request::guard::{Action, OnTask},
-        request::query::Query,
+        request::guard::{Action, Head, On},
+        request::target::NamedTask,
     },
     domain::{access::Permission, operation::Goal},
 };
@@ -18,20 +18,23 @@ use crate::{
 /// A deletion; by force it pauses a running task first.
 pub(crate) struct Delete {
     force: bool,
-    is_dry_run: bool,
+    terms: Terms,
 }
 
 impl Action for Delete {
-    fn read(query: &mut Query) -> Self {
-        let force = query.parsed("force", "pause", |text| (text == "pause").then_some(()));
+    type Target = NamedTask;
+    type Body = NoBody;
+
+    fn read(head: &mut Head<'_>) -> Self {
+        let is_pause = |text: &str| (text == "pause").then_some(());
         Self {
-            force: force.is_some(),
-            is_dry_run: query.dry_run(),
+            force: head.query.parsed("force", "pause", is_pause).is_some(),
+            terms: Terms::read(head),
         }
     }
 
     fn change(&self) -> Option<&'static str> {
-        (!self.is_dry_run).then(|| Goal::Absent { force: self.force }.action())
+        (!self.terms.is_dry_run).then(|| Goal::Absent { force: self.force }.action())
     }
 
     fn permissions(&self) -> &'static [Permission] {
@@ -66,8 +69,7 @@ impl Action for Delete {
 )]
 #[delete("/tasks/{id}")]
 pub(crate) async fn delete_task(
-    on: OnTask<Delete>,
-    _no_body: NoBody,
+    on: On<Delete>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
     let change = Change {
@@ -75,7 +77,7 @@ pub(crate) async fn delete_task(
             force: on.action.force,
         },
         start: None,
-        is_dry_run: on.action.is_dry_run,
+        terms: on.action.terms,
     };
-    answer::to_change(&request, on, change).await
+    answer::to_change(&request, &on.known, on.target, change).await
 }

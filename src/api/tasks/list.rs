@@ -12,8 +12,10 @@ use super::{
 use crate::{
     api::{
         problem::Problem,
-        request::guard::{Action, Known, OnTasks},
+        request::body::Unread,
+        request::guard::{Action, Head, Known, On},
         request::query::Query,
+        request::target::NamedProject,
     },
     domain::{
         access::Permission,
@@ -35,7 +37,15 @@ pub(crate) struct List {
 }
 
 impl Action for List {
-    fn read(query: &mut Query) -> Self {
+    type Target = NamedProject;
+    type Body = Unread;
+
+    fn read(head: &mut Head<'_>) -> Self {
+        let (services, query) = (&head.known.services, &mut head.query);
+        let is_possible = |token: &PageToken| {
+            let traits = services.named(&token.service);
+            traits.is_some_and(|traits| token.offset <= traits.offset_limit)
+        };
         let states: Vec<&str> = TaskState::ALL.iter().map(|state| state.as_str()).collect();
         Self {
             state: query.parsed(
@@ -48,7 +58,7 @@ impl Action for List {
             page_token: query.parsed(
                 "page_token",
                 "the next_page_token of an earlier page",
-                PageToken::decode,
+                |text| PageToken::decode(text).filter(is_possible),
             ),
         }
     }
@@ -95,7 +105,7 @@ pub(crate) struct TaskList {
     responses((status = 200, description = "A page of tasks.", body = TaskList)),
 )]
 #[get("/tasks")]
-pub(crate) async fn list_tasks(on: OnTasks<List>) -> Result<HttpResponse, Problem> {
+pub(crate) async fn list_tasks(on: On<List>) -> Result<HttpResponse, Problem> {
     let mut walk = Walk::begin(&on)?;
     while !walk.is_over() {
         walk.step(&on).await?;
@@ -140,11 +150,11 @@ struct Walk {
 }
 
 impl Walk {
-    fn begin(on: &OnTasks<List>) -> Result<Self, Problem> {
-        let names: Vec<&str> = on.services.iter().map(ServiceName::as_str).collect();
+    fn begin(on: &On<List>) -> Result<Self, Problem> {
+        let names: Vec<&str> = on.target.services.iter().map(ServiceName::as_str).collect();
         let action = &on.action;
         let filters = filters_hash(&[
-            on.project.as_str(),
+            on.target.project.as_str(),
             &names.join(","),
             action.state.map_or("", TaskState::as_str),
             action.name.as_deref().unwrap_or_default(),
@@ -157,14 +167,9 @@ impl Walk {
                 .filter(|_| token.filters == filters)
                 .ok_or_else(|| Problem::fault("query", "page_token", detail))?;
             offset = token.offset;
-            let traits = on.known.services.named(&token.service);
-            if traits.is_none_or(|traits| offset > traits.offset_limit) {
-                let detail = "page_token is not the next_page_token of an earlier page.";
-                return Err(Problem::fault("query", "page_token", detail));
-            }
         }
         Ok(Self {
-            services: on.services.clone(),
+            services: on.target.services.clone(),
             at,
             offset,
             filters,
@@ -184,9 +189,9 @@ impl Walk {
     }
 
     /// Reads one page of one service.
-    async fn step(&mut self, on: &OnTasks<List>) -> Result<(), Problem> {
+    async fn step(&mut self, on: &On<List>) -> Result<(), Problem> {
         let name = &self.services[self.at];
-        let service = on.known.services.get(&on.project, name);
+        let service = on.known.services.get(&on.target.project, name);
         let traits = on.known.services.named(name.as_str());
         let (Some(service), Some(traits)) = (service, traits) else {
             return Err(Problem::internal());

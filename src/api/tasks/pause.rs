@@ -4,31 +4,34 @@ use actix_web::{HttpRequest, HttpResponse, post};
 
 use crate::{
     api::{
-        answer::{self, Change},
+        answer::{self, Change, Terms},
         operations::view::OperationView,
         plan::ChangeView,
         problem::Problem,
         request::body::NoBody,
-        request::guard::{Action, OnTask},
-        request::query::Query,
+        request::guard::{Action, Head, On},
+        request::target::NamedTask,
     },
     domain::{access::Permission, operation::Goal},
 };
 
 /// A pause.
 pub(crate) struct Pause {
-    is_dry_run: bool,
+    terms: Terms,
 }
 
 impl Action for Pause {
-    fn read(query: &mut Query) -> Self {
+    type Target = NamedTask;
+    type Body = NoBody;
+
+    fn read(head: &mut Head<'_>) -> Self {
         Self {
-            is_dry_run: query.dry_run(),
+            terms: Terms::read(head),
         }
     }
 
     fn change(&self) -> Option<&'static str> {
-        (!self.is_dry_run).then(|| Goal::Paused.action())
+        (!self.terms.is_dry_run).then(|| Goal::Paused.action())
     }
 
     fn permissions(&self) -> &'static [Permission] {
@@ -56,14 +59,13 @@ impl Action for Pause {
 )]
 #[post("/tasks/{id}/pause")]
 pub(crate) async fn pause_task(
-    on: OnTask<Pause>,
-    _no_body: NoBody,
+    on: On<Pause>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
     let change = Change {
         goal: Goal::Paused,
         start: None,
-        is_dry_run: on.action.is_dry_run,
+        terms: on.action.terms,
     };
-    answer::to_change(&request, on, change).await
+    answer::to_change(&request, &on.known, on.target, change).await
 }

@@ -7,8 +7,9 @@ use crate::{
     api::{
         problem::Problem,
         problem::kinds::ProblemType,
-        request::guard::{Action, OnTask},
-        request::query::Query,
+        request::body::Unread,
+        request::guard::{Action, Head, On},
+        request::target::NamedTask,
     },
     domain::access::Permission,
 };
@@ -19,10 +20,13 @@ pub(crate) struct Show {
 }
 
 impl Action for Show {
-    fn read(query: &mut Query) -> Self {
-        let full = query.parsed("view", "full", |text| (text == "full").then_some(()));
+    type Target = NamedTask;
+    type Body = Unread;
+
+    fn read(head: &mut Head<'_>) -> Self {
+        let is_full = |text: &str| (text == "full").then_some(());
         Self {
-            is_full: full.is_some(),
+            is_full: head.query.parsed("view", "full", is_full).is_some(),
         }
     }
 
@@ -47,11 +51,12 @@ impl Action for Show {
     responses((status = 200, description = "The task as it was seen just before.", body = TaskView)),
 )]
 #[get("/tasks/{id}")]
-pub(crate) async fn show_task(on: OnTask<Show>) -> Result<HttpResponse, Problem> {
-    let Some(task) = on.service.port.glance(&on.task.id).await? else {
+pub(crate) async fn show_task(on: On<Show>) -> Result<HttpResponse, Problem> {
+    let named = &on.target.task;
+    let Some(task) = on.target.service.port.glance(&named.id).await? else {
         let detail = format!(
             "The service {} knows no task {} in this project.",
-            on.task.service, on.task.id
+            named.service, named.id
         );
         return Err(Problem::new(ProblemType::TaskNotFound, detail));
     };

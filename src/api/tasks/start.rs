@@ -6,14 +6,14 @@ use utoipa::ToSchema;
 
 use crate::{
     api::{
-        answer::{self, Change},
+        answer::{self, Change, Terms},
         operations::view::OperationView,
         plan::ChangeView,
         problem::Problem,
         problem::kinds::ProblemType,
         request::body::{JsonReader, StartBytes},
-        request::guard::{Action, OnTask},
-        request::query::Query,
+        request::guard::{Action, Head, On},
+        request::target::NamedTask,
     },
     domain::{
         access::Permission,
@@ -26,18 +26,35 @@ use crate::{
 
 /// A start.
 pub(crate) struct Start {
-    is_dry_run: bool,
+    terms: Terms,
+    /// What the service needs for it, once the body is read.
+    request: Option<StartRequest>,
 }
 
 impl Action for Start {
-    fn read(query: &mut Query) -> Self {
+    type Target = NamedTask;
+    type Body = StartBytes;
+
+    fn read(head: &mut Head<'_>) -> Self {
         Self {
-            is_dry_run: query.dry_run(),
+            terms: Terms::read(head),
+            request: None,
         }
     }
 
+    fn read_body(&mut self, body: StartBytes, target: &NamedTask) -> Result<(), Problem> {
+        if target.traits.start_needs_credentials {
+            self.request = Some(read(&body)?);
+        } else if !body.is_empty() {
+            let name = &target.traits.name;
+            let detail = format!("A start of a task of {name} takes no body.");
+            return Err(Problem::fault("body", "", detail));
+        }
+        Ok(())
+    }
+
     fn change(&self) -> Option<&'static str> {
-        (!self.is_dry_run).then(|| Goal::Running.action())
+        (!self.terms.is_dry_run).then(|| Goal::Running.action())
     }
 
     fn permissions(&self) -> &'static [Permission] {
@@ -120,18 +137,10 @@ pub(crate) struct StorageKeysBody {
 )]
 #[post("/tasks/{id}/start")]
 pub(crate) async fn start_task(
-    on: OnTask<Start>,
-    body: StartBytes,
+    on: On<Start>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
-    let start = if on.traits.start_needs_credentials {
-        Some(read(&body)?)
-    } else if body.is_empty() {
-        None
-    } else {
-        let detail = format!("A start of a task of {} takes no body.", on.traits.name);
-        return Err(Problem::fault("body", "", detail));
-    };
+    let start = &on.action.request;
     for credential in start
         .iter()
         .flat_map(|start| [&start.source, &start.destination])
@@ -143,10 +152,10 @@ pub(crate) async fn start_task(
     }
     let change = Change {
         goal: Goal::Running,
-        start,
-        is_dry_run: on.action.is_dry_run,
+        start: on.action.request,
+        terms: on.action.terms,
     };
-    answer::to_change(&request, on, change).await
+    answer::to_change(&request, &on.known, on.target, change).await
 }
 
 fn read(body: &StartBytes) -> Result<StartRequest, Problem> {
@@ -202,15 +211,15 @@ fn credential(
 }
 
 /// The same answer for an entry that does not exist and for one that others may name: names are nobody's business.
-async fn check_grant(on: &OnTask<Start>, name: &CredentialName) -> Result<(), Problem> {
+async fn check_grant(on: &On<Start>, name: &CredentialName) -> Result<(), Problem> {
     let grants = &on.known.state.settings.storage_grants;
     let covered = grants
         .get(name)
-        .is_some_and(|grant| grant.covers(&on.known.caller().name, &on.task.project));
+        .is_some_and(|grant| grant.covers(&on.known.caller().name, &on.target.task.project));
     if covered {
         return Ok(());
     }
-    if let Some(auditor) = &on.auditor {
+    if let Some(auditor) = &on.target.auditor {
         let rule = "storage-credential";
         auditor.turned_down(Decision::Denied, rule, None).await?;
     }

@@ -14,8 +14,9 @@ use crate::{
         events::{self, Feed, message::Message},
         problem::{Problem, kinds::ProblemType},
         request::{
-            guard::{Action, Known, OnTask},
-            query::Query,
+            body::Unread,
+            guard::{Action, Head, Known, On},
+            target::NamedTask,
         },
         trace,
     },
@@ -31,16 +32,28 @@ const FAULTS_FOR: Duration = Duration::from_mins(5);
 /// The longest wait for the next look after one that failed.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// Watching a task.
-pub(crate) struct Watch;
+/// What whoever watches a task needs.
+const NEEDED: &[Permission] = &[Permission::TasksRead];
 
-impl Action for Watch {
-    fn read(_query: &mut Query) -> Self {
-        Self
+/// Watching a task.
+pub(crate) struct WatchTask {
+    /// The sight that the caller has.
+    shown: Option<String>,
+}
+
+impl Action for WatchTask {
+    type Target = NamedTask;
+    type Body = Unread;
+
+    fn read(head: &mut Head<'_>) -> Self {
+        let expected = "the id of an event of this stream: 32 of 0-9 a-f";
+        Self {
+            shown: events::last_id(head, expected, state_id),
+        }
     }
 
     fn permissions(&self) -> &'static [Permission] {
-        &[Permission::TasksRead]
+        NEEDED
     }
 }
 
@@ -120,16 +133,14 @@ pub(crate) struct TaskMessage {
 )]
 #[get("/tasks/{id}/events")]
 pub(crate) async fn watch_task(
-    on: OnTask<Watch>,
+    on: On<WatchTask>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
-    let expected = "the id of an event of this stream: 32 of 0-9 a-f";
-    let last = events::last_id(&request, expected, state_id)?;
     let feed = Sights {
         known: on.known,
-        task: on.task,
-        service: on.service,
-        shown: last,
+        task: on.target.task,
+        service: on.target.service,
+        shown: on.action.shown,
         faults: None,
         next_look: Instant::now(),
         request_id: trace::request_id(&request),
@@ -296,10 +307,9 @@ impl Feed for Sights {
     }
 
     fn is_allowed(&self) -> bool {
-        let needed = Watch.permissions();
         authorise(
             self.known.caller(),
-            needed,
+            NEEDED,
             &self.task.project,
             &self.task.service,
         )

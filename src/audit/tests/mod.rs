@@ -2,9 +2,11 @@
 
 mod files;
 mod forgery;
+mod lines;
 
 use std::{
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -28,7 +30,7 @@ fn decided(rule: &str) -> Decided {
             request_id: "01JGZ4K8W3M5N7P9R1T3V5X7Z9".to_owned(),
             caller: CallerName::parse("team-a"),
             method: "key",
-            peer: "127.0.0.1:4711".parse().ok(),
+            peer: Some(SocketAddr::from(([127, 0, 0, 1], 4711)).into()),
             action: "delete",
             project: None,
             service: None,

@@ -20,6 +20,7 @@ fn what_is_left_out_has_its_documented_default() {
     let config = valid(MINIMAL, &[]);
     assert_eq!(config.api.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.api.public_url, None);
+    assert!(config.api.trusted_proxies.is_empty());
     assert!(config.api.workers >= 1);
     assert_eq!(config.api.default_wait, Duration::from_secs(30));
     assert_eq!(config.api.max_wait, Duration::from_mins(2));

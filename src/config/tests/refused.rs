@@ -40,6 +40,21 @@ fn server_settings_outside_their_limits_are_refused() {
             "public_url = \"https://u:p@example.com\"",
             "user name",
         ),
+        (
+            "server",
+            "trusted_proxies = \"10.0.0.0/8\"",
+            "must be a list of IP addresses",
+        ),
+        (
+            "server",
+            "trusted_proxies = [\"10.0.0.1/8\"]",
+            "without bits behind the length",
+        ),
+        (
+            "server",
+            "trusted_proxies = [\"10.0.0.1\", \"proxy.example\"]",
+            "must be a list of IP addresses",
+        ),
         ("server", "workers = \"4\"", "whole number"),
         ("server", "workers = -1", "whole number"),
         ("server", "workers = 5000", "from 0 to 1024"),

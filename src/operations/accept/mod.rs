@@ -60,7 +60,10 @@ impl Ask {
             return Ok(());
         };
         if *noted != Some(fresh) {
-            auditor.allowed(fresh.0, Some(fresh.1.as_str())).await?;
+            kill_point!("accept.note.before");
+            let written = auditor.allowed(fresh.0, Some(fresh.1.as_str())).await;
+            kill_point!("accept.note.after");
+            written?;
             *noted = Some(fresh);
         }
         Ok(())

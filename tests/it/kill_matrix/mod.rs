@@ -1,8 +1,10 @@
 //! The process is killed at every named place between the acceptance of a request and the end of its operation, the
-//! first and the second time that it comes there, and the next process on the same folder brings everything to its end.
+//! first and the second time that it comes there, and the next process on the same folder brings everything to its end and
+//! tells the audit log of it.
 //!
 //! A place that is not reached is a failure: the process must have ended by SIGKILL, and have named the place.
 
+mod told;
 mod trouble;
 mod wave;
 
@@ -28,6 +30,7 @@ use self::{
 };
 use crate::support::{
     PATIENCE,
+    audit_log::audited,
     gateway::{Gateway, Place},
     http::{Answer, Client},
 };
@@ -91,6 +94,8 @@ struct Row {
     /// Requests that were not answered, and left nothing behind.
     lost: usize,
     resumed: usize,
+    /// Ends that stand in the audit log twice.
+    told_twice: usize,
     ends: BTreeMap<String, usize>,
 }
 
@@ -124,10 +129,10 @@ impl Trial {
     }
 }
 
-/// Kills a gateway at a place, starts the next one, and shows that everything comes to its right end.
-fn survive(trial: Trial) -> Row {
+/// Where a gateway is killed once the file `armed` is there.
+fn prepare(trial: Trial) -> Place {
     let (name, count) = (trial.place.1, trial.count);
-    let place = Place::new();
+    let place = audited(Place::new());
     let secret = place.secret("storage", "the-secret-key-of-a-bucket");
     let armed = place.file("armed");
     let place = place
@@ -144,6 +149,13 @@ fn survive(trial: Trial) -> Row {
     if is_of_the_housekeeping(name) {
         make_history(&place);
     }
+    place
+}
+
+/// Kills a gateway at a place, starts the next one, and shows that everything comes to its right end.
+fn survive(trial: Trial) -> Row {
+    let name = trial.place.1;
+    let place = prepare(trial);
     let mut gateway = place.start();
     let client = gateway.client();
     let mut wave = Wave::begin(&place.cloud, &client);
@@ -161,15 +173,19 @@ fn survive(trial: Trial) -> Row {
         let plan = Plan::Delete { pauses: 0 };
         wave.jobs.push(Job::new(plan, &task));
     }
-    std::fs::write(&armed, "").expect("a file");
+    std::fs::write(place.file("armed"), "").expect("a file");
     if let Some(trouble) = trial.trouble {
         trouble.begin(&place);
+        if trouble.refuses_changes() {
+            wave.let_pauses_end(&place.cloud);
+        }
     }
     let mut answers = send_all(&wave.jobs, &client);
     if trial.trouble.is_some() {
         // As good as no answer: what came of the request is seen by the record alone.
         for answer in &mut answers {
-            answer.take_if(|one| one.status == 503 && one.problem() == "store-unavailable");
+            let away = ["store-unavailable", "audit-unavailable"];
+            answer.take_if(|one| one.status == 503 && away.contains(&one.problem().as_str()));
         }
     }
     let wrong = answers.iter().flatten().find(|answer| answer.status >= 300);
@@ -185,9 +201,10 @@ fn survive(trial: Trial) -> Row {
     assert!(gateway.log().contains(&last), "{}", gateway.log());
 
     wave.let_pauses_end(&place.cloud);
-    if trial.trouble.is_some() {
-        Trouble::end(&place);
+    if let Some(trouble) = trial.trouble {
+        trouble.end(&place);
     }
+    told::tear(&place);
     let place = place.env("MIGRATION_GATEWAY_KILL_POINT", "");
     let gateway = place.start();
     let mut row = Row::default();
@@ -197,6 +214,9 @@ fn survive(trial: Trial) -> Row {
     for (task, plan) in wave.plans() {
         check(&place.cloud, &gateway.client(), task, plan, &mut row);
     }
+    let tasks = wave.plans().map(|(task, _)| task);
+    let operations = tasks.flat_map(|task| on_record(&gateway.client(), task));
+    row.told_twice = told::check(&place, &operations.collect::<Vec<_>>());
     row
 }
 
@@ -352,12 +372,13 @@ fn print_matrix(rows: &BTreeMap<Trial, thread::Result<Row>>, took: Duration) {
                     recorded,
                     lost,
                     resumed,
+                    told_twice,
                     ends,
                 } = row;
                 writeln!(
                     text,
                     "{name:<28} {trouble:<11} {count}  running {running:>2}  resumed {resumed:>2}  unanswered: \
-                     {recorded:>2} on record, {lost:>2} not  {ends:?}"
+                     {recorded:>2} on record, {lost:>2} not  told twice {told_twice:>2}  {ends:?}"
                 )
             }
             Err(_) => writeln!(text, "{name:<28} {trouble:<11} {count}  FAILED"),

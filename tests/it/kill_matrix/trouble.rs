@@ -1,13 +1,22 @@
 //! Writes that go wrong in the database, so that the program comes to the places that are there for that.
 
+use std::fs;
+
 use crate::support::gateway::Place;
 
-/// Which writes go wrong, and how. A trigger in the database sees to it.
+/// Which writes go wrong, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Trouble {
     pub(super) name: &'static str,
-    write: &'static str,
-    how: &'static str,
+    what: What,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum What {
+    /// Writes to the database, by a trigger there, and what becomes of them.
+    Store(&'static str, &'static str),
+    /// All writes to the audit log, whose folder is away.
+    AuditLog,
 }
 
 /// The write is refused: the store is unavailable for it.
@@ -32,7 +41,10 @@ const INTENT_TAKES_LONG: &str = "UPDATE OF updated_at ON operations \
 impl Trouble {
     /// All that lead to a place, each of which is tried; empty if it is reached without.
     pub(super) fn leading_to(point: &str) -> Vec<Self> {
-        let trouble = |name, write, how| Self { name, write, how };
+        let trouble = |name, write, how| Self {
+            name,
+            what: What::Store(write, how),
+        };
         let saves = |how| {
             let writes = [
                 ("intent", INTENT),
@@ -65,6 +77,11 @@ impl Trouble {
             "engine.housekeeping.failed" => {
                 vec![trouble("removal", "DELETE ON operations", REFUSED)]
             }
+            "ends.failed" => {
+                let write = "UPDATE OF owes_end ON operations";
+                let what = What::AuditLog;
+                vec![trouble("told", write, REFUSED), Self { name: "log", what }]
+            }
             "round.late.before" | "round.late.saved" => {
                 vec![trouble("slow intent", INTENT_TAKES_LONG, REFUSED)]
             }
@@ -74,16 +91,34 @@ impl Trouble {
         }
     }
 
-    pub(super) fn begin(&self, place: &Place) {
-        let Self { write, how, .. } = self;
-        place.sql(&format!(
-            "CREATE TRIGGER trouble BEFORE {write} BEGIN SELECT RAISE({how}); END"
-        ));
+    pub(super) fn begin(self, place: &Place) {
+        match self.what {
+            What::Store(write, how) => {
+                place.sql(&format!(
+                    "CREATE TRIGGER trouble BEFORE {write} BEGIN SELECT RAISE({how}); END"
+                ));
+            }
+            What::AuditLog => move_folder(place, "audit", "audit-aside"),
+        }
     }
 
-    pub(super) fn end(place: &Place) {
-        place.sql("DROP TRIGGER trouble");
+    /// Whether requests for changes are refused, so that only what was accepted before can end.
+    pub(super) fn refuses_changes(self) -> bool {
+        self.what == What::AuditLog
     }
+
+    pub(super) fn end(self, place: &Place) {
+        match self.what {
+            What::Store(..) => {
+                place.sql("DROP TRIGGER trouble");
+            }
+            What::AuditLog => move_folder(place, "audit-aside", "audit"),
+        }
+    }
+}
+
+fn move_folder(place: &Place, from: &str, to: &str) {
+    fs::rename(place.file(from), place.file(to)).expect("a folder");
 }
 
 /// Whether a place is on the way of what the engine does once in a minute.

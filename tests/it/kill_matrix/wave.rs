@@ -160,9 +160,9 @@ impl Wave {
     }
 
     /// Brings the tasks to rest that are being paused for long.
-    pub(super) fn let_pauses_end(&self, cloud: &Cloud) {
-        for task in &self.slow {
-            assert!(cloud.set_oms_status(task, 3) || cloud.set_sms_state(task, "ABORT"));
+    pub(super) fn let_pauses_end(&mut self, cloud: &Cloud) {
+        for task in self.slow.drain(..) {
+            assert!(cloud.set_oms_status(&task, 3) || cloud.set_sms_state(&task, "ABORT"));
         }
     }
 

@@ -43,6 +43,8 @@ pub(crate) struct Place {
     credentials: Option<String>,
     /// The largest file that programs started here can write, in KiB.
     file_limit: Option<u32>,
+    /// Whether programs started here may go only where permissions let them, also if root starts them.
+    is_confined: bool,
 }
 
 impl Place {
@@ -74,6 +76,7 @@ impl Place {
             environment: Vec::new(),
             credentials: None,
             file_limit: None,
+            is_confined: false,
         }
     }
 
@@ -100,16 +103,28 @@ impl Place {
         self
     }
 
+    /// Has permissions of files count for programs that are started here, also if it is root who starts them.
+    pub(crate) fn confine(mut self) -> Self {
+        self.is_confined = true;
+        self
+    }
+
     /// The program, as it is started here.
     fn program(&self) -> std::process::Command {
         let program = crate::gateway();
-        let Some(kib) = self.file_limit else {
-            return program;
+        let script = match (self.file_limit, self.is_confined) {
+            (None, false) => return program,
+            // Without the signal, which would end the program, the write fails.
+            (Some(kib), _) => {
+                format!("ulimit -f {kib} && exec env --ignore-signal=XFSZ \"$0\" \"$@\"")
+            }
+            (None, true) => "[ \"$(id -u)\" != 0 ] || \
+                exec setpriv --bounding-set=-dac_override,-dac_read_search \"$0\" \"$@\"; \
+                exec \"$0\" \"$@\""
+                .to_owned(),
         };
         let mut shell = std::process::Command::new("bash");
-        // Without the signal, which would end the program, the write fails.
-        let script = "ulimit -f \"$0\" && exec env --ignore-signal=XFSZ \"$@\"";
-        shell.env_clear().args(["-c", script, &kib.to_string()]);
+        shell.env_clear().args(["-c", &script]);
         shell.arg(program.get_program());
         shell
     }

@@ -1,6 +1,7 @@
 //! What tests of the whole program stand on: the real program in a process of its own, the simulated cloud behind it,
 //! and plain HTTP in front.
 
+pub(crate) mod audit_log;
 pub(crate) mod authority;
 pub(crate) mod gateway;
 pub(crate) mod http;
