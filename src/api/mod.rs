@@ -13,6 +13,7 @@ mod links;
 pub mod metrics;
 mod openapi;
 mod operations;
+mod peer;
 mod places;
 mod plan;
 mod problem;
@@ -59,10 +60,7 @@ use crate::{
     operations::Operations,
 };
 
-pub use self::{
-    events::places::StreamLimits,
-    request::{peer::Network, rate::RateLimit},
-};
+pub use self::{events::places::StreamLimits, peer::Network, request::rate::RateLimit};
 
 /// How much may be asked for, of this process: section `limits` of the configuration.
 #[derive(Clone, Copy, Debug)]

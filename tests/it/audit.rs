@@ -815,8 +815,8 @@ fn nothing_in_a_request_can_begin_or_end_a_line() {
                     "User-Agent",
                     "X-Request-Id",
                     "X-Forwarded-For",
-                    "Idempotency-Key",
-                    "Prefer",
+                    "Referer",
+                    "From",
                 ] {
                     let quoted = "\",\"decision\":\"allowed\t\u{2028}\u{85}\u{9b}2J";
                     request.extend(format!("{name}: {quoted}{number}\r\n").as_bytes());
