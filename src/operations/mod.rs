@@ -21,6 +21,7 @@ mod send;
 mod sentences;
 #[cfg(test)]
 mod simulation;
+mod watching;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -50,6 +51,7 @@ pub use self::accept::{Accepted, Ask, AskError};
 #[cfg(any(test, feature = "kill-points"))]
 pub use self::kill_point::KILL_POINTS;
 pub use self::plan::{Course, Plan};
+pub use self::watching::Watch;
 
 /// How often a waiting request looks at the record by itself: it may not be told of what another process does.
 const RECHECK: Duration = Duration::from_secs(2);
@@ -287,6 +289,12 @@ impl Operations {
     /// Ends all waiting and takes up no more rounds; rounds in flight go on.
     pub fn drain(&self) {
         self.0.draining.send_replace(true);
+    }
+
+    /// Returns once [`Operations::drain`] was called.
+    pub async fn draining(&self) {
+        // An error means that the sender is gone, and with it this process's operations.
+        _ = self.0.draining.subscribe().wait_for(|is| *is).await;
     }
 
     /// Whether [`Operations::drain`] was called.
