@@ -119,12 +119,10 @@ pub(super) async fn finish(
                 let head = response.response_mut().head_mut();
                 head.set_connection_type(ConnectionType::Close);
             }
-            // A stream would hold the connection, and say nothing on it.
-            let response = if is_head && response.response().body().size() == BodySize::Stream {
-                response.map_body(|_, _| BoxBody::new(body::None::new()))
-            } else {
-                response
-            };
+            if is_head && response.response().body().size() == BodySize::Stream {
+                // A stream would hold the connection, and say nothing on it.
+                response = response.map_body(|_, _| BoxBody::new(body::None::new()));
+            }
             entry.end(response.status().as_u16());
             Ok(response)
         }

@@ -250,13 +250,8 @@ pub(super) fn audit(root: &mut Section, faults: &mut Faults) -> Option<audit::Se
     let keep = section
         .optional("keep_files", faults, values::number(0, 10_000))
         .unwrap_or(10);
-    let key = key.and_then(|source| match audit_key(&source) {
-        Ok(key) => Some(key),
-        Err(message) => {
-            faults.push(section.name("key"), Origin::File, message);
-            None
-        }
-    });
+    let fault = |message| faults.push(section.name("key"), Origin::File, message);
+    let key = key.and_then(|source| audit_key(&source).map_err(fault).ok());
     section.finish(faults);
     let path = path?;
     let target = if path == "stdout" {
