@@ -6,10 +6,10 @@
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
+    pin::Pin,
     sync::Arc,
 };
 
-use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::{
@@ -19,11 +19,16 @@ use super::{
     words::words,
 };
 
+/// Tells what became of entries, which have been handed over already.
+pub type Recording = Pin<Box<dyn Future<Output = Result<(), AuditUnavailable>> + Send>>;
+
 /// A log that can be added to, and in which a change of what stands there is found. Usable from any thread.
-#[async_trait]
 pub trait AuditLog: fmt::Debug + Send + Sync {
     /// Adds entries. After `Ok` they survive a crash of the machine. After an error they may have been written all the same.
-    async fn record(&self, entries: Vec<Entry>) -> Result<(), AuditUnavailable>;
+    ///
+    /// They are handed over by the call. If nobody waits for the answer any more, what was turned down is written all the same;
+    /// what was allowed, and ends, may be left out: whoever does not wait does not do it, and tells an end again.
+    fn record(&self, entries: Vec<Entry>) -> Recording;
 
     /// Adds what was denied to somebody who is not known, or only counts it if there is much of it: strangers must be able
     /// neither to fill a disk nor to push out what stands in the log. Waits for nothing.
@@ -195,13 +200,13 @@ impl Auditor {
         .await
     }
 
-    /// Notes that it is not going to be done, and what stands against it.
-    pub async fn turned_down(
+    /// Notes that it is not going to be done, and what stands against it; also if nobody waits until that is written.
+    pub fn turned_down(
         &self,
         decision: Decision,
         rule: impl Into<String>,
         operation: Option<OperationId>,
-    ) -> Result<(), AuditUnavailable> {
+    ) -> Recording {
         self.record(Decided {
             attempt: self.attempt.clone(),
             decision,
@@ -209,10 +214,9 @@ impl Auditor {
             course: None,
             operation,
         })
-        .await
     }
 
-    async fn record(&self, decided: Decided) -> Result<(), AuditUnavailable> {
-        self.log.record(vec![Entry::Decided(decided)]).await
+    fn record(&self, decided: Decided) -> Recording {
+        self.log.record(vec![Entry::Decided(decided)])
     }
 }

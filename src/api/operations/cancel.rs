@@ -17,7 +17,7 @@ use crate::{
         operation::{Operation, OperationId},
         service::Sent,
     },
-    operations::{Cancellation, kill_point::kill_point},
+    operations::{Cancellation, kill_point::kill_point, to_its_end},
 };
 
 /// The rule: whoever asked for an operation first may cancel it.
@@ -78,13 +78,17 @@ pub(crate) async fn cancel_operation(
         let detail = "Only the caller who asked for an operation may cancel it.";
         return Err(Problem::new(ProblemType::Forbidden, detail).sent(Sent::No));
     }
-    if let Some(auditor) = auditor {
-        kill_point!("cancel.note.before");
-        let written = auditor.allowed(operation.id, None).await;
-        kill_point!("cancel.note.after");
-        written?;
-    }
-    match known.state.operations.cancel(id).await? {
+    let operations = known.state.operations.clone();
+    let cancelled = to_its_end(async move {
+        if let Some(auditor) = auditor {
+            kill_point!("cancel.note.before");
+            let written = auditor.allowed(operation.id, None).await;
+            kill_point!("cancel.note.after");
+            written?;
+        }
+        operations.cancel(id).await.map_err(Problem::from)
+    });
+    match cancelled.await? {
         Cancellation::Unknown => Err(unknown()),
         Cancellation::Ended(operation) => {
             Ok(HttpResponse::Ok().json(OperationView::of(&operation, known).await))
