@@ -2,7 +2,8 @@
 //! hangup (SIGHUP) asks for it.
 //!
 //! Only whom the gateway lets in changes (sections `access`, `callers` and `issuers`), from one request to the next. Everything
-//! else is used as it was read at the start. A file with any fault changes nothing.
+//! else is used as it was read at the start. A file with any fault changes nothing, and one that is being written is waited for: a
+//! part of a configuration can be one too.
 
 use std::{
     convert::Infallible,
@@ -26,6 +27,11 @@ use crate::{
 /// How often the file is looked at. Its content is compared, not its date: what a container mounts changes by links.
 const INTERVAL: Duration = Duration::from_secs(10);
 
+/// For how long a file has to stay as it is before it is used.
+const SETTLING: Duration = Duration::from_secs(1);
+/// The most looks at a file that goes on changing, one after the other.
+const LOOKS_MAX: u32 = 10;
+
 /// Reads the configuration again.
 pub struct Reload {
     path: PathBuf,
@@ -35,6 +41,8 @@ pub struct Reload {
     /// not missed.
     content: Option<Content>,
     used: Fingerprint,
+    /// How many callers are in use.
+    callers: usize,
 }
 
 /// The digest of a file's content; `None` if it could not be read.
@@ -106,6 +114,7 @@ impl Reload {
             metrics,
             content: None,
             used: Fingerprint::of(config),
+            callers: config.identity.callers.len(),
         }
     }
 
@@ -120,21 +129,47 @@ impl Reload {
         }
     }
 
-    /// Reads the file, and uses what is in it if it is another one or somebody asks for it.
+    /// Reads the file, and uses what is in it if it is another one or somebody asks for it, once it stays as it is.
     async fn look(&mut self, is_asked: bool) {
-        let (path, before) = (self.path.clone(), self.content);
-        let read = spawn_blocking(move || read(&path, before, is_asked)).await;
-        match read {
-            Ok(None) => {}
-            Ok(Some((content, loaded))) => {
+        let Some(mut seen) = self.read(content).await else {
+            return;
+        };
+        if !is_asked && self.content == Some(seen) {
+            return;
+        }
+        for _ in 0..LOOKS_MAX {
+            sleep(SETTLING).await;
+            // The content is read last: it is that of a moment ago, and so is what lies between.
+            let load = |path: &Path| (config::load(path), content(path));
+            let Some((loaded, content)) = self.read(load).await else {
+                return;
+            };
+            if content == seen {
                 self.content = Some(content);
                 match loaded {
                     Ok(config) => self.take(&config, is_asked),
                     Err(faults) => self.refuse(&faults),
                 }
+                return;
             }
-            Err(error) => tracing::error!(%error, "the configuration cannot be read again"),
+            seen = content;
         }
+        tracing::warn!(
+            "the configuration file goes on changing: it is used once it stays as it is"
+        );
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Path) -> T + Send + 'static,
+    ) -> Option<T> {
+        let path = self.path.clone();
+        spawn_blocking(move || read(&path))
+            .await
+            .inspect_err(|error| {
+                tracing::error!(%error, "the configuration cannot be read again");
+            })
+            .ok()
     }
 
     fn take(&mut self, config: &Config, is_asked: bool) {
@@ -149,6 +184,13 @@ impl Reload {
         if has_changed {
             self.identities.replace(&config.identity);
             self.used.identity = fresh.identity;
+            let callers = config.identity.callers.len();
+            if callers == 0 && self.callers > 0 {
+                tracing::warn!(
+                    "the configuration names no caller: every key and every certificate is refused"
+                );
+            }
+            self.callers = callers;
         }
         if has_changed || is_asked {
             self.metrics.count("ok");
@@ -180,17 +222,9 @@ impl Metrics {
     }
 }
 
-/// The file, if it is to be used: its content, and what it means with the variables of the environment over it.
-fn read(
-    path: &Path,
-    before: Option<Content>,
-    is_asked: bool,
-) -> Option<(Content, Result<Config, Faults>)> {
-    // Should it change between the two readings, the next look finds another content.
+fn content(path: &Path) -> Content {
     let text = config::read_text(path).ok();
-    let content = text.map(|text| Sha256::digest(text).into());
-    let is_new = before != Some(content);
-    (is_new || is_asked).then(|| (content, config::load(path)))
+    text.map(|text| Sha256::digest(text).into())
 }
 
 #[cfg(test)]
@@ -218,7 +252,7 @@ mod tests {
         )
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn one_change_of_the_file_counts_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gateway.toml");

@@ -12,6 +12,7 @@ mod links;
 pub mod metrics;
 mod openapi;
 mod operations;
+mod peer;
 mod places;
 mod plan;
 mod problem;
@@ -58,7 +59,10 @@ use crate::{
     operations::Operations,
 };
 
-pub use self::request::{peer::Network, rate::RateLimit};
+pub use self::{
+    peer::Network,
+    request::{auth::is_refused_by_head, rate::RateLimit},
+};
 
 /// How much may be asked for, of this process: section `limits` of the configuration.
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +92,7 @@ pub struct Settings {
     pub max_wait: Duration,
     /// How long a stop may take.
     pub drain_timeout: Duration,
-    /// The largest body of a request, in bytes.
+    /// The largest body of a request, in bytes. That of a start has at most 64 KiB in any case.
     pub max_body: usize,
     /// How much may be asked for.
     pub limits: Limits,
@@ -96,6 +100,13 @@ pub struct Settings {
     pub default_project: Option<ProjectName>,
     /// Who may name which storage credential.
     pub storage_grants: BTreeMap<CredentialName, StorageGrant>,
+}
+
+impl Settings {
+    /// The largest body that is read: only a start has one.
+    fn body_max(&self) -> usize {
+        self.max_body.min(request::body::START_MAX)
+    }
 }
 
 /// What all threads that serve requests share.
@@ -174,7 +185,7 @@ pub fn app(
         InitError = (),
     >,
 > {
-    let max_body = state.settings.max_body;
+    let max_body = state.settings.body_max();
     // A document that is fetched from here, and nothing that is fetched from elsewhere.
     let browser = Config::from("/openapi.json").validator_url("none");
     App::new()

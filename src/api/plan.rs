@@ -11,8 +11,8 @@ use super::{
     request::guard::Known,
 };
 use crate::{
-    domain::{decide::Action, operation::Outcome, task::TaskState},
-    operations::{Ask, Plan},
+    domain::{audit::AuditUnavailable, decide::Action, operation::Outcome, task::TaskState},
+    operations::{Ask, AskError, Plan},
 };
 
 /// The answer to a request for a change: the operation, or what it would be.
@@ -95,9 +95,16 @@ impl PlanView {
     }
 }
 
-/// Says what would be done. Refused like the request itself.
+/// Says what would be done. Refused like the request itself, also if its decision could not be noted down when that was last
+/// tried.
 pub(super) async fn answer(ask: &Ask, known: &Known) -> Result<HttpResponse, Problem> {
-    match known.state.operations.plan(&known.services, ask).await {
+    let operations = &known.state.operations;
+    let planned = operations.plan(&known.services, ask).await;
+    let is_decided = !matches!(planned, Err(AskError::Store(_)));
+    if is_decided && operations.audit().is_some_and(|log| !log.is_available()) {
+        return Err(AuditUnavailable.into());
+    }
+    match planned {
         Ok(plan) => Ok(HttpResponse::Ok().json(PlanView::new(plan, ask, known))),
         Err(error) => Err(answer::refusal(error, ask, known).await?),
     }

@@ -9,7 +9,7 @@ use actix_web::{
     dev::{ServiceRequest, ServiceResponse},
     error::InternalError,
     http::{
-        Method, StatusCode,
+        ConnectionType, Method, StatusCode,
         header::{self, HeaderMap, HeaderName, HeaderValue},
     },
     middleware::Next,
@@ -112,7 +112,12 @@ pub(super) async fn finish(
     }
     match outcome {
         Ok(Ok(response)) => {
-            let response = common.add_to(response);
+            let mut response = common.add_to(response);
+            if exchange.is_some_and(|exchange| exchange.has_fragment()) {
+                // Whoever wrote it and whoever read it do not agree where requests begin and end.
+                let head = response.response_mut().head_mut();
+                head.set_connection_type(ConnectionType::Close);
+            }
             entry.end(response.status().as_u16());
             Ok(response)
         }

@@ -155,6 +155,7 @@ impl Gateway {
             _ = interrupt.recv() => {}
             never = watching => match never {},
             never = operations.tell_ends() => match never {},
+            never = operations.hear_ends() => match never {},
         }
         tracing::info!("stopping: waiting requests are answered, rounds in flight end");
         operations.drain();

@@ -72,7 +72,7 @@ pub(super) fn settings(
             issuers: Vec::new(),
         },
         telemetry: crate::telemetry::Settings::default(),
-        store: store::Settings { path: database },
+        store: store::Settings::Sqlite { path: database },
         operations: operations::Settings {
             deadline: Duration::from_mins(30),
             poll_min: Duration::from_millis(500),

@@ -10,10 +10,13 @@ use std::{
 };
 
 use actix_http::{HttpServiceBuilder, Request, Response, body::BoxBody, error::DispatchError};
-use actix_service::{IntoServiceFactory as _, ServiceFactoryExt as _, fn_service, map_config};
+use actix_service::{
+    IntoServiceFactory as _, ServiceFactoryExt as _, fn_factory, fn_service, map_config,
+};
 use actix_web::{
     Error,
-    dev::{AppConfig, Extensions, Server, Service, ServiceFactory},
+    body::MessageBody,
+    dev::{AppConfig, Extensions, Server, Service, ServiceFactory, ServiceResponse},
     web,
 };
 use tokio::net::TcpStream;
@@ -46,14 +49,17 @@ pub(super) fn run(
         async move { stopping.notified().await }
     };
     // Nothing is made of the address by which this machine is known: links are relative, or begin with the public URL.
-    let app = move || {
+    let apps = move || {
         let services = upstream
             .services(Lane::Callers)
             .expect("the engine's thread has built the same from the same settings");
-        let app = api::app(state.clone(), Rc::new(services)).into_factory();
-        map_config(app.map_err(|error: Error| error.error_response()), |()| {
-            AppConfig::default()
-        })
+        let services = Rc::new(services);
+        let app = || {
+            let app = api::app(state.clone(), Rc::clone(&services)).into_factory();
+            let app = app.map_err(|error: Error| error.error_response().into());
+            map_config(app, |()| AppConfig::default())
+        };
+        (app(), expecting(state.clone(), app()))
     };
     let builder = match tls {
         None => builder.listen("http", listener, move || {
@@ -65,8 +71,9 @@ pub(super) fn run(
             let keep = |stream: &Watched<TcpStream>, kept: &mut Extensions| {
                 kept.insert(stream.exchange());
             };
+            let (app, expecting) = apps();
             let http = http(stopped.clone()).on_connect_ext(keep);
-            admit.and_then(http.h1(app()))
+            admit.and_then(http.expect(expecting).h1(app))
         }),
         Some(tls) => builder.listen("https", listener, move || {
             let (connections, acceptor, at_stop) =
@@ -87,8 +94,9 @@ pub(super) fn run(
                     kept.insert(peer);
                 }
             };
+            let (app, expecting) = apps();
             let http = http(stopped.clone()).on_connect_ext(keep);
-            handshake.and_then(http.h1(app()))
+            handshake.and_then(http.expect(expecting).h1(app))
         }),
     };
     Ok(builder?.run())
@@ -116,6 +124,48 @@ async fn accept(
         accepted = tls.accept(stream) => Ok(accepted?),
         () = stopped => Err(io::Error::from(io::ErrorKind::Interrupted).into()),
     }
+}
+
+/// Answers who asks whether to send a body (`Expect: 100-continue`): at once, if the answer is no whatever the body is.
+fn expecting<A, B>(
+    state: web::Data<api::State>,
+    app: A,
+) -> impl ServiceFactory<
+    Request,
+    Config = (),
+    Response = Request,
+    Error = Response<BoxBody>,
+    InitError = A::InitError,
+>
+where
+    A: ServiceFactory<
+            Request,
+            Config = (),
+            Response = ServiceResponse<B>,
+            Error = Response<BoxBody>,
+        > + 'static,
+    A::Service: 'static,
+    B: MessageBody + 'static,
+{
+    fn_factory(move || {
+        let (state, app) = (state.clone(), app.new_service(()));
+        async move {
+            let app = Rc::new(app.await?);
+            Ok(fn_service::<_, _, _, _, _, ()>(move |request: Request| {
+                let (state, app) = (state.clone(), Rc::clone(&app));
+                async move {
+                    let (headers, peer) = (&request.head().headers, request.conn_data());
+                    if !api::is_refused_by_head(&state, request.path(), headers, peer) {
+                        return Ok(request);
+                    }
+                    Err(match app.call(request).await {
+                        Ok(response) => Response::from(response.map_into_boxed_body()),
+                        Err(response) => response,
+                    })
+                }
+            }))
+        }
+    })
 }
 
 /// HTTP with limits, until the server stops.

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     domain::{
         access::StorageGrant,
+        secret::SecretForm,
         service::{CredentialName, ProjectName, ServiceName},
     },
     upstream::{
@@ -148,7 +149,7 @@ fn credentials(project: &mut Section, faults: &mut Faults) -> Option<CredentialS
         Kind::Password => {
             let domain = section.required("domain", faults, values::text);
             let user = section.required("user", faults, values::text);
-            let password = secrets::required(&mut section, "password", faults);
+            let password = secrets::required(&mut section, ("password", SecretForm::Text), faults);
             domain
                 .zip(user)
                 .zip(password)
@@ -160,7 +161,8 @@ fn credentials(project: &mut Section, faults: &mut Faults) -> Option<CredentialS
         }
         Kind::AccessKey => {
             let access_key = access_key(&mut section, faults);
-            let secret_key = secrets::required(&mut section, "secret_key", faults);
+            let secret_key =
+                secrets::required(&mut section, ("secret_key", SecretForm::Key), faults);
             access_key.zip(secret_key).map(|(access_key, secret_key)| {
                 CredentialSettings::AccessKey {
                     access_key,
@@ -193,19 +195,20 @@ fn kind(entry: &Entry) -> Reading<Kind> {
 /// An access key: written out, or by reference as a secret is. `None` only after a fault was recorded.
 fn access_key(section: &mut Section, faults: &mut Faults) -> Option<AccessKeySource> {
     if section.has_table("access_key") {
-        return secrets::required(section, "access_key", faults).map(AccessKeySource::Kept);
+        return secrets::required(section, ("access_key", SecretForm::Key), faults)
+            .map(AccessKeySource::Kept);
     }
     section.required("access_key", faults, |entry| {
-        let visible =
-            |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-        entry
-            .text()
-            .filter(visible)
-            .map(|text| AccessKeySource::Written(text.to_owned()))
-            .ok_or_else(|| {
-                "must be an access key, or { file = \"PATH\" } or { env = \"VARIABLE\" }".to_owned()
-            })
+        let written = written_key(entry).map(AccessKeySource::Written);
+        written.ok_or_else(|| {
+            "must be an access key, or { file = \"PATH\" } or { env = \"VARIABLE\" }".to_owned()
+        })
     })
+}
+
+fn written_key(entry: &Entry) -> Option<String> {
+    let key = |text: &&str| !text.is_empty() && SecretForm::Key.fits(text);
+    entry.text().filter(key).map(ToOwned::to_owned)
 }
 
 /// Section `storage_credentials`: those without faults.
@@ -225,8 +228,10 @@ fn storage_credential(
     known: &Known,
     faults: &mut Faults,
 ) -> Option<StorageCredentialSettings> {
-    let access_key = section.required("access_key", faults, values::text);
-    let secret_key = secrets::required(&mut section, "secret_key", faults);
+    let access_key = section.required("access_key", faults, |entry| {
+        written_key(entry).ok_or_else(|| "must be an access key".to_owned())
+    });
+    let secret_key = secrets::required(&mut section, ("secret_key", SecretForm::Key), faults);
     let callers = section.required("callers", faults, scope::callers(known));
     let projects = section.required(
         "projects",

@@ -1,16 +1,20 @@
 //! Secrets are given by reference only. The reference is followed once while the configuration is read, so that a
 //! missing secret is found before anything starts; what is kept is the reference.
 
-use super::{fault::Faults, reader::Section, values};
+use super::{
+    fault::{Faults, Origin},
+    reader::Section,
+    values,
+};
 use crate::{
-    domain::secret::{Secret, SecretError, SecretSource},
+    domain::secret::{Secret, SecretError, SecretForm, SecretSource},
     upstream,
 };
 
 /// Takes out a reference to a secret that must be there. `None` only after a fault was recorded.
 pub(super) fn required(
     section: &mut Section,
-    key: &str,
+    (key, form): (&str, SecretForm),
     faults: &mut Faults,
 ) -> Option<SecretSource> {
     let entry = section.required_entry(key, faults)?;
@@ -38,24 +42,41 @@ pub(super) fn required(
         (entry, source)
     });
     let (entry, source) = file.xor(env)?;
-    let source = source.and_then(|source| check(&source).map(|()| source));
+    let source = source.and_then(|source| check(&source, form).map(|()| source));
     faults.keep(&entry, source)
+}
+
+/// Takes out a reference to a secret that must be there, and reads it once. `None` only after a fault was recorded.
+pub(super) fn value(section: &mut Section, key: &str, faults: &mut Faults) -> Option<Secret> {
+    let form = SecretForm::Text;
+    let secret = read(&required(section, (key, form), faults)?, form);
+    let fault = |message| faults.push(section.name(key), Origin::File, message);
+    secret.map_err(fault).ok()
 }
 
 /// Whether the secret can be had. The message does not repeat the reference, as somebody may have written the secret
 /// itself in its place.
-fn check(source: &SecretSource) -> Result<(), String> {
-    read(source).map(|_secret| ())
+fn check(source: &SecretSource, form: SecretForm) -> Result<(), String> {
+    read(source, form).map(|_secret| ())
 }
 
 /// A secret that is read once, as it is just now.
-pub(super) fn read(source: &SecretSource) -> Result<Secret, String> {
-    upstream::read_secret(source).map_err(|error| match error {
+pub(super) fn read(source: &SecretSource, form: SecretForm) -> Result<Secret, String> {
+    upstream::read_secret(source, form).map_err(|error| match error {
         SecretError::File(_, error) => format!("refers to a file that cannot be read: {error}"),
         SecretError::Env(_) => {
             "refers to an environment variable that is not set or is not valid UTF-8".to_owned()
         }
         SecretError::Late(_) => "refers to a file that was not read in time".to_owned(),
         SecretError::Empty(_) => "refers to a secret that is empty".to_owned(),
+        SecretError::Malformed(_) => match form {
+            SecretForm::Text => {
+                "refers to a secret with a control character, such as a line end in the middle"
+                    .to_owned()
+            }
+            SecretForm::Key => {
+                "refers to a key that is not all visible ASCII without blanks".to_owned()
+            }
+        },
     })
 }

@@ -20,9 +20,14 @@ use super::{
 use crate::{
     api::{self, Limits, Network, RateLimit},
     audit,
-    domain::{secret::SecretSource, service::ProjectName},
+    domain::{
+        secret::{SecretForm, SecretSource},
+        service::ProjectName,
+    },
     listener::{self, ConnectionLimits, TlsFile},
-    operations, store, telemetry, transport,
+    operations,
+    store::{self, PostgresSettings},
+    telemetry, transport,
     upstream::Pace,
 };
 
@@ -185,38 +190,45 @@ fn format(entry: &Entry) -> Reading<telemetry::Format> {
 /// Section `store`. `None` only after a fault was recorded.
 pub(super) fn store(root: &mut Section, faults: &mut Faults) -> Option<store::Settings> {
     let mut store = root.section("store", faults);
-    if let Some(password) = store.take("password") {
-        faults.add(
-            &password,
-            "is for PostgreSQL, which is not available: the store is an SQLite file",
-        );
-    }
-    let url = store.take("url");
-    store.finish(faults);
-    let path = match url {
-        Some(entry) => {
-            let path = database(&entry);
-            faults.keep(&entry, path)?
-        }
-        None => PathBuf::from("migration-gateway.db"),
+    let settings = if store.has("url") {
+        store.optional("url", faults, database)
+    } else {
+        let path = "migration-gateway.db".into();
+        Some(store::Settings::Sqlite { path })
     };
-    Some(store::Settings { path })
+    let password = match (&settings, store.has("password")) {
+        (_, false) => None,
+        (Some(store::Settings::Sqlite { .. }), true) => store.optional("password", faults, |_| {
+            Err("is for PostgreSQL: the store is an SQLite file".to_owned())
+        }),
+        (Some(store::Settings::Postgres(_)) | None, true) => {
+            secrets::value(&mut store, "password", faults)
+        }
+    };
+    store.finish(faults);
+    match (settings, password) {
+        (Some(store::Settings::Postgres(server)), Some(password)) => {
+            Some(store::Settings::Postgres(server.with_password(password)))
+        }
+        (settings, _) => settings,
+    }
 }
 
-fn database(entry: &Entry) -> Reading<PathBuf> {
+fn database(entry: &Entry) -> Reading<store::Settings> {
     let url = values::text(entry)?;
     if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-        return Err(
-            "names PostgreSQL, which is not available: write \"sqlite://\" and the path of a file"
-                .to_owned(),
-        );
+        return PostgresSettings::parse(&url).map(store::Settings::Postgres);
     }
     match url.strip_prefix("sqlite://") {
         // The record must outlive the process, and SQLite takes these for its memory or for options.
         Some(path) if !path.is_empty() && !path.starts_with(':') && !path.contains(['?', '#']) => {
-            Ok(PathBuf::from(path))
+            let path = path.into();
+            Ok(store::Settings::Sqlite { path })
         }
-        Some(_) | None => Err("must be \"sqlite://\" and the path of a file".to_owned()),
+        Some(_) | None => Err(
+            "must be \"sqlite://\" and the path of a file, or like \"postgres://user@host/database\""
+                .to_owned(),
+        ),
     }
 }
 
@@ -227,7 +239,7 @@ pub(super) fn audit(root: &mut Section, faults: &mut Faults) -> Option<audit::Se
     }
     let mut section = root.section("audit", faults);
     let path = section.required("path", faults, values::text);
-    let key = secrets::required(&mut section, "key", faults);
+    let key = secrets::required(&mut section, ("key", SecretForm::Text), faults);
     let max_size = section
         .optional("max_size", faults, values::size(64 * KIB, 1024 * MIB))
         .unwrap_or(100 * MIB);
@@ -257,7 +269,7 @@ pub(super) fn audit(root: &mut Section, faults: &mut Faults) -> Option<audit::Se
 
 /// The key that a secret is.
 pub(super) fn audit_key(source: &SecretSource) -> Reading<audit::Key> {
-    audit::Key::new(&secrets::read(source)?).ok_or_else(|| {
+    audit::Key::new(&secrets::read(source, SecretForm::Text)?).ok_or_else(|| {
         format!(
             "is shorter than {} bytes: make one with `openssl rand -hex 32`",
             audit::KEY_MIN

@@ -81,6 +81,25 @@ pub enum SecretSource {
     Env(String),
 }
 
+/// What a secret consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretForm {
+    /// Any text without control characters: nobody can type one of those into a form for passwords.
+    Text,
+    /// Visible ASCII without blanks, as the vendor makes keys: they are parts of headers.
+    Key,
+}
+
+impl SecretForm {
+    /// Whether a text is of this form.
+    pub fn fits(self, text: &str) -> bool {
+        match self {
+            Self::Text => !text.contains(char::is_control),
+            Self::Key => text.bytes().all(|byte| byte.is_ascii_graphic()),
+        }
+    }
+}
+
 /// Why a secret could not be had. The message names the place and never the content.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
@@ -96,6 +115,9 @@ pub enum SecretError {
     /// There is nothing in it.
     #[error("the secret in {0} is empty")]
     Empty(String),
+    /// It has characters that no such secret has, such as line ends in the middle.
+    #[error("the secret in {0} has characters that no such secret has")]
+    Malformed(String),
 }
 
 #[cfg(test)]

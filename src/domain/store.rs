@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::{
+    access::Reach,
     history::History,
     operation::{Operation, OperationEvent, OperationId, Status},
     service::{CallerName, ProjectName, ServiceName},
@@ -80,6 +81,12 @@ pub trait OperationStore: Send + Sync {
         hold: Hold,
     ) -> Result<(), StoreError>;
 
+    /// An operation that was ended, by whichever process, soon after it was. Not every store tells, and none tells of all ends:
+    /// whoever waits for one has to look by itself at times. For one listener.
+    async fn next_end(&self) -> OperationId {
+        std::future::pending().await
+    }
+
     /// Removes up to `limit` operations that ended before a moment, the oldest first, with all that belongs to them.
     /// Tells how many were removed.
     async fn remove_ended(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError>;
@@ -96,6 +103,9 @@ pub trait OperationStore: Send + Sync {
         project: &ProjectName,
         service: &ServiceName,
     ) -> Result<u64, StoreError>;
+
+    /// How many operations are running that this caller asked for first.
+    async fn count_running_of(&self, caller: &CallerName) -> Result<u64, StoreError>;
 
     /// How many operations are running. Also tells whether the store can be written to, by writing.
     async fn check(&self) -> Result<u64, StoreError>;
@@ -197,8 +207,10 @@ pub struct OperationQuery {
     pub status: Option<Status>,
     /// Only those for which a delete was sent and not definitely refused.
     pub sent_delete: bool,
-    /// Only those that this caller asked for or joined.
+    /// Only those that this caller asked for or joined, and those in `or_within`.
     pub caller: Option<CallerName>,
+    /// Projects and services whose operations are shown besides those of `caller`.
+    pub or_within: Vec<Reach>,
     /// Only those older than this one: the last of the page before.
     pub before: Option<OperationId>,
     /// At most this many.
@@ -214,6 +226,9 @@ pub struct Lease {
     pub duration: Duration,
     /// The present moment.
     pub now: Timestamp,
+    /// The longest that an operation can have until its next look. One that seems to have more was put there before the clock was
+    /// set back: it is due.
+    pub longest_rest: Duration,
 }
 
 /// Operations to be driven now.

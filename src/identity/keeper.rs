@@ -36,7 +36,7 @@ enum FetchError {
     File(io::Error),
     Late,
     TooLarge,
-    NoKeys,
+    NoKeySet,
 }
 
 impl FetchError {
@@ -46,7 +46,7 @@ impl FetchError {
             Self::Transport(_) => "unreachable",
             Self::Status(_) => "status",
             Self::File(_) | Self::Late => "file",
-            Self::TooLarge | Self::NoKeys => "malformed",
+            Self::TooLarge | Self::NoKeySet => "malformed",
         }
     }
 }
@@ -59,7 +59,7 @@ impl fmt::Display for FetchError {
             Self::File(error) => write!(formatter, "the file cannot be read: {error}"),
             Self::Late => formatter.write_str("the file was not read in time"),
             Self::TooLarge => formatter.write_str("the key set is larger than 1 MiB"),
-            Self::NoKeys => formatter.write_str("it is no key set with a key that can be used"),
+            Self::NoKeySet => formatter.write_str("it is no key set"),
         }
     }
 }
@@ -130,20 +130,24 @@ async fn run(
 
 /// Fetches the keys of one issuer for ever: at once, when it is time, and when somebody wants them.
 async fn keep(transport: Rc<Transport>, cache: Arc<KeyCache>, metrics: Metrics) {
-    let mut health = None;
+    let (mut health, mut left_out) = (None, 0);
     loop {
         cache.begin();
         let fetched = fetch(&transport, &cache.source).await;
-        let result = fetched.as_ref().map_or_else(FetchError::kind, |_| "ok");
+        let result = match &fetched {
+            Ok(keys) if keys.is_empty() => "no-keys",
+            Ok(_) => "ok",
+            Err(error) => error.kind(),
+        };
         metrics.fetched(&cache.issuer, result);
         let pause = if fetched.is_ok() {
             cache.refresh_after()
         } else {
             COOL_DOWN.min(cache.refresh_after())
         };
-        let error = fetched.as_ref().err().map(ToString::to_string);
+        health = Some(tell(&cache, &fetched, health));
+        left_out = tell_left_out(&cache, &fetched, left_out);
         cache.end(fetched.ok(), Instant::now());
-        health = Some(tell(&cache, error.as_deref(), health));
         // Woken early if somebody wants them.
         let _ = timeout(pause, cache.wanted.notified()).await;
     }
@@ -154,6 +158,8 @@ async fn keep(transport: Rc<Transport>, cache: Arc<KeyCache>, metrics: Metrics) 
 enum Health {
     /// As the issuer shows them.
     Fresh,
+    /// None: the issuer shows none that can be used.
+    Withdrawn,
     /// As the issuer showed them some time ago.
     Old,
     /// Not there, or too old to be used.
@@ -161,18 +167,23 @@ enum Health {
 }
 
 /// The log has the changes only: the beginning and the end of an outage, and when it lasts too long.
-fn tell(cache: &KeyCache, error: Option<&str>, before: Option<Health>) -> Health {
+fn tell(cache: &KeyCache, fetched: &Result<KeySet, FetchError>, before: Option<Health>) -> Health {
     let issuer = &cache.issuer;
-    let health = match error {
-        None => Health::Fresh,
-        Some(_) if cache.is_usable(Instant::now()) => Health::Old,
-        Some(_) => Health::Missing,
+    let health = match fetched {
+        Ok(keys) if keys.is_empty() => Health::Withdrawn,
+        Ok(_) => Health::Fresh,
+        Err(_) if cache.is_usable(Instant::now()) => Health::Old,
+        Err(_) => Health::Missing,
     };
+    let error = fetched.as_ref().err().map(ToString::to_string);
     if before == Some(health) {
         return health;
     }
     match health {
         Health::Fresh => tracing::info!(%issuer, "the keys of an issuer were fetched"),
+        Health::Withdrawn => {
+            tracing::warn!(%issuer, "an issuer shows no key that can be used; its tokens are refused");
+        }
         Health::Old => {
             tracing::warn!(%issuer, error, "the keys of an issuer cannot be fetched; the old ones are used");
         }
@@ -181,6 +192,16 @@ fn tell(cache: &KeyCache, error: Option<&str>, before: Option<Health>) -> Health
         }
     }
     health
+}
+
+/// Says that an issuer has more keys than are kept, when their number changes; gives it.
+fn tell_left_out(cache: &KeyCache, fetched: &Result<KeySet, FetchError>, before: usize) -> usize {
+    let left_out = fetched.as_ref().map_or(before, KeySet::left_out);
+    if left_out > 0 && left_out != before {
+        let issuer = &cache.issuer;
+        tracing::warn!(%issuer, left_out, "an issuer shows more keys than are kept; the rest is left out");
+    }
+    left_out
 }
 
 async fn fetch(transport: &Transport, source: &KeySource) -> Result<KeySet, FetchError> {
@@ -200,7 +221,7 @@ async fn fetch(transport: &Transport, source: &KeySource) -> Result<KeySet, Fetc
                 .map_err(|error| FetchError::File(io::Error::other(error)))??
         }
     };
-    KeySet::parse(&text).ok_or(FetchError::NoKeys)
+    KeySet::parse(&text).ok_or(FetchError::NoKeySet)
 }
 
 fn read(path: PathBuf) -> Result<Vec<u8>, FetchError> {

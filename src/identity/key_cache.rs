@@ -6,13 +6,15 @@ use std::{
 };
 
 use jsonwebtoken::{Algorithm, DecodingKey};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use super::{KeySource, Refusal, key_set::KeySet, settings::IssuerSettings};
 use crate::domain::service::IssuerName;
 
 /// Tokens with unknown keys cause no more than one fetch in this time, however many come and whatever they name.
 pub(super) const COOL_DOWN: Duration = Duration::from_secs(30);
+/// The most requests that wait for the keys of one issuer at the same time; the others are refused at once.
+const WAITING_MAX: usize = 64;
 
 /// The keys of one issuer, shared between those who check tokens and the one who fetches.
 pub(super) struct KeyCache {
@@ -22,6 +24,8 @@ pub(super) struct KeyCache {
     state: Mutex<State>,
     /// Told when keys are wanted before it is time.
     pub(super) wanted: Notify,
+    /// The places of those who wait for a fetch.
+    pub(super) waiting: Semaphore,
     /// Counts the fetches that have ended.
     ended: watch::Sender<u64>,
 }
@@ -46,6 +50,7 @@ impl KeyCache {
                 ..State::default()
             }),
             wanted: Notify::new(),
+            waiting: Semaphore::new(WAITING_MAX),
             ended: watch::Sender::new(0),
         }
     }
@@ -57,21 +62,24 @@ impl KeyCache {
             && self.max_age == settings.keys_max_age
     }
 
-    /// The key to check a signature with.
+    /// The keys to check a signature with, at least one: it is good if it is so by any of them.
     pub(super) fn find(
         &self,
         id: Option<&str>,
         algorithm: Algorithm,
         now: Instant,
-    ) -> Result<DecodingKey, Refusal> {
+    ) -> Result<Vec<DecodingKey>, Refusal> {
         let keys = match &self.state().keys {
             Some((keys, seen)) if now.saturating_duration_since(*seen) <= self.max_age => {
                 Arc::clone(keys)
             }
             _ => return Err(Refusal::IssuerKeys),
         };
-        let found = keys.find(id, algorithm).cloned();
-        found.ok_or(Refusal::TokenKey)
+        let found: Vec<_> = keys.find(id, algorithm).into_iter().cloned().collect();
+        if found.is_empty() {
+            return Err(Refusal::TokenKey);
+        }
+        Ok(found)
     }
 
     /// Asks for a fetch, unless one is under way or another was asked for a short time ago. The result changes when the

@@ -11,6 +11,8 @@ use serde_json::Value;
 
 /// The most keys of an issuer that are kept; the rest is left out.
 const KEYS_MAX: usize = 64;
+/// The most keys of one id that a signature is checked with.
+const SAME_ID_MAX: usize = 4;
 
 const RSA: [Algorithm; 6] = [
     Algorithm::RS256,
@@ -24,6 +26,7 @@ const RSA: [Algorithm; 6] = [
 /// Keys that signatures can be checked with.
 pub(super) struct KeySet {
     keys: Vec<PublicKey>,
+    left_out: usize,
 }
 
 struct PublicKey {
@@ -39,26 +42,37 @@ struct Document {
 
 impl KeySet {
     /// Reads a JSON Web Key Set. Keys for other purposes, of kinds that are not known here, or that cannot be read are
-    /// left out. `None` if nothing is left.
+    /// left out, so that none may be left. `None` if it is no such set.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
         let document: Document = serde_json::from_slice(text).ok()?;
-        let keys: Vec<PublicKey> = document
-            .keys
-            .into_iter()
-            .filter_map(PublicKey::of)
-            .take(KEYS_MAX)
-            .collect();
-        (!keys.is_empty()).then_some(Self { keys })
+        let keys = document.keys.into_iter();
+        let mut keys: Vec<PublicKey> = keys.filter_map(PublicKey::of).collect();
+        let left_out = keys.len().saturating_sub(KEYS_MAX);
+        keys.truncate(KEYS_MAX);
+        Some(Self { keys, left_out })
     }
 
-    /// The key with this id that is for this algorithm. Without an id: the only key that is for it.
-    pub(super) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<&DecodingKey> {
+    /// Whether there is no key that can be used.
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// How many keys that could be used were too many.
+    pub(super) fn left_out(&self) -> usize {
+        self.left_out
+    }
+
+    /// The first four keys with this id that are for this algorithm. Without an id: the only key that is for it.
+    pub(super) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Vec<&DecodingKey> {
         let fits = |key: &&PublicKey| {
             key.algorithms.contains(&algorithm) && (id.is_none() || key.id.as_deref() == id)
         };
-        let mut fitting = self.keys.iter().filter(fits);
-        let first = fitting.next()?;
-        (id.is_some() || fitting.next().is_none()).then_some(&first.key)
+        let fitting = self.keys.iter().filter(fits).map(|key| &key.key);
+        let mut fitting: Vec<_> = fitting.take(SAME_ID_MAX).collect();
+        if id.is_none() && fitting.len() > 1 {
+            fitting.clear();
+        }
+        fitting
     }
 }
 

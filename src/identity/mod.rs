@@ -26,7 +26,8 @@ use std::{
 
 use jiff::Timestamp;
 use prometheus_client::registry::Registry;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
+use tracing::subscriber::NoSubscriber;
 
 pub use self::{
     algorithm::Algorithm,
@@ -44,8 +45,6 @@ use crate::{
 
 /// The longest that a request waits for the keys of an issuer, while they are being fetched.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The most requests that wait for keys at the same time; the others are refused at once.
-const WAITING_MAX: usize = 64;
 
 words! {
     /// How a caller said who they are.
@@ -147,7 +146,6 @@ struct Shared {
     directory: RwLock<Arc<Directory>>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
-    waiting: Semaphore,
     /// Whose keys are to be fetched.
     wanted: watch::Sender<Vec<Arc<KeyCache>>>,
 }
@@ -169,7 +167,6 @@ impl Identities {
             directory: RwLock::new(directory),
             clock,
             metrics,
-            waiting: Semaphore::new(WAITING_MAX),
             wanted,
         })))
     }
@@ -211,6 +208,13 @@ impl Identities {
         })
     }
 
+    /// Whether [`Identities::identify`] would refuse a request at once. That is neither counted nor logged.
+    pub fn is_refused(&self, credentials: &Credentials<'_>) -> bool {
+        let silent = NoSubscriber::default();
+        let found = tracing::subscriber::with_default(silent, || self.look_up(credentials));
+        matches!(found, Err(Failure::Refused(_)))
+    }
+
     fn look_up(&self, credentials: &Credentials<'_>) -> Result<Identity, Failure> {
         let directory = self
             .0
@@ -223,7 +227,7 @@ impl Identities {
 
     /// Whether keys came while this waited for them.
     async fn has_fresh_keys(&self, cache: &KeyCache) -> bool {
-        let Ok(_place) = self.0.waiting.try_acquire() else {
+        let Ok(_place) = cache.waiting.try_acquire() else {
             return false;
         };
         let Some(mut fetched) = cache.want(Instant::now()) else {

@@ -68,15 +68,21 @@ impl Issuer {
     fn check(&self, token: &str, now: Timestamp, instant: Instant) -> Result<Identity, Failure> {
         let header = self.header(token)?;
         let id = header.kid.as_deref();
-        let key = self.keys.find(id, header.alg, instant);
-        let key = key.map_err(|reason| Failure::NoKey {
+        let keys = self.keys.find(id, header.alg, instant);
+        let keys = keys.map_err(|reason| Failure::NoKey {
             cache: Arc::clone(&self.keys),
             reason,
         })?;
-        let claims = decode::<Claims>(token, &key, &self.validation(&header))
-            .map_err(|error| refusal(error.kind()))?
-            .claims;
-        Ok(self.identity(&claims, now)?)
+        let validation = self.validation(&header);
+        for key in &keys {
+            match decode::<Claims>(token, key, &validation) {
+                Ok(decoded) => return Ok(self.identity(&decoded.claims, now)?),
+                // It may be that of another key with the same name.
+                Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature) => {}
+                Err(error) => return Err(refusal(error.kind()).into()),
+            }
+        }
+        Err(Refusal::TokenSignature.into())
     }
 
     /// The header, if it is of a token that could be checked. Keys and addresses of keys in it (`jwk`, `jku`, `x5c`, `x5u`) are

@@ -82,14 +82,17 @@ fn verify(chain: &[CertificateDer<'_>], material: &Material, now: Timestamp) -> 
     }
 }
 
-/// The alternative names of the kinds DNS and URI, and the end.
+/// The alternative names of the kinds DNS and URI, and the end. A name in the form of the other kind is left out, so that what
+/// is configured can be only one of them: a URI has a colon, and a DNS name has none.
 fn read(leaf: &[u8]) -> Option<(Vec<String>, Timestamp)> {
     let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
     let mut names = Vec::new();
     if let Some(alternatives) = leaf.subject_alternative_name().ok()? {
         for name in &alternatives.value.general_names {
-            if let GeneralName::DNSName(name) | GeneralName::URI(name) = name {
-                names.push((*name).to_owned());
+            if let GeneralName::DNSName(text) | GeneralName::URI(text) = name
+                && text.contains(':') == matches!(name, GeneralName::URI(_))
+            {
+                names.push((*text).to_owned());
             }
         }
     }

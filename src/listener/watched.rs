@@ -37,8 +37,23 @@ pub struct Exchange(Rc<State>);
 struct State {
     phase: Cell<Phase>,
     /// The last bytes that came.
-    tail: Cell<[u8; 4]>,
+    tail: Cell<[u8; TAIL]>,
+    line: Cell<Line>,
+    has_fragment: Cell<bool>,
 }
+
+/// What counts of the line that is coming.
+#[derive(Clone, Copy, Default)]
+struct Line {
+    /// Whether this is not its first word any more.
+    has_word: bool,
+    /// Whether the word has the mark of a fragment, and whether the word before it has, which was not the first.
+    has_mark: bool,
+    had_mark: bool,
+}
+
+/// So many bytes are remembered: as many as the end of a request line has.
+const TAIL: usize = b" HTTP/1.1\r\n".len();
 
 #[derive(Clone, Copy)]
 enum Phase {
@@ -61,7 +76,7 @@ impl Default for Phase {
 impl Exchange {
     /// Notes that a head is complete.
     pub fn begin(&self) {
-        let has_more = self.0.tail.get() != *b"\r\n\r\n";
+        let has_more = !self.0.tail.get().ends_with(b"\r\n\r\n");
         self.0.phase.set(Phase::Answering { has_more });
     }
 
@@ -75,13 +90,17 @@ impl Exchange {
         }
     }
 
+    /// Whether the target of a request had a fragment, which no target may have (RFC 9112, section 3.2). The framework leaves
+    /// it out, with all that follows, so that this is asked of the bytes: whatever may be the end of a request line counts, since
+    /// one can follow a body in the middle of a line. It stays so for the rest of the connection.
+    pub fn has_fragment(&self) -> bool {
+        self.0.has_fragment.get()
+    }
+
     fn received(&self, bytes: &[u8]) {
-        let mut tail = self.0.tail.get();
-        for byte in bytes.iter().rev().take(tail.len()).rev() {
-            tail.rotate_left(1);
-            tail[3] = *byte;
+        for byte in bytes {
+            self.take(*byte);
         }
-        self.0.tail.set(tail);
         self.0.phase.set(match self.0.phase.get() {
             head @ Phase::Between { is_head: true, .. } => head,
             Phase::Between { is_head: false, .. } => Phase::Between {
@@ -89,6 +108,36 @@ impl Exchange {
                 is_head: true,
             },
             Phase::Answering { .. } => Phase::Answering { has_more: true },
+        });
+    }
+}
+
+impl Exchange {
+    fn take(&self, byte: u8) {
+        let mut tail = self.0.tail.get();
+        tail.rotate_left(1);
+        tail[TAIL - 1] = byte;
+        self.0.tail.set(tail);
+        let line = self.0.line.get();
+        self.0.line.set(match byte {
+            b'\n' => {
+                let end = tail.strip_suffix(b"\n").unwrap_or_default();
+                let end = end.strip_suffix(b"\r").unwrap_or(end);
+                if line.had_mark && (end.ends_with(b" HTTP/1.1") || end.ends_with(b" HTTP/1.0")) {
+                    self.0.has_fragment.set(true);
+                }
+                Line::default()
+            }
+            b' ' => Line {
+                has_word: true,
+                has_mark: false,
+                had_mark: line.has_word && line.has_mark,
+            },
+            b'#' => Line {
+                has_mark: true,
+                ..line
+            },
+            _ => line,
         });
     }
 }

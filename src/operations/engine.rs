@@ -333,6 +333,7 @@ impl Loop {
             owner: self.shared.owner.clone(),
             duration: LEASE,
             now,
+            longest_rest: round::longest_rest(&self.shared.settings),
         }
     }
 

@@ -22,7 +22,7 @@ mod sentences;
 #[cfg(test)]
 mod simulation;
 
-use std::{future::pending, panic::resume_unwind, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::pending, panic::resume_unwind, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{
@@ -72,7 +72,7 @@ pub(crate) fn to_its_end<T: 'static>(
     }
 }
 
-/// How often a waiting request looks at the record by itself: it is not told of what another process does.
+/// How often a waiting request looks at the record by itself: it may not be told of what another process does.
 const RECHECK: Duration = Duration::from_secs(2);
 
 /// How operations are driven: section `operations` of the configuration.
@@ -234,6 +234,14 @@ impl Operations {
                 _ = draining.changed() => {}
             }
             kill_point!("wait.woken");
+        }
+    }
+
+    /// Passes on, for ever, what the record tells of ends in other processes.
+    pub async fn hear_ends(&self) -> Infallible {
+        loop {
+            let id = self.0.store.next_end().await;
+            self.0.endings.announce(id);
         }
     }
 

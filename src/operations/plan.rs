@@ -66,7 +66,10 @@ impl Operations {
                 self.plan_of_its_own(services, ask, Course::Supersede, Some(running))
                     .await
             }
-            Some(running) => Err(AskError::Conflict(Box::new(running))),
+            Some(running) => {
+                self.admit(services, ask, &running).await?;
+                Err(AskError::Conflict(Box::new(running)))
+            }
         }
     }
 
@@ -84,7 +87,19 @@ impl Operations {
         let seen = refuse(ask, self.look(services, ask).await?, &inherited)?;
         let seen = seen.map(|task| Seen::Task(Sight::from(&*task)));
         let step = seen.map(|seen| Step::of(ask.goal, seen, &inherited));
+        self.has_room(ask, running.as_ref()).await?;
         Ok(Plan::new(ask, course, running, step))
+    }
+
+    /// Whether one more operation of the caller may run, which takes over from this one.
+    async fn has_room(&self, ask: &Ask, supersedes: Option<&Operation>) -> Result<(), AskError> {
+        let ends = supersedes.is_some_and(|running| running.requested_by == ask.caller);
+        let count = self.0.store.count_running_of(&ask.caller).await?;
+        if count.saturating_sub(u64::from(ends)) < u64::from(ask.running_max) {
+            Ok(())
+        } else {
+            Err(AskError::TooMany(ask.running_max))
+        }
     }
 
     /// What runs goes on from where it is.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use sqlx::{AnyConnection, Row as _};
 
 use super::{
-    database::{AnyTransaction, unavailable},
+    database::{AnyTransaction, Engine, unavailable},
     read::{self, Reports, select_operations},
     rows::Unreadable,
 };
@@ -15,8 +15,19 @@ use crate::domain::{
     store::{Claim, Lease, Leased, StoreError},
 };
 
+/// Whose clock says whether a lease has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LeaseClock {
+    /// The caller's: all callers are on one machine.
+    Caller,
+    /// The database's: the clocks of several machines differ.
+    Database,
+}
+
 /// The moments of a lease, in microseconds.
 struct Term {
+    /// Looks that are due are due by the caller's clock, which set them.
+    due: i64,
     now: i64,
     until: i64,
     /// When an operation was due that is left to another owner no more.
@@ -24,14 +35,28 @@ struct Term {
 }
 
 impl Term {
-    fn of(lease: &Lease) -> Self {
-        let now = lease.now.as_microsecond();
+    async fn of(
+        connection: &mut AnyConnection,
+        (lease, clock): &(Lease, LeaseClock),
+    ) -> Result<Self, StoreError> {
+        let due = lease.now.as_microsecond();
+        let now = match clock {
+            LeaseClock::Caller => due,
+            LeaseClock::Database => {
+                sqlx::query_scalar(
+                    "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
+                )
+                .fetch_one(connection)
+                .await?
+            }
+        };
         let duration = i64::try_from(lease.duration.as_micros()).unwrap_or(i64::MAX);
-        Self {
+        Ok(Self {
+            due,
+            late: due.saturating_sub(duration),
             now,
             until: now.saturating_add(duration),
-            late: now.saturating_sub(duration),
-        }
+        })
     }
 }
 
@@ -41,15 +66,19 @@ type Position = (i64, String);
 /// Leases up to `limit` due operations, oldest look first.
 pub(super) async fn claim(
     mut transaction: AnyTransaction,
-    lease: Lease,
+    lease: (Lease, LeaseClock),
     limit: u32,
     reports: Arc<Reports>,
 ) -> Result<Claim, StoreError> {
-    let term = Term::of(&lease);
+    let term = Term::of(&mut transaction, &lease).await?;
+    let (lease, _) = lease;
+    bring_forward(&mut transaction, &lease, &term).await?;
     let mut claim = Claim::default();
     let mut after = (i64::MIN, String::new());
     // Those that cannot be read take no place from the others: the search goes on behind them.
-    'search: while let Some(due) = next_due(&mut transaction, &lease, limit, &mut after).await? {
+    'search: while let Some(due) =
+        next_due(&mut transaction, (&lease, &term), limit, &mut after).await?
+    {
         for (read, owner) in due {
             let Some(mut operation) = reports.readable(read) else {
                 continue;
@@ -74,32 +103,61 @@ pub(super) async fn claim(
     Ok(claim)
 }
 
+/// The statement for due operations.
+macro_rules! due {
+    () => {
+        select_operations!(
+            "WHERE status = 'running' AND next_look_at <= $1 \
+             AND (lease_until IS NULL OR lease_until <= $2) \
+             AND (kept_for IS NULL OR kept_for = $6 OR next_look_at <= $7) \
+             AND (next_look_at > $3 OR (next_look_at = $3 AND id > $4)) \
+             ORDER BY next_look_at, id LIMIT $5"
+        )
+    };
+}
+
+/// Makes due what rests until a moment that can only have been said before the clock was set back.
+async fn bring_forward(
+    connection: &mut AnyConnection,
+    lease: &Lease,
+    term: &Term,
+) -> Result<(), StoreError> {
+    let rest = i64::try_from(lease.longest_rest.as_micros()).unwrap_or(i64::MAX);
+    sqlx::query(
+        "UPDATE operations SET next_look_at = $1 WHERE status = 'running' AND next_look_at > $2",
+    )
+    .bind(term.due)
+    .bind(term.due.saturating_add(rest))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// An operation that is due, and who let a lease on it end without giving it back.
 type Due = (Result<Operation, Unreadable>, Option<String>);
 
 /// One more than `limit` of the operations that are due after a position, which moves on; `None` if there are none.
 async fn next_due(
     connection: &mut AnyConnection,
-    lease: &Lease,
+    (lease, term): (&Lease, &Term),
     limit: u32,
     after: &mut Position,
 ) -> Result<Option<Vec<Due>>, StoreError> {
-    let term = Term::of(lease);
-    let rows = sqlx::query(select_operations!(
-        "WHERE status = 'running' AND next_look_at <= $1 \
-         AND (lease_until IS NULL OR lease_until <= $1) \
-         AND (kept_for IS NULL OR kept_for = $5 OR next_look_at <= $6) \
-         AND (next_look_at > $2 OR (next_look_at = $2 AND id > $3)) \
-         ORDER BY next_look_at, id LIMIT $4"
-    ))
-    .bind(term.now)
-    .bind(after.0)
-    .bind(after.1.as_str())
-    .bind(i64::from(limit) + 1)
-    .bind(lease.owner.as_str())
-    .bind(term.late)
-    .fetch_all(&mut *connection)
-    .await?;
+    // Nobody waits for somebody else who leases the same ones.
+    let statement = match Engine::of(connection) {
+        Engine::Sqlite => due!(),
+        Engine::Postgres => concat!(due!(), " FOR UPDATE SKIP LOCKED"),
+    };
+    let rows = sqlx::query(statement)
+        .bind(term.due)
+        .bind(term.now)
+        .bind(after.0)
+        .bind(after.1.as_str())
+        .bind(i64::from(limit) + 1)
+        .bind(lease.owner.as_str())
+        .bind(term.late)
+        .fetch_all(&mut *connection)
+        .await?;
     let Some(last) = rows.last() else {
         return Ok(None);
     };
@@ -112,7 +170,7 @@ async fn next_due(
     Ok(Some(read.into_iter().zip(owners).collect()))
 }
 
-/// Leases one operation. Whether it was still as it was read: it is, where only one can write.
+/// Leases one operation. Whether it was still as it was read: it is, since nobody else can write to it.
 async fn take(
     connection: &mut AnyConnection,
     lease: &Lease,
@@ -145,11 +203,12 @@ async fn later(
     let due = sqlx::query_scalar::<_, Option<i64>>(
         "SELECT MIN(CASE WHEN lease_until > due THEN lease_until ELSE due END) \
          FROM (SELECT lease_owner, lease_until, \
-         CASE WHEN kept_for <> $2 THEN next_look_at + $3 ELSE next_look_at END AS due \
+         CASE WHEN kept_for <> $3 THEN next_look_at + $4 ELSE next_look_at END AS due \
          FROM operations WHERE status = 'running') AS running \
-         WHERE (due > $1 OR lease_until > $1) \
-         AND NOT (COALESCE(lease_owner, '') = $2 AND COALESCE(lease_until, 0) > $1)",
+         WHERE (due > $1 OR lease_until > $2) \
+         AND NOT (COALESCE(lease_owner, '') = $3 AND COALESCE(lease_until, 0) > $2)",
     )
+    .bind(term.due)
     .bind(term.now)
     .bind(lease.owner.as_str())
     .bind(term.until.saturating_sub(term.now))
@@ -162,17 +221,18 @@ async fn later(
 /// Extends every lease of this owner.
 pub(super) async fn renew(
     mut transaction: AnyTransaction,
-    lease: Lease,
+    lease: (Lease, LeaseClock),
     held: Vec<OperationId>,
 ) -> Result<(), StoreError> {
+    let term = Term::of(&mut transaction, &lease).await?;
     for id in held {
         sqlx::query(
             "UPDATE operations SET lease_until = $1 \
              WHERE id = $2 AND lease_owner = $3 AND status = 'running'",
         )
-        .bind(Term::of(&lease).until)
+        .bind(term.until)
         .bind(id.to_string())
-        .bind(lease.owner.as_str())
+        .bind(lease.0.owner.as_str())
         .execute(&mut *transaction)
         .await?;
     }

@@ -2,20 +2,17 @@
 //!
 //! A connection belongs to the runtime that opened it, so a pool on the callers' runtimes stalls with any one of
 //! them. All statements therefore run on a runtime of the database's own, and go on to their end if the caller goes
-//! away. One connection writes: writers queue fairly in its pool instead of waking up by turns at the file's lock.
+//! away. One connection writes to a file: writers queue fairly in its pool instead of waking up by turns at the file's lock.
 
-use std::{
-    fs, io,
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, io, os::unix::fs::MetadataExt as _, path::PathBuf, sync::Arc, time::Duration};
 
-use sqlx::{Any, AnyPool, Transaction};
+use sqlx::{Any, AnyConnection, AnyPool, Transaction};
 use tokio::runtime::{self, Runtime};
 
-use super::open::{self, OpenError};
+use super::{
+    Settings,
+    open::{self, OpenError},
+};
 use crate::domain::store::StoreError;
 
 /// How long one thing that a statement needs is waited for: a connection, or the lock of another process.
@@ -24,12 +21,56 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 /// A transaction. It is undone when it is dropped.
 pub(super) type AnyTransaction = Transaction<'static, Any>;
 
-/// The two pools, and the file that they are open on.
+/// The two pools, and the file that they are open on if they are open on a file.
 #[derive(Clone)]
 pub(super) struct Pools {
     pub(super) reader: AnyPool,
     pub(super) writer: AnyPool,
-    pub(super) file: Arc<DatabaseFile>,
+    pub(super) file: Option<Arc<DatabaseFile>>,
+}
+
+impl Pools {
+    fn engine(&self) -> Engine {
+        match self.file {
+            Some(_) => Engine::Sqlite,
+            None => Engine::Postgres,
+        }
+    }
+}
+
+/// The database, as far as statements differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Engine {
+    /// One writes at a time, and nothing changes while it does.
+    Sqlite,
+    /// Several write at the same time. A statement waits for the end of whoever changes the same rows, and then sees that.
+    Postgres,
+}
+
+impl Engine {
+    /// What is behind a connection.
+    pub(super) fn of(connection: &AnyConnection) -> Self {
+        match connection.backend_name() {
+            "PostgreSQL" => Self::Postgres,
+            _ => Self::Sqlite,
+        }
+    }
+
+    /// All statements see the record at one moment.
+    fn begin_reading(self) -> &'static str {
+        match self {
+            Self::Sqlite => "BEGIN",
+            Self::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        }
+    }
+
+    /// Said in full, since the defaults of a server, of a database and of a user can be others.
+    fn begin_writing(self) -> &'static str {
+        match self {
+            Self::Sqlite => "BEGIN IMMEDIATE",
+            Self::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+        }
+    }
 }
 
 /// An open database.
@@ -41,16 +82,16 @@ pub(super) struct Database {
 }
 
 impl Database {
-    /// Opens the file, makes it if it is missing, and brings its tables up to date. May be awaited on any runtime.
-    pub(super) async fn open(path: &Path, patience: Duration) -> Result<Self, OpenError> {
-        let failed = |source| OpenError::failed(path, source);
+    /// Opens the database and brings its tables up to date. May be awaited on any runtime.
+    pub(super) async fn open(settings: &Settings, patience: Duration) -> Result<Self, OpenError> {
+        let failed = |source| OpenError::failed(settings, source);
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("store")
             .enable_all()
             .build()
             .map_err(failed)?;
-        let opening = runtime.spawn(open::open(path.to_owned(), patience));
+        let opening = runtime.spawn(open::open(settings.clone(), patience));
         match opening.await.map_err(io::Error::other).map_err(failed) {
             Ok(Ok(pools)) => Ok(Self {
                 runtime: Some(runtime),
@@ -74,12 +115,13 @@ impl Database {
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         let pools = self.pools.clone();
-        self.run(async move { work(pools.reader.begin().await?).await })
+        let begin = pools.engine().begin_reading();
+        self.run(async move { work(pools.reader.begin_with(begin).await?).await })
             .await
     }
 
-    /// Runs `work` in a transaction that holds the lock for writing from its beginning: one that read first and
-    /// wrote then would be refused if another process wrote between. `work` has to commit.
+    /// Runs `work` in a transaction that may write. On a file it holds the lock for writing from its beginning: one that
+    /// read first and wrote then would be refused if another process wrote between. `work` has to commit.
     pub(super) async fn write<T, F>(
         &self,
         work: impl FnOnce(AnyTransaction) -> F + Send + 'static,
@@ -89,9 +131,12 @@ impl Database {
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         let pools = self.pools.clone();
+        let begin = pools.engine().begin_writing();
         self.run(async move {
-            pools.file.verify().await.map_err(unavailable)?;
-            work(pools.writer.begin_with("BEGIN IMMEDIATE").await?).await
+            if let Some(file) = &pools.file {
+                file.verify().await.map_err(unavailable)?;
+            }
+            work(pools.writer.begin_with(begin).await?).await
         })
         .await
     }

@@ -1,19 +1,23 @@
 //! The record of operations in SQL.
 //!
-//! [`SqlOperationStore`] keeps the promises of [`OperationStore`] with one SQLite file. A commit is on the disk when
-//! it returns, and survives a crash of the process and of the machine. Several processes on one machine may share
-//! the file. Nothing here knows what an operation is for, and no secret is in any column: the types that are
-//! written hold none.
+//! [`SqlOperationStore`] keeps the promises of [`OperationStore`] with one SQLite file, which several processes on one
+//! machine may share, or with a PostgreSQL database, which any number of machines may. A commit is on the disk when
+//! it returns, and survives a crash of the process and of the machine. Nothing here knows what an operation is for, and no
+//! secret is in any column: the types that are written hold none.
 //!
-//! The statements are plain enough to serve PostgreSQL as they are: types are BIGINT and TEXT, parameters `$1`.
+//! The statements are plain enough to serve both: types are BIGINT and TEXT, parameters `$1`. The few that differ ask for
+//! the [`Engine`](database::Engine).
 
 mod claim;
 mod database;
 mod failure;
 mod open;
+mod postgres;
 mod read;
 mod rows;
 mod running;
+mod sqlite;
+mod upkeep;
 mod write;
 
 #[cfg(test)]
@@ -25,7 +29,9 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use self::{
+    claim::LeaseClock,
     database::{Database, PATIENCE, unavailable},
+    postgres::Ends,
     read::Reports,
     rows::Mutable,
     running::Desk,
@@ -40,16 +46,30 @@ use crate::domain::{
     task::TaskRef,
 };
 
-pub use self::open::OpenError;
+pub use self::{open::OpenError, postgres::PostgresSettings};
 
 /// Where the record is kept: section `store` of the configuration.
 #[derive(Clone, Debug)]
-pub struct Settings {
-    /// The database file.
-    pub path: PathBuf,
+pub enum Settings {
+    /// A file of this machine.
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A database on a server.
+    Postgres(PostgresSettings),
 }
 
-/// The record of operations in a database file.
+impl fmt::Display for Settings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite { path } => path.display().fmt(formatter),
+            Self::Postgres(server) => server.fmt(formatter),
+        }
+    }
+}
+
+/// The record of operations in a database.
 ///
 /// It has threads of its own, so it may be shared by any threads and runtimes. What was begun is ended even if the
 /// caller goes away. Every method answers within ten seconds; times are kept to the microsecond.
@@ -57,17 +77,19 @@ pub struct SqlOperationStore {
     database: Database,
     desk: Desk,
     reports: Arc<Reports>,
+    lease_clock: LeaseClock,
+    ends: Ends,
 }
 
 impl SqlOperationStore {
-    /// Opens the file, makes it (for the user's own eyes) if it is missing, brings its tables up to date, and makes
-    /// sure that it can be written to. May be awaited on any runtime, and on a thread without one.
+    /// Opens the database, brings its tables up to date, and makes sure that it can be written to. A file that is missing is
+    /// made, for the user's own eyes. May be awaited on any runtime, and on a thread without one.
     pub async fn open(settings: &Settings) -> Result<Self, OpenError> {
         Self::open_with(settings, PATIENCE).await
     }
 
     async fn open_with(settings: &Settings, patience: Duration) -> Result<Self, OpenError> {
-        let database = Database::open(&settings.path, patience).await?;
+        let database = Database::open(settings, patience).await?;
         let reports = Arc::<Reports>::default();
         let (desk, questions) = Desk::open();
         // Half of the time of a method, since a question may come just after a statement has begun.
@@ -79,14 +101,24 @@ impl SqlOperationStore {
             Arc::clone(&reports),
             limit,
         ));
+        let (lease_clock, ends) = match settings {
+            Settings::Sqlite { .. } => (LeaseClock::Caller, Ends::unheard()),
+            Settings::Postgres(server) => {
+                let (ends, hearing) = Ends::of(server);
+                database.attend(hearing);
+                (LeaseClock::Database, ends)
+            }
+        };
         Ok(Self {
             database,
             desk,
             reports,
+            lease_clock,
+            ends,
         })
     }
 
-    /// Waits for statements that are under way and closes the file. Whatever is asked for later is
+    /// Waits for statements that are under way and closes the database. Whatever is asked for later is
     /// [`StoreError::Unavailable`].
     pub async fn close(&self) -> Result<(), StoreError> {
         self.database.close().await
@@ -167,13 +199,14 @@ impl OperationStore for SqlOperationStore {
 
     async fn claim(&self, lease: &Lease, limit: u32) -> Result<Claim, StoreError> {
         let (lease, reports) = (lease.clone(), Arc::clone(&self.reports));
+        let lease = (lease, self.lease_clock);
         self.database
             .write(move |transaction| claim::claim(transaction, lease, limit, reports))
             .await
     }
 
     async fn renew(&self, lease: &Lease, held: &[OperationId]) -> Result<(), StoreError> {
-        let (lease, held) = (lease.clone(), held.to_vec());
+        let (lease, held) = ((lease.clone(), self.lease_clock), held.to_vec());
         self.database
             .write(|transaction| claim::renew(transaction, lease, held))
             .await
@@ -197,10 +230,14 @@ impl OperationStore for SqlOperationStore {
         Ok(())
     }
 
+    async fn next_end(&self) -> OperationId {
+        self.ends.next().await
+    }
+
     async fn remove_ended(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
         let before = before.as_microsecond();
         self.database
-            .write(move |transaction| write::remove_ended(transaction, before, limit))
+            .write(move |transaction| upkeep::remove_ended(transaction, before, limit))
             .await
     }
 
@@ -216,7 +253,7 @@ impl OperationStore for SqlOperationStore {
     async fn ends_told(&self, ids: &[OperationId]) -> Result<(), StoreError> {
         let ids = ids.to_vec();
         self.database
-            .write(|transaction| write::ends_told(transaction, ids))
+            .write(|transaction| upkeep::ends_told(transaction, ids))
             .await
     }
 
@@ -231,7 +268,14 @@ impl OperationStore for SqlOperationStore {
             .await
     }
 
+    async fn count_running_of(&self, caller: &CallerName) -> Result<u64, StoreError> {
+        let caller = caller.clone();
+        self.database
+            .read(|transaction| read::count_running_of(transaction, caller))
+            .await
+    }
+
     async fn check(&self) -> Result<u64, StoreError> {
-        self.database.write(write::check).await
+        self.database.write(upkeep::check).await
     }
 }

@@ -16,6 +16,7 @@ use super::{
     rows::{self, Columns, Unreadable},
 };
 use crate::domain::{
+    access::{Reach, Scope},
     operation::{Operation, OperationId},
     service::{CallerName, ProjectName, ServiceName},
     store::{Former, OperationQuery, StoreError},
@@ -140,6 +141,29 @@ pub(super) async fn count_running(
     Ok(u64::try_from(running).unwrap_or(0))
 }
 
+/// How many operations are running that a caller asked for first.
+pub(super) async fn count_running_of(
+    mut transaction: AnyTransaction,
+    caller: CallerName,
+) -> Result<u64, StoreError> {
+    let running = running_of(&mut transaction, &caller).await?;
+    Ok(u64::try_from(running).unwrap_or(0))
+}
+
+/// The same in a transaction that goes on.
+pub(super) async fn running_of(
+    connection: &mut AnyConnection,
+    caller: &CallerName,
+) -> Result<i64, StoreError> {
+    let count = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM operations WHERE status = 'running' AND requested_by = $1",
+    )
+    .bind(caller.as_str())
+    .fetch_one(connection)
+    .await?;
+    Ok(count)
+}
+
 async fn one(
     connection: &mut AnyConnection,
     rows: Vec<AnyRow>,
@@ -201,10 +225,7 @@ fn list_statement(
         add("id < ?", &before.to_string())?;
     }
     if let Some(caller) = &query.caller {
-        add(
-            "EXISTS (SELECT 1 FROM operation_callers WHERE operation_id = operations.id AND caller = ?)",
-            caller.as_str(),
-        )?;
+        conditions.push(seen(caller, &query.or_within, &mut arguments)?);
     }
     if query.sent_delete {
         conditions.push("delete_sent = 1".to_owned());
@@ -217,6 +238,49 @@ fn list_statement(
     arguments.add(i64::from(query.limit))?;
     write!(sql, " ORDER BY id DESC LIMIT ${}", arguments.len())?;
     Ok((sql, arguments))
+}
+
+/// The condition that an operation is one that a caller asked for or joined, or is in one of these places.
+fn seen(
+    caller: &CallerName,
+    or_within: &[Reach],
+    arguments: &mut AnyArguments,
+) -> Result<String, sqlx::error::BoxDynError> {
+    arguments.add(caller.as_str())?;
+    let mut text = format!(
+        "(EXISTS (SELECT 1 FROM operation_callers WHERE operation_id = operations.id AND caller = ${})",
+        arguments.len()
+    );
+    for reach in or_within {
+        let projects = reach.projects.names().map(ProjectName::as_str);
+        let services = reach.services.names().map(ServiceName::as_str);
+        text.push_str(" OR (1 = 1");
+        if reach.projects != Scope::All {
+            one_of("project", projects, arguments, &mut text)?;
+        }
+        if reach.services != Scope::All {
+            one_of("service", services, arguments, &mut text)?;
+        }
+        text.push(')');
+    }
+    text.push(')');
+    Ok(text)
+}
+
+fn one_of<'n>(
+    column: &str,
+    names: impl Iterator<Item = &'n str>,
+    arguments: &mut AnyArguments,
+    text: &mut String,
+) -> Result<(), sqlx::error::BoxDynError> {
+    // No name at all is `NULL`, which nothing is one of.
+    write!(text, " AND {column} IN (NULL")?;
+    for name in names {
+        arguments.add(name)?;
+        write!(text, ", ${}", arguments.len())?;
+    }
+    text.push(')');
+    Ok(())
 }
 
 /// Adds callers and events to rows of operations, by two statements for every 500 rows.

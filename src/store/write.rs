@@ -1,10 +1,11 @@
-//! Statements that write operations. Each function holds the lock for writing and commits at its end.
+//! Statements that write operations. Each function commits at its end. Who writes at the same time, on an engine where
+//! somebody can, is kept from the same task, the same caller and the same rows.
 
 use sqlx::AnyConnection;
 
 use super::{
-    database::{AnyTransaction, unavailable},
-    read,
+    database::{AnyTransaction, Engine, unavailable},
+    postgres, read,
     rows::{self, Mutable},
 };
 use crate::domain::{
@@ -28,6 +29,12 @@ pub(super) async fn create(
         running_max,
         kept_for,
     } = fresh;
+    let TaskRef {
+        project,
+        service,
+        id,
+    } = &operation.task;
+    alone_with(&mut transaction, &format!("task {project} {service} {id}")).await?;
     if let Some(known) = follows
         && is_followed(&mut transaction, known, &operation.task).await?
     {
@@ -41,16 +48,19 @@ pub(super) async fn create(
         }
         append(&mut transaction, superseded.id, events).await?;
     }
-    if let Some(most) = running_max
-        && running_of(&mut transaction, &operation.requested_by).await? >= i64::from(most)
-    {
-        return Ok(Creation::TooMany);
+    if let Some(most) = running_max {
+        let caller = &operation.requested_by;
+        alone_with(&mut transaction, &format!("caller {caller}")).await?;
+        if read::running_of(&mut transaction, caller).await? >= i64::from(most) {
+            return Ok(Creation::TooMany);
+        }
     }
     if !insert(&mut transaction, &operation, owes_end, kept_for.as_deref()).await? {
         let running = read::running_on(&mut transaction, &operation.task).await?;
-        return running
-            .map(|operation| Creation::Running(Box::new(operation)))
-            .ok_or_else(|| unavailable("the running operation ended while it was read"));
+        // Where others write meanwhile, it may have ended before it was read.
+        return Ok(running.map_or(Creation::Lost, |operation| {
+            Creation::Running(Box::new(operation))
+        }));
     }
     for caller in &operation.callers {
         insert_caller(&mut transaction, operation.id, caller).await?;
@@ -64,18 +74,16 @@ pub(super) async fn create(
     Ok(Creation::Created)
 }
 
-/// How many operations of a caller are running.
-async fn running_of(
-    connection: &mut AnyConnection,
-    caller: &CallerName,
-) -> Result<i64, StoreError> {
-    let count = sqlx::query_scalar(
-        "SELECT COUNT(*) FROM operations WHERE status = 'running' AND requested_by = $1",
-    )
-    .bind(caller.as_str())
-    .fetch_one(connection)
-    .await?;
-    Ok(count)
+/// Makes whoever records something about the same thing wait for the end of this transaction, so that what is read about
+/// it holds until then.
+async fn alone_with(connection: &mut AnyConnection, thing: &str) -> Result<(), StoreError> {
+    if Engine::of(connection) == Engine::Postgres {
+        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
+            .bind(thing)
+            .execute(connection)
+            .await?;
+    }
+    Ok(())
 }
 
 /// Whether there is a later operation on the task.
@@ -253,7 +261,8 @@ async fn update(
     changed: Mutable,
     hold: Hold,
 ) -> Result<bool, StoreError> {
-    let keeps = hold == Hold::Keep && changed.status == Status::Running.as_str();
+    let ends = changed.status != Status::Running.as_str();
+    let keeps = hold == Hold::Keep && !ends;
     let saved = sqlx::query(
         "UPDATE operations SET status = $1, phase = $2, outcome = $3, failure = $4, \
          superseded_by = $5, updated_at = $6, deadline_at = $7, finished_at = $8, \
@@ -278,42 +287,13 @@ async fn update(
     .bind(i64::from(keeps))
     .bind(id.to_string())
     .bind(version)
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
-    Ok(saved.rows_affected() == 1)
-}
-
-/// Removes the operations that ended first, with what belongs to them. Their other rows go along by themselves.
-pub(super) async fn remove_ended(
-    mut transaction: AnyTransaction,
-    before: i64,
-    limit: u32,
-) -> Result<u64, StoreError> {
-    let removed = sqlx::query(
-        "DELETE FROM operations WHERE id IN (SELECT id FROM operations \
-         WHERE status <> 'running' AND finished_at < $1 ORDER BY finished_at LIMIT $2)",
-    )
-    .bind(before)
-    .bind(i64::from(limit))
-    .execute(&mut *transaction)
-    .await?;
-    transaction.commit().await?;
-    Ok(removed.rows_affected())
-}
-
-/// Records that the ends of these operations were told to the audit log.
-pub(super) async fn ends_told(
-    mut transaction: AnyTransaction,
-    ids: Vec<OperationId>,
-) -> Result<(), StoreError> {
-    for id in ids {
-        sqlx::query("UPDATE operations SET owes_end = 0 WHERE id = $1")
-            .bind(id.to_string())
-            .execute(&mut *transaction)
-            .await?;
+    let is_saved = saved.rows_affected() == 1;
+    if is_saved && ends && Engine::of(connection) == Engine::Postgres {
+        postgres::tell_end(connection, id).await?;
     }
-    transaction.commit().await?;
-    Ok(())
+    Ok(is_saved)
 }
 
 /// Appends events as long as there is room, and returns those that were kept. The last place belongs to the end.
@@ -346,7 +326,7 @@ async fn append(
         .bind(number)
         .bind(event.at.as_microsecond())
         .bind(event.kind.as_str())
-        .bind(rows::event_detail(&event.kind))
+        .bind(rows::event_detail(&event.kind).map(without_zeros))
         .execute(&mut *connection)
         .await?;
         kept.push(event);
@@ -354,21 +334,7 @@ async fn append(
     Ok(kept)
 }
 
-/// How many operations are running, after a small write.
-pub(super) async fn check(mut transaction: AnyTransaction) -> Result<u64, StoreError> {
-    probe(&mut transaction).await?;
-    let running =
-        sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM operations WHERE status = 'running'")
-            .fetch_one(&mut *transaction)
-            .await?;
-    transaction.commit().await?;
-    Ok(u64::try_from(running).unwrap_or(0))
-}
-
-/// Writes for the sake of writing.
-pub(super) async fn probe(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE write_probe SET writes = writes + 1 WHERE id = 1")
-        .execute(connection)
-        .await?;
-    Ok(())
+/// PostgreSQL has no zero byte in any text, and a vendor can send one.
+fn without_zeros(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
 }

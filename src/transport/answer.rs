@@ -36,10 +36,12 @@ pub(super) struct Head {
     retry_after: Option<Duration>,
     /// The one header of a login, if it is sane.
     pub(super) token: Option<Secret>,
+    reuses: bool,
 }
 
 impl Head {
-    pub(super) fn of<S>(answer: &ClientResponse<S>) -> Self {
+    /// `reuses`: whether the connection had carried another request before.
+    pub(super) fn of<S>(answer: &ClientResponse<S>, reuses: bool) -> Self {
         let headers = answer.headers();
         Self {
             status: answer.status().as_u16(),
@@ -47,6 +49,7 @@ impl Head {
             request_id: request_id(headers),
             retry_after: retry_after(headers),
             token: subject_token(headers),
+            reuses,
         }
     }
 
@@ -60,6 +63,7 @@ impl Head {
             body,
             request_id: self.request_id,
             retry_after: self.retry_after,
+            is_doubtful: self.reuses,
         })
     }
 }

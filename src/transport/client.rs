@@ -1,6 +1,6 @@
 //! The exchange itself.
 
-use std::{cell::RefCell, sync::Arc, time::Duration};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use rustls::ClientConfig;
 use tokio::{
@@ -15,6 +15,7 @@ use super::{
     answer::{self, Head},
     connector::Connector,
     prepared::Prepared,
+    sent::noting_reuse,
     tls,
 };
 
@@ -41,8 +42,8 @@ pub struct Transport {
     /// has read, because that one cannot be told from the others.
     kept: RefCell<Clients>,
     single: Clients,
-    reads: Semaphore,
-    changes: Semaphore,
+    reads: Rc<Semaphore>,
+    changes: Rc<Semaphore>,
 }
 
 /// One client for clear text and one for TLS.
@@ -89,8 +90,26 @@ impl Transport {
             kept: RefCell::new(clients(KEEP_ALIVE)),
             single: clients(Duration::ZERO),
             tls,
-            reads: Semaphore::new(LIMIT),
-            changes: Semaphore::new(LIMIT),
+            reads: Rc::new(Semaphore::new(LIMIT)),
+            changes: Rc::new(Semaphore::new(LIMIT)),
+        }
+    }
+
+    /// The same one with kept connections of its own, for those whose answers must not be taken for those of others.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Self {
+            connect_timeout: self.connect_timeout,
+            request_timeout: self.request_timeout,
+            tls: self.tls.clone(),
+            kept: RefCell::new(Clients::new(
+                self.tls.as_ref(),
+                self.connect_timeout,
+                KEEP_ALIVE,
+            )),
+            single: self.single.clone(),
+            reads: Rc::clone(&self.reads),
+            changes: Rc::clone(&self.changes),
         }
     }
 
@@ -235,7 +254,9 @@ impl Transport {
         // Choosing the client and taking a connection from its pool happen in one poll: in between, another exchange
         // could find the pool spoilt and replace it. Hence no budget of the scheduler, which could end the poll, and
         // no limit in the client, which could make it wait; the limit is the one above.
-        let mut answer = unconstrained(request.send_body(prepared.body())).await?;
+        let sending = unconstrained(request.send_body(prepared.body()));
+        let (answer, reuses) = noting_reuse(sending).await;
+        let mut answer = answer?;
         // The client puts a connection back as soon as it expects no more of an answer, although the real answer, or a
         // body, may be still to come. Before anybody else is polled, the pool that holds it is given up.
         let fault = answer::fault(&answer);
@@ -245,7 +266,7 @@ impl Transport {
         if let Some(kind) = fault {
             return Err(kind);
         }
-        let mut head = Head::of(&answer);
+        let mut head = Head::of(&answer, reuses);
         let token = head.token.take();
         let body = answer.body().limit(prepared.max_body).await?;
         let Some(response) = head.with(body) else {

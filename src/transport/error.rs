@@ -4,7 +4,7 @@ use std::{error::Error, io};
 
 use awc::error::{ConnectError, PayloadError, SendRequestError};
 
-use super::{Method, connector, strict};
+use super::{Method, connector, sent, strict};
 use crate::domain::service::Sent;
 
 /// What went wrong.
@@ -13,6 +13,8 @@ pub enum TransportErrorKind {
     /// The request cannot be written as HTTP: a path without its first `/`, or a token with characters that a header
     /// cannot hold.
     Unsendable,
+    /// It was not good any more when it was about to be written, see [`super::while_good`].
+    Withdrawn,
     /// Every connection was in use until it was too late to begin.
     Busy,
     /// The name of the host is not known.
@@ -40,6 +42,7 @@ impl TransportErrorKind {
     fn sentence(self) -> &'static str {
         match self {
             Self::Unsendable => "the request could not be written",
+            Self::Withdrawn => "what the request shows had come to its end before it was written",
             Self::Busy => "no connection was free in time",
             Self::Resolve => "the name of the host could not be resolved",
             Self::Connect => "no connection could be made",
@@ -55,7 +58,12 @@ impl TransportErrorKind {
     /// Whether a failure of this kind happens before the first byte of the request is written.
     fn is_before_sending(self) -> bool {
         match self {
-            Self::Unsendable | Self::Busy | Self::Resolve | Self::Connect | Self::Tls => true,
+            Self::Unsendable
+            | Self::Withdrawn
+            | Self::Busy
+            | Self::Resolve
+            | Self::Connect
+            | Self::Tls => true,
             Self::Timeout
             | Self::Stale
             | Self::Interrupted
@@ -77,7 +85,8 @@ pub struct TransportError {
 }
 
 impl TransportError {
-    pub(super) fn new(kind: TransportErrorKind, method: Method) -> Self {
+    /// The failure of an exchange of this method.
+    pub fn new(kind: TransportErrorKind, method: Method) -> Self {
         let sent = match method {
             Method::Get => Sent::No,
             _ if kind.is_before_sending() => Sent::No,
@@ -128,6 +137,8 @@ fn connecting(error: &ConnectError) -> TransportErrorKind {
 fn interrupted(error: &io::Error) -> TransportErrorKind {
     if strict::is_stale(error) {
         TransportErrorKind::Stale
+    } else if sent::is_withdrawn(error) {
+        TransportErrorKind::Withdrawn
     } else {
         TransportErrorKind::Interrupted
     }

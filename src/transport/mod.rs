@@ -1,7 +1,7 @@
 //! HTTP to the vendor: the one place that opens connections, and only to configured base addresses.
 //!
-//! What it promises: an answer is either complete and belongs to the request, or it is an error; one time limit covers
-//! an exchange from connecting to the last byte; redirects are never followed; a request that changes something has a
+//! What it promises: an answer is either complete or an error, and tells whether it can belong to another request; one time
+//! limit covers an exchange from connecting to the last byte; redirects are never followed; a request that changes something has a
 //! connection of its own and is never repeated here. What it does not do: it knows no vendor, no token and no status.
 
 mod answer;
@@ -24,7 +24,7 @@ pub use self::{
     client::{Place, Transport},
     endpoint::{Endpoint, EndpointError},
     error::{TransportError, TransportErrorKind},
-    sent::until_sent,
+    sent::{until_sent, while_good},
     tls::TransportSetupError,
 };
 use crate::domain::secret::Secret;
@@ -137,6 +137,9 @@ pub struct Response {
     pub request_id: Option<String>,
     /// How long the vendor asks to wait, from `Retry-After` (seconds or a date).
     pub retry_after: Option<Duration>,
+    /// Whether its connection had carried another request before. A peer that sends an answer twice makes the second one look
+    /// like the answer to the next request, so that such an answer counts for no more than it says itself.
+    pub is_doubtful: bool,
 }
 
 impl fmt::Debug for Response {

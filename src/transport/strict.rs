@@ -97,7 +97,7 @@ impl AsyncWrite for Strict {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        sent();
+        sent(self.turn != Turn::First)?;
         let result = ready!(Pin::new(&mut self.stream).poll_write(context, bytes));
         Poll::Ready(self.written(result))
     }
@@ -107,7 +107,7 @@ impl AsyncWrite for Strict {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        sent();
+        sent(self.turn != Turn::First)?;
         let result = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, slices));
         Poll::Ready(self.written(result))
     }

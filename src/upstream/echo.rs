@@ -196,6 +196,7 @@ mod tests {
             body: body.to_owned().into(),
             request_id: Some("r-MIItoken".to_owned()),
             retry_after: None,
+            is_doubtful: false,
         };
         let secrets = ["MIItoken", "a/\"bc\"", "short"].map(Secret::new);
         let secrets: Vec<&Secret> = secrets.iter().collect();

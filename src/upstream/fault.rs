@@ -11,6 +11,7 @@ pub(super) fn of_transport(begun: &str, error: TransportError) -> UpstreamError 
     use TransportErrorKind as Fault;
     let kind = match error.kind {
         Fault::Busy
+        | Fault::Withdrawn
         | Fault::Resolve
         | Fault::Connect
         | Fault::Tls

@@ -108,7 +108,7 @@ impl Metrics {
         );
         registry.register(
             "upstream_secret_files_unusable",
-            "Files of secrets that are empty or cannot be read; what they held before serves",
+            "Files of secrets that are empty, cannot be read, or hold what no such secret is; what they held before serves",
             self.secret_files_unusable.clone(),
         );
     }

@@ -28,7 +28,7 @@ use prometheus_client::registry::Registry;
 use crate::{
     domain::{
         clock::Clock,
-        secret::{Secret, SecretError, SecretSource},
+        secret::{Secret, SecretError, SecretForm, SecretSource},
         service::{
             Binding, BoundService, MigrationService, Patience, ProjectName, ServiceName,
             ServiceTraits, Services, UpstreamError, status::ProjectStatus,
@@ -139,8 +139,8 @@ pub fn default_iam_endpoint(region: &str) -> Option<String> {
 }
 
 /// A secret as it is just now, read in the way in which all are. It is not kept.
-pub fn read_secret(source: &SecretSource) -> Result<Secret, SecretError> {
-    secrets::resolve(source)
+pub fn read_secret(source: &SecretSource, form: SecretForm) -> Result<Secret, SecretError> {
+    secrets::resolve(source, form)
 }
 
 /// The cloud as this process uses it: its credentials, and what services are built from on each thread. Cheap to clone.
@@ -256,9 +256,10 @@ impl Upstream {
     /// Builds every service that the configuration offers, for use on this thread and by those of one lane. A service
     /// without an endpoint is left out; the configuration has refused such a project before.
     pub fn services(&self, lane: Lane) -> Result<Services, UpstreamSetupError> {
-        let transport = Rc::new(Transport::new(&self.transport)?);
+        let transport = Transport::new(&self.transport)?;
         let mut bound = HashMap::new();
         for (project, of_project) in &self.settings.projects {
+            let transport = Rc::new(transport.apart());
             for entry in &CATALOGUE {
                 let service = entry.service();
                 let Some(address) = of_project.endpoint(&service) else {

@@ -1,7 +1,7 @@
 //! Reading secrets from where they are kept.
 //!
-//! A file is read whenever its secret is needed, so that a changed one is used at once. While it is empty or cannot be
-//! read, what it held before serves.
+//! A file is read whenever its secret is needed, so that a changed one is used at once. While it is empty, cannot be
+//! read, or holds what no such secret is, what it held before serves.
 
 use std::{
     collections::HashMap,
@@ -16,7 +16,7 @@ use std::{
 use tokio::{task::spawn_blocking, time::timeout};
 
 use super::metrics::Metrics;
-use crate::domain::secret::{Secret, SecretError, SecretSource};
+use crate::domain::secret::{Secret, SecretError, SecretForm, SecretSource};
 
 /// The largest secret that a file may hold.
 const MAX_SIZE: u64 = 64 << 10;
@@ -55,9 +55,13 @@ impl Secrets {
 
     /// Reads a secret as [`resolve`] does, without holding up the thread and within [`PATIENCE`]. A file that is of no use
     /// is told of once, and until it is good again the secret is what it held before; an error only if that is not known.
-    pub(super) async fn read(&self, source: &SecretSource) -> Result<Secret, SecretError> {
+    pub(super) async fn read(
+        &self,
+        source: &SecretSource,
+        form: SecretForm,
+    ) -> Result<Secret, SecretError> {
         let SecretSource::File(path) = source else {
-            return resolve(source);
+            return resolve(source, form);
         };
         let file = self.file(path);
         let owned = source.clone();
@@ -65,7 +69,7 @@ impl Secrets {
             let alone = Arc::clone(&file.reading).lock_owned().await;
             let work = move || {
                 let _alone = alone;
-                resolve(&owned)
+                resolve(&owned, form)
             };
             spawn_blocking(work).await
         };
@@ -75,6 +79,16 @@ impl Secrets {
         };
         let mut known = file.known.lock().unwrap_or_else(PoisonError::into_inner);
         self.note(path, &mut known, found)
+    }
+
+    /// Whether a secret is in a file that was of no use when it was last read.
+    pub(super) fn is_unusable(&self, source: &SecretSource) -> bool {
+        let SecretSource::File(path) = source else {
+            return false;
+        };
+        let file = self.file(path);
+        let known = file.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.is_unusable
     }
 
     /// What is known of a file. There are as many as the configuration names.
@@ -132,13 +146,16 @@ fn place(source: &SecretSource) -> String {
 
 /// Reads a secret. A file is read to its end, at most 64 KiB, and the line ends behind the text are left out; a
 /// variable is taken as it is. Nothing is kept, so that a changed secret is seen at the next call.
-pub(super) fn resolve(source: &SecretSource) -> Result<Secret, SecretError> {
+pub(super) fn resolve(source: &SecretSource, form: SecretForm) -> Result<Secret, SecretError> {
     let text = match source {
         SecretSource::File(path) => file(path)?,
         SecretSource::Env(name) => variable(name)?,
     };
     if text.is_empty() {
         return Err(SecretError::Empty(place(source)));
+    }
+    if !form.fits(&text) {
+        return Err(SecretError::Malformed(place(source)));
     }
     Ok(Secret::new(text))
 }
@@ -180,14 +197,52 @@ mod tests {
 
     use super::{Secrets, resolve};
     use crate::{
-        domain::secret::{SecretError, SecretSource},
+        domain::secret::{
+            SecretError,
+            SecretForm::{self, Key, Text},
+            SecretSource,
+        },
         upstream::metrics::Metrics,
     };
 
     fn of_file(content: &[u8]) -> Result<String, SecretError> {
+        of_form(content, Text)
+    }
+
+    fn of_form(content: &[u8], form: SecretForm) -> Result<String, SecretError> {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), content).unwrap();
-        resolve(&SecretSource::File(file.path().to_owned())).map(|s| s.expose().to_owned())
+        let source = SecretSource::File(file.path().to_owned());
+        resolve(&source, form).map(|secret| secret.expose().to_owned())
+    }
+
+    #[test]
+    fn a_key_is_visible_ascii_and_a_password_has_no_control_characters() {
+        let all = "!\"#$%&'()*+,-./09:;<=>?@AZ[\\]^_`az{|}~";
+        assert_eq!(of_form(all.as_bytes(), Key).unwrap(), all);
+        assert_eq!(
+            of_form("caf\u{e9} 1".as_bytes(), Text).unwrap(),
+            "caf\u{e9} 1"
+        );
+        let neither = [
+            "hidden\nhidden",
+            "hidden\r\nhidden",
+            "hidden\0",
+            "hid\tden",
+            "hidden\u{7f}",
+        ];
+        for content in neither.into_iter().chain(["hid den", "hidd\u{e9}n"]) {
+            let error = of_form(content.as_bytes(), Key).unwrap_err();
+            assert!(matches!(error, SecretError::Malformed(_)), "{content:?}");
+            assert!(!format!("{error} {error:?}").contains("hid"), "{content:?}");
+        }
+        for content in neither {
+            let result = of_form(content.as_bytes(), Text);
+            assert!(
+                matches!(result, Err(SecretError::Malformed(_))),
+                "{content:?}"
+            );
+        }
     }
 
     #[test]
@@ -201,8 +256,7 @@ mod tests {
         ] {
             assert_eq!(of_file(content.as_bytes()).unwrap(), "s3 cret");
         }
-        assert_eq!(of_file(b" s3cret \t\n").unwrap(), " s3cret \t");
-        assert_eq!(of_file(b"two\nlines\n").unwrap(), "two\nlines");
+        assert_eq!(of_file(b" s3cret  \n").unwrap(), " s3cret  ");
         assert_eq!(of_file(b"0123456789").unwrap(), "0123456789");
     }
 
@@ -216,7 +270,10 @@ mod tests {
         ));
         assert_eq!(of_file(&vec![b'x'; 65536]).unwrap().len(), 65536);
         let missing = SecretSource::File("/nonexistent/secret".into());
-        assert!(matches!(resolve(&missing), Err(SecretError::File(..))));
+        assert!(matches!(
+            resolve(&missing, Text),
+            Err(SecretError::File(..))
+        ));
     }
 
     #[tokio::test]
@@ -229,7 +286,7 @@ mod tests {
         let write = tokio::task::spawn_blocking(move || fs::write(pipe, "s3cret\n"));
         // Both run on this one thread; neither end of a pipe opens before the other.
         let secrets = Secrets::new(Metrics::default());
-        let (secret, written) = tokio::join!(secrets.read(&source), write);
+        let (secret, written) = tokio::join!(secrets.read(&source, Text), write);
         written.unwrap().unwrap();
         assert_eq!(secret.unwrap().expose(), "s3cret");
     }
@@ -250,7 +307,7 @@ mod tests {
         let path = folder.path().join("secret");
         let source = SecretSource::File(path.clone());
         let read = async || {
-            let secret = secrets.read(&source).await;
+            let secret = secrets.read(&source, Key).await;
             secret.map(|secret| secret.expose().to_owned()).ok()
         };
         assert_eq!((read().await, unusable().as_str()), (None, "1"));
@@ -259,8 +316,9 @@ mod tests {
             assert_eq!(read().await.as_deref(), Some(content));
             assert_eq!(unusable(), "0");
         }
-        let spoil: [fn(&std::path::Path); 3] = [
+        let spoil: [fn(&std::path::Path); 4] = [
             |path| fs::write(path, "\n").unwrap(),
+            |path| fs::write(path, "th\nree").unwrap(),
             |path| fs::write(path, b"\xff").unwrap(),
             |path| fs::remove_file(path).unwrap(),
         ];
@@ -269,10 +327,12 @@ mod tests {
             for _ in 0..2 {
                 assert_eq!(read().await.as_deref(), Some("two"));
                 assert_eq!(unusable(), "1");
+                assert!(secrets.is_unusable(&source));
             }
         }
         fs::write(&path, "three").unwrap();
         assert_eq!(read().await.as_deref(), Some("three"));
+        assert!(!secrets.is_unusable(&source));
         assert_eq!(unusable(), "0");
     }
 
@@ -286,11 +346,10 @@ mod tests {
     #[test]
     fn a_variable_is_taken_as_it_is_and_must_be_set() {
         // Cargo sets this one for tests.
-        let set = resolve(&SecretSource::Env("CARGO_PKG_NAME".to_owned())).unwrap();
+        let set = resolve(&SecretSource::Env("CARGO_PKG_NAME".to_owned()), Key).unwrap();
         assert_eq!(set.expose(), env!("CARGO_PKG_NAME"));
-        let unset = resolve(&SecretSource::Env(
-            "MIGRATION_GATEWAY_UNSET_4711".to_owned(),
-        ));
+        let name = "MIGRATION_GATEWAY_UNSET_4711".to_owned();
+        let unset = resolve(&SecretSource::Env(name), Key);
         assert!(matches!(unset, Err(SecretError::Env(_))));
     }
 }

@@ -98,6 +98,20 @@ impl CredentialSettings {
         }
     }
 
+    /// Where its secrets are.
+    pub(super) fn secrets(&self) -> impl Iterator<Item = &SecretSource> {
+        let (first, second) = match self {
+            Self::Password { password, .. } => (Some(password), None),
+            Self::AccessKey {
+                access_key: AccessKeySource::Kept(access_key),
+                secret_key,
+            } => (Some(secret_key), Some(access_key)),
+            Self::AccessKey { secret_key, .. } => (Some(secret_key), None),
+            Self::EcsAgency { .. } => (None, None),
+        };
+        first.into_iter().chain(second)
+    }
+
     /// The word for it.
     pub(super) fn kind(&self) -> CredentialKind {
         match self {

@@ -383,13 +383,7 @@ fn keys_serve_through_an_outage_for_the_configured_time_and_no_longer() {
     );
     assert_refused(&gateway, &token, "cannot be checked", "no keys");
     // What is no key set is no end of the outage.
-    for text in [
-        "",
-        "{}",
-        "[]",
-        "{\"keys\": []}",
-        "{\"keys\": [{\"kty\": \"oct\", \"k\": \"c2VjcmV0\", \"kid\": \"k1\"}]}",
-    ] {
+    for text in ["", "{}", "[]", "{\"keys\": {}}"] {
         let before = issuer.asked();
         issuer.show_text(text);
         wait_for("another fetch", || {
@@ -470,4 +464,79 @@ fn more_than_one_credential_is_no_credential() {
         );
     }
     assert!(trial.place.cloud.requests().is_empty());
+}
+
+#[test]
+fn an_issuer_that_withdraws_its_keys_is_obeyed() {
+    let key = SigningKey::elliptic("k1");
+    for text in [
+        "{\"keys\": []}",
+        "{\"keys\": [{\"kty\": \"oct\", \"k\": \"c2VjcmV0\", \"kid\": \"k1\"}]}",
+    ] {
+        let issuer = Issuer::with(&[&key]);
+        let section = issuer.section("corp", &format!("jwks_max_age = \"2s\"\n{READERS}"));
+        let place = Place::new().add(&section);
+        let gateway = place.start();
+        let token = issuer.token(&key, "alice", &["readers"]);
+        assert_eq!(ask(&gateway, &token).status, 200);
+        issuer.show_text(text);
+        wait_for("the withdrawal", || {
+            (ask(&gateway, &token).status == 401).then_some(())
+        });
+        // They are not old: the issuer has said that there are none.
+        assert_refused(&gateway, &token, "has no such key", text);
+        let line = "an issuer shows no key that can be used; its tokens are refused";
+        let log = gateway.log();
+        let told = log.lines().filter(|one| one.contains(line));
+        assert_eq!(told.filter(|one| one.contains("WARN")).count(), 1, "{log}");
+        assert!(counted(&gateway, &["issuer_keys_fetched", "no-keys"]) >= 1.0);
+        issuer.show(&[&key]);
+        wait_for("the return of the keys", || {
+            (ask(&gateway, &token).status == 200).then_some(())
+        });
+    }
+}
+
+#[test]
+fn of_several_keys_with_one_name_each_is_tried() {
+    let keys = [1, 2, 3].map(|_| SigningKey::elliptic("same"));
+    let issuer = Issuer::with(&keys.each_ref());
+    let place = Place::new().add(&issuer.section("corp", READERS));
+    let gateway = place.start();
+    for key in &keys {
+        let token = issuer.token(key, "alice", &["readers"]);
+        assert_eq!(ask(&gateway, &token).status, 200);
+    }
+    let forged = issuer.token(&SigningKey::elliptic("same"), "alice", &["readers"]);
+    assert_refused(&gateway, &forged, "signature", "the key of somebody else");
+}
+
+#[test]
+fn an_issuer_with_more_keys_than_are_kept_is_told_of_once() {
+    let keys: Vec<SigningKey> = (0..66)
+        .map(|number| SigningKey::elliptic(&format!("k{number}")))
+        .collect();
+    let issuer = Issuer::with(&keys.iter().collect::<Vec<_>>());
+    let section = issuer.section("corp", &format!("jwks_max_age = \"1s\"\n{READERS}"));
+    let place = Place::new().add(&section);
+    let gateway = place.start();
+    let of = |index: usize| issuer.token(&keys[index], "alice", &["readers"]);
+    assert_eq!(ask(&gateway, &of(63)).status, 200);
+    assert_refused(
+        &gateway,
+        &of(64),
+        "has no such key",
+        "the key after the last",
+    );
+    let before = issuer.asked();
+    wait_for("two more fetches", || {
+        (issuer.asked() > before + 2).then_some(())
+    });
+    let log = gateway.log();
+    let line = "an issuer shows more keys than are kept; the rest is left out";
+    assert_eq!(log.matches(line).count(), 1, "{log}");
+    assert!(
+        log.contains("\"left_out\":2") || log.contains("left_out=2"),
+        "{log}"
+    );
 }

@@ -315,6 +315,45 @@ fn a_changed_password_is_used_without_a_failed_request_although_it_ends_all_toke
 }
 
 #[test]
+fn keys_that_no_header_can_hold_are_told_once_and_those_before_them_serve() {
+    let place = with_access_key(Place::new());
+    let gateway = place.start();
+    let unusable = "migration_gateway_upstream_secret_files_unusable";
+    let is_told = |files: f64| {
+        gateway.signal("HUP");
+        wait_for("the metric", || {
+            (metric(&gateway, unusable) == Some(files)).then_some(())
+        });
+    };
+    assert_eq!(gateway.client().get("/tasks?service=oms").status, 200);
+    let status = || gateway.client().get("/status").json()["projects"][0]["credential"].clone();
+    assert!(status()["last_error"].is_null(), "{}", status());
+    let account = place.cloud.account();
+    for middle in ["\n", "\r\n", "\0", "\t", " ", "\u{e9}"] {
+        place.secret("access-key", &format!("AK{middle}CANARY"));
+        place.secret("secret-key", &format!("SK{middle}CANARY"));
+        is_told(2.0);
+        assert_eq!(gateway.client().get("/tasks?service=oms").status, 200);
+        let error = wait_for("the status", || {
+            let error = status()["last_error"]["detail"].as_str()?.to_owned();
+            Some(error)
+        });
+        assert!(error.contains("cannot be used"), "{error}");
+        assert_eq!(status()["state"], "ok");
+    }
+    assert_eq!(logged(&gateway, "a secret file cannot be used"), 2);
+    place.secret("access-key", &account.access_key);
+    place.secret("secret-key", &account.secret_key);
+    is_told(0.0);
+    assert_eq!(logged(&gateway, "a secret file can be used again"), 2);
+    assert!(!gateway.log().contains("CANARY"));
+    let keys = served(&place)
+        .into_iter()
+        .filter_map(|request| request.access_key);
+    assert!(keys.into_iter().all(|key| key == account.access_key));
+}
+
+#[test]
 fn a_secret_that_cannot_be_read_is_told_once_and_what_it_was_serves() {
     let place = Place::new();
     let storage = place.secret("storage", "storage-secret");

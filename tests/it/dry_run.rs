@@ -292,3 +292,37 @@ fn a_dry_run_is_refused_like_the_request() {
     let show = gateway.client().get(&dry(&format!("/tasks/{id}")));
     assert_eq!(show.problem(), "invalid-request", "reads have no dry run");
 }
+
+#[test]
+fn a_dry_run_meets_the_limit_of_running_operations() {
+    let place = Place::new().set("limits.running_operations", "1");
+    let gateway = place.start();
+    let client = gateway.client();
+    // Waiting for its turn, so that nothing comes to its end.
+    let busy = place.cloud.add_oms(OmsSpec::new("busy", 1));
+    client.ask("POST", &format!("/tasks/{busy}/pause"), None);
+    let other = place.cloud.add_oms(OmsSpec::new("other", 2));
+    for (path, status) in [
+        (format!("/tasks/{other}/pause"), 429),
+        // It would join, and take over from, what counts already.
+        (format!("/tasks/{busy}/pause"), 200),
+        ("/tasks/7/pause".to_owned(), 404),
+    ] {
+        let tried = ask(&client, "POST", &dry(&path), &[]);
+        assert_eq!(tried.status, status, "{path}: {tried:?}");
+    }
+    let force = format!("/tasks/{busy}?force=pause");
+    assert_eq!(ask(&client, "DELETE", &dry(&force), &[]).status, 200);
+    let pause = format!("/tasks/{other}/pause");
+    let tried = ask(&client, "POST", &dry(&pause), &[]);
+    let real = ask(&client, "POST", &pause, &[]);
+    assert_eq!(
+        (tried.status, tried.problem()),
+        (real.status, real.problem())
+    );
+    assert_eq!(tried.header("retry-after"), real.header("retry-after"));
+    assert_eq!(
+        ask(&client, "DELETE", &force, &[("prefer", "respond-async")]).status,
+        202
+    );
+}

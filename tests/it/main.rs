@@ -33,6 +33,7 @@ mod program_text;
 mod proxies;
 mod recovery;
 mod reload;
+mod replicas;
 mod requests;
 mod secrets;
 mod starts;

@@ -1,13 +1,15 @@
 //! Who may do what, tried for every kind of caller, permission, project, service and route: what is allowed is what the
 //! configuration declares, and nothing else.
 
-use std::{fmt::Write as _, thread};
+use std::{collections::BTreeSet, fmt::Write as _, thread};
+
+use migration_gateway::sandbox::{OmsSpec, SmsSpec};
 
 use serde_json::json;
 
 use crate::support::{
     authority::Authority,
-    gateway::Place,
+    gateway::{KEY, Place},
     http::{Answer, Client},
     issuer::{Issuer, SigningKey},
 };
@@ -38,17 +40,24 @@ struct Declared {
 }
 
 impl Declared {
-    /// One of each permission, project and service, and what a forced delete needs.
+    /// One of each permission, project and service, what a forced delete needs, and what is needed to see the operations of
+    /// others.
     fn all() -> Vec<Self> {
         let mut all = Vec::new();
         for project in PROJECTS {
             for (service, _) in SERVICES {
                 let single = PERMISSIONS.map(|permission| vec![permission]);
                 let force = vec!["tasks:delete", "tasks:pause"];
-                all.extend(single.into_iter().chain([force]).map(|permissions| Self {
-                    permissions,
-                    place: Some((project, service)),
-                }));
+                let see = vec!["operations:read", "operations:read-all"];
+                all.extend(
+                    single
+                        .into_iter()
+                        .chain([force, see])
+                        .map(|permissions| Self {
+                            permissions,
+                            place: Some((project, service)),
+                        }),
+                );
             }
         }
         all
@@ -66,6 +75,98 @@ impl Declared {
         let is_here = self.place.is_none_or(|place| place == (project, service));
         is_here && self.permissions.contains(&permission)
     }
+}
+
+/// An operation of another caller.
+#[derive(Clone)]
+struct Foreign {
+    id: String,
+    task: String,
+    project: &'static str,
+    service: &'static str,
+}
+
+impl Foreign {
+    /// One for each project and service.
+    fn all(place: &Place, owner: &Client) -> Vec<Self> {
+        let mut all = Vec::new();
+        for project in PROJECTS {
+            for (service, _) in SERVICES {
+                let task = match service {
+                    "oms" => place.cloud.add_oms(OmsSpec::new("theirs", 3)),
+                    _ => place.cloud.add_sms(SmsSpec::new("theirs", "ABORT")),
+                };
+                let paused = owner.post(&format!("/tasks/{task}/pause"));
+                assert_eq!(paused.status, 200, "{paused:?}");
+                let id = paused.json()["id"].as_str().expect("an id").to_owned();
+                place.sql(&format!(
+                    "UPDATE operations SET project = '{project}' WHERE id = '{id}'"
+                ));
+                all.push(Self {
+                    id,
+                    task,
+                    project,
+                    service,
+                });
+            }
+        }
+        all
+    }
+}
+
+/// The ids of all operations that are listed for a caller, by pages of one.
+fn listed(client: &Client, query: &str) -> BTreeSet<String> {
+    let mut ids = BTreeSet::new();
+    let mut next = String::new();
+    loop {
+        let page = client.get(&format!("/operations?page_size=1{query}{next}"));
+        assert_eq!(page.status, 200, "{page:?}");
+        let page = page.json();
+        let operations = page["operations"].as_array().expect("operations");
+        let is_last = page["next_page_token"].is_null();
+        assert!(operations.len() == 1 || is_last, "a short page: {page}");
+        ids.extend(
+            operations
+                .iter()
+                .map(|one| one["id"].as_str().expect("an id").to_owned()),
+        );
+        if is_last {
+            return ids;
+        }
+        let token = page["next_page_token"].as_str().expect("a token");
+        next = format!("&page_token={token}");
+    }
+}
+
+/// Tries to see every operation of another caller, and says where it was otherwise than declared.
+fn wrong_sights(client: &Client, declared: &[Declared], foreign: &[Foreign]) -> Vec<String> {
+    let reads = |one: &Declared| one.permissions.contains(&"operations:read");
+    if !declared.iter().any(reads) {
+        return Vec::new();
+    }
+    let mut wrongs = Vec::new();
+    let mut expected = BTreeSet::new();
+    for one in foreign {
+        let is_shown = is_declared(declared, &["operations:read-all"], one.project, one.service);
+        if is_shown {
+            expected.insert(one.id.clone());
+        }
+        let only = listed(client, &format!("&task={}", one.task));
+        let status = client.get(&format!("/operations/{}", one.id)).status;
+        if (status == 200) != is_shown || only.contains(&one.id) != is_shown {
+            wrongs.push(format!(
+                "{declared:?}: {status} {only:?} in {} {}",
+                one.project, one.service
+            ));
+        }
+    }
+    let all = listed(client, "");
+    if all != expected {
+        wrongs.push(format!(
+            "{declared:?}: {all:?} are listed, and not {expected:?}"
+        ));
+    }
+    wrongs
 }
 
 /// What a caller may do by its declarations.
@@ -135,9 +236,11 @@ fn place() -> Place {
 
 /// Tries several callers at the same time.
 fn try_all<T: Sync>(
+    (place, owner): (&Place, &Client),
     callers: &[(T, Vec<Declared>)],
     client: impl Fn(&T) -> Client + Copy + Send + Sync,
 ) {
+    let foreign = &Foreign::all(place, owner);
     let wrong: Vec<String> = thread::scope(|scope| {
         let chunks: Vec<_> = callers.chunks(callers.len().div_ceil(4)).collect();
         let tried: Vec<_> = chunks
@@ -145,7 +248,10 @@ fn try_all<T: Sync>(
             .map(|chunk| {
                 scope.spawn(move || {
                     let of = |(credential, declared): &(T, Vec<Declared>)| {
-                        wrongs(&client(credential), declared, 403)
+                        let client = client(credential);
+                        let mut wrongs = wrongs(&client, declared, 403);
+                        wrongs.extend(wrong_sights(&client, declared, foreign));
+                        wrongs
                     };
                     chunk.iter().flat_map(of).collect::<Vec<_>>()
                 })
@@ -169,7 +275,9 @@ fn callers_with_keys_may_do_what_is_declared() {
         callers.push((name, vec![declared]));
     }
     let gateway = place.start();
-    try_all(&callers, |key| gateway.client_with(key));
+    try_all((&place, &gateway.client()), &callers, |key| {
+        gateway.client_with(key)
+    });
 }
 
 #[test]
@@ -189,7 +297,8 @@ fn callers_with_certificates_may_do_what_is_declared() {
         callers.push((authority.caller(&[&name]), vec![declared]));
     }
     let gateway = place.start();
-    try_all(&callers, |certified| {
+    let owner = gateway.encrypted(&trusted, None, Some(KEY));
+    try_all((&place, &owner), &callers, |certified| {
         gateway.encrypted(&trusted, Some(certified), None)
     });
 }
@@ -231,7 +340,9 @@ fn bearers_of_tokens_may_do_what_is_declared_for_each_of_their_groups() {
     }
     callers.push((token(&[]), Vec::new()));
     let gateway = place.start();
-    try_all(&callers, |token| gateway.client_with(token));
+    try_all((&place, &gateway.client()), &callers, |token| {
+        gateway.client_with(token)
+    });
 }
 
 #[test]

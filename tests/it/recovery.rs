@@ -17,9 +17,8 @@ use crate::support::{
 
 const ASYNC: (&str, &str) = ("Prefer", "respond-async");
 
-/// A place whose gateways know keys to buckets.
-fn place() -> Place {
-    let place = Place::new();
+/// The place, whose gateways know keys to buckets.
+fn with_keys(place: Place) -> Place {
     let secret = place.secret("storage", "the-secret-key-of-a-bucket");
     place.add(&format!(
         "[storage_credentials.archive]\naccess_key = \"AK\"\nsecret_key = {secret}\n\
@@ -175,8 +174,8 @@ fn kill_in_the_middle(place: &Place, moment: Moment) -> Vec<(Job, Option<String>
 
 /// Kills gateways of one place at these moments, and shows that all that was asked for is done in the end, and nothing
 /// else. Gives how many operations were taken over.
-fn survive(moments: &[Moment]) -> usize {
-    let place = place();
+fn survive(place: Place, moments: &[Moment]) -> usize {
+    let place = with_keys(place);
     let bystanders = [
         place.cloud.add_oms(OmsSpec::new("other", 3)),
         place.cloud.add_sms(SmsSpec::new("other", "ABORT")),
@@ -222,6 +221,15 @@ fn survive(moments: &[Moment]) -> usize {
 
 #[test]
 fn whatever_was_accepted_before_a_kill_is_done_after_it() {
+    do_all_that_was_accepted_before_a_kill(Place::new);
+}
+
+#[test]
+fn whatever_was_accepted_before_a_kill_is_done_after_it_on_a_server() {
+    do_all_that_was_accepted_before_a_kill(Place::postgres);
+}
+
+fn do_all_that_was_accepted_before_a_kill(place: impl Fn() -> Place + Sync) {
     use Moment::{After, Whenever};
     use Operation::{Delete, Pause, Show, Start};
     let moments = [
@@ -244,7 +252,7 @@ fn whatever_was_accepted_before_a_kill_is_done_after_it() {
     let resumed: usize = thread::scope(|scope| {
         let places = moments
             .each_ref()
-            .map(|moments| scope.spawn(|| survive(moments)));
+            .map(|moments| scope.spawn(|| survive(place(), moments)));
         places
             .map(|place| place.join().expect("a place"))
             .iter()
@@ -255,9 +263,18 @@ fn whatever_was_accepted_before_a_kill_is_done_after_it() {
 
 #[test]
 fn a_change_that_was_on_its_way_at_a_kill_is_settled_by_looking() {
+    settle_changes_that_were_on_their_way_at_a_kill(Place::new);
+}
+
+#[test]
+fn a_change_that_was_on_its_way_at_a_kill_is_settled_by_looking_on_a_server() {
+    settle_changes_that_were_on_their_way_at_a_kill(Place::postgres);
+}
+
+fn settle_changes_that_were_on_their_way_at_a_kill(place: impl Fn() -> Place + Sync) {
     use Operation::{Delete, Pause, Start};
     use Service::{Oms, Sms};
-    let place = place();
+    let place = with_keys(place());
     let cloud = &place.cloud;
     let gateway = place.start();
     let client = gateway.client();
@@ -314,7 +331,16 @@ fn a_change_that_was_on_its_way_at_a_kill_is_settled_by_looking() {
 
 #[test]
 fn two_gateways_on_one_record_share_the_work_and_do_nothing_twice() {
-    let place = place();
+    share_the_work(Place::new);
+}
+
+#[test]
+fn two_gateways_on_one_record_share_the_work_and_do_nothing_twice_on_a_server() {
+    share_the_work(Place::postgres);
+}
+
+fn share_the_work(place: impl Fn() -> Place + Sync) {
+    let place = with_keys(place());
     let gateways = [place.start(), place.start()];
     let clients = gateways.each_ref().map(Gateway::client);
     let jobs = wave(&place.cloud);
@@ -340,8 +366,17 @@ fn two_gateways_on_one_record_share_the_work_and_do_nothing_twice() {
 
 #[test]
 fn of_two_gateways_the_one_with_the_keys_of_a_start_carries_it_out() {
+    leave_starts_to_whoever_has_the_keys(Place::new());
+}
+
+#[test]
+fn of_two_gateways_the_one_with_the_keys_of_a_start_carries_it_out_on_a_server() {
+    leave_starts_to_whoever_has_the_keys(Place::postgres());
+}
+
+fn leave_starts_to_whoever_has_the_keys(place: Place) {
     // So long that both know when the next look is due.
-    let place = place()
+    let place = with_keys(place)
         .set("operations.poll_min", "\"1500ms\"")
         .set("operations.poll_max", "\"1500ms\"");
     let [one, _other] = [place.start(), place.start()];

@@ -10,6 +10,8 @@ use crate::support::{
 
 const ALL: &str = "permissions = [\"*\"]\nprojects = [\"*\"]";
 const READ: &str = "the configuration of callers was read again";
+const NOBODY: &str =
+    "the configuration names no caller: every key and every certificate is refused";
 const FAULTY: &str = "the configuration has faults: callers stay as they were";
 
 /// Lines of the log with these words.
@@ -182,4 +184,38 @@ fn issuers_come_and_go_and_the_keys_of_those_who_stay_are_kept() {
     hang_up(&gateway, READ);
     assert_eq!(status(&gateway, &token(&first)), 401);
     assert_eq!(status(&gateway, &token(&second)), 200);
+}
+
+#[test]
+fn a_file_that_is_being_written_is_used_when_it_is_whole() {
+    let place = Place::new().caller("team", "team", ALL);
+    let gateway = place.start();
+    let path = place.file("gateway.toml");
+    let whole = fs::read_to_string(&path).expect("a configuration");
+    // What is there first is a configuration too, in which nobody is known.
+    let callers = whole.find("[callers.").expect("a caller");
+    let part = &whole[..callers];
+    for round in 0..2 {
+        gateway.signal("HUP");
+        let began = std::time::Instant::now();
+        while began.elapsed() < std::time::Duration::from_secs(2) {
+            let length = began.elapsed().as_millis();
+            fs::write(&path, format!("{part}# {length} {round}\n")).expect("a file");
+            std::thread::park_timeout(std::time::Duration::from_millis(50));
+            assert_eq!(status(&gateway, "team"), 200);
+        }
+        fs::write(&path, format!("{whole}\n# {round}\n")).expect("a file");
+    }
+    hang_up(&gateway, READ);
+    assert_eq!(status(&gateway, "team"), 200);
+    assert_eq!(lines(&gateway, NOBODY), 0);
+    fs::write(&path, part).expect("a file");
+    hang_up(&gateway, NOBODY);
+    assert_eq!(status(&gateway, "team"), 401);
+    let log = gateway.log();
+    let line = log
+        .lines()
+        .find(|line| line.contains(NOBODY))
+        .expect("a line");
+    assert!(line.contains("WARN"), "{line}");
 }

@@ -343,3 +343,38 @@ fn a_task_of_sms_is_started_without_a_body() {
         (place.cloud.sms_state(&sms).as_deref() == Some("RUNNING")).then_some(())
     });
 }
+
+#[test]
+fn the_body_of_a_start_has_a_limit_that_its_longest_keys_fit_into() {
+    let place = Place::new();
+    let gateway = place.start();
+    let oms = place.cloud.add_oms(OmsSpec::new("body", 3));
+    let token = "t".repeat(16_384);
+    let keys = json!({"access_key": "a".repeat(100), "secret_key": "s".repeat(100), "security_token": token});
+    let body = json!({"source": keys, "destination": keys}).to_string();
+    let start = format!("/tasks/{oms}/start?dry_run=true");
+    // As some encoders write every slash and quotation mark.
+    let path = format!("POST {start} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {KEY}\r\n");
+    let send = |length: String, body: &str| {
+        let request = format!("{path}Content-Type: application/json\r\n{length}\r\n\r\n{body}");
+        raw::exchange(gateway.authority(), request.as_bytes())
+    };
+    let length = |length: usize| format!("Content-Length: {length}");
+    assert_eq!(send(length(body.len()), &body).status, 200);
+    let wide = format!("{body}{}", " ".repeat(65_536 - body.len()));
+    assert_eq!(send(length(wide.len()), &wide).status, 200);
+    // Refused by its length alone, and once more of it has come than may.
+    let refused = [
+        send(length(65_537), ""),
+        send(
+            "Transfer-Encoding: chunked".to_owned(),
+            &format!("10001\r\n{wide} \r\n"),
+        ),
+    ];
+    for answer in refused {
+        assert_eq!(
+            (answer.status, &*answer.problem()),
+            (413, "payload-too-large")
+        );
+    }
+}

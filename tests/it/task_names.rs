@@ -174,3 +174,34 @@ fn joining_needs_the_name_too_and_asking_again_does_not() {
     let (status, problem) = ask(&limited, "DELETE", &format!("/tasks/{id}?force=pause"));
     assert_eq!((status, problem.as_str()), (502, "upstream-malformed"));
 }
+
+#[test]
+fn what_runs_on_a_task_is_told_to_those_only_who_may_change_tasks_of_its_name() {
+    let place = place();
+    let gateway = place.start();
+    let (all, limited) = (gateway.client_with("all"), gateway.client_with("limited"));
+    for (name, refused) in [("web", 403), ("logs-1", 409)] {
+        // Half way to its pause, so that nothing comes to its end.
+        let id = place.cloud.add_oms(OmsSpec::new(name, 7));
+        assert_eq!(
+            ask(&all, "DELETE", &format!("/tasks/{id}?force=pause")).0,
+            202
+        );
+        for mark in ["", "?dry_run=true"] {
+            for suffix in ["/pause", "/start"] {
+                let answer = limited
+                    .send(
+                        "POST",
+                        &format!("/tasks/{id}{suffix}{mark}"),
+                        &[],
+                        suffix
+                            .contains("start")
+                            .then(|| json!({"destination": {"access_key": "a", "secret_key": "b"}}))
+                            .as_ref(),
+                    )
+                    .expect("an answer");
+                assert_eq!(answer.status, refused, "{name} {suffix} {mark}: {answer:?}");
+            }
+        }
+    }
+}

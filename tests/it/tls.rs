@@ -10,7 +10,7 @@ use std::{
 
 use jiff::Timestamp;
 use migration_gateway::domain::clock::{Clock as _, SystemClock};
-use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, date_time_ymd};
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, SanType, date_time_ymd};
 use rustls::{
     ClientConfig, ClientConnection, HandshakeKind, StreamOwned, pki_types::ServerName, version,
 };
@@ -177,6 +177,14 @@ fn a_certificate_that_names_nobody_exactly_is_a_credential_that_is_not_known() {
     .map(|name| scene.callers.caller(&[name]))
     .collect();
     certificates.push(scene.callers.sign(&only_in_subject));
+    // The name of one kind is none of the other.
+    let mut of_other_kinds = CertificateParams::default();
+    of_other_kinds.subject_alt_names = vec![
+        SanType::URI("team-a.example.com".try_into().expect("ASCII")),
+        SanType::DnsName("spiffe://example.com/team-b".try_into().expect("ASCII")),
+    ];
+    of_other_kinds.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    certificates.push(scene.callers.sign(&of_other_kinds));
     for (index, certified) in certificates.iter().enumerate() {
         let answer = scene.whoami(Some(certified), None).expect("an answer");
         assert_eq!(answer.problem(), "unauthenticated", "{index}: {answer:?}");
@@ -185,8 +193,8 @@ fn a_certificate_that_names_nobody_exactly_is_a_credential_that_is_not_known() {
     }
     let refused = "migration_gateway_credentials_refused_total{reason=\"certificate\"}";
     let counted = scene.counted(refused);
-    assert!((counted - 13.0).abs() < 0.5, "{counted}");
-    // The name of one in the kind of the other is a name all the same, and two callers are not one.
+    assert!((counted - 14.0).abs() < 0.5, "{counted}");
+    // Two callers are not one.
     let both = ["team-a.example.com", "spiffe://example.com/team-b"];
     let answer = scene.whoami(Some(&scene.callers.caller(&both)), None);
     assert_eq!(answer.expect("an answer").problem(), "invalid-request");

@@ -11,12 +11,12 @@ use sqlx::{Connection as _, migrate::Migrator};
 use crate::support::{gateway::Place, http::Client, wait_for};
 
 /// The version of the schema that this program makes.
-const LATEST: i64 = 5;
+const LATEST: i64 = 6;
 const KEY: (&str, &str) = ("Idempotency-Key", "of-the-deletion");
 
 /// Tables and columns as each version of the schema added them. What a column holds where a version lacks it is what the
 /// later versions fill in.
-const ADDED: [(i64, &str, &str); 6] = [
+const ADDED: [(i64, &str, &str); 7] = [
     (
         1,
         "operations",
@@ -38,6 +38,7 @@ const ADDED: [(i64, &str, &str); 6] = [
     ),
     (3, "operations", "delete_sent"),
     (4, "operations", "owes_end"),
+    (6, "operations", "kept_for"),
 ];
 
 /// Puts the rows of the database into one that has the schema of an earlier version, and that in the place of it.

@@ -238,6 +238,61 @@ fn a_request_is_read_in_one_way_or_not_at_all() {
 }
 
 #[test]
+fn a_target_with_a_fragment_is_refused_and_ends_the_connection() {
+    let place = Place::new();
+    let gateway = place.start();
+    let task = place.cloud.add_oms(OmsSpec::new("logs", 5));
+    let parts = Parts::new(&task);
+    let line = |text: &str| parts.get.replacen("GET /whoami HTTP/1.1", text, 1) + "\r\n";
+    let start = parts.post.replacen("/pause", "/start", 1);
+    let target = format!("/tasks/{task}");
+    for bytes in [
+        line(&format!("DELETE {target}#?dry_run=true HTTP/1.1")),
+        line(&format!(
+            "DELETE http://gateway{target}#?dry_run=true HTTP/1.1"
+        )),
+        line(&format!("DELETE {target}?dry_run=false#true HTTP/1.1")),
+        line("GET /whoami# HTTP/1.1"),
+        line("GET /livez#x HTTP/1.1").replace("\r\n", "\n"),
+        line("GET # HTTP/1.1"),
+        // A body ends without the end of a line.
+        format!(
+            "{start}Content-Length: 2\r\n\r\n{{}}{}",
+            line(&format!("DELETE {target}# HTTP/1.1"))
+        ),
+    ] {
+        let seen = statuses(&gateway, format!("{bytes}{}", parts.hidden).as_bytes());
+        // What was read together with it is not believed either.
+        assert!(
+            !seen.is_empty() && seen.iter().all(|status| *status == 400),
+            "{seen:?} {bytes:?}"
+        );
+    }
+    // In parts, as a network may bring it.
+    let mut stream = TcpStream::connect(gateway.authority()).expect("a connection");
+    for part in [
+        "DELETE ",
+        &target,
+        "#",
+        "?dry_run=true HTTP/1",
+        ".1\r\nHost: x\r\n\r\n",
+    ] {
+        stream.write_all(part.as_bytes()).expect("to send");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    let mut answer = String::new();
+    _ = stream.read_to_string(&mut answer);
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(answer.contains("/problems/invalid-request"), "{answer}");
+    assert_eq!(place.cloud.count(Operation::Delete, None), 0);
+    // Elsewhere the character is one like others.
+    for fields in ["Referer: http://x/#y", "X: a#b HTTP/1.0 c", "#: HTTP/1.1"] {
+        let bytes = format!("{}{fields}\r\n\r\n", parts.get);
+        assert_eq!(statuses(&gateway, bytes.as_bytes()), [200], "{fields}");
+    }
+}
+
+#[test]
 fn what_a_stranger_sends_after_a_refusal_is_not_taken_for_a_request() {
     let place = Place::new();
     let gateway = place.start();
@@ -253,6 +308,30 @@ fn what_a_stranger_sends_after_a_refusal_is_not_taken_for_a_request() {
         let seen = statuses(&gateway, format!("{head}{hidden}").as_bytes());
         assert_eq!(seen, [401], "{head:?}");
     }
+    assert!(place.cloud.requests().is_empty());
+}
+
+#[test]
+fn who_is_refused_by_the_head_alone_is_not_told_to_go_on() {
+    let place = Place::new();
+    let gateway = place.start();
+    let task = place.cloud.add_oms(OmsSpec::new("logs", 5));
+    let ask = |key: &str, length: usize| {
+        let head = format!(
+            "POST /tasks/{task}/start HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n"
+        );
+        answers(&gateway, head.as_bytes())
+    };
+    for (key, length, expected) in [("nobody", 2, 401), ("a.b.c", 2, 401), (KEY, 65_537, 413)] {
+        let seen = ask(key, length);
+        assert_eq!(seen.len(), 1, "{seen:?}");
+        assert_eq!(seen[0].0, expected, "{seen:?}");
+        assert!(seen[0].1.contains("x-request-id: "), "{seen:?}");
+        assert!(seen[0].1.contains("application/problem+json"), "{seen:?}");
+        assert!(seen[0].1.contains("connection: close"), "{seen:?}");
+    }
+    assert_eq!(ask(KEY, 2)[0].0, 100);
     assert!(place.cloud.requests().is_empty());
 }
 

@@ -14,7 +14,7 @@ use crate::{
         tasks,
     },
     domain::{
-        access::Permission,
+        access::{Permission, Reach},
         operation::{OperationId, Status},
         store::OperationQuery,
         task::TaskId,
@@ -69,7 +69,8 @@ pub(crate) struct OperationList {
 
 /// List operations.
 ///
-/// Those that the caller asked for or joined, newest first; everybody's for holders of `operations:read-all`.
+/// Those that the caller asked for or joined, newest first; for holders of `operations:read-all` everybody's in the projects and
+/// with the services of that grant.
 #[utoipa::path(
     tag = "operations",
     params(
@@ -94,13 +95,15 @@ pub(crate) async fn list_operations(on: On<List>) -> Result<HttpResponse, Proble
         ..
     } = &on;
     let page_size = *page_size;
-    let sees_all = known.caller().has(Permission::OperationsReadAll);
+    let or_within = known.caller().reach(Permission::OperationsReadAll);
+    let sees_all = or_within.iter().any(Reach::is_all);
     let wanted = OperationQuery {
         task: None,
         task_id: task.clone(),
         status: *status,
         sent_delete: false,
         caller: (!sees_all).then(|| known.caller().name.clone()),
+        or_within,
         before: *before,
         // One more than is shown, to know whether there is another page.
         limit: u32::try_from(page_size + 1).unwrap_or(u32::MAX),

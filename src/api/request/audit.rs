@@ -8,9 +8,9 @@ use actix_web::{
     middleware::Next,
 };
 
-use super::{guard::Known, peer};
+use super::guard::Known;
 use crate::{
-    api::{State, problem::Problem, trace},
+    api::{State, peer, problem::Problem, trace},
     domain::{
         audit::{Attempt, Auditor, Decided, Decision, Recording},
         task::TaskId,

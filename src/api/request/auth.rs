@@ -62,6 +62,29 @@ pub(in crate::api) async fn authenticate(
     }
 }
 
+/// Whether a request is refused whatever its body is: nobody is known to have sent it, or the body is said to be too large.
+pub fn is_refused_by_head(
+    state: &State,
+    path: &str,
+    headers: &HeaderMap,
+    peer: Option<&Peer>,
+) -> bool {
+    let length = headers.get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.trim().parse::<u64>().ok());
+    let max = u64::try_from(state.settings.body_max()).unwrap_or(u64::MAX);
+    length.is_some_and(|length| length > max)
+        || (!is_open(path) && state.identities.is_refused(&credentials(headers, peer)))
+}
+
+fn credentials<'a>(headers: &'a HeaderMap, peer: Option<&'a Peer>) -> Credentials<'a> {
+    let headers = headers.get_all(header::AUTHORIZATION);
+    Credentials {
+        authorization: headers.map(HeaderValue::as_bytes).collect(),
+        // Put there by the listener, if the peer showed a certificate.
+        certificate: peer.map(Peer::certificate),
+    }
+}
+
 /// Whether the framework would take whatever comes next on the connection, another request even, for the body of this
 /// one. It does so for this upgrade only; other offers, which some clients make with every request, are ignored.
 fn asks_for_a_websocket(headers: &HeaderMap) -> bool {
@@ -76,12 +99,7 @@ fn asks_for_a_websocket(headers: &HeaderMap) -> bool {
 
 /// The caller, if they may send one more request.
 async fn identify(request: &ServiceRequest, state: &State) -> Result<Identity, Problem> {
-    let headers = request.headers().get_all(header::AUTHORIZATION);
-    let credentials = Credentials {
-        authorization: headers.map(HeaderValue::as_bytes).collect(),
-        // Put there by the listener, if the peer showed a certificate.
-        certificate: request.conn_data::<Peer>().map(Peer::certificate),
-    };
+    let credentials = credentials(request.headers(), request.conn_data());
     let identity = state.identities.identify(&credentials).await;
     let identity = identity.map_err(|refusal| {
         audit::deny_stranger(request, state, refusal);

@@ -82,6 +82,10 @@ fn late() -> Problem {
     Problem::fault("body", "", "The body did not arrive in time.")
 }
 
+/// The largest body of a start, the only request that brings one. The longest keys for two buckets have 33 KiB, nearly all of it
+/// two security tokens of 16,384 characters; as much again is room for what encoders write with a backslash.
+pub(in crate::api) const START_MAX: usize = 64 << 10;
+
 /// The bytes of a start's body.
 pub(in crate::api) struct StartBytes {
     bytes: web::Bytes,

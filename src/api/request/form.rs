@@ -8,11 +8,18 @@ use actix_web::{
     },
 };
 
-use crate::{api::problem::Problem, domain::service::Sent};
+use crate::{api::problem::Problem, domain::service::Sent, listener::Exchange};
 
-/// Refuses a target that names another host than the header does, and a header that names none: something in front may
+/// Refuses a target with a fragment, one that names another host than the header does, and a header that names none: something in front may
 /// have decided by the one, and this program would go on by the other.
 pub(in crate::api) fn check(request: &ServiceRequest) -> Result<(), Problem> {
+    if request
+        .conn_data::<Exchange>()
+        .is_some_and(Exchange::has_fragment)
+    {
+        let detail = "The target of a request has no fragment: write # as %23.";
+        return Err(Problem::fault("path", "", detail).sent(Sent::No));
+    }
     let host = request.headers().get(header::HOST);
     let host = host.map_or(Ok(""), HeaderValue::to_str).unwrap_or("\0");
     // A request without a host has an empty one (RFC 9112, section 3.2).

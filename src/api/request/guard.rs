@@ -11,9 +11,10 @@ use super::{auth, query::Query};
 use crate::{
     api::{State, problem::Problem},
     domain::{
-        access::{Caller, Denied, Permission},
+        access::{self, Caller, Denied, Permission},
         operation::Operation,
         service::{CallerName, Services},
+        task::TaskRef,
     },
     identity::{Identity, Refusal},
 };
@@ -137,14 +138,16 @@ impl Known {
         &self.identity.caller
     }
 
-    /// Whether the caller may see an operation: they asked for it, joined it, or may see everybody's.
+    /// Whether the caller may see an operation: they asked for it, joined it, or may see everybody's there.
     pub(in crate::api) fn may_see(&self, operation: &Operation) -> bool {
-        self.is_among(&operation.callers)
+        self.may_see_on(&operation.task, &operation.callers)
     }
 
-    /// Whether the caller may see an operation that these asked for or joined.
-    pub(in crate::api) fn is_among(&self, callers: &[CallerName]) -> bool {
-        self.caller().has(Permission::OperationsReadAll) || callers.contains(&self.caller().name)
+    /// Whether the caller may see an operation on this task that these asked for or joined.
+    pub(in crate::api) fn may_see_on(&self, task: &TaskRef, callers: &[CallerName]) -> bool {
+        let all = [Permission::OperationsReadAll];
+        callers.contains(&self.caller().name)
+            || access::authorise(self.caller(), &all, &task.project, &task.service).is_ok()
     }
 
     /// The answer to a caller who lacks something.

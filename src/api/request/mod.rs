@@ -7,7 +7,6 @@ pub(super) mod form;
 pub(super) mod guard;
 pub(super) mod idempotency;
 mod json;
-pub(super) mod peer;
 pub(super) mod prefer;
 pub(super) mod query;
 pub(super) mod rate;

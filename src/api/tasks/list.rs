@@ -129,7 +129,7 @@ pub(crate) async fn list_tasks(on: On<List>) -> Result<HttpResponse, Problem> {
 pub(super) async fn link(known: &Known, task: &Task) -> Result<Option<String>, Problem> {
     let running = known.state.operations.running(&task.reference).await?;
     Ok(running
-        .filter(|operation| known.is_among(&operation.callers))
+        .filter(|operation| known.may_see_on(&task.reference, &operation.callers))
         .map(|operation| known.state.links.operation(operation.id)))
 }
 

@@ -11,9 +11,21 @@ use crate::{
         service::{CallerName, ProjectName, ServiceName},
     },
     identity::Key,
+    store,
     telemetry::Format,
     upstream::{AccessKeySource, CredentialSettings},
 };
+
+#[test]
+fn the_record_may_be_on_a_server() {
+    let text = format!(
+        "[store]\nurl = \"postgres://gateway@db/operations\"\npassword = {{ file = \"SECRET\" }}\n{MINIMAL}"
+    );
+    let config = valid(&text, &[]);
+    assert!(matches!(config.store, store::Settings::Postgres(_)));
+    assert_eq!(config.store.to_string(), "operations at db:5432");
+    assert!(!format!("{:?}", config.store).contains("canary"));
+}
 
 #[test]
 fn what_is_left_out_has_its_documented_default() {
@@ -40,7 +52,8 @@ fn what_is_left_out_has_its_documented_default() {
     assert!(config.identity.callers.is_empty() && config.identity.issuers.is_empty());
     assert_eq!(config.telemetry.level, "info");
     assert_eq!(config.telemetry.format, Format::Auto);
-    assert_eq!(config.store.path.to_str(), Some("migration-gateway.db"));
+    assert!(matches!(config.store, store::Settings::Sqlite { .. }));
+    assert_eq!(config.store.to_string(), "migration-gateway.db");
     assert_eq!(config.operations.deadline, Duration::from_mins(30));
     assert_eq!(config.operations.poll_min, Duration::from_millis(500));
     assert_eq!(config.operations.poll_max, Duration::from_secs(10));

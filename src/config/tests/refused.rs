@@ -90,15 +90,16 @@ fn other_settings_outside_their_limits_are_refused() {
     for (section, line, words) in [
         ("log", "level = \"inof\"", "must be a level"),
         ("log", "format = \"xml\"", "\"json\", \"text\" or \"auto\""),
+        ("store", "url = \"postgres://host\"", "postgres://user@host"),
         (
             "store",
-            "url = \"postgres://user@host/database\"",
-            "not available",
+            "url = \"postgres://user:word@host/database\"",
+            "store.password",
         ),
         ("store", "url = \"sqlite://\"", "path of a file"),
         ("store", "url = \"sqlite://:memory:\"", "path of a file"),
         ("store", "url = \"gateway.db\"", "path of a file"),
-        ("store", "password = { file = \"x\" }", "not available"),
+        ("store", "password = { file = \"x\" }", "is for PostgreSQL"),
         ("operations", "deadline = \"0s\"", "from 1s to 720h"),
         (
             "operations",
@@ -298,6 +299,12 @@ fn faulty_secrets_are_refused() {
     let empty = directory.path().join("empty");
     fs::write(&empty, "\n").expect("an empty secret");
     let empty = format!("{{ file = \"{}\" }}", empty.display());
+    let broken = directory.path().join("broken");
+    fs::write(&broken, "canary\nof-two-lines").expect("a broken secret");
+    let broken = format!("{{ file = \"{}\" }}", broken.display());
+    let blank = directory.path().join("blank");
+    fs::write(&blank, "canary with blanks\n").expect("a secret with blanks");
+    let blank = format!("{{ file = \"{}\" }}", blank.display());
     let large = directory.path().join("large");
     fs::write(&large, vec![b'x'; 64 * 1024 + 1]).expect("a large file");
     let large = format!("{{ file = \"{}\" }}", large.display());
@@ -333,6 +340,24 @@ fn faulty_secrets_are_refused() {
                 words,
             );
         }
+    }
+    let key = "storage_credentials.archive.secret_key";
+    for (name, by, words) in [
+        (
+            "projects.prod.credentials.password",
+            &broken,
+            "control character",
+        ),
+        (key, &broken, "visible ASCII without blanks"),
+        (key, &blank, "visible ASCII without blanks"),
+    ] {
+        let (_, last) = name.rsplit_once('.').expect("a key");
+        refused(
+            &format!("{last} = {{ file = \"SECRET\" }}"),
+            &format!("{last} = {by}"),
+            &format!("{name}.file"),
+            words,
+        );
     }
 }
 

@@ -46,7 +46,7 @@ surprise = 1
 listen = "here"
 max_body = "lots"
 [store]
-url = "postgres://user@host/database"
+url = "postgres://host/database"
 [operations]
 poll_min = "20s"
 [projects.prod]

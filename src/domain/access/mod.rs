@@ -25,7 +25,7 @@ words! {
         TasksDelete = "tasks:delete",
         /// Show operations that the caller asked for or joined.
         OperationsRead = "operations:read",
-        /// Show everybody's operations. Not part of `*`.
+        /// Show everybody's operations in the projects and with the services of the grant. Not part of `*`.
         OperationsReadAll = "operations:read-all",
         /// Show the state of the gateway.
         StatusRead = "status:read",
@@ -58,6 +58,15 @@ impl<T: Ord> Scope<T> {
             Self::Only(names) => names.contains(name),
         }
     }
+
+    /// The names, if there are only so many; none for all of them.
+    pub fn names(&self) -> impl Iterator<Item = &T> {
+        let names = match self {
+            Self::All => None,
+            Self::Only(names) => Some(names),
+        };
+        names.into_iter().flatten()
+    }
 }
 
 /// What is granted together. Parts of different grants never add up: a permission holds in the projects, with the services
@@ -74,6 +83,22 @@ pub struct Grant {
     pub services: Scope<ServiceName>,
     /// To tasks of which names, where it changes them.
     pub tasks: Scope<NamePattern>,
+}
+
+/// Projects and services that a permission holds in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// The projects.
+    pub projects: Scope<ProjectName>,
+    /// The services.
+    pub services: Scope<ServiceName>,
+}
+
+impl Reach {
+    /// Whether it is all projects and services.
+    pub fn is_all(&self) -> bool {
+        self.projects == Scope::All && self.services == Scope::All
+    }
 }
 
 /// Somebody who asks, and what they may do.
@@ -109,6 +134,18 @@ impl Caller {
     pub fn has(&self, permission: Permission) -> bool {
         let mut grants = self.grants.iter();
         grants.any(|grant| grant.permissions.contains(&permission))
+    }
+
+    /// Where the caller has a permission: in all of these places.
+    pub fn reach(&self, permission: Permission) -> Vec<Reach> {
+        let grants = self.grants.iter();
+        grants
+            .filter(|grant| grant.permissions.contains(&permission))
+            .map(|grant| Reach {
+                projects: grant.projects.clone(),
+                services: grant.services.clone(),
+            })
+            .collect()
     }
 
     /// Whether the caller may do anything at all.

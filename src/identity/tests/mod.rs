@@ -338,13 +338,50 @@ mod key_caches {
             ("{\"kty\": \"new\"}".to_owned(), false),
             ("7".to_owned(), false),
         ] {
-            assert_eq!(set(&key).is_some(), is_taken, "{key}");
+            assert_eq!(!set(&key).unwrap().is_empty(), is_taken, "{key}");
             // What cannot be used does not spoil the rest.
             let both = set(&format!("{key}, {{{ed}, \"kid\": \"good\"}}")).unwrap();
-            assert!(both.find(Some("good"), Algorithm::EdDSA).is_some(), "{key}");
+            assert_eq!(both.find(Some("good"), Algorithm::EdDSA).len(), 1, "{key}");
         }
-        for text in ["", "{}", "[]", "{\"keys\": {}}", "{\"keys\": []}"] {
+        for text in ["", "{}", "[]", "{\"keys\": {}}", "{\"keys\": [}"] {
             assert!(KeySet::parse(text.as_bytes()).is_none(), "{text}");
         }
+        assert!(set("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn so_many_keys_are_kept_and_so_many_of_one_name_are_tried() {
+        let x = "A".repeat(43);
+        let set = |ids: &[String]| {
+            let keys: Vec<String> = ids
+                .iter()
+                .map(|id| {
+                    format!("{{\"kty\": \"OKP\", \"crv\": \"Ed25519\", \"kid\": \"{id}\", \"x\": \"{x}\"}}")
+                })
+                .collect();
+            let text = format!("{{\"keys\": [{}]}}", keys.join(", "));
+            KeySet::parse(text.as_bytes()).unwrap()
+        };
+        let names: Vec<String> = (0..70).map(|number| number.to_string()).collect();
+        assert_eq!(
+            (set(&names[..64]).left_out(), set(&names).left_out()),
+            (0, 6)
+        );
+        let same = vec!["same".to_owned(); 9];
+        assert_eq!(set(&same).find(Some("same"), Algorithm::EdDSA).len(), 4);
+        // Without a name nobody says which of them it is.
+        assert!(set(&same).find(None, Algorithm::EdDSA).is_empty());
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_for_one_issuer_leave_the_places_of_another() {
+        let slow = KeyCache::new(&issuer("slow", "a"));
+        let other = KeyCache::new(&issuer("other", "b"));
+        let places: Vec<_> = (0..64)
+            .map(|_| slow.waiting.try_acquire().unwrap())
+            .collect();
+        assert!(slow.waiting.try_acquire().is_err());
+        assert!(other.waiting.try_acquire().is_ok());
+        drop(places);
     }
 }

@@ -4,25 +4,25 @@
 //! whoever loses begins again, with what the winner recorded before its eyes.
 
 mod inheritance;
+mod look;
 mod noted;
 
 use tokio::time::Instant;
 
 use self::inheritance::Inheritance;
+pub(super) use self::look::{Look, refuse};
 use super::{
     Operations, WRITES_FOR,
     kill_point::kill_point,
     later, log_event,
     plan::{Course, joins, supersedes},
-    sentences,
 };
 use crate::domain::{
     access::TaskNames,
     audit::{AuditUnavailable, Auditor},
-    decide::{self, Sight},
     history::History,
     operation::{EventKind, Goal, Operation, OperationEvent, OperationId, Phase, Reason, Status},
-    service::{CallerName, Services, UpstreamError, UpstreamErrorKind},
+    service::{CallerName, Services, UpstreamError},
     start::{StartRecord, StartRequest},
     store::{Creation, IdempotencyKey, Joining, NewOperation, StoreError},
     task::{Task, TaskRef},
@@ -131,11 +131,7 @@ impl Operations {
             let supersedes = match running? {
                 None => None,
                 Some(running) if joins(&running, ask.goal, &record) => {
-                    // Whoever is among its callers was found to be admitted before.
-                    if !is_admitted && !running.callers.contains(&ask.caller) {
-                        let _seen = self.look(services, ask).await?;
-                        is_admitted = true;
-                    }
+                    is_admitted = is_admitted || self.admit(services, ask, &running).await?;
                     let course = (running.id, Course::Join);
                     let join = async move |this: Self, ask| Ok(this.join(running, &ask).await?);
                     match self.noted(ask, (&mut noted, course), join).await? {
@@ -146,7 +142,10 @@ impl Operations {
                     }
                 }
                 Some(running) if supersedes(ask.goal, running.goal) => Some(running),
-                Some(running) => return Err(AskError::Conflict(Box::new(running))),
+                Some(running) => {
+                    self.admit(services, ask, &running).await?;
+                    return Err(AskError::Conflict(Box::new(running)));
+                }
             };
             let Inheritance { history, follows } = self
                 .inheritance(ask.goal, &ask.task, supersedes.as_ref())
@@ -282,37 +281,6 @@ impl Operations {
         Ok(true)
     }
 
-    /// One look at the task, which also tells whether the caller may change a task of its name.
-    pub(super) async fn look(&self, services: &Services, ask: &Ask) -> Result<Look, AskError> {
-        let service = services.of(&ask.task).ok_or(AskError::NotOffered)?;
-        kill_point!("accept.look.before");
-        let shown = service.port.show(&ask.task.id).await;
-        kill_point!("accept.look.after");
-        match shown {
-            Err(error) => {
-                // The breaker has said so itself, once for all.
-                if error.kind != UpstreamErrorKind::CircuitOpen {
-                    tracing::warn!(
-                        task.service = %ask.task.service,
-                        task.id = %ask.task.id,
-                        error.kind = error.kind.as_str(),
-                        %error,
-                        "the look before accepting an operation failed"
-                    );
-                }
-                if ask.names.are_all() {
-                    Ok(Look::Failed)
-                } else {
-                    Err(AskError::Unseen(error))
-                }
-            }
-            Ok(Some(task)) if !ask.names.admit(task.name.as_deref()) => Err(AskError::NameDenied),
-            // What is not there has no name to be admitted by.
-            Ok(None) if !ask.names.are_all() => Err(refused(Reason::TaskNotFound, ask, None)),
-            Ok(seen) => Ok(Look::Seen(seen.map(Box::new))),
-        }
-    }
-
     fn fresh(
         &self,
         services: &Services,
@@ -347,39 +315,5 @@ impl Operations {
                 kind: EventKind::Accepted,
             }],
         })
-    }
-}
-
-/// What a look told.
-pub(super) enum Look {
-    /// The task; `None`: there is none.
-    Seen(Option<Box<Task>>),
-    /// Nothing. An operation would look again.
-    Failed,
-}
-
-/// A definite answer can refuse the request; a fault cannot, since the operation will look again. Otherwise the task that was
-/// seen, if it was. `inherited`: what an operation that is taken over from has tried.
-pub(super) fn refuse(
-    ask: &Ask,
-    look: Look,
-    inherited: &History,
-) -> Result<Option<Box<Task>>, AskError> {
-    match look {
-        Look::Failed => Ok(None),
-        Look::Seen(None) => Err(refused(Reason::TaskNotFound, ask, None)),
-        Look::Seen(Some(task)) => match decide::refusal(ask.goal, Sight::from(&*task), inherited) {
-            None => Ok(Some(task)),
-            Some(reason) => Err(refused(reason, ask, Some(task))),
-        },
-    }
-}
-
-fn refused(reason: Reason, ask: &Ask, task: Option<Box<Task>>) -> AskError {
-    let state = task.as_ref().map(|task| task.stage.state());
-    AskError::Refused {
-        reason,
-        detail: sentences::refused(reason, &ask.task, state),
-        task,
     }
 }

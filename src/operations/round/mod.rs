@@ -7,6 +7,8 @@ mod failed;
 mod row;
 mod waits;
 
+pub(super) use self::waits::longest_rest;
+
 use std::time::Duration;
 
 use jiff::Timestamp;

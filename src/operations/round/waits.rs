@@ -3,9 +3,21 @@
 use std::time::Duration;
 
 use super::Round;
+use crate::operations::Settings;
 
 /// The longest that a wish of the vendor's to wait is heeded.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
+/// By how much the clocks of two machines that share a record may differ.
+const CLOCKS_APART: Duration = Duration::from_secs(10);
+
+/// The longest that an operation rests until its next look.
+pub(in crate::operations) fn longest_rest(settings: &Settings) -> Duration {
+    settings
+        .poll_max
+        .max(RETRY_AFTER_MAX)
+        .saturating_add(settings.poll_min)
+        .saturating_add(CLOCKS_APART)
+}
 
 impl Round<'_> {
     /// The wait before the next look: it doubles from look to look, and is never the same for two operations, so that

@@ -139,6 +139,11 @@ impl Scene {
     /// Leases, lowest look first, as the SQL does.
     pub(super) fn claim(&mut self, lease: &Lease, limit: u32) -> Claim {
         let now = lease.now;
+        for row in self.records.rows.values_mut() {
+            if row.operation.next_look_at > later(now, lease.longest_rest) {
+                row.operation.next_look_at = now;
+            }
+        }
         let holder = |row: &Row| row.lease.clone().filter(|(_, until)| *until > now);
         let is_kept_for_another = |row: &Row| {
             let mut keeper = row.kept_for.iter();

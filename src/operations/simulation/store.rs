@@ -234,6 +234,15 @@ impl OperationStore for Store {
         .await
     }
 
+    async fn count_running_of(&self, caller: &CallerName) -> Result<u64, StoreError> {
+        self.call("count", |scene| {
+            let is_one =
+                |one: &&Operation| one.status == Status::Running && one.requested_by == *caller;
+            Ok(scene.records.all().filter(is_one).count() as u64)
+        })
+        .await
+    }
+
     async fn check(&self) -> Result<u64, StoreError> {
         self.call("check", |scene| {
             Ok(scene

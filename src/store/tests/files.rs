@@ -27,7 +27,7 @@ fn assert_unavailable<T: std::fmt::Debug>(result: Result<T, StoreError>) -> Stri
 }
 
 async fn refusal(path: &Path) -> OpenError {
-    let settings = Settings {
+    let settings = Settings::Sqlite {
         path: path.to_owned(),
     };
     SqlOperationStore::open(&settings)
@@ -36,7 +36,7 @@ async fn refusal(path: &Path) -> OpenError {
 }
 
 async fn impatient(place: &Place) -> SqlOperationStore {
-    let settings = Settings { path: place.file() };
+    let settings = Settings::Sqlite { path: place.file() };
     SqlOperationStore::open_with(&settings, Duration::from_millis(100))
         .await
         .unwrap()
@@ -126,11 +126,11 @@ async fn any_name_of_a_file_will_do() {
         "what?.db",
     ];
     for name in names {
-        let store = open(place.0.path().join(name)).await;
+        let store = open(place.folder.path().join(name)).await;
         store.add(fresh("1")).await;
         store.close().await.unwrap();
     }
-    let files = fs::read_dir(place.0.path()).unwrap();
+    let files = fs::read_dir(place.folder.path()).unwrap();
     let mut found: Vec<_> = files
         .map(|file| file.unwrap().file_name().into_string().unwrap())
         .collect();
@@ -152,7 +152,7 @@ async fn processes_that_start_together_on_a_fresh_file_all_open_it() {
 #[tokio::test]
 async fn a_file_that_cannot_be_opened_is_named_with_the_reason() {
     let place = Place::new();
-    let folder = place.0.path();
+    let folder = place.folder.path();
 
     let missing = refusal(&folder.join("nowhere/gateway.db")).await;
     assert!(
@@ -190,7 +190,7 @@ async fn a_file_that_cannot_be_opened_is_named_with_the_reason() {
 async fn a_file_or_folder_without_the_right_to_write_is_refused() {
     let place = Place::new();
     place.open().await.close().await.unwrap();
-    let (file, folder) = (place.file(), place.0.path().to_owned());
+    let (file, folder) = (place.file(), place.folder.path().to_owned());
     let forbid = |path: &PathBuf, mode| {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     };
@@ -238,7 +238,7 @@ async fn a_newer_schema_is_refused() {
 async fn a_file_that_was_replaced_or_removed_is_not_written_to() {
     let place = Place::new();
     let store = place.open().await;
-    let other = place.0.path().join("other");
+    let other = place.folder.path().join("other");
     fs::write(&other, "garbage").unwrap();
     fs::rename(&other, place.file()).unwrap();
     let reason = assert_unavailable(store.create(&NewOperation::new(fresh("1"))).await);
@@ -255,7 +255,7 @@ async fn a_file_that_took_the_place_for_a_while_is_not_read_from_afterwards() {
     let place = Place::new();
     let store = impatient(&place).await;
     let operation = store.add(fresh("1")).await;
-    let aside = place.0.path().join("aside");
+    let aside = place.folder.path().join("aside");
     fs::rename(place.file(), &aside).unwrap();
     fs::write(place.file(), "").unwrap();
     assert_unavailable(store.find(operation.id).await);

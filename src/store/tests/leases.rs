@@ -9,6 +9,21 @@ use crate::domain::{
     store::{Claim, Hold, Leased, NewOperation, OperationStore as _, StoreError},
 };
 
+on_both_engines! {
+    what_rests_longer_than_anything_can_is_due_since_the_clock_was_set_back,
+    what_is_kept_for_an_owner_is_left_to_it_unless_it_is_late,
+    eight_claimers_in_two_processes_share_the_work_without_overlap,
+    a_claim_takes_the_oldest_looks_and_says_when_the_next_is_due,
+    nothing_is_due_when_nothing_runs,
+    running_operations_are_counted_by_project_and_service,
+    what_is_held_is_claimed_by_nobody,
+    what_was_given_back_is_not_taken_over,
+    what_a_process_left_behind_is_taken_over_and_its_late_write_refused,
+    a_lease_that_its_owner_let_end_is_claimed_again_but_not_taken_over,
+    renewing_keeps_the_leases_that_are_named_and_still_held_and_no_other,
+    an_end_clears_the_lease,
+}
+
 impl SqlOperationStore {
     async fn claim_as(&self, owner: &str, seconds: i64, limit: u32) -> Claim {
         self.claim(&lease(owner, seconds), limit).await.unwrap()
@@ -34,9 +49,7 @@ fn due_at(task: &str, seconds: i64) -> Operation {
     }
 }
 
-#[tokio::test]
-async fn eight_claimers_in_two_processes_share_the_work_without_overlap() {
-    let place = Place::new();
+async fn eight_claimers_in_two_processes_share_the_work_without_overlap(place: Place) {
     let stores = [Arc::new(place.open().await), Arc::new(place.open().await)];
     for number in 0..200 {
         stores[0].add(fresh(&number.to_string())).await;
@@ -63,9 +76,21 @@ async fn eight_claimers_in_two_processes_share_the_work_without_overlap() {
     assert_eq!(claimed.iter().collect::<HashSet<_>>().len(), 200);
 }
 
-#[tokio::test]
-async fn a_claim_takes_the_oldest_looks_and_says_when_the_next_is_due() {
-    let place = Place::new();
+async fn what_rests_longer_than_anything_can_is_due_since_the_clock_was_set_back(place: Place) {
+    let store = place.open().await;
+    let possible = store.add(due_at("1", 3600)).await;
+    let impossible = store.add(due_at("2", 3601)).await;
+    let claim = store.claim_as("a", 0, 10).await;
+    assert_eq!(claim.operations.len(), 1);
+    let operation = &claim.operations[0].operation;
+    assert_eq!(
+        (operation.id, operation.next_look_at),
+        (impossible.id, moment(0))
+    );
+    assert_eq!(claim.next_due_at, Some(possible.next_look_at));
+}
+
+async fn a_claim_takes_the_oldest_looks_and_says_when_the_next_is_due(place: Place) {
     let store = place.open().await;
     let late = store.add(due_at("1", 5)).await;
     let early = store.add(due_at("2", 3)).await;
@@ -108,9 +133,7 @@ async fn a_claim_takes_the_oldest_looks_and_says_when_the_next_is_due() {
     );
 }
 
-#[tokio::test]
-async fn nothing_is_due_when_nothing_runs() {
-    let place = Place::new();
+async fn nothing_is_due_when_nothing_runs(place: Place) {
     let store = place.open().await;
     assert_eq!(store.claim_as("a", 0, 10).await.next_due_at, None);
 
@@ -122,9 +145,7 @@ async fn nothing_is_due_when_nothing_runs() {
     assert_eq!(claim.next_due_at, None);
 }
 
-#[tokio::test]
-async fn running_operations_are_counted_by_project_and_service() {
-    let place = Place::new();
+async fn running_operations_are_counted_by_project_and_service(place: Place) {
     let store = place.open().await;
     let mut ended = store.add(fresh("1")).await;
     ended.status = Status::Cancelled;
@@ -150,9 +171,7 @@ async fn running_operations_are_counted_by_project_and_service() {
     }
 }
 
-#[tokio::test]
-async fn what_is_held_is_claimed_by_nobody() {
-    let place = Place::new();
+async fn what_is_held_is_claimed_by_nobody(place: Place) {
     let store = place.open().await;
     store.add(fresh("1")).await;
     let mut held = store.claim_one("a", 0).await.operation;
@@ -163,9 +182,7 @@ async fn what_is_held_is_claimed_by_nobody() {
     store.assert_nothing_for("b", 10).await;
 }
 
-#[tokio::test]
-async fn what_was_given_back_is_not_taken_over() {
-    let place = Place::new();
+async fn what_was_given_back_is_not_taken_over(place: Place) {
     let store = place.open().await;
     store.add(fresh("1")).await;
     let mut held = store.claim_one("a", 0).await.operation;
@@ -177,9 +194,7 @@ async fn what_was_given_back_is_not_taken_over() {
     assert!(!again.taken_over);
 }
 
-#[tokio::test]
-async fn what_a_process_left_behind_is_taken_over_and_its_late_write_refused() {
-    let place = Place::new();
+async fn what_a_process_left_behind_is_taken_over_and_its_late_write_refused(place: Place) {
     let (first, second) = (place.open().await, place.open().await);
     first.add(fresh("1")).await;
     let mut lost = first.claim_one("a", 0).await.operation;
@@ -199,18 +214,14 @@ async fn what_a_process_left_behind_is_taken_over_and_its_late_write_refused() {
     first.assert_nothing_for("a", 31).await;
 }
 
-#[tokio::test]
-async fn a_lease_that_its_owner_let_end_is_claimed_again_but_not_taken_over() {
-    let place = Place::new();
+async fn a_lease_that_its_owner_let_end_is_claimed_again_but_not_taken_over(place: Place) {
     let store = place.open().await;
     store.add(fresh("1")).await;
     store.claim_one("a", 0).await;
     assert!(!store.claim_one("a", 30).await.taken_over);
 }
 
-#[tokio::test]
-async fn renewing_keeps_the_leases_that_are_named_and_still_held_and_no_other() {
-    let place = Place::new();
+async fn renewing_keeps_the_leases_that_are_named_and_still_held_and_no_other(place: Place) {
     let store = place.open().await;
     let first = store.add(fresh("1")).await.id;
     store.claim_one("a", 0).await;
@@ -231,9 +242,7 @@ async fn renewing_keeps_the_leases_that_are_named_and_still_held_and_no_other() 
     assert_eq!(store.read_back(first).await.version, 2, "versions stay");
 }
 
-#[tokio::test]
-async fn an_end_clears_the_lease() {
-    let place = Place::new();
+async fn an_end_clears_the_lease(place: Place) {
     let store = place.open().await;
     store.add(fresh("1")).await;
     let mut held = store.claim_one("a", 0).await.operation;
@@ -250,9 +259,7 @@ async fn an_end_clears_the_lease() {
     assert_eq!(held, 0);
 }
 
-#[tokio::test]
-async fn what_is_kept_for_an_owner_is_left_to_it_unless_it_is_late() {
-    let place = Place::new();
+async fn what_is_kept_for_an_owner_is_left_to_it_unless_it_is_late(place: Place) {
     let store = place.open().await;
     let operation = due_at("1", 5);
     let kept = NewOperation {

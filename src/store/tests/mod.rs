@@ -1,10 +1,31 @@
-//! Every statement against real files; two stores on one file stand for two processes.
+//! Every statement against real files and a real server; two stores on one database stand for two processes.
+
+/// Tests of what both engines promise: functions of a place.
+macro_rules! on_both_engines {
+    ($($name:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(super::Place::new()).await;
+            })+
+        }
+        mod postgres {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(super::Place::postgres()).await;
+            })+
+        }
+    };
+}
 
 mod files;
 mod leases;
 mod records;
 mod round_trip;
 mod running;
+#[path = "../../../tests/it/support/postgres.rs"]
+mod server;
+mod servers;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -12,35 +33,74 @@ use jiff::{SignedDuration, Timestamp};
 use sqlx::AssertSqlSafe;
 use tempfile::TempDir;
 
-use super::{Settings, SqlOperationStore};
+use self::server::Database;
+use super::{PostgresSettings, Settings, SqlOperationStore, claim::LeaseClock};
 use crate::domain::{
     history::History,
     operation::{EventKind, Goal, Operation, OperationEvent, OperationId, Phase, Status},
+    secret::Secret,
     service::{Binding, CallerName, ProjectName, ServiceName},
     start::StartRecord,
     store::{Creation, Lease, NewOperation, OperationStore as _},
     task::{TaskId, TaskRef},
 };
 
-/// A folder of its own for the database of a test.
-struct Place(TempDir);
+/// A database of its own for a test: a file in a folder, unless there is one on a server.
+struct Place {
+    folder: TempDir,
+    database: Option<Database>,
+}
 
 impl Place {
     fn new() -> Self {
-        Self(tempfile::tempdir().expect("the system's folder for temporary files is writable"))
+        let folder = tempfile::tempdir();
+        Self {
+            folder: folder.expect("the system's folder for temporary files is writable"),
+            database: None,
+        }
+    }
+
+    fn postgres() -> Self {
+        Self {
+            database: Some(Database::new()),
+            ..Self::new()
+        }
+    }
+
+    /// Another one of the same engine.
+    fn another(&self) -> Self {
+        match self.database {
+            Some(_) => Self::postgres(),
+            None => Self::new(),
+        }
     }
 
     fn file(&self) -> PathBuf {
-        self.0.path().join("gateway.db")
+        self.folder.path().join("gateway.db")
     }
 
     async fn open(&self) -> SqlOperationStore {
-        open(self.file()).await
+        match &self.database {
+            None => open(self.file()).await,
+            Some(database) => {
+                let mut store = SqlOperationStore::open(&settings(database)).await;
+                // The tests have moments of their own.
+                if let Ok(store) = &mut store {
+                    store.lease_clock = LeaseClock::Caller;
+                }
+                store.expect("the store opens")
+            }
+        }
     }
 }
 
+fn settings(database: &Database) -> Settings {
+    let server = PostgresSettings::parse(&database.url()).expect("an address");
+    Settings::Postgres(server.with_password(Secret::new(database.password())))
+}
+
 async fn open(path: PathBuf) -> SqlOperationStore {
-    SqlOperationStore::open(&Settings { path })
+    SqlOperationStore::open(&Settings::Sqlite { path })
         .await
         .expect("the store opens")
 }
@@ -106,6 +166,7 @@ fn lease(owner: &str, seconds: i64) -> Lease {
         owner: owner.to_owned(),
         duration: Duration::from_secs(30),
         now: moment(seconds),
+        longest_rest: Duration::from_hours(1),
     }
 }
 

@@ -13,6 +13,24 @@ use crate::domain::{
     task::TaskState,
 };
 
+on_both_engines! {
+    a_row_of_a_newer_version_stands_in_nobodys_way,
+    a_second_operation_on_a_task_is_shown_the_running_one,
+    a_task_is_free_again_when_its_operation_has_ended,
+    operations_on_a_task_are_told_in_short_newest_first,
+    an_operation_that_does_not_know_of_a_later_one_is_not_recorded,
+    of_many_that_ask_at_once_in_two_processes_exactly_one_creates,
+    who_joins_is_recorded_once_and_does_not_disturb_the_driver,
+    nobody_joins_what_has_ended_or_never_was,
+    a_late_write_changes_nothing,
+    what_has_ended_stays_as_it_ended,
+    events_beyond_the_limit_are_dropped_but_the_end_is_kept,
+    a_list_is_newest_first_and_goes_on_where_a_page_ended,
+    a_list_holds_what_was_asked_for,
+    a_list_may_be_longer_than_one_statement_takes_ids,
+    what_cannot_be_read_is_reported_once,
+}
+
 fn ended(operation: &Operation, status: Status) -> Operation {
     Operation {
         status,
@@ -24,9 +42,7 @@ fn ended(operation: &Operation, status: Status) -> Operation {
     }
 }
 
-#[tokio::test]
-async fn a_second_operation_on_a_task_is_shown_the_running_one() {
-    let place = Place::new();
+async fn a_second_operation_on_a_task_is_shown_the_running_one(place: Place) {
     let store = place.open().await;
     let first = store.add(fresh("7")).await;
 
@@ -48,9 +64,7 @@ async fn a_second_operation_on_a_task_is_shown_the_running_one() {
     store.add(elsewhere).await;
 }
 
-#[tokio::test]
-async fn a_task_is_free_again_when_its_operation_has_ended() {
-    let place = Place::new();
+async fn a_task_is_free_again_when_its_operation_has_ended(place: Place) {
     let store = place.open().await;
     let first = store.add(fresh("7")).await;
     for status in Status::ALL
@@ -81,9 +95,7 @@ fn begun(id: &str, seconds: i64) -> Operation {
     }
 }
 
-#[tokio::test]
-async fn operations_on_a_task_are_told_in_short_newest_first() {
-    let place = Place::new();
+async fn operations_on_a_task_are_told_in_short_newest_first(place: Place) {
     let store = place.open().await;
     let mut ids = Vec::new();
     for (number, status) in [Status::Cancelled, Status::Failed].into_iter().enumerate() {
@@ -112,9 +124,7 @@ async fn operations_on_a_task_are_told_in_short_newest_first() {
     assert!(former[0].record.is_none(), "{former:?}");
 }
 
-#[tokio::test]
-async fn an_operation_that_does_not_know_of_a_later_one_is_not_recorded() {
-    let place = Place::new();
+async fn an_operation_that_does_not_know_of_a_later_one_is_not_recorded(place: Place) {
     let store = place.open().await;
     let create = async |seconds, follows| {
         let fresh = NewOperation {
@@ -140,9 +150,7 @@ async fn an_operation_that_does_not_know_of_a_later_one_is_not_recorded() {
     assert_eq!(store.former(&task("7"), 10).await.unwrap()[0].id, second);
 }
 
-#[tokio::test]
-async fn of_many_that_ask_at_once_in_two_processes_exactly_one_creates() {
-    let place = Place::new();
+async fn of_many_that_ask_at_once_in_two_processes_exactly_one_creates(place: Place) {
     let (one, two) = (place.open().await, place.open().await);
     let stores = [Arc::new(one), Arc::new(two)];
     for round in 0..20 {
@@ -173,9 +181,7 @@ async fn of_many_that_ask_at_once_in_two_processes_exactly_one_creates() {
     }
 }
 
-#[tokio::test]
-async fn who_joins_is_recorded_once_and_does_not_disturb_the_driver() {
-    let place = Place::new();
+async fn who_joins_is_recorded_once_and_does_not_disturb_the_driver(place: Place) {
     let store = place.open().await;
     let mut driven = store.add(fresh("7")).await;
 
@@ -204,9 +210,7 @@ async fn who_joins_is_recorded_once_and_does_not_disturb_the_driver() {
     assert_eq!(after.events.last(), Some(&seen));
 }
 
-#[tokio::test]
-async fn nobody_joins_what_has_ended_or_never_was() {
-    let place = Place::new();
+async fn nobody_joins_what_has_ended_or_never_was(place: Place) {
     let store = place.open().await;
     let mut end = ended(&store.add(fresh("7")).await, Status::Cancelled);
     store.save(&mut end, &[], Hold::Release).await.unwrap();
@@ -227,9 +231,7 @@ async fn nobody_joins_what_has_ended_or_never_was() {
     assert_eq!(store.read_back(end.id).await, end);
 }
 
-#[tokio::test]
-async fn a_late_write_changes_nothing() {
-    let place = Place::new();
+async fn a_late_write_changes_nothing(place: Place) {
     let store = place.open().await;
     let mut first = store.add(fresh("7")).await;
     let mut late = first.clone();
@@ -249,9 +251,7 @@ async fn a_late_write_changes_nothing() {
     assert_eq!(store.read_back(first.id).await, first);
 }
 
-#[tokio::test]
-async fn what_has_ended_stays_as_it_ended() {
-    let place = Place::new();
+async fn what_has_ended_stays_as_it_ended(place: Place) {
     let store = place.open().await;
     let operation = store.add(fresh("7")).await;
     let mut end = ended(&operation, Status::Succeeded);
@@ -272,9 +272,7 @@ async fn what_has_ended_stays_as_it_ended() {
     assert_eq!(store.read_back(end.id).await, end);
 }
 
-#[tokio::test]
-async fn events_beyond_the_limit_are_dropped_but_the_end_is_kept() {
-    let place = Place::new();
+async fn events_beyond_the_limit_are_dropped_but_the_end_is_kept(place: Place) {
     let store = place.open().await;
     let mut operation = store.add(fresh("7")).await;
     for seconds in 0..3 {
@@ -322,9 +320,7 @@ fn everything() -> OperationQuery {
     }
 }
 
-#[tokio::test]
-async fn a_list_is_newest_first_and_goes_on_where_a_page_ended() {
-    let place = Place::new();
+async fn a_list_is_newest_first_and_goes_on_where_a_page_ended(place: Place) {
     let store = place.open().await;
     let all = six(&store).await;
     assert_eq!(listed(&store, everything()).await, all);
@@ -339,9 +335,7 @@ async fn a_list_is_newest_first_and_goes_on_where_a_page_ended() {
     assert_eq!(listed(&store, page(Some(all[5]))).await, []);
 }
 
-#[tokio::test]
-async fn a_list_holds_what_was_asked_for() {
-    let place = Place::new();
+async fn a_list_holds_what_was_asked_for(place: Place) {
     let store = place.open().await;
     let all = six(&store).await;
     let mut end = ended(&store.read_back(all[3]).await, Status::Failed);
@@ -404,9 +398,7 @@ async fn a_list_holds_what_was_asked_for() {
     }
 }
 
-#[tokio::test]
-async fn a_list_may_be_longer_than_one_statement_takes_ids() {
-    let place = Place::new();
+async fn a_list_may_be_longer_than_one_statement_takes_ids(place: Place) {
     let store = place.open().await;
     for number in 0..501 {
         store.add(fresh(&number.to_string())).await;
@@ -423,8 +415,7 @@ async fn a_list_may_be_longer_than_one_statement_takes_ids() {
     }
 }
 
-#[tokio::test]
-async fn a_row_of_a_newer_version_stands_in_nobodys_way() {
+async fn a_row_of_a_newer_version_stands_in_nobodys_way(place: Place) {
     for damage in [
         "UPDATE operations SET phase = 'pondering' WHERE id =",
         "UPDATE operations SET failure = '{\"reason\":\"bad-luck\"}' WHERE id =",
@@ -435,7 +426,11 @@ async fn a_row_of_a_newer_version_stands_in_nobodys_way() {
         "UPDATE operation_events SET kind = 'applauded' WHERE operation_id =",
         "UPDATE operation_callers SET caller = 'Team A' WHERE operation_id =",
     ] {
-        let place = Place::new();
+        if place.database.is_some() && damage.contains("'two'") {
+            // A server takes no text for a number.
+            continue;
+        }
+        let place = place.another();
         let store = place.open().await;
         let strange = store.add(fresh("1")).await;
         let later = Operation {
@@ -483,9 +478,7 @@ impl io::Write for Lines {
     }
 }
 
-#[tokio::test]
-async fn what_cannot_be_read_is_reported_once() {
-    let place = Place::new();
+async fn what_cannot_be_read_is_reported_once(place: Place) {
     let store = place.open().await;
     let strange = store.add(fresh("1")).await.id;
     let stranger = store.add(fresh("2")).await.id;

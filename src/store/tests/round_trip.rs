@@ -211,8 +211,16 @@ fn changed(operation: Operation) -> impl Strategy<Value = (Operation, Vec<Operat
 }
 
 #[test]
-fn an_operation_comes_back_as_it_was_written() {
-    let place = Place::new();
+fn an_operation_comes_back_from_a_file_as_it_was_written() {
+    comes_back_as_it_was_written(&Place::new());
+}
+
+#[test]
+fn an_operation_comes_back_from_a_server_as_it_was_written() {
+    comes_back_as_it_was_written(&Place::postgres());
+}
+
+fn comes_back_as_it_was_written(place: &Place) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();

@@ -9,9 +9,13 @@ use crate::domain::{
     store::{Hold, Joining, OperationStore as _, Running, StoreError},
 };
 
-#[tokio::test]
-async fn what_runs_on_a_task_is_told_with_its_callers_until_it_ends() {
-    let place = Place::new();
+on_both_engines! {
+    what_runs_on_a_task_is_told_with_its_callers_until_it_ends,
+    of_many_who_ask_at_once_everybody_is_told_of_their_own_task,
+    one_that_cannot_be_read_hides_no_other_and_a_closed_record_answers_nobody,
+}
+
+async fn what_runs_on_a_task_is_told_with_its_callers_until_it_ends(place: Place) {
     let (store, other) = (place.open().await, place.open().await);
     assert_eq!(store.running(&task("7")).await.unwrap(), None);
     let mut operation = store.add(fresh("7")).await;
@@ -42,9 +46,7 @@ async fn what_runs_on_a_task_is_told_with_its_callers_until_it_ends() {
     }
 }
 
-#[tokio::test]
-async fn of_many_who_ask_at_once_everybody_is_told_of_their_own_task() {
-    let place = Place::new();
+async fn of_many_who_ask_at_once_everybody_is_told_of_their_own_task(place: Place) {
     let store = Arc::new(place.open().await);
     let mut asking = JoinSet::new();
     for number in 0..60 {
@@ -68,16 +70,19 @@ async fn of_many_who_ask_at_once_everybody_is_told_of_their_own_task() {
     assert_eq!(asking.join_all().await.len(), 600);
 }
 
-#[tokio::test]
-async fn one_that_cannot_be_read_hides_no_other_and_a_closed_record_answers_nobody() {
-    let place = Place::new();
+async fn one_that_cannot_be_read_hides_no_other_and_a_closed_record_answers_nobody(place: Place) {
     let store = place.open().await;
     let (broken, whole) = (store.add(fresh("7")).await, store.add(fresh("8")).await);
     let id = broken.id;
     store
         .meddle(format!(
-            "PRAGMA foreign_keys = OFF; UPDATE operations SET id = 'x' WHERE id = '{id}'; \
-             UPDATE operation_callers SET operation_id = 'x' WHERE operation_id = '{id}'"
+            "UPDATE operations SET status = 'cancelled' WHERE id = '{id}'; \
+             INSERT INTO operations (id, project, service, task, project_id, region, endpoint, kind, \
+             inline_credentials, migrate_failed_objects, status, requested_by, created_at, updated_at, \
+             deadline_at, next_look_at, history, version) \
+             SELECT 'x', project, service, task, project_id, region, endpoint, kind, 0, 0, 'running', \
+             requested_by, 0, 0, 0, 0, history, 1 FROM operations WHERE id = '{id}'; \
+             INSERT INTO operation_callers (operation_id, caller, number) VALUES ('x', 'team-a', 1)"
         ))
         .await;
     let (seven, eight) = (task("7"), task("8"));

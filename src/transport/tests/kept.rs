@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     domain::service::Sent,
-    transport::{Limits, Method, Transport, TransportErrorKind, until_sent},
+    transport::{Limits, Method, Transport, TransportErrorKind, until_sent, while_good},
 };
 
 #[actix_rt::test]
@@ -53,6 +53,42 @@ async fn what_is_held_until_a_request_is_sent_is_gone_before_it_arrives() {
         assert_eq!(&response.body[..], b"1");
     }
     assert_eq!(peer.connections(), 2);
+}
+
+#[actix_rt::test]
+async fn what_is_not_good_any_more_is_not_written() {
+    let peer = Peer::start(|_, writer| answer(writer, 200, "", "{}"));
+    let transport = Transport::new(&settings()).unwrap();
+    let endpoint = peer.endpoint();
+    for request in [get("/"), change(Method::Post)] {
+        let exchange = || transport.send(&endpoint, &[], &request);
+        let withdrawn = failed(while_good(|| false, exchange()).await);
+        assert_eq!(withdrawn, (TransportErrorKind::Withdrawn, Sent::No));
+        while_good(|| true, exchange()).await.unwrap();
+        // On a connection that is kept, too.
+        let withdrawn = failed(while_good(|| false, exchange()).await);
+        assert_eq!(withdrawn, (TransportErrorKind::Withdrawn, Sent::No));
+    }
+    assert_eq!(peer.seen().len(), 2);
+}
+
+#[actix_rt::test]
+async fn an_answer_is_doubtful_if_its_connection_had_carried_another_request() {
+    let peer = Peer::start(|_, writer| answer(writer, 200, "", "{}"));
+    let transport = Transport::new(&settings()).unwrap();
+    let is_doubtful = async |transport: &Transport, request| {
+        let exchange = transport.send(&peer.endpoint(), &[], &request).await;
+        exchange.unwrap().is_doubtful
+    };
+    assert!(!is_doubtful(&transport, get("/")).await);
+    assert!(is_doubtful(&transport, get("/")).await);
+    assert!(!is_doubtful(&transport, change(Method::Delete)).await);
+    let apart = transport.apart();
+    assert!(!is_doubtful(&apart, get("/")).await);
+    assert!(is_doubtful(&apart, get("/")).await);
+    apart.distrust();
+    assert!(!is_doubtful(&apart, get("/")).await);
+    assert!(is_doubtful(&transport, get("/")).await, "those are others");
 }
 
 #[actix_rt::test]

@@ -403,6 +403,7 @@ fn neither_a_token_nor_a_body_shows_in_debug_output() {
         body: "hidden".into(),
         request_id: None,
         retry_after: None,
+        is_doubtful: false,
     };
     assert!(!format!("{response:?}").contains("hidden"));
     let error = TransportError::new(TransportErrorKind::Connect, Method::Get);

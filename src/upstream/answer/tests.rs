@@ -120,6 +120,7 @@ fn response(status: u16, body: impl Into<Vec<u8>>) -> Response {
         body: Bytes::from(body.into()),
         request_id: Some("req-1".to_owned()),
         retry_after: None,
+        is_doubtful: false,
     }
 }
 

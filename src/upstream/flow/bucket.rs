@@ -20,6 +20,8 @@ const INCREASE: f64 = 1.0;
 const RECOVERY_MAX: f64 = 60.0;
 /// The longest that the vendor's wish to wait is heeded.
 const PAUSE_MAX: Duration = Duration::from_mins(1);
+/// By how much a pause must end later than the last one that was told of, to be told of as well.
+const PAUSE_NEWS: Duration = Duration::from_secs(10);
 
 /// A token bucket. It has no clock of its own.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub(super) struct Bucket {
     filled_at: Instant,
     /// Nothing goes, and nothing is filled in, before this.
     paused_until: Instant,
+    /// The end of the pause that was last told of.
+    told_until: Option<Instant>,
     /// Which stretch of time between two decreases it is.
     stretch: u64,
 }
@@ -43,6 +47,8 @@ pub(super) struct Bucket {
 pub(super) enum Turn {
     /// It fell below what the configuration says.
     Slowed,
+    /// Nothing goes for a while, since the vendor asks for that, at whatever rate.
+    Paused,
     /// It is what the configuration says again.
     Recovered,
 }
@@ -62,6 +68,7 @@ impl Bucket {
             under_way: 0,
             filled_at: now,
             paused_until: now,
+            told_until: None,
             stretch: 0,
         }
     }
@@ -124,14 +131,27 @@ impl Bucket {
     ) -> Option<Turn> {
         let pause = asked.unwrap_or_default().min(PAUSE_MAX);
         self.paused_until = self.paused_until.max(now + pause);
-        if stretch != self.stretch {
-            return None;
-        }
-        self.stretch += 1;
-        self.tokens = 0.0;
         let was_full = self.rate >= self.rate_max;
-        self.rate = (self.rate * DECREASE).max(RATE_MIN).min(self.rate_max);
-        (was_full && self.rate < self.rate_max).then_some(Turn::Slowed)
+        if stretch == self.stretch {
+            self.stretch += 1;
+            self.tokens = 0.0;
+            self.rate = (self.rate * DECREASE).max(RATE_MIN).min(self.rate_max);
+        }
+        let turn = if was_full && self.rate < self.rate_max {
+            Turn::Slowed
+        } else if self.is_paused_anew(now) {
+            Turn::Paused
+        } else {
+            return None;
+        };
+        self.told_until = Some(self.paused_until);
+        Some(turn)
+    }
+
+    /// Whether there is a pause that is worth telling: many short ones in a row are as one.
+    fn is_paused_anew(&self, now: Instant) -> bool {
+        let is_news = |told| self.paused_until >= told + PAUSE_NEWS;
+        self.paused_until > now && self.told_until.is_none_or(is_news)
     }
 
     pub(super) fn stretch(&self) -> u64 {
@@ -287,6 +307,28 @@ mod tests {
         assert_eq!(bucket.paused_until(), now + ms(6_000) + PAUSE_MAX);
         assert_eq!(drain(&mut bucket, now + ms(65_999)), 0);
         assert!(drain(&mut bucket, now + ms(67_000)) > 0);
+    }
+
+    #[test]
+    fn a_pause_is_told_of_once_whatever_the_rate_and_a_longer_one_again() {
+        for pace in [1, 16] {
+            let (mut bucket, now) = bucket(pace, 1);
+            let mut throttled =
+                |asked, at| bucket.throttled(bucket.stretch(), Some(ms(asked)), now + ms(at));
+            let first = if pace == 1 {
+                Turn::Paused
+            } else {
+                Turn::Slowed
+            };
+            assert_eq!(throttled(1_000, 0), Some(first));
+            for at in 1..9 {
+                assert_eq!(throttled(1_000, at * 1_000), None, "{at}");
+            }
+            assert_eq!(throttled(60_000, 9_000), Some(Turn::Paused));
+            assert_eq!(throttled(60_000, 9_100), None);
+            assert_eq!(throttled(0, 69_000), None);
+            assert_eq!(throttled(30_000, 70_000), Some(Turn::Paused));
+        }
     }
 
     #[test]

@@ -19,6 +19,8 @@ use crate::{
 
 /// How often a request is sent again.
 const RETRIES_MAX: u32 = 2;
+/// How often a request is tried again whose credential ended before it was written.
+const WITHDRAWALS_MAX: u32 = 2;
 /// The pause before the first retry; it doubles.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// A vendor who asks for a longer pause gets no retry: whoever sent the request is told to come back.
@@ -38,6 +40,8 @@ pub(in crate::upstream) struct Call<'a> {
     pub(in crate::upstream) by: Option<Instant>,
     /// What is left of the wait for the pace. With `by` it is of no concern.
     pub(in crate::upstream) patience: &'a Patience,
+    /// Whether its first attempt has a connection of its own, also if it is a read. Every further one has.
+    pub(in crate::upstream) fresh_connection: bool,
 }
 
 /// How a request is sent when its turn has come.
@@ -73,6 +77,8 @@ enum Verdict {
     Faulty,
     /// It had closed a kept connection. That is its right.
     Stale,
+    /// Nothing: what the request shows came to its end before it was written.
+    Withdrawn,
     /// Nothing: the attempt ended in the gateway itself.
     Untried,
 }
@@ -94,7 +100,7 @@ impl Flow {
         exchange: &impl Exchange,
     ) -> Result<Response, UpstreamError> {
         let mut time = self.time;
-        let (mut retries, mut is_repeated) = (0, false);
+        let (mut retries, mut withdrawals, mut is_repeated) = (0, 0, false);
         let mut last = None;
         self.budget.earn();
         loop {
@@ -110,7 +116,7 @@ impl Flow {
             let began = Instant::now();
             let limits = Limits {
                 time,
-                fresh_connection: is_repeated,
+                fresh_connection: is_repeated || call.fresh_connection,
             };
             let stretch = start.permit.stretch();
             let attempt =
@@ -122,8 +128,13 @@ impl Flow {
             time = time.saturating_sub(began.elapsed());
             let pause = match verdict {
                 Verdict::Stale => Some(Duration::ZERO),
+                Verdict::Withdrawn if withdrawals < WITHDRAWALS_MAX => Some(Duration::ZERO),
                 Verdict::Faulty if retries < RETRIES_MAX => pause(call.method, &attempt, retries),
-                Verdict::Faulty | Verdict::Well | Verdict::Throttled | Verdict::Untried => None,
+                Verdict::Faulty
+                | Verdict::Well
+                | Verdict::Throttled
+                | Verdict::Withdrawn
+                | Verdict::Untried => None,
             };
             let Some(pause) = pause else {
                 return self.told(attempt);
@@ -135,6 +146,10 @@ impl Flow {
             }
             is_repeated = true;
             if verdict == Verdict::Stale {
+                continue;
+            }
+            if verdict == Verdict::Withdrawn {
+                withdrawals += 1;
                 continue;
             }
             if !self.budget.spend() {
@@ -216,7 +231,7 @@ impl Flow {
                 self.pacer.throttled(stretch, asked);
             }
             Verdict::Faulty => admission.failed(),
-            Verdict::Stale | Verdict::Untried => drop(admission),
+            Verdict::Stale | Verdict::Withdrawn | Verdict::Untried => drop(admission),
         }
         verdict
     }
@@ -262,7 +277,7 @@ impl Verdict {
     fn of_retry(self) -> Retry {
         match self {
             Self::Well | Self::Throttled => Retry::Succeeded,
-            Self::Faulty | Self::Stale | Self::Untried => Retry::Failed,
+            Self::Faulty | Self::Stale | Self::Withdrawn | Self::Untried => Retry::Failed,
         }
     }
 }
@@ -277,6 +292,7 @@ fn verdict(attempt: &Attempt) -> Verdict {
         Err(error) => match error.kind {
             Fault::TooLarge => Verdict::Well,
             Fault::Stale => Verdict::Stale,
+            Fault::Withdrawn => Verdict::Withdrawn,
             Fault::Unsendable | Fault::Busy => Verdict::Untried,
             Fault::Resolve
             | Fault::Connect

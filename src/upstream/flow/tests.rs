@@ -69,6 +69,7 @@ fn response(status: u16, retry_after: Option<u64>) -> Attempt {
         body: bytes::Bytes::from_static(b"{}"),
         request_id: None,
         retry_after: retry_after.map(Duration::from_secs),
+        is_doubtful: false,
     })
 }
 
@@ -129,6 +130,7 @@ impl Script {
             method,
             by,
             patience,
+            fresh_connection: false,
         };
         flow.carry(call, self).await
     }
@@ -536,6 +538,26 @@ async fn a_read_that_was_lost_with_a_kept_connection_takes_another_turn_and_no_b
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_withdrawn_takes_another_turn_and_no_budget_a_few_times() {
+    let withdrawn = || fault(Fault::Withdrawn, Sent::No);
+    for method in [Method::Get, Method::Delete] {
+        let (routes, flow) = at(PACE);
+        while flow.budget.spend() {}
+        let script = Script::new([withdrawn(), withdrawn(), response(200, None)]);
+        script.carry(&flow, method).await.unwrap();
+        let script = Script::new([withdrawn()]);
+        let error = script.carry(&flow, method).await.unwrap_err();
+        assert_eq!(
+            (error.kind, error.sent),
+            (UpstreamErrorKind::Unavailable, Sent::No)
+        );
+        assert_eq!(script.seen().len(), 3);
+        let status = routes.status(Timestamp::UNIX_EPOCH);
+        assert_eq!(status[0].breaker, BreakerStatus::Closed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn all_reads_of_one_request_wait_for_the_pace_ten_seconds_together() {
     let pace = Pace {
         requests_per_second: 1,
@@ -548,6 +570,7 @@ async fn all_reads_of_one_request_wait_for_the_pace_ten_seconds_together() {
         method: Method::Get,
         by: None,
         patience,
+        fresh_connection: false,
     };
     script.carry(&flow, Method::Get).await.unwrap();
     for number in 1..=10 {

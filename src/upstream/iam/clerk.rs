@@ -15,7 +15,7 @@ use super::{
 use crate::{
     domain::{
         clock::Clock,
-        secret::{Secret, SecretSource},
+        secret::{Secret, SecretForm, SecretSource},
         service::{ProjectName, UpstreamError, UpstreamErrorKind, status::CredentialKind},
     },
     transport::{Endpoint, Transport},
@@ -53,6 +53,16 @@ pub(super) struct Clerk {
     pub(super) serial: Cell<u64>,
 }
 
+/// What the secrets of an account say just now.
+#[derive(Debug)]
+pub(super) struct Look {
+    pub(super) project: ProjectName,
+    /// What a credential that is obtained now would be obtained with. `None` if they cannot be read, or if there are none.
+    pub(super) identity: Option<Identity>,
+    /// Whether one of them is in a file that is of no use. What that held before may serve.
+    pub(super) is_unusable: bool,
+}
+
 /// No credential.
 #[derive(Debug)]
 pub(super) enum Failure {
@@ -62,9 +72,9 @@ pub(super) enum Failure {
     Refused(UpstreamError, Identity),
     /// The vendor was not asked: the secret could not be read, or it was refused too often a short while ago.
     Withheld(UpstreamError),
-    /// The vendor was not asked: the secret was refused a short while ago, and what else there is of tries is kept for when
-    /// it is needed.
-    Spared,
+    /// No service was asked: the secret was refused a short while ago with this, and what else there is of tries is kept for
+    /// when it is needed.
+    Spared(UpstreamError),
 }
 
 impl Clerk {
@@ -93,21 +103,35 @@ impl Clerk {
             }
             CredentialSettings::EcsAgency { .. } => {
                 let (keys, lifetime) = self.fetch_keys(account).await.map_err(Failure::Fault)?;
-                self.admit(account, keys, Some(lifetime), urgency)
+                let admitted = self.admit(account, keys, Some(lifetime), urgency);
+                // The metadata service was asked, and must not be asked for the same keys at every request.
+                admitted.map_err(|failure| match failure {
+                    Failure::Withheld(refusal) => Failure::Fault(refusal),
+                    Failure::Fault(_) | Failure::Refused(..) | Failure::Spared(_) => failure,
+                })
             }
         }
     }
 
-    /// What the account's secrets say just now, and so what a credential that is obtained now would be obtained with.
-    /// `None` if they cannot be read, or if there are none.
-    pub(super) async fn identity(&self, account: &Account) -> Option<Identity> {
+    /// Looks at the account's secrets.
+    pub(super) async fn look(&self, account: &Account) -> Look {
+        let identity = self.identity(account).await;
+        let mut files = account.credentials.secrets();
+        Look {
+            project: account.project.clone(),
+            identity,
+            is_unusable: files.any(|source| self.secrets.is_unusable(source)),
+        }
+    }
+
+    async fn identity(&self, account: &Account) -> Option<Identity> {
         match &account.credentials {
             CredentialSettings::Password {
                 domain,
                 user,
                 password,
             } => {
-                let password = self.secrets.read(password).await.ok()?;
+                let password = self.secrets.read(password, SecretForm::Text).await.ok()?;
                 Some(Self::user(domain, user, &password))
             }
             CredentialSettings::AccessKey {
@@ -126,7 +150,7 @@ impl Clerk {
         let refusal = trials.refusals().forbid(self.clock.now(), urgency);
         match (refusal, urgency) {
             (None, _) => Ok(()),
-            (Some(_), Urgency::CanWait) => Err(Failure::Spared),
+            (Some(refusal), Urgency::CanWait) => Err(Failure::Spared(refusal)),
             (Some(refusal), Urgency::Needed) => Err(Failure::Withheld(refusal)),
         }
     }
@@ -166,8 +190,9 @@ impl Clerk {
         &self,
         account: &Account,
         source: &SecretSource,
+        form: SecretForm,
     ) -> Result<Secret, UpstreamError> {
-        self.secrets.read(source).await.map_err(|error| {
+        self.secrets.read(source, form).await.map_err(|error| {
             // Its place is for operators only, so it is not part of the error that travels to callers.
             tracing::debug!(project = %account.project, %error, "a secret of a project cannot be read");
             let detail = "The gateway's own credentials could not be read.";
@@ -184,11 +209,11 @@ impl Clerk {
     ) -> Result<KeyPair, UpstreamError> {
         let read_access_key = async || match access_key {
             AccessKeySource::Written(text) => Ok(Secret::new(text.as_str())),
-            AccessKeySource::Kept(source) => self.read(account, source).await,
+            AccessKeySource::Kept(source) => self.read(account, source, SecretForm::Key).await,
         };
         let mut keys = KeyPair {
             access_key: read_access_key().await?,
-            secret_key: self.read(account, secret_key).await?,
+            secret_key: self.read(account, secret_key, SecretForm::Key).await?,
             security_token: None,
             project_id: account.project_id.clone(),
         };
@@ -198,7 +223,7 @@ impl Clerk {
                 break;
             }
             keys.access_key = again;
-            keys.secret_key = self.read(account, secret_key).await?;
+            keys.secret_key = self.read(account, secret_key, SecretForm::Key).await?;
         }
         Ok(keys)
     }

@@ -227,6 +227,11 @@ impl Credential {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether it may be sent: no service has called it dead, and it has not come to its end.
+    pub(crate) fn is_good(&self, now: Timestamp) -> bool {
+        !self.is_refused() && self.is_usable(now)
+    }
+
     pub(super) fn is_usable(&self, now: Timestamp) -> bool {
         self.0
             .lifetime
@@ -254,7 +259,7 @@ impl Credential {
 
     /// Whether it is tried by one request at a time: the vendor locks keys after a few wrong signatures. Many may try a
     /// token at the same time.
-    pub(super) fn is_on_trial(&self) -> bool {
+    pub(crate) fn is_on_trial(&self) -> bool {
         self.signs() && !self.has_worked()
     }
 

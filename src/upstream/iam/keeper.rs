@@ -12,13 +12,13 @@ use super::{
     CredentialResult,
     attempts::{Identity, Urgency},
     backoff::Backoff,
-    clerk::{Account, Clerk, Failure},
+    clerk::{Account, Clerk, Failure, Look},
     credential::Credential,
     login::failure,
     vault::Vault,
 };
 use crate::domain::{
-    secret::SecretSource,
+    secret::{SecretForm, SecretSource},
     service::{ProjectName, UpstreamError, UpstreamErrorKind, status::CredentialKind},
 };
 
@@ -55,7 +55,7 @@ pub(super) struct Keeper {
     running: JoinSet<(ProjectName, Result<Credential, Failure>)>,
     /// Secrets that credentials have no part in, and that are looked at all the same.
     others: Rc<[SecretSource]>,
-    look: JoinSet<Vec<(ProjectName, Identity)>>,
+    look: JoinSet<Vec<Look>>,
     /// Whether the files may have changed since the present look began.
     looks_again: bool,
 }
@@ -233,10 +233,13 @@ impl Keeper {
                 Err(desk.failed(error, Some(secret), &self.vault))
             }
             Err(Failure::Withheld(error)) => Err(desk.withheld(error, &self.vault)),
-            Err(Failure::Spared) => {
-                // Whoever came meanwhile has nothing else.
+            Err(Failure::Spared(refusal)) => {
                 if !desk.waiting.is_empty() {
+                    // Whoever came meanwhile has nothing else.
                     self.start(project);
+                } else if desk.account.kind() == CredentialKind::EcsAgency {
+                    // The metadata service was asked, as opposed to a file.
+                    desk.failed(refusal, None, &self.vault);
                 }
                 return;
             }
@@ -253,10 +256,8 @@ impl Keeper {
             .iter()
             .find(|(_, desk)| desk.login == Some(panic.id()));
         if let Some(project) = broken.map(|(project, _)| project.clone()) {
-            let error = failure(
-                UpstreamErrorKind::Unavailable,
-                "The login ended abnormally.",
-            );
+            let detail = "The login ended abnormally.";
+            let error = failure(UpstreamErrorKind::Unavailable, detail);
             self.finish(&project, Err(Failure::Fault(error))).await;
         }
     }
@@ -276,12 +277,11 @@ impl Keeper {
         self.look.spawn_local(async move {
             for source in &*others {
                 // What is wrong with it is told where it is read, and whoever needs it reads it again.
-                _ = clerk.secrets.read(source).await;
+                _ = clerk.secrets.read(source, SecretForm::Key).await;
             }
             let mut seen = Vec::new();
             for account in accounts {
-                let identity = clerk.identity(&account).await;
-                seen.extend(identity.map(|identity| (account.project.clone(), identity)));
+                seen.push(clerk.look(&account).await);
             }
             seen
         });
@@ -290,8 +290,15 @@ impl Keeper {
     /// Replaces the credentials that were obtained with other secrets than there are, and those that a service has refused:
     /// nobody may ask for another one while that service is left alone. Where none is at hand otherwise, whoever needs one
     /// reads the secret anyhow; the refusal of another secret does not keep anybody from that.
-    async fn compare(&mut self, seen: Vec<(ProjectName, Identity)>) {
-        for (project, identity) in seen {
+    async fn compare(&mut self, seen: Vec<Look>) {
+        for look in seen {
+            let project = look.project;
+            if look.is_unusable {
+                self.vault.secret_is_unusable(&project);
+            }
+            let Some(identity) = look.identity else {
+                continue;
+            };
             if let Some(desk) = self.desks.get_mut(&project) {
                 desk.forget_refusal_of_another(identity);
             }

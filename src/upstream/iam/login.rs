@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     domain::{
-        secret::{Secret, SecretSource},
+        secret::{Secret, SecretForm, SecretSource},
         service::{Sent, UpstreamAnswer, UpstreamError, UpstreamErrorKind},
     },
     transport::{LoginResponse, Method, Request, Response, TransportError},
@@ -35,7 +35,7 @@ impl Clerk {
         urgency: Urgency,
     ) -> Result<Credential, Failure> {
         let secret = self
-            .read(account, password)
+            .read(account, password, SecretForm::Text)
             .await
             .map_err(Failure::Withheld)?;
         let identity = Self::user(domain, user, &secret);
@@ -131,11 +131,11 @@ fn token(
         .ok_or_else(|| malformed("The token service answered without one well-formed token."))?;
     let issued: IssuedWire = serde_json::from_slice(&response.body)
         .map_err(|_| malformed("The token service's document could not be read."))?;
-    if issued
+    let project = issued
         .token
         .project
-        .is_some_and(|project| project.id != account.project_id)
-    {
+        .ok_or_else(|| malformed("The token service issued a token that is for no project."))?;
+    if project.id != account.project_id {
         return Err(malformed(
             "The token service issued a token for another project.",
         ));

@@ -1,7 +1,7 @@
 //! Temporary keys from the metadata service of the ECS that this program runs on.
 //!
 //! The page "Obtaining ECS metadata" and the vendor's own SDK: the service is asked for a token of its own first, and for
-//! the keys of the machine's agency with it. Where it knows no tokens, it is asked without one.
+//! the keys of the machine's agency with it. Where it knows no tokens, or does not answer for one, it is asked without one.
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -94,7 +94,11 @@ impl Clerk {
             name: TTL_HEADER,
             value: Secret::new(TTL_SECONDS),
         };
-        let response = self.ask(endpoint, Method::Put, TOKEN_PATH, &[ttl]).await?;
+        let response = match self.ask(endpoint, Method::Put, TOKEN_PATH, &[ttl]).await {
+            // Something in between may drop what it does not know.
+            Err(error) if error.kind == UpstreamErrorKind::Timeout => return Ok(None),
+            answer => answer?,
+        };
         match response.status {
             200 => {
                 let text = String::from_utf8_lossy(response.body.trim_ascii()).into_owned();

@@ -290,6 +290,12 @@ impl Credentials {
         }
     }
 
+    /// Tells at any later moment whether a credential may still be sent.
+    pub(crate) fn watch(&self, credential: &Credential) -> impl Fn() -> bool + use<> {
+        let (credential, clock) = (credential.clone(), Arc::clone(&self.vault.clock));
+        move || credential.is_good(clock.now())
+    }
+
     /// The present moment.
     pub(crate) fn now(&self) -> Timestamp {
         self.vault.clock.now()

@@ -20,11 +20,11 @@ use prometheus_client::{
     registry::Unit,
 };
 
-use super::credential::Credential;
+use super::{credential::Credential, login::failure};
 use crate::{
     domain::{
         clock::Clock,
-        service::{ProjectName, UpstreamError, status::CredentialState},
+        service::{ProjectName, UpstreamError, UpstreamErrorKind, status::CredentialState},
     },
     upstream::metrics::Metrics,
 };
@@ -64,6 +64,10 @@ impl Logins {
             last.error = Some((now, error.clone()));
             last.is_failing = true;
         });
+    }
+
+    fn noted(&self, project: &ProjectName, error: &UpstreamError, now: Timestamp) {
+        self.change(project, |last| last.error = Some((now, error.clone())));
     }
 
     /// A service refused a credential that no login can mend.
@@ -153,6 +157,15 @@ impl Vault {
             logins: Logins::default(),
             recent: Arc::default(),
         }
+    }
+
+    /// Notes that a file of the project's secrets is of no use. Nothing has failed for it yet.
+    pub(super) fn secret_is_unusable(&self, project: &ProjectName) {
+        let error = failure(
+            UpstreamErrorKind::Unavailable,
+            "A file of the gateway's own credentials cannot be used; what it held before serves.",
+        );
+        self.logins.noted(project, &error, self.clock.now());
     }
 
     /// The last credentials of a project, of whatever use they are.

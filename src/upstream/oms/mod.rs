@@ -16,7 +16,7 @@ use crate::domain::{
     start::{StartRequest, StorageKeys},
     task::{Task, TaskId},
 };
-use crate::transport::Request;
+use crate::transport::{Request, Response};
 
 use self::requests::Requests;
 use super::{
@@ -105,8 +105,8 @@ impl Oms {
 impl MigrationService for Oms {
     async fn show(&self, id: &TaskId) -> Result<Option<Task>, UpstreamError> {
         let request = self.requests.show(id);
-        let response = self.session.exchange("show", &request, None).await?;
-        let mut task = self.session.judged(self.reader.task(&response, id))?;
+        let read = |response: &Response| self.reader.task(response, id);
+        let mut task = self.session.show(&request, read).await?;
         self.hide_keys(task.iter_mut()).await;
         Ok(task)
     }

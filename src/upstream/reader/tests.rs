@@ -45,6 +45,7 @@ fn raw(status: u16, body: String) -> Response {
         body: Bytes::from(body),
         request_id: None,
         retry_after: None,
+        is_doubtful: false,
     }
 }
 

@@ -15,13 +15,23 @@ use crate::{
     domain::service::{
         Patience, ProjectName, Sent, ServiceName, UpstreamAnswer, UpstreamError, UpstreamErrorKind,
     },
-    transport::{Endpoint, Limits, Place, Request, Response, Transport},
+    transport::{
+        self, Endpoint, Limits, Place, Request, Response, Transport, TransportError,
+        TransportErrorKind,
+    },
 };
 
 /// The codes by which the vendor's API gateway calls a token dead or a signature wrong, without the prefix that differs
 /// from service to service ("error codes" in its user guide): 0301 wrong authentication information, 0305 the same, 0307
 /// the token must be updated.
 const REFUSED_CREDENTIAL: [&str; 3] = ["0301", "0305", "0307"];
+/// Those by which it says that a user whom it knows may not do this, by the same page: 0302 the user is not authorized, 0802 the
+/// user is forbidden in this region.
+const REFUSED_USER: [&str; 2] = ["0302", "0802"];
+/// What the codes of the API gateway begin with.
+const GATEWAY: [&str; 2] = ["APIG", "APIGW"];
+/// How often a request waits for a place, when its credential dies in the wait.
+const WAITS_MAX: usize = 3;
 
 /// One service of one project, on this thread.
 pub(super) struct Session {
@@ -92,11 +102,37 @@ impl Session {
             method: request.method,
             by: by.map(Into::into),
             patience: &Patience::default(),
+            fresh_connection: false,
         };
         self.counted(operation, request, call).await
     }
 
-    /// As [`Session::exchange`], for a read that has only so much patience left for the pace.
+    /// Reads about one task; `read` says what an answer shows, if it is about that task.
+    ///
+    /// Whatever else comes over a connection that has carried another request may be the answer to that, sent twice. It is
+    /// asked for once more, over a connection of its own, before anybody is told that there is no such task, or that
+    /// it must not be seen. What leads to another try anyhow, such as a fault of the service, is told as it is.
+    pub(super) async fn show<T>(
+        &self,
+        request: &Request,
+        read: impl Fn(&Response) -> Result<Option<T>, UpstreamError>,
+    ) -> Result<Option<T>, UpstreamError> {
+        let response = self.exchange("show", request, None).await?;
+        let seen = self.judged(read(&response));
+        if !response.is_doubtful || speaks_for_itself(&seen) {
+            return seen;
+        }
+        let response = self.read("show", request, &Patience::default()).await?;
+        let seen = self.judged(read(&response));
+        if matches!(seen, Ok(Some(_))) {
+            // The other answer was none to this request, and what is is still to come there.
+            self.transport.distrust();
+        }
+        seen
+    }
+
+    /// As [`Session::exchange`], for a read that has only so much patience left for the pace, over a connection of its own:
+    /// a list does not say whose it is.
     pub(super) async fn read(
         &self,
         operation: &'static str,
@@ -107,6 +143,7 @@ impl Session {
             method: request.method,
             by: None,
             patience,
+            fresh_connection: true,
         };
         self.counted(operation, request, call).await
     }
@@ -154,6 +191,8 @@ impl Session {
             let Some((code, credential)) = refusal else {
                 return Ok(response);
             };
+            // If it is sent twice, it must not be taken for a refusal of the next credential.
+            self.transport.distrust();
             let error = self.refusal(&credential, &response, code);
             let refused = self.credentials.refused(&credential, &self.service, &error);
             if !refused.await || is_repeated {
@@ -228,30 +267,45 @@ impl<'a> Exchange for Sending<'a> {
 
     async fn wait(&self, by: Option<tokio::time::Instant>) -> Result<Self::Means, UpstreamError> {
         let session = self.session;
-        let lease = session.credentials.lease(&session.project).await?;
-        let place = session.transport.place(self.request.method, by).await;
-        let place = place.map_err(|error| {
+        let failed = |error| {
             let begun = format!("The exchange with the service {} failed", session.service);
             fault::of_transport(&begun, error)
-        })?;
-        Ok((session.credentials.admit(lease, &session.service)?, place))
+        };
+        for _ in 0..WAITS_MAX {
+            let lease = session.credentials.lease(&session.project).await?;
+            let place = session.transport.place(self.request.method, by).await;
+            let place = place.map_err(failed)?;
+            // It can have died in the wait for the place, which others may use while another one is obtained.
+            if lease.is_good(session.credentials.now()) {
+                return Ok((session.credentials.admit(lease, &session.service)?, place));
+            }
+        }
+        let method = self.request.method;
+        Err(failed(TransportError::new(
+            TransportErrorKind::Withdrawn,
+            method,
+        )))
     }
 
-    async fn send(&self, (lease, place): Self::Means, limits: Limits) -> Attempt {
+    async fn send(&self, (lease, place): Self::Means, mut limits: Limits) -> Attempt {
         let session = self.session;
+        // What is taken for an answer to keys that are tried must be one.
+        limits.fresh_connection |= lease.is_on_trial();
         let now = session.credentials.now();
         let authentication = lease.authenticate(&session.endpoint, self.request, now);
         let begun = Instant::now();
         let headers = &authentication.headers;
-        let result = session
-            .transport
-            .send_once((place, limits), &session.endpoint, headers, self.request)
-            .await;
+        let sending =
+            session
+                .transport
+                .send_once((place, limits), &session.endpoint, headers, self.request);
+        // A connection can take long to be made.
+        let result = transport::while_good(session.credentials.watch(&lease), sending).await;
         session
             .metrics
             .exchanged(session.service.as_str(), begun.elapsed());
         let mut response = result?;
-        if shows_accepted_credential(response.status) {
+        if shows_accepted_credential(&session.service, &response) {
             session.credentials.worked(&lease, &session.service);
         }
         response.request_id = response.request_id.map(|id| session.names.masked(&id));
@@ -266,6 +320,24 @@ impl<'a> Exchange for Sending<'a> {
     }
 }
 
+/// Whether what an answer shows is about the task that was asked for, or concludes nothing.
+fn speaks_for_itself<T>(seen: &Result<Option<T>, UpstreamError>) -> bool {
+    use UpstreamErrorKind as Kind;
+    match seen {
+        Ok(task) => task.is_some(),
+        Err(error) => match error.kind {
+            Kind::Throttled | Kind::CircuitOpen | Kind::Unavailable | Kind::Timeout => true,
+            Kind::CredentialsRefused
+            | Kind::Forbidden
+            | Kind::Refused
+            | Kind::StillInProgress
+            | Kind::Gone
+            | Kind::Rejected
+            | Kind::Malformed => false,
+        },
+    }
+}
+
 /// The code of an answer that calls the credential dead or wrong. Other refusals of status 401 are the service's own: SMS has them for
 /// plain mistakes in a request.
 fn refused_credential_code(response: &Response) -> Option<String> {
@@ -274,7 +346,7 @@ fn refused_credential_code(response: &Response) -> Option<String> {
     }
     let (code, _) = answer::error_code(&response.body)?;
     let (prefix, number) = code.split_once('.')?;
-    (["APIG", "APIGW"].contains(&prefix) && REFUSED_CREDENTIAL.contains(&number)).then_some(code)
+    (GATEWAY.contains(&prefix) && REFUSED_CREDENTIAL.contains(&number)).then_some(code)
 }
 
 /// Why a signature may have been refused, by the text that follows the vendor's code 0301 ("APIG.0301" in its
@@ -297,10 +369,22 @@ fn wrong_signature(response: &Response) -> &'static str {
     }
 }
 
-/// Whether an answer of this status shows that the credential was accepted: not one that can come from before the check, or
-/// from a fault.
-fn shows_accepted_credential(status: u16) -> bool {
-    (200..500).contains(&status) && ![401, 403, 407, 408, 429].contains(&status)
+/// Whether an answer shows that the credential was accepted: not one that can come from before the check, or from a fault.
+fn shows_accepted_credential(service: &ServiceName, response: &Response) -> bool {
+    match response.status {
+        407 | 408 | 429 => false,
+        401 | 403 => answer::error_code(&response.body)
+            .and_then(|(code, _)| Some(is_said_to_somebody_known(service, code.split_once('.')?)))
+            .unwrap_or_default(),
+        status => (200..500).contains(&status),
+    }
+}
+
+/// Whether a refusal with this code comes after the check of the credential. What the service says itself does: the API
+/// gateway in front of it passes on nothing else.
+fn is_said_to_somebody_known(service: &ServiceName, (prefix, number): (&str, &str)) -> bool {
+    prefix.eq_ignore_ascii_case(service.as_str())
+        || GATEWAY.contains(&prefix) && REFUSED_USER.contains(&number)
 }
 
 fn class(status: u16) -> &'static str {

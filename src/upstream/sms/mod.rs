@@ -15,7 +15,7 @@ use crate::{
         start::StartRequest,
         task::{Task, TaskId},
     },
-    transport::{Method, Request},
+    transport::{Method, Request, Response},
 };
 
 use self::wire::Action;
@@ -134,8 +134,8 @@ fn list_request(offset: u64, limit: u32) -> Request {
 impl MigrationService for Sms {
     async fn show(&self, id: &TaskId) -> Result<Option<Task>, UpstreamError> {
         let request = about(Method::Get, id);
-        let response = self.session.exchange("show", &request, None).await?;
-        self.session.judged(self.reader.task(&response, id))
+        let read = |response: &Response| self.reader.task(response, id);
+        self.session.show(&request, read).await
     }
 
     async fn list(

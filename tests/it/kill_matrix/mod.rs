@@ -107,6 +107,8 @@ struct Trial {
     trouble: Option<Trouble>,
     /// At which time that the process comes there.
     count: usize,
+    /// Whether the record is on a server.
+    on_server: bool,
 }
 
 impl Trial {
@@ -117,22 +119,33 @@ impl Trial {
             let troubles = Trouble::leading_to(place.1).into_iter().map(Some);
             let none = troubles.len() == 0;
             for trouble in troubles.chain(none.then_some(None)) {
-                all.extend([1, 2].map(|count| Self {
-                    place,
-                    trouble,
-                    count,
-                }));
+                for on_server in [false, true] {
+                    all.extend([1, 2].map(|count| Self {
+                        place,
+                        trouble,
+                        count,
+                        on_server,
+                    }));
+                }
             }
         }
         all.sort_by_key(|trial| !is_of_the_housekeeping(trial.place.1));
         all
+    }
+
+    fn empty_place(self) -> Place {
+        if self.on_server {
+            Place::postgres()
+        } else {
+            Place::new()
+        }
     }
 }
 
 /// Where a gateway is killed once the file `armed` is there.
 fn prepare(trial: Trial) -> Place {
     let (name, count) = (trial.place.1, trial.count);
-    let place = audited(Place::new());
+    let place = audited(trial.empty_place());
     let secret = place.secret("storage", "the-secret-key-of-a-bucket");
     let armed = place.file("armed");
     let place = place
@@ -365,6 +378,11 @@ fn print_matrix(rows: &BTreeMap<Trial, thread::Result<Row>>, took: Duration) {
     for (trial, row) in rows {
         let (name, count) = (trial.place.1, trial.count);
         let trouble = trial.trouble.map_or("", |trouble| trouble.name);
+        let engine = if trial.on_server {
+            "PostgreSQL"
+        } else {
+            "SQLite"
+        };
         match row {
             Ok(row) => {
                 let Row {
@@ -377,11 +395,11 @@ fn print_matrix(rows: &BTreeMap<Trial, thread::Result<Row>>, took: Duration) {
                 } = row;
                 writeln!(
                     text,
-                    "{name:<28} {trouble:<11} {count}  running {running:>2}  resumed {resumed:>2}  unanswered: \
+                    "{name:<28} {trouble:<11} {engine:<10} {count}  running {running:>2}  resumed {resumed:>2}  unanswered: \
                      {recorded:>2} on record, {lost:>2} not  told twice {told_twice:>2}  {ends:?}"
                 )
             }
-            Err(_) => writeln!(text, "{name:<28} {trouble:<11} {count}  FAILED"),
+            Err(_) => writeln!(text, "{name:<28} {trouble:<11} {engine:<10} {count}  FAILED"),
         }
         .expect("text");
     }

@@ -14,15 +14,18 @@ pub(super) struct Trouble {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum What {
     /// Writes to the database, by a trigger there, and what becomes of them.
-    Store(&'static str, &'static str),
+    Store(&'static str, [&'static str; 2]),
     /// All writes to the audit log, whose folder is away.
     AuditLog,
 }
 
-/// The write is refused: the store is unavailable for it.
-const REFUSED: &str = "ABORT, 'refused'";
+/// The write is refused: the store is unavailable for it. In the words of both engines.
+const REFUSED: [&str; 2] = [
+    "SELECT RAISE(ABORT, 'refused')",
+    "RAISE EXCEPTION 'refused'",
+];
 /// The write meets no row, as if somebody else had been faster.
-const LOST: &str = "IGNORE";
+const LOST: [&str; 2] = ["SELECT RAISE(IGNORE)", "RETURN NULL"];
 
 /// Saves of rounds. Taking up, renewing and joining leave `updated_at` alone.
 const INTENT: &str = "UPDATE OF updated_at ON operations \
@@ -93,11 +96,7 @@ impl Trouble {
 
     pub(super) fn begin(self, place: &Place) {
         match self.what {
-            What::Store(write, how) => {
-                place.sql(&format!(
-                    "CREATE TRIGGER trouble BEFORE {write} BEGIN SELECT RAISE({how}); END"
-                ));
-            }
+            What::Store(write, how) => begin_in_database(place, write, how),
             What::AuditLog => move_folder(place, "audit", "audit-aside"),
         }
     }
@@ -110,11 +109,27 @@ impl Trouble {
     pub(super) fn end(self, place: &Place) {
         match self.what {
             What::Store(..) => {
-                place.sql("DROP TRIGGER trouble");
+                place.sql(if place.is_on_server() {
+                    "DROP FUNCTION trouble CASCADE"
+                } else {
+                    "DROP TRIGGER trouble"
+                });
             }
             What::AuditLog => move_folder(place, "audit-aside", "audit"),
         }
     }
+}
+
+fn begin_in_database(place: &Place, write: &str, [file, server]: [&str; 2]) {
+    place.sql(&if place.is_on_server() {
+        let (write, condition) = write.split_once("WHEN").unwrap_or((write, "true"));
+        format!(
+            "CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {server}; END $$; \
+             CREATE TRIGGER trouble BEFORE {write} FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION trouble()"
+        )
+    } else {
+        format!("CREATE TRIGGER trouble BEFORE {write} BEGIN {file}; END")
+    });
 }
 
 fn move_folder(place: &Place, from: &str, to: &str) {
@@ -137,13 +152,18 @@ pub(super) fn is_of_the_housekeeping(point: &str) -> bool {
 /// second. No gateway may run.
 pub(super) fn make_history(place: &Place) {
     place.start().kill();
-    let made = place.sql(
+    let id = if place.is_on_server() {
+        "lpad(CAST(n AS TEXT), 26, '0')"
+    } else {
+        "printf('%026d', n)"
+    };
+    let made = place.sql(&format!(
         "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 9000) \
          INSERT INTO operations (id, project, service, task, project_id, region, endpoint, kind, \
          inline_credentials, migrate_failed_objects, status, requested_by, created_at, updated_at, \
          deadline_at, finished_at, next_look_at, history, version) \
-         SELECT printf('%026d', n), 'default', 'oms', 'old', 'id', 'region', 'endpoint', 'pause', \
-         0, 0, 'cancelled', 'tester', 1, 1, 1, 1, 1, '{}', 1 FROM numbers",
-    );
+         SELECT {id}, 'default', 'oms', 'old', 'id', 'region', 'endpoint', 'pause', \
+         0, 0, 'cancelled', 'tester', 1, 1, 1, 1, 1, '{{}}', 1 FROM numbers",
+    ));
     assert_eq!(made, 9000);
 }

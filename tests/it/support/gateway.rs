@@ -16,6 +16,7 @@ use super::{
     PATIENCE,
     authority::{Authority, Certified},
     http::Client,
+    postgres::Database,
     wait_for, wait_within,
 };
 
@@ -33,6 +34,8 @@ pub(crate) fn digest(key: &str) -> String {
 pub(crate) struct Place {
     pub(crate) cloud: Cloud,
     folder: tempfile::TempDir,
+    /// Where the record is, unless it is a file.
+    database: Option<Database>,
     /// Added to the configuration as it is.
     extra: String,
     /// Lines of the sections, in the form `section.key = value`.
@@ -64,13 +67,16 @@ impl Place {
             ("limits.requests_per_second", "1000000"),
             ("limits.burst", "1000000"),
         ];
-        let settings = settings
+        let mut settings: Vec<(String, String)> = settings
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .into_iter()
-            .collect();
+            .into();
+        let record = folder.path().join("operations.db");
+        let record = format!("\"sqlite://{}\"", record.display());
+        settings.push(("store.url".to_owned(), record));
         Self {
             cloud,
             folder,
+            database: None,
             extra: String::new(),
             settings,
             environment: Vec::new(),
@@ -82,6 +88,33 @@ impl Place {
 
     pub(crate) fn new() -> Self {
         Self::with(CloudOptions::default())
+    }
+
+    /// A place whose record is in a database of its own on the server that tests share.
+    pub(crate) fn postgres() -> Self {
+        Self::new().on(Database::new())
+    }
+
+    /// Keeps the record in this database.
+    pub(crate) fn on(self, database: Database) -> Self {
+        let url = format!("\"{}\"", database.url());
+        let password = self.secret("store-password", database.password());
+        let place = self.set("store.url", &url).set("store.password", &password);
+        Self {
+            database: Some(database),
+            ..place
+        }
+    }
+
+    /// The address of its database on a server.
+    pub(crate) fn url(&self) -> String {
+        self.database.as_ref().expect("a server").url()
+    }
+
+    /// Whether the record is on a server.
+    #[cfg(feature = "kill-points")]
+    pub(crate) fn is_on_server(&self) -> bool {
+        self.database.is_some()
     }
 
     /// Sets `section.key`, or a key outside of all sections, to a TOML value.
@@ -213,6 +246,9 @@ impl Place {
 
     /// Runs a statement in the database, as another process may. Gives how many rows it changed.
     pub(crate) fn sql(&self, statement: &str) -> u64 {
+        if let Some(database) = &self.database {
+            return database.sql(statement);
+        }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
@@ -265,11 +301,9 @@ impl Place {
         let credentials = credentials.unwrap_or_else(|| self.password_credentials());
         writeln!(
             text,
-            "[store]\nurl = \"sqlite://{}\"\n\
-             [projects.default]\nproject_id = \"{}\"\nregion = \"{}\"\n\
+            "[projects.default]\nproject_id = \"{}\"\nregion = \"{}\"\n\
              [projects.default.endpoints]\niam = \"{}\"\noms = \"{}\"\nsms = \"{}\"\n\
              [projects.default.credentials]\n{credentials}",
-            self.file("operations.db").display(),
             account.project_id,
             account.region,
             self.cloud.iam_url(),
@@ -306,6 +340,19 @@ impl Place {
     /// As [`Place::start`], with its standard output there.
     pub(crate) fn start_writing(&self, stdout: Stdio) -> Gateway {
         self.start_with("info", stdout)
+    }
+
+    /// What the program says that does not start here.
+    pub(crate) fn refusal(&self) -> String {
+        let file = self.write_configuration();
+        let output = self
+            .program()
+            .args(["serve", "--config"])
+            .arg(&file)
+            .output();
+        let output = output.expect("the program");
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8(output.stderr).expect("text")
     }
 
     fn start_with(&self, level: &str, stdout: Stdio) -> Gateway {

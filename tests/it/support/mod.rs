@@ -6,6 +6,7 @@ pub(crate) mod authority;
 pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod issuer;
+pub(crate) mod postgres;
 pub(crate) mod raw;
 pub(crate) mod schema;
 pub(crate) mod vendor;

@@ -186,12 +186,21 @@ impl Pacer {
     fn tell(&self, turn: Option<Turn>, state: &State) {
         let Some(turn) = turn else { return };
         let (project, service) = (&self.project, &self.service);
+        let pause = state.bucket.paused_until();
+        let pause = pause.saturating_duration_since(Instant::now());
         match turn {
             Turn::Slowed => tracing::warn!(
                 %project,
                 %service,
                 requests_per_second = state.bucket.rate(),
+                pause_seconds = pause.as_secs(),
                 "the pace was slowed down, since the cloud throttles"
+            ),
+            Turn::Paused => tracing::warn!(
+                %project,
+                %service,
+                pause_seconds = pause.as_secs(),
+                "the service is not asked for a while, as the cloud wishes"
             ),
             Turn::Recovered => tracing::info!(
                 %project,

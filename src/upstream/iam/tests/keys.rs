@@ -442,6 +442,55 @@ fn plain(seen: &Seen, writer: &mut dyn Write, now: Timestamp, status: u16) -> Th
 }
 
 #[actix_rt::test]
+async fn keys_that_were_refused_are_not_fetched_again_and_again() {
+    let (cloud, credentials) = of_ecs(|seen, writer, now| {
+        if seen.head.starts_with("PUT") {
+            return answer(writer, 404, "", "");
+        }
+        answer(writer, 200, "", &keys_document(1, now, 6))
+    });
+    refuse(&credentials).await;
+    refuse(&credentials).await;
+    let fetched = || cloud.peer.seen().len() / 2;
+    for minute in 0..14 {
+        for _ in 0..5 {
+            let error = credentials.lease(&project()).await.unwrap_err();
+            assert_eq!(error.detail, "refused by the test");
+            assert_eq!(error.retry_after, Some(Duration::from_mins(1)));
+        }
+        assert_eq!(fetched(), 3 + minute, "once a minute");
+        let status = credentials.status(&project(), CredentialKind::EcsAgency);
+        assert_eq!(status.last_error.unwrap().1.detail, "refused by the test");
+        let mut text = String::new();
+        let mut registry = prometheus_client::registry::Registry::default();
+        credentials.vault.metrics.register(&mut registry);
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let counted = format!(
+            "upstream_credential_refreshes_total{{kind=\"ecs-agency\",result=\"credentials-refused\"}} {}",
+            minute + 3
+        );
+        assert!(text.contains(&counted), "{counted} in {text}");
+        cloud.clock.forward(60);
+    }
+    cloud.clock.forward(60);
+    assert_eq!(key(&credentials).await, "HST1", "15 minutes are over");
+}
+
+#[actix_rt::test]
+async fn a_metadata_service_that_does_not_answer_for_a_token_is_asked_plainly() {
+    let (cloud, credentials) = of_ecs(|seen, writer, now| {
+        if seen.head.starts_with("PUT") {
+            std::thread::sleep(Duration::from_secs(4));
+            return Then::Close;
+        }
+        answer(writer, 200, "", &keys_document(seen.number, now, 6))
+    });
+    assert_eq!(key(&credentials).await, "HST1");
+    assert_eq!(lines(&cloud), [ASK_TOKEN, ASK_KEYS]);
+    assert_eq!(cloud.peer.seen()[1].header("x-metadata-token"), None);
+}
+
+#[actix_rt::test]
 async fn a_metadata_token_that_is_refused_is_replaced_once() {
     let (cloud, credentials) = of_ecs(|seen, writer, now| match seen.number {
         0 => answer(writer, 200, "", "first"),

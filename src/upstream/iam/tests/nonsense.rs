@@ -169,4 +169,8 @@ async fn a_token_for_another_project() {
     }
     let nameless = |token: &mut Value| token["project"] = json!({"name": "cn-north-4"});
     malformed("a project without an id", 201, GOOD, changed(nameless)).await;
+    let homeless = |token: &mut Value| {
+        token.as_object_mut().unwrap().remove("project");
+    };
+    malformed("a token for no project", 201, GOOD, changed(homeless)).await;
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     domain::{
-        secret::Secret,
+        secret::{Secret, SecretForm},
         service::{CredentialName, ProjectName, Sent, UpstreamError, UpstreamErrorKind},
         start::{StartRequest, StorageCredential, StorageKeys},
         task::TaskId,
@@ -125,7 +125,7 @@ impl Requests {
                     "The storage credential {name} is not configured for this project."
                 ))
             })?;
-        let secret_key = self.secrets.read(&entry.secret_key).await;
+        let secret_key = self.secrets.read(&entry.secret_key, SecretForm::Key).await;
         let secret_key = secret_key.map_err(|error| {
             // Where the secret is kept is for the operator; whoever asked gets to know the name only.
             tracing::debug!(credential = %name, %error, "a storage credential cannot be read");

@@ -1,5 +1,7 @@
 //! Requests with tokens, against a cloud on a loopback socket.
 
+mod doubled;
+
 use std::{
     collections::BTreeSet,
     fs,
@@ -24,7 +26,7 @@ use crate::{
         service::{Sent, ServiceName, UpstreamErrorKind},
     },
     transport::{
-        Endpoint, Method, Request, Transport,
+        Endpoint, Method, Request, Transport, TransportErrorKind,
         tests::peer::{self, Seen, Then, answer},
     },
     upstream::{
@@ -268,6 +270,82 @@ async fn a_token_that_dies_while_a_request_waits_for_its_turn_is_not_sent() {
     let is_old = |seen: &&Seen| seen.header("x-auth-token") == Some("token-0");
     assert_eq!(seen.iter().filter(is_old).count(), 2);
     assert_eq!((bench.cloud.logins(), bench.requests()), (2, 7));
+}
+
+#[actix_rt::test]
+async fn a_token_that_dies_while_requests_wait_for_a_connection_is_not_sent() {
+    let (release, is_released) = mpsc::channel::<()>();
+    let is_released = Mutex::new(is_released);
+    let bench = Bench::new(move |seen, writer| {
+        if seen.header("x-auth-token") != Some("token-0") {
+            return fine(seen, writer);
+        }
+        // Until the other end is gone.
+        _ = is_released.lock().unwrap().recv();
+        refuse(writer, "APIGW.0307")
+    });
+    let (session, request) = (bench.session(), read());
+    let all = join_all((0..150).map(|_| session.exchange("show", &request, None)));
+    let stalled = async {
+        while bench.requests() < 64 || flow::tests::waiting(&session.flow) > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        drop(release);
+    };
+    let (results, ()) = tokio::join!(all, stalled);
+    assert!(results.iter().all(Result::is_ok));
+    let seen = bench.cloud.peer.seen();
+    let is_old = |seen: &&Seen| seen.header("x-auth-token") == Some("token-0");
+    assert_eq!(seen.iter().filter(is_old).count(), 64);
+    assert_eq!(bench.cloud.logins(), 2);
+}
+
+#[actix_rt::test]
+async fn a_token_that_ends_while_a_connection_is_made_is_not_sent() {
+    for request in [read(), change()] {
+        let bench = Bench::new(fine);
+        let session = bench.session();
+        let lease = bench.credentials.lease(&project()).await.unwrap();
+        let sending = super::Sending {
+            session: &session,
+            request: &request,
+            used: super::Cell::new(None),
+        };
+        let place = bench.transport.place_now(request.method).unwrap();
+        let means = (lease, place);
+        let attempt = super::Exchange::send(&sending, means, crate::transport::Limits::default());
+        // The time that a connection takes.
+        bench.cloud.clock.forward(24 * 3600);
+        let error = attempt.await.unwrap_err();
+        assert_eq!(error.kind, TransportErrorKind::Withdrawn);
+        assert_eq!(error.sent, Sent::No);
+        assert_eq!(bench.requests(), 0);
+    }
+}
+
+#[actix_rt::test]
+async fn keys_that_are_accepted_by_refusals_only_are_used_by_many_at_once() {
+    let body = |code: &str| json!({"error_code": code, "error_msg": "x"}).to_string();
+    for (status, body, is_accepted) in [
+        (403, body("OMS.0206"), true),
+        (401, body("OMS.2005"), true),
+        (403, body("APIGW.0302"), true),
+        (403, body("APIG.0802"), true),
+        (403, body("APIGW.0306"), false),
+        (403, body("SMS.9004"), false),
+        (403, String::new(), false),
+        (401, body("APIGW.0303"), false),
+        (429, body("OMS.0001"), false),
+    ] {
+        let answered = body.clone();
+        let signed = SignedBench::new(move |_, writer| answer(writer, status, "", &answered));
+        let session = signed.bench.session();
+        session.exchange("show", &read(), None).await.unwrap();
+        let lease = async || signed.bench.credentials.lease_now(&project()).await;
+        let both = (lease().await, lease().await);
+        assert!(both.0.is_some(), "{status} {body}");
+        assert_eq!(both.1.is_some(), is_accepted, "{status} {body}");
+    }
 }
 
 #[actix_rt::test]

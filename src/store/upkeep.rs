@@ -1,0 +1,72 @@
+//! Statements that keep the record in order, and find out whether it can be written to.
+
+use sqlx::AnyConnection;
+
+use super::database::{AnyTransaction, Engine};
+use crate::domain::{operation::OperationId, store::StoreError};
+
+/// The statement that removes ended operations, which locks its rows in some way.
+macro_rules! remove {
+    ($lock:literal) => {
+        concat!(
+            "DELETE FROM operations WHERE id IN (SELECT id FROM operations \
+             WHERE status <> 'running' AND finished_at < $1 ORDER BY finished_at LIMIT $2",
+            $lock,
+            ")"
+        )
+    };
+}
+
+/// Removes the operations that ended first, with what belongs to them. Their other rows go along by themselves.
+pub(super) async fn remove_ended(
+    mut transaction: AnyTransaction,
+    before: i64,
+    limit: u32,
+) -> Result<u64, StoreError> {
+    let statement = match Engine::of(&transaction) {
+        Engine::Sqlite => remove!(""),
+        // Two that keep house at the same time would wait for each other for ever.
+        Engine::Postgres => remove!(" FOR UPDATE SKIP LOCKED"),
+    };
+    let removed = sqlx::query(statement)
+        .bind(before)
+        .bind(i64::from(limit))
+        .execute(&mut *transaction)
+        .await?;
+    transaction.commit().await?;
+    Ok(removed.rows_affected())
+}
+
+/// Records that the ends of these operations were told to the audit log.
+pub(super) async fn ends_told(
+    mut transaction: AnyTransaction,
+    ids: Vec<OperationId>,
+) -> Result<(), StoreError> {
+    for id in ids {
+        sqlx::query("UPDATE operations SET owes_end = 0 WHERE id = $1")
+            .bind(id.to_string())
+            .execute(&mut *transaction)
+            .await?;
+    }
+    transaction.commit().await?;
+    Ok(())
+}
+
+/// How many operations are running, after a small write.
+pub(super) async fn check(mut transaction: AnyTransaction) -> Result<u64, StoreError> {
+    probe(&mut transaction).await?;
+    let running =
+        sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM operations WHERE status = 'running'")
+            .fetch_one(&mut *transaction)
+            .await?;
+    transaction.commit().await?;
+    Ok(u64::try_from(running).unwrap_or(0))
+}
+
+/// Writes for the sake of writing.
+pub(super) async fn probe(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE write_probe SET writes = writes + 1 WHERE id = 1")
+        .execute(connection)
+        .await?;
+    Ok(())
+}
