@@ -64,6 +64,28 @@ words! {
     }
 }
 
+words! {
+    /// What stands against a request, beside what the caller lacks, why a stranger is not known, and why an operation would fail.
+    Rule {
+        /// There is no such operation, or the caller may not see it.
+        OperationNotFound = "operation-not-found",
+        /// Only whoever asked for an operation first may cancel it. It also allows that.
+        Requester = "requester",
+        /// The caller may not use a storage credential of that name.
+        StorageCredential = "storage-credential",
+        /// Another operation is running on the task.
+        OperationConflict = "operation-conflict",
+        /// As many operations of the caller are running as may.
+        RunningOperations = "running-operations",
+        /// The key of the request stands for another one.
+        IdempotencyKeyReused = "idempotency-key-reused",
+        /// The project does not offer the service.
+        ServiceNotOffered = "service-not-offered",
+        /// The name of the task decides, and could not be seen.
+        TaskNameUnseen = "task-name-unseen",
+    }
+}
+
 /// A request for a change: who wants what.
 #[derive(Clone, Debug)]
 pub struct Attempt {
@@ -204,13 +226,13 @@ impl Auditor {
     pub fn turned_down(
         &self,
         decision: Decision,
-        rule: impl Into<String>,
+        rule: &'static str,
         operation: Option<OperationId>,
     ) -> Recording {
         self.record(Decided {
             attempt: self.attempt.clone(),
             decision,
-            rule: rule.into(),
+            rule: rule.to_owned(),
             course: None,
             operation,
         })
