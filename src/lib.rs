@@ -2,12 +2,14 @@
 //!
 //! The modules in reading order: [`domain`] says what there is and what follows from it; [`transport`] speaks HTTP to
 //! the vendor; [`upstream`], [`store`], [`operations`], [`identity`] and [`audit`] stand beside each other on both;
-//! [`listener`] encrypts what callers say and [`api`] serves them; [`sandbox`] is a simulated cloud. ARCHITECTURE.md has the
+//! [`listener`] encrypts what callers say and [`api`] serves them; [`sandbox`] is a simulated cloud, and [`client`] one
+//! who asks a gateway. ARCHITECTURE.md has the
 //! picture and the rules.
 
 pub mod api;
 pub mod app;
 pub mod audit;
+pub mod client;
 pub mod config;
 pub mod domain;
 pub mod identity;

@@ -16,10 +16,11 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             // Whoever closed the error stream does not want to know.
-            let _ = writeln!(io::stderr(), "{failure}");
+            let _ = write!(io::stderr(), "{failure}");
             match failure {
                 Failure::Usage(_) => ExitCode::from(2),
                 Failure::Other(_) => ExitCode::FAILURE,
+                Failure::Status(status, _) | Failure::Silent(status) => ExitCode::from(status),
             }
         }
     }

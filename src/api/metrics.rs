@@ -7,6 +7,7 @@ use prometheus_client::{
     metrics::{
         counter::Counter,
         family::Family,
+        gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
     registry::{Registry, Unit},
@@ -30,6 +31,8 @@ struct Route {
 pub struct Metrics {
     requests: Family<Request, Counter>,
     duration: Family<Route, Histogram>,
+    /// Streams of events that are open.
+    pub(super) streams: Gauge,
 }
 
 impl Default for Metrics {
@@ -39,6 +42,7 @@ impl Default for Metrics {
         Self {
             requests: Family::default(),
             duration: Family::new_with_constructor(buckets),
+            streams: Gauge::default(),
         }
     }
 }
@@ -56,6 +60,11 @@ impl Metrics {
             "Time from a request to its answer, waiting included, by route",
             Unit::Seconds,
             self.duration.clone(),
+        );
+        registry.register(
+            "event_streams",
+            "Streams of events that are open",
+            self.streams.clone(),
         );
     }
 

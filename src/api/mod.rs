@@ -7,6 +7,7 @@
 //! then its handler.
 
 mod answer;
+mod events;
 mod health;
 mod links;
 pub mod metrics;
@@ -46,9 +47,9 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use self::{
-    links::Links, metrics::Metrics, openapi::Document, places::Places, problem::Problem,
-    problem::kinds::ProblemType, request::query::NoQuery, request::rate::Rates,
-    store_health::StoreHealth, trace::RequestSpan,
+    events::places::StreamPlaces, links::Links, metrics::Metrics, openapi::Document,
+    places::Places, problem::Problem, problem::kinds::ProblemType, request::query::NoQuery,
+    request::rate::Rates, store_health::StoreHealth, trace::RequestSpan,
 };
 use crate::{
     domain::{
@@ -60,6 +61,7 @@ use crate::{
 };
 
 pub use self::{
+    events::places::StreamLimits,
     peer::Network,
     request::{auth::is_refused_by_head, rate::RateLimit},
 };
@@ -73,6 +75,8 @@ pub struct Limits {
     pub running_operations: u32,
     /// How many requests each caller may send.
     pub rate: RateLimit,
+    /// How many streams of events may be open.
+    pub streams: StreamLimits,
 }
 
 /// How requests are served: sections `limits` and `server` of the configuration, and what others say about requests.
@@ -120,6 +124,7 @@ pub struct State {
     insight: Insight,
     store_health: StoreHealth,
     places: Places,
+    stream_places: StreamPlaces,
     rates: Rates,
 }
 
@@ -149,6 +154,10 @@ impl State {
         );
         Self {
             places: Places::new(settings.limits.concurrent_requests),
+            stream_places: StreamPlaces::new(
+                settings.limits.streams,
+                insight.metrics.streams.clone(),
+            ),
             rates: Rates::new(settings.limits.rate),
             settings,
             projects,
@@ -215,11 +224,13 @@ fn routes(config: &mut ServiceConfig<'_>) {
     config
         .service(tasks::list::list_tasks)
         .service(tasks::show::show_task)
+        .service(tasks::watch::watch_task)
         .service(tasks::pause::pause_task)
         .service(tasks::start::start_task)
         .service(tasks::delete::delete_task)
         .service(operations::list::list_operations)
         .service(operations::show::show_operation)
+        .service(operations::watch::watch_operation)
         .service(operations::cancel::cancel_operation)
         .service(whoami::whoami)
         .service(status::show_status)

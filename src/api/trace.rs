@@ -5,7 +5,7 @@ use std::{panic::AssertUnwindSafe, time::Instant};
 
 use actix_web::{
     Error, HttpMessage as _, HttpRequest, HttpResponse,
-    body::{BodySize, BoxBody, MessageBody},
+    body::{self, BodySize, BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     error::InternalError,
     http::{
@@ -85,7 +85,8 @@ pub(super) async fn finish(
     let state = request.app_data::<web::Data<State>>().cloned();
     let admitted = form::check(&request).and_then(|()| admit(request.path(), state.as_ref()));
     let mut entry = Entry::begin(&request, id.clone(), state);
-    if request.method() == Method::HEAD {
+    let is_head = request.method() == Method::HEAD;
+    if is_head {
         // Routes know GET only. The encoder leaves out the body of whatever answers a HEAD.
         request.head_mut().method = Method::GET;
     }
@@ -118,6 +119,12 @@ pub(super) async fn finish(
                 let head = response.response_mut().head_mut();
                 head.set_connection_type(ConnectionType::Close);
             }
+            // A stream would hold the connection, and say nothing on it.
+            let response = if is_head && response.response().body().size() == BodySize::Stream {
+                response.map_body(|_, _| BoxBody::new(body::None::new()))
+            } else {
+                response
+            };
             entry.end(response.status().as_u16());
             Ok(response)
         }

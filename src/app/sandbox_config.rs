@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{
-    api::{self, Limits, RateLimit},
+    api::{self, Limits, RateLimit, StreamLimits},
     config::Config,
     domain::{
         access::{Caller, Permission},
@@ -109,6 +109,10 @@ fn api(listen: SocketAddr, project: ProjectName) -> api::Settings {
         drain_timeout: Duration::from_secs(5),
         max_body: 1 << 20,
         limits: Limits {
+            streams: StreamLimits {
+                all: 1000,
+                per_caller: 1000,
+            },
             concurrent_requests: 10_000,
             running_operations: 10_000,
             rate: NO_LIMIT,

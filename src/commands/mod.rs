@@ -1,6 +1,8 @@
 //! The commands. Each reads its arguments, calls the library, and says in a plain sentence what went wrong.
 
 mod check_config;
+mod client;
+mod completions;
 mod healthcheck;
 mod new_key;
 mod sandbox;
@@ -33,6 +35,12 @@ pub(crate) enum Command {
     NewKey(new_key::Arguments),
     /// Find the first line of an audit log that was changed, removed or inserted, and print the head of the log.
     VerifyAudit(verify_audit::Arguments),
+    /// List, show, pause, start, delete and watch tasks through a gateway.
+    Tasks(client::tasks::Arguments),
+    /// List, show, watch and cancel operations of a gateway.
+    Operations(client::operations::Arguments),
+    /// Print the completions of this program for a shell.
+    Completions(completions::Arguments),
     /// Print the OpenAPI document of the API.
     Openapi,
 }
@@ -51,11 +59,15 @@ Examples:
       overrides `listen` in section `server`, and so on for every key.
   migration-gateway verify-audit --config gateway.toml audit.log.* audit.log
       See whether an audit log is as it was written.
+  migration-gateway tasks delete 204871530992101 --force pause
+      Pause a task, delete it and wait until it is gone, through a gateway; see
+      `tasks --help` for how it is found and by whom it is asked.
 
 Exit status: 0 when all went well, 2 for a wrong command line or configuration
 (a login that the cloud refuses included), 1 for everything else. `healthcheck`
 ends with 0 when the gateway is ready, else with 1; `verify-audit` with 1 when
-the log is not as it was written.";
+the log is not as it was written. `tasks` and `operations` have more; see their
+help.";
 
 /// Where the configuration is.
 #[derive(Debug, Args)]
@@ -78,12 +90,19 @@ pub(crate) enum Failure {
     Usage(String),
     /// Something else went wrong.
     Other(String),
+    /// Something that has a status of its own went wrong.
+    Status(u8, String),
+    /// The same, and the output has said what.
+    Silent(u8),
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(text) | Self::Other(text) => formatter.write_str(text),
+            Self::Usage(text) | Self::Other(text) | Self::Status(_, text) => {
+                writeln!(formatter, "{text}")
+            }
+            Self::Silent(_) => Ok(()),
         }
     }
 }
@@ -98,6 +117,9 @@ impl Command {
             Self::Healthcheck(file) => healthcheck::run(&file),
             Self::NewKey(arguments) => new_key::run(&arguments),
             Self::VerifyAudit(arguments) => verify_audit::run(&arguments),
+            Self::Tasks(arguments) => client::tasks::start(arguments),
+            Self::Operations(arguments) => client::operations::start(arguments),
+            Self::Completions(arguments) => completions::run(&arguments),
             Self::Openapi => print(&app::openapi()),
         }
     }
@@ -116,6 +138,11 @@ fn print(text: &str) -> Result<(), Failure> {
     writeln!(out, "{}", text.trim_end())
         .and_then(|()| out.flush())
         .map_err(|error| Failure::Other(format!("Nothing could be printed: {error}.")))
+}
+
+/// Says something beside the output. Whoever closed the error stream does not want to know.
+fn warn(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// An error and its causes as one sentence.

@@ -30,7 +30,7 @@ use self::{
 use crate::{
     api, audit,
     domain::{
-        secret::SecretSource,
+        secret::{Secret, SecretForm, SecretSource},
         service::{CallerName, IssuerName, ProjectName},
     },
     identity,
@@ -115,6 +115,11 @@ pub fn load_audit_key(path: &Path) -> Result<Option<audit::Key>, Faults> {
 /// The key of an audit log in a file of its own. The error is a sentence that begins with the file.
 pub fn read_audit_key(path: &Path) -> Result<audit::Key, String> {
     sections::audit_key(&SecretSource::File(path.to_owned()))
+}
+
+/// A secret that is read once. The error goes on a sentence that begins with what the secret is.
+pub fn read_secret(source: &SecretSource) -> Result<Secret, String> {
+    secrets::read(source, SecretForm::Key)
 }
 
 /// As [`load`], with these environment variables instead of the process's own.

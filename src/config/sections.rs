@@ -18,7 +18,7 @@ use super::{
     values::{self, Reading},
 };
 use crate::{
-    api::{self, Limits, Network, RateLimit},
+    api::{self, Limits, Network, RateLimit, StreamLimits},
     audit,
     domain::{
         secret::{SecretForm, SecretSource},
@@ -49,6 +49,10 @@ pub(super) fn limits(root: &mut Section, faults: &mut Faults) -> (Limits, Connec
         rate: RateLimit {
             requests_per_second: limit("requests_per_second", 100),
             burst: limit("burst", 200),
+        },
+        streams: StreamLimits {
+            all: limit("event_streams", 1000),
+            per_caller: limit("event_streams_per_caller", 100),
         },
     };
     let connections = ConnectionLimits {

@@ -148,6 +148,8 @@ struct Shared {
     metrics: Metrics,
     /// Whose keys are to be fetched.
     wanted: watch::Sender<Vec<Arc<KeyCache>>>,
+    /// Told when others are known than before.
+    changes: watch::Sender<()>,
 }
 
 impl Identities {
@@ -168,6 +170,7 @@ impl Identities {
             clock,
             metrics,
             wanted,
+            changes: watch::Sender::new(()),
         })))
     }
 
@@ -181,6 +184,13 @@ impl Identities {
         let directory = Arc::new(Directory::new(settings, Some(&current)));
         self.0.wanted.send_replace(directory.key_caches());
         *current = directory;
+        drop(current);
+        self.0.changes.send_replace(());
+    }
+
+    /// Tells of every change of who is known, from here on.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.0.changes.subscribe()
     }
 
     /// Finds out who sent a request. The answer comes at once, unless the request has a token with a key that is not

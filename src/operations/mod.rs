@@ -21,6 +21,7 @@ mod send;
 mod sentences;
 #[cfg(test)]
 mod simulation;
+mod watching;
 
 use std::{convert::Infallible, future::pending, panic::resume_unwind, sync::Arc, time::Duration};
 
@@ -52,6 +53,7 @@ pub use self::accept::{Accepted, Ask, AskError};
 #[cfg(any(test, feature = "kill-points"))]
 pub use self::kill_point::KILL_POINTS;
 pub use self::plan::{Course, Plan};
+pub use self::watching::Watch;
 
 /// Carries something to its end, also if whoever waits for it goes away. Only the end of the thread's runtime ends it.
 /// It is begun by the call.
@@ -308,6 +310,12 @@ impl Operations {
     /// Ends all waiting and takes up no more rounds; rounds in flight go on.
     pub fn drain(&self) {
         self.0.draining.send_replace(true);
+    }
+
+    /// Returns once [`Operations::drain`] was called.
+    pub async fn draining(&self) {
+        // An error means that the sender is gone, and with it this process's operations.
+        _ = self.0.draining.subscribe().wait_for(|is| *is).await;
     }
 
     /// Whether [`Operations::drain`] was called.

@@ -148,6 +148,12 @@ fn malformed(route: &Route) -> Vec<(Request, u16)> {
                         .map(|value| sound.header(&format!("Idempotency-Key: {value}"))),
                 );
             }
+            (Some("header"), "Last-Event-ID") => {
+                all.extend(
+                    ["", "x", "-1", "1\r\nLast-Event-ID: 1"]
+                        .map(|value| sound.header(&format!("Last-Event-ID: {value}"))),
+                );
+            }
             (Some("path"), "id") => {}
             other => panic!("nothing is known that is wrong with {other:?}"),
         }

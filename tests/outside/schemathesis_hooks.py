@@ -16,6 +16,8 @@ from schemathesis.core.parameters import ParameterLocation
 
 #: Requests for these wait for their operation; a test has no time for the default of half a minute.
 WAITING = {"pause_task", "start_task", "delete_task", "show_operation"}
+#: Requests that are about an operation.
+OPERATIONS = {"show_operation", "watch_operation", "cancel_operation"}
 #: The ids that belong to OMS unless a service is named (`upstream::oms`).
 OMS_ID = re.compile(r"(0|[1-9][0-9]{0,14})\Z")
 #: The document's pattern of the header `Prefer`.
@@ -52,7 +54,7 @@ def make_coherent(operation: str, case):
     # A key that was used for another request is refused, and made-up ones are short.
     if "Idempotency-Key" in case.headers:
         case.headers["Idempotency-Key"] = uuid.uuid4().hex
-    if "id" not in case.path_parameters or operation in {"show_operation", "cancel_operation"}:
+    if "id" not in case.path_parameters or operation in OPERATIONS:
         return
     # Half of the ids that were made up become those of tasks that are there, the same ones every time.
     task_id = str(case.path_parameters["id"])

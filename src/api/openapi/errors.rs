@@ -45,7 +45,7 @@ pub(super) fn problems_of(operation_id: &str) -> Vec<ProblemType> {
     use ProblemType as P;
     let (groups, own): (&[&[P]], &[P]) = match operation_id {
         "list_tasks" => (&[&GUARDED, &LOOK], &[]),
-        "show_task" => (&[&GUARDED, &LOOK], &[P::TaskNotFound]),
+        "show_task" | "watch_task" => (&[&GUARDED, &LOOK], &[P::TaskNotFound]),
         "pause_task" => (&[&GUARDED, &CHANGE], &[P::TaskFinished, P::TaskNotStarted]),
         "start_task" => (
             &[&GUARDED, &CHANGE],
@@ -66,7 +66,7 @@ pub(super) fn problems_of(operation_id: &str) -> Vec<ProblemType> {
                 P::AuditUnavailable,
             ],
         ),
-        "show_operation" => (&[&GUARDED], &[P::OperationNotFound]),
+        "show_operation" | "watch_operation" => (&[&GUARDED], &[P::OperationNotFound]),
         "whoami" => (
             &[],
             &[

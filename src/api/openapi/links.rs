@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 /// Where a link starts, its name, where it leads, and the place of what it is about in the answer.
-const LINKS: [(&str, &str, &str, &str, &str); 16] = [
+const LINKS: [(&str, &str, &str, &str, &str); 19] = [
     ("list_tasks", "200", "first_task", "show_task", "/tasks/0"),
+    ("show_task", "200", "events", "watch_task", ""),
     ("show_task", "200", "pause", "pause_task", ""),
     ("show_task", "200", "start", "start_task", ""),
     ("show_task", "200", "delete", "delete_task", ""),
@@ -16,6 +17,7 @@ const LINKS: [(&str, &str, &str, &str, &str); 16] = [
     ("start_task", "202", "operation", "show_operation", ""),
     ("delete_task", "200", "operation", "show_operation", ""),
     ("delete_task", "202", "operation", "show_operation", ""),
+    ("delete_task", "202", "events", "watch_operation", ""),
     (
         "list_operations",
         "200",
@@ -31,6 +33,7 @@ const LINKS: [(&str, &str, &str, &str, &str); 16] = [
         "/operations/0/task",
     ),
     ("show_operation", "200", "again", "show_operation", ""),
+    ("show_operation", "200", "events", "watch_operation", ""),
     ("show_operation", "200", "task", "show_task", "/task"),
 ];
 
@@ -56,7 +59,7 @@ fn link(to: &str, place: &str) -> Value {
     let member = |name: &str| format!("$response.body#{place}/{name}");
     let mut parameters = json!({"id": member("id")});
     // The id of an operation is enough; that of a task needs its project and service.
-    if to != "show_operation" {
+    if !to.ends_with("_operation") {
         parameters["project"] = json!(member("project"));
         parameters["service"] = json!(member("service"));
     }

@@ -1,6 +1,7 @@
 //! The OpenAPI document: made of the table of routes, and refined by what the types of handlers cannot say.
 
 mod errors;
+mod events;
 mod examples;
 mod links;
 mod narrow;
@@ -16,7 +17,7 @@ use utoipa::{
 };
 use utoipa_actix_web::service_config::ServiceConfig;
 
-use super::problem::ProblemDocument;
+use super::{operations::watch::OperationUpdate, problem::ProblemDocument, tasks::watch::TaskEnd};
 
 /// The document, and what can be read from it.
 pub(super) struct Document {
@@ -27,7 +28,10 @@ pub(super) struct Document {
 }
 
 #[derive(OpenApi)]
-#[openapi(components(schemas(ProblemDocument)), modifiers(&Security))]
+#[openapi(
+    components(schemas(ProblemDocument, OperationUpdate, TaskEnd)),
+    modifiers(&Security)
+)]
 struct Base;
 
 struct Security;

@@ -12,6 +12,10 @@ const NAME: &str = "^[a-z0-9-]{1,63}$";
 const PAGE_TOKEN: &str = "^[A-Za-z0-9_-]+$";
 /// The preferences that are heeded; there may be others, which are ignored.
 const PREFER: &str = "^(respond-async|wait=[0-9]{1,9})( *, *(respond-async|wait=[0-9]{1,9}))*$";
+/// The number of an event of an operation.
+const EVENT_NUMBER: &str = "^(0|[1-9][0-9]{0,8})$";
+/// How a task looked.
+const SIGHT_ID: &str = "^[0-9a-f]{32}$";
 /// Visible ASCII.
 const IDEMPOTENCY_KEY: &str = "^[!-~]{1,64}$";
 
@@ -45,6 +49,8 @@ pub(super) fn narrow(document: &mut Value, services: &[&str]) {
                     ("project", _) => ("pattern", json!(NAME)),
                     ("service", _) => ("enum", json!(services)),
                     ("Prefer", _) => ("pattern", json!(PREFER)),
+                    ("Last-Event-ID", true) => ("pattern", json!(EVENT_NUMBER)),
+                    ("Last-Event-ID", false) => ("pattern", json!(SIGHT_ID)),
                     ("Idempotency-Key", _) => ("pattern", json!(IDEMPOTENCY_KEY)),
                     _ => continue,
                 };

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::{
-    errors,
+    errors, events,
     examples::{cloud_status, ended_operation, plan, running_operation, task, whoami},
 };
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
 /// Completes the document that was made of the routes.
 pub(super) fn refine(document: &mut Value) {
     enumerate_words(document);
+    events::describe_data(document);
     let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) else {
         return;
     };
@@ -32,6 +33,7 @@ pub(super) fn refine(document: &mut Value) {
             add_problems(operation);
             add_headers(operation);
             add_examples(operation);
+            events::add_example(operation);
         }
     }
 }
@@ -39,6 +41,7 @@ pub(super) fn refine(document: &mut Value) {
 fn enumerate_words(document: &mut Value) {
     for (place, words) in words_of_answers()
         .into_iter()
+        .chain(events::words())
         .chain(words_of_operations())
         .chain(status_words())
     {
@@ -136,7 +139,7 @@ fn words_of_operations() -> Vec<(&'static str, Vec<Value>)> {
     ]
 }
 
-fn texts(all: &[&str]) -> Vec<Value> {
+pub(super) fn texts(all: &[&str]) -> Vec<Value> {
     all.iter().map(|text| json!(text)).collect()
 }
 
@@ -158,11 +161,11 @@ fn status_words() -> [(&'static str, Vec<Value>); 3] {
     ]
 }
 
-fn words<T: Copy>(all: &[T], word: fn(T) -> &'static str) -> Vec<Value> {
+pub(super) fn words<T: Copy>(all: &[T], word: fn(T) -> &'static str) -> Vec<Value> {
     all.iter().map(|value| json!(word(*value))).collect()
 }
 
-fn or_null(mut words: Vec<Value>) -> Vec<Value> {
+pub(super) fn or_null(mut words: Vec<Value>) -> Vec<Value> {
     words.push(Value::Null);
     words
 }

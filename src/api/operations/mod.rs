@@ -4,3 +4,4 @@ pub(super) mod cancel;
 pub(super) mod list;
 pub(super) mod show;
 pub(super) mod view;
+pub(super) mod watch;

@@ -260,6 +260,14 @@ impl Problem {
         &self.0.document
     }
 
+    /// The document as part of the answer to a request.
+    pub(in crate::api) fn document_for(&self, request_id: &str) -> ProblemDocument {
+        ProblemDocument {
+            request_id: Some(request_id.to_owned()),
+            ..self.document().clone()
+        }
+    }
+
     /// The whole answer.
     pub(in crate::api) fn render(&self, request_id: &str) -> HttpResponse {
         let parts = &self.0;
@@ -270,8 +278,7 @@ impl Problem {
         if parts.kind == ProblemType::Unauthenticated {
             response.insert_header(("WWW-Authenticate", "Bearer"));
         }
-        let mut document = parts.document.clone();
-        document.request_id = Some(request_id.to_owned());
+        let document = self.document_for(request_id);
         response
             .content_type("application/problem+json")
             .body(serde_json::to_string(&document).unwrap_or_else(|_| String::from("{}")))

@@ -1,7 +1,7 @@
 //! Who asks: the caller is found before the body of a request is read, and before anything is looked up for it.
 
 use actix_web::{
-    Error, HttpMessage as _,
+    Error, HttpMessage as _, HttpRequest,
     body::MessageBody,
     dev::{ServiceRequest, ServiceResponse},
     http::header::{self, HeaderMap, HeaderValue},
@@ -99,8 +99,7 @@ fn asks_for_a_websocket(headers: &HeaderMap) -> bool {
 
 /// The caller, if they may send one more request.
 async fn identify(request: &ServiceRequest, state: &State) -> Result<Identity, Problem> {
-    let credentials = credentials(request.headers(), request.conn_data());
-    let identity = state.identities.identify(&credentials).await;
+    let identity = find(request.request(), state).await;
     let identity = identity.map_err(|refusal| {
         audit::deny_stranger(request, state, refusal);
         unauthenticated(refusal)
@@ -108,6 +107,15 @@ async fn identify(request: &ServiceRequest, state: &State) -> Result<Identity, P
     let (left, counted) = state.rates.count(&identity.caller.name);
     request.extensions_mut().insert(left);
     counted.map(|()| identity)
+}
+
+/// The caller whose credentials a request has, as far as callers are known at this moment.
+pub(in crate::api) async fn find(
+    request: &HttpRequest,
+    state: &State,
+) -> Result<Identity, Refusal> {
+    let credentials = credentials(request.headers(), request.conn_data());
+    state.identities.identify(&credentials).await
 }
 
 /// The answer to whoever has to say who they are.

@@ -7,3 +7,4 @@ pub(super) mod pause;
 pub(super) mod show;
 pub(super) mod start;
 pub(super) mod view;
+pub(super) mod watch;

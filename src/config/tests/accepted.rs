@@ -45,6 +45,7 @@ fn what_is_left_out_has_its_documented_default() {
         (limits.rate.requests_per_second, limits.rate.burst),
         (100, 200)
     );
+    assert_eq!((limits.streams.all, limits.streams.per_caller), (1000, 100));
     let connections = config.connections;
     assert_eq!((connections.all, connections.per_peer), (10_000, 1000));
     assert_eq!(config.api.default_project, ProjectName::parse("prod"));

@@ -210,6 +210,7 @@ impl Operations {
         match joining? {
             Joining::Joined => {
                 log_event(&running, &EventKind::Joined);
+                self.0.endings.announce_change(running.id);
                 Ok(Some(running))
             }
             Joining::Lost => {

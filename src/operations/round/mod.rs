@@ -297,6 +297,9 @@ impl Round<'_> {
                 .await
             {
                 Ok(()) => {
+                    if !self.events.is_empty() {
+                        self.shared.endings.announce_change(self.operation.id);
+                    }
                     for event in self.events.drain(..) {
                         log_event(&self.operation, &event.kind);
                     }

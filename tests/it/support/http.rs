@@ -1,9 +1,12 @@
 //! A caller of the gateway.
 
-use std::time::Duration;
+use std::{
+    io::{BufRead as _, BufReader, Lines},
+    time::Duration,
+};
 
 use serde_json::Value;
-use ureq::{Agent, Body, http, tls::TlsConfig};
+use ureq::{Agent, Body, BodyReader, http, tls::TlsConfig};
 
 use super::wait_for;
 
@@ -53,6 +56,62 @@ impl Answer {
         kind.strip_prefix("/problems/")
             .expect("a relative type")
             .to_owned()
+    }
+}
+
+/// One event of a stream.
+#[derive(Clone, Debug)]
+pub(crate) struct Event {
+    pub(crate) id: Option<String>,
+    pub(crate) name: String,
+    pub(crate) data: Value,
+}
+
+/// A stream of events, until it ends.
+pub(crate) struct Events {
+    lines: Lines<BufReader<BodyReader<'static>>>,
+    /// The comments that came so far.
+    pub(crate) comments: Vec<String>,
+}
+
+impl Events {
+    /// Reads a heartbeat, before which there must be no event.
+    pub(crate) fn heartbeat(&mut self) {
+        for line in self.lines.by_ref() {
+            let line = line.expect("a line");
+            if line.starts_with(':') {
+                return;
+            }
+            assert_eq!(line, "", "before a heartbeat");
+        }
+        panic!("the stream ended");
+    }
+}
+
+impl Iterator for Events {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        let (mut id, mut name, mut data) = (None, None, None);
+        loop {
+            let line = self.lines.next()?.expect("a line");
+            let (field, value) = line.split_once(": ").unwrap_or((&line, ""));
+            match field {
+                "" if line.is_empty() && name.is_none() => {}
+                "" if line.is_empty() => break,
+                "" | ":" => self.comments.push(value.to_owned()),
+                "id" => id = Some(value.to_owned()),
+                "event" => name = Some(value.to_owned()),
+                "data" => data = Some(serde_json::from_str(value).expect("JSON")),
+                "retry" => assert_eq!(value, "2000"),
+                other => panic!("{other} is no field of an event"),
+            }
+        }
+        Some(Event {
+            id,
+            name: name.expect("a name"),
+            data: data.expect("data"),
+        })
     }
 }
 
@@ -168,6 +227,35 @@ impl Client {
     /// Sends a request with one more header.
     pub(crate) fn with(&self, method: &str, path: &str, header: (&str, &str)) -> Answer {
         self.send(method, path, &[header], None).expect("an answer")
+    }
+
+    /// Opens a stream of events, after the event with this id if there is one. The error is what was answered instead.
+    pub(crate) fn watch(&self, path: &str, last: Option<&str>) -> Result<Events, Box<Answer>> {
+        let mut request = http::Request::builder().uri(format!("{}{path}", self.base));
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let request = request.body(()).expect("a request");
+        let response = self.agent.run(request).expect("an answer");
+        let header = |name: &str| {
+            response
+                .headers()
+                .get(name)
+                .map(http::HeaderValue::as_bytes)
+        };
+        if header("content-type") != Some(b"text/event-stream") {
+            return Err(Box::new(Answer::read(response)));
+        }
+        assert_eq!(header("cache-control"), Some(&b"no-store"[..]));
+        assert_eq!(header("x-accel-buffering"), Some(&b"no"[..]));
+        let reader = BufReader::new(response.into_body().into_reader());
+        Ok(Events {
+            lines: reader.lines(),
+            comments: Vec::new(),
+        })
     }
 
     /// The document of an operation once it has ended.

@@ -1,0 +1,203 @@
+//! Streams of server-sent events: what callers watch, as it happens.
+//!
+//! A stream is a [`Feed`] with what every stream has around it: heartbeats, a longest time, and an end at once when the
+//! gateway stops or the caller may not watch any more. An event is made when the connection takes it, so that nothing
+//! piles up for a reader who is slow; whoever comes late is told what is true then. Events have ids, by which a caller who
+//! was cut off goes on where it was (`Last-Event-ID`).
+
+pub(super) mod message;
+pub(super) mod places;
+
+use std::{convert::Infallible, time::Duration};
+
+use actix_web::{HttpRequest, HttpResponse, http::header, web::Bytes};
+use futures_util::stream;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+use self::{message::Message, places::Place};
+use super::request::{
+    auth,
+    guard::{Head, Known},
+};
+use crate::listener::Exchange;
+
+/// How often something is sent, so that nobody on the way takes the connection for dead, and a caller who is gone is noticed.
+/// Also how often it is asked again whether the caller may watch.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// The longest that a stream lasts. Its caller connects again, and goes on where it was.
+const DURATION_MAX: Duration = Duration::from_mins(15);
+/// What every stream begins with: how long to wait before connecting again, in milliseconds.
+const BEGINNING: &[u8] = b"retry: 2000\n\n";
+
+/// What is watched.
+pub(super) trait Feed {
+    /// What is to be told next, once it is there; `None` ends the stream. Whoever breaks this off misses nothing if they ask
+    /// again.
+    async fn next(&mut self) -> Option<Message>;
+
+    /// The caller who watches.
+    fn known(&mut self) -> &mut Known;
+
+    /// Whether the caller, as they are known now, may watch.
+    fn is_allowed(&self) -> bool;
+}
+
+/// The answer to a caller who has seen the end: nothing more will come, so there is nothing to connect again for.
+pub(super) fn nothing_more() -> HttpResponse {
+    HttpResponse::NoContent().finish()
+}
+
+/// The answer that streams a feed, for as long as it has its place.
+pub(super) fn answer(
+    feed: impl Feed + 'static,
+    place: Place,
+    request: HttpRequest,
+) -> HttpResponse {
+    let now = Instant::now();
+    let mut feed = feed;
+    let stream = Stream {
+        changes: feed.known().state.identities.changes(),
+        feed,
+        stage: Stage::Before,
+        ends_at: now + DURATION_MAX,
+        beats_at: now + HEARTBEAT,
+        answering: request.conn_data::<Exchange>().cloned().map(Answering),
+        request,
+        _place: place,
+    };
+    HttpResponse::Ok()
+        .content_type("text/event-stream")
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        // Of some proxies: they pass on each event as it comes.
+        .insert_header(("X-Accel-Buffering", "no"))
+        .streaming(stream::unfold(stream, Stream::next))
+}
+
+/// The `Last-Event-ID` of a request: what `parse` makes of it. A fault of the request if that is nothing, or if there are
+/// several.
+pub(super) fn last_id<T>(
+    head: &mut Head<'_>,
+    expected: &str,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Option<T> {
+    let mut values = head.request.headers().get_all("last-event-id");
+    let value = values.next()?;
+    let only = value.to_str().ok().filter(|_| values.next().is_none());
+    let id = only.and_then(parse);
+    if id.is_none() {
+        let name = "Last-Event-ID";
+        head.query
+            .header_fault(name, format!("{name} must be {expected}."));
+    }
+    id
+}
+
+/// A connection on which an answer goes out. The watch over slow callers is told when it is over.
+struct Answering(Exchange);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Before,
+    Going,
+    Over,
+}
+
+struct Stream<F> {
+    feed: F,
+    stage: Stage,
+    ends_at: Instant,
+    beats_at: Instant,
+    /// Told when others are known than before.
+    changes: watch::Receiver<()>,
+    request: HttpRequest,
+    answering: Option<Answering>,
+    _place: Place,
+}
+
+/// Why a stream does not wait for its feed any longer.
+enum Woken {
+    Told(Option<Message>),
+    Beat,
+    CallersChanged,
+    Over(&'static str),
+}
+
+impl<F: Feed> Stream<F> {
+    async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
+        let bytes = match self.stage {
+            Stage::Before => {
+                self.stage = Stage::Going;
+                if let Some(Answering(exchange)) = &self.answering {
+                    exchange.begin();
+                }
+                Bytes::from_static(BEGINNING)
+            }
+            Stage::Going => self.go_on().await?,
+            Stage::Over => return None,
+        };
+        Some((Ok(bytes), self))
+    }
+
+    async fn go_on(&mut self) -> Option<Bytes> {
+        loop {
+            match self.woken().await {
+                Woken::Told(message) => {
+                    let message = message?;
+                    if message.is_last {
+                        self.stage = Stage::Over;
+                    }
+                    return Some(message.encode());
+                }
+                Woken::Over(why) => return Some(self.end(why)),
+                Woken::Beat | Woken::CallersChanged if !self.is_still_allowed().await => {
+                    return Some(self.end("the caller may not watch this any more"));
+                }
+                Woken::Beat => {
+                    self.beats_at = Instant::now() + HEARTBEAT;
+                    return Some(message::comment(""));
+                }
+                Woken::CallersChanged => {}
+            }
+        }
+    }
+
+    async fn woken(&mut self) -> Woken {
+        let operations = self.feed.known().state.operations.clone();
+        tokio::select! {
+            biased;
+            () = operations.draining() => Woken::Over("the gateway is stopping"),
+            () = sleep_until(self.ends_at) => Woken::Over("connect again"),
+            // An error means that nobody can change who is known.
+            Ok(()) = self.changes.changed() => Woken::CallersChanged,
+            () = sleep_until(self.beats_at) => Woken::Beat,
+            told = self.feed.next() => Woken::Told(told),
+        }
+    }
+
+    /// Ends the stream with a comment, so that whoever looks at it knows why.
+    fn end(&mut self, why: &str) -> Bytes {
+        self.stage = Stage::Over;
+        message::comment(why)
+    }
+
+    /// Whether the credentials of the request are still this caller's, and the caller may still watch.
+    async fn is_still_allowed(&mut self) -> bool {
+        let known = self.feed.known();
+        let state = known.state.clone();
+        let Ok(identity) = auth::find(&self.request, &state).await else {
+            return false;
+        };
+        let is_same = identity.caller.name == known.caller().name;
+        known.identity = identity;
+        is_same && self.feed.is_allowed()
+    }
+}

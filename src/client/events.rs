@@ -1,0 +1,119 @@
+//! Server-sent events as a caller reads them (HTML Living Standard, section 9.2).
+
+use std::io::{self, BufRead, BufReader, Read as _};
+
+use serde_json::Value;
+use ureq::{Body, BodyReader};
+
+/// The longest line that is read, in bytes. The document of an operation has some 40 KiB at most.
+const LINE_MAX: u64 = 4 << 20;
+
+/// One event.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Event {
+    /// What is sent to go on after it.
+    pub id: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// Its data.
+    pub data: Value,
+}
+
+/// A stream of events. It ends when the gateway ends it, and with an error when it breaks off.
+pub struct Events<R = BufReader<BodyReader<'static>>>(R);
+
+impl Events {
+    pub(super) fn read(body: Body) -> Self {
+        Self(BufReader::new(body.into_reader()))
+    }
+}
+
+impl<R: BufRead> Events<R> {
+    /// A line without its end; `None` at the end of the stream.
+    fn line(&mut self) -> io::Result<Option<String>> {
+        let mut line = Vec::new();
+        let read = (&mut self.0).take(LINE_MAX).read_until(b'\n', &mut line)?;
+        if read == 0 {
+            return Ok(None);
+        }
+        if line.pop() != Some(b'\n') {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if line.last() == Some(&b'\r') {
+            line.pop();
+        }
+        let line = String::from_utf8(line);
+        Ok(Some(line.map_err(|_| io::ErrorKind::InvalidData)?))
+    }
+
+    fn event(&mut self) -> io::Result<Option<Event>> {
+        let (mut event, mut data) = (Event::default(), String::new());
+        // What has no empty line behind it when the stream ends is no event.
+        while let Some(line) = self.line()? {
+            if line.is_empty() {
+                if data.is_empty() {
+                    event = Event::default();
+                    continue;
+                }
+                event.data = serde_json::from_str(&data)?;
+                return Ok(Some(event));
+            }
+            let (field, value) = line.split_once(':').unwrap_or((&line, ""));
+            let value = value.strip_prefix(' ').unwrap_or(value);
+            match field {
+                "id" => event.id = Some(value.to_owned()),
+                "event" => value.clone_into(&mut event.name),
+                "data" => data.push_str(value),
+                // A comment, how long to wait, and what is unknown.
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl<R: BufRead> Iterator for Events<R> {
+    type Item = io::Result<Event>;
+
+    fn next(&mut self) -> Option<io::Result<Event>> {
+        self.event().transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(text: &str) -> Vec<io::Result<Event>> {
+        let mut events = Vec::new();
+        for event in Events(text.as_bytes()) {
+            let is_error = event.is_err();
+            events.push(event);
+            if is_error {
+                break;
+            }
+        }
+        events
+    }
+
+    #[test]
+    fn events_are_what_has_data_and_an_empty_line_behind_it() {
+        let text = "retry: 2000\n\n: beat\n\nid: 1\nevent: task\ndata: {\"a\":\ndata:1}\r\n\r\nevent: end\ndata: 2";
+        let events: Vec<_> = read(text).into_iter().map(Result::ok).collect();
+        let event = Event {
+            id: Some("1".to_owned()),
+            name: "task".to_owned(),
+            data: json!({"a": 1}),
+        };
+        assert_eq!(events, [Some(event), None], "the last one is cut");
+    }
+
+    #[test]
+    fn what_is_no_json_or_never_ends_is_an_error() {
+        assert!(read("data: {\n\n").pop().unwrap().is_err());
+        let endless = format!("data: {}", "1".repeat(5 << 20));
+        assert!(read(&endless).pop().unwrap().is_err());
+    }
+}

@@ -1,0 +1,233 @@
+//! Waiting, and what is shown meanwhile: a bar where somebody looks, else a line for everything that happens.
+
+use std::{
+    io::{self, IsTerminal as _},
+    thread,
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use migration_gateway::client::{Ask, ClientError, Event, Problem};
+use serde_json::Value;
+
+use super::{Session, text};
+use crate::commands::{Failure, print};
+
+/// How long one request waits for the end of its operation, in seconds. What happens meanwhile is shown after it.
+const WAIT: u32 = 2;
+/// For how long a gateway may be away while something is waited for.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// How long to wait before asking again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often a bar is drawn when nothing happens.
+const TICK: Duration = Duration::from_millis(200);
+
+/// What is shown while something is waited for.
+pub(super) struct Display {
+    bar: Option<ProgressBar>,
+    /// Events that were shown.
+    shown: usize,
+    json: bool,
+}
+
+impl Display {
+    pub(super) fn new(session: &Session) -> Self {
+        let is_watched = io::stdout().is_terminal() && io::stderr().is_terminal();
+        Self {
+            bar: (is_watched && !session.json).then(ProgressBar::new_spinner),
+            shown: 0,
+            json: session.json,
+        }
+    }
+
+    /// Shows what happened to an operation since it was last shown.
+    pub(super) fn operation(&mut self, operation: &Value) -> Result<(), Failure> {
+        let events = operation["events"].as_array().into_iter().flatten();
+        for event in events.skip(self.shown) {
+            self.shown += 1;
+            self.event(event)?;
+        }
+        self.stand(text::of(operation, "phase"));
+        Ok(())
+    }
+
+    /// Shows one event of an operation.
+    pub(super) fn event(&self, event: &Value) -> Result<(), Failure> {
+        self.line(&text::event(event))
+    }
+
+    /// Says what is being done, where somebody looks.
+    pub(super) fn stand(&self, what: &str) {
+        if let Some(bar) = &self.bar {
+            bar.enable_steady_tick(TICK);
+            bar.set_message(what.replace('_', " "));
+        }
+    }
+
+    /// Shows how far a task is.
+    pub(super) fn task(&self, task: &Value) -> Result<(), Failure> {
+        let Some(bar) = &self.bar else {
+            return self.line(&text::progress(task));
+        };
+        let amount = &task["bytes"];
+        if let (Some(done), Some(total)) = (amount["done"].as_u64(), amount["total"].as_u64()) {
+            if bar.length().is_none() {
+                let form = "{prefix} [{wide_bar}] {percent} %\n{wide_msg}";
+                // The form is a constant, and a good one.
+                let style = ProgressStyle::with_template(form);
+                bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            }
+            bar.set_length(total);
+            bar.set_position(done);
+        }
+        bar.set_prefix(text::of(task, "state").to_owned());
+        bar.set_message(text::numbers(task));
+        Ok(())
+    }
+
+    /// One line of its own, unless documents are the output.
+    pub(super) fn line(&self, line: &str) -> Result<(), Failure> {
+        match &self.bar {
+            _ if self.json => Ok(()),
+            Some(bar) => {
+                bar.println(line);
+                Ok(())
+            }
+            None => print(line),
+        }
+    }
+
+    /// Nothing is waited for any more.
+    pub(super) fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Asks for a change of a task and waits until it is done, or only until the gateway has taken it on.
+pub(super) fn change(session: &Session, mut ask: Ask<'_>, waits: bool) -> Result<(), Failure> {
+    let mut display = Display::new(session);
+    let prefer = if waits {
+        format!("wait={WAIT}")
+    } else {
+        "respond-async".to_owned()
+    };
+    ask.headers.push(("prefer", prefer));
+    // With it the request can be repeated: it does nothing twice, and is answered by how its operation stands then.
+    ask.headers.push(("idempotency-key", fresh_key()?));
+    display.stand("asking");
+    let (began, mut heard) = (Instant::now(), None);
+    // Whether the gateway may have taken it on.
+    let mut may_run = false;
+    let ended = loop {
+        match session.client.send(&ask) {
+            Ok((202, operation)) => {
+                session.waits_for(text::of(&operation, "id"));
+                (heard, may_run) = (Some(Instant::now()), true);
+                display.operation(&operation)?;
+                if !waits {
+                    break Ok(operation);
+                }
+            }
+            Ok((_, operation)) => {
+                display.operation(&operation)?;
+                break Ok(operation);
+            }
+            Err(error) => {
+                may_run |= error.may_have_arrived();
+                let silence = heard.unwrap_or(began).elapsed();
+                if !may_run || !is_passing(&error) || silence > PATIENCE {
+                    break Err(error);
+                }
+                display.stand("the gateway is away");
+                thread::sleep(PAUSE);
+            }
+        }
+    };
+    display.end();
+    match ended {
+        Ok(operation) => session.print(&operation, |operation| {
+            let end = text::end(operation);
+            let id = text::of(operation, "id");
+            if text::of(operation, "status") == "running" {
+                format!("{end}\nTo see its end: migration-gateway operations watch {id}")
+            } else {
+                end
+            }
+        }),
+        Err(ClientError::Problem(problem)) => {
+            let operation = &problem.document["operation"];
+            if operation.is_object() {
+                display.operation(operation)?;
+            }
+            Err(session.problem(&problem))
+        }
+        Err(error) if may_run => {
+            let hint = "What was asked for may go on all the same: see `operations list`.";
+            display.line(hint)?;
+            Err(session.failure(error))
+        }
+        Err(error) => Err(session.failure(error)),
+    }
+}
+
+/// Follows a stream of events to its end, across as many connections as it takes. `told` says whether an event is the last.
+pub(super) fn follow(
+    session: &Session,
+    target: &str,
+    mut told: impl FnMut(&Event) -> Result<bool, Failure>,
+) -> Result<(), Failure> {
+    let (mut last, mut heard) = (None, None);
+    loop {
+        match session.client.watch(target, last.as_deref()) {
+            Ok(None) => return Ok(()),
+            Ok(Some(events)) => {
+                // One that breaks off is opened again.
+                for event in events.map_while(Result::ok) {
+                    heard = Some(Instant::now());
+                    if told(&event)? {
+                        return Ok(());
+                    }
+                    last = event.id.or(last);
+                }
+            }
+            Err(error) => {
+                let is_short = heard.is_some_and(|heard: Instant| heard.elapsed() < PATIENCE);
+                if !is_short || !is_passing(&error) {
+                    return Err(session.failure(error));
+                }
+            }
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// How an operation ended, as the end of the command.
+pub(super) fn outcome(session: &Session, operation: &Value) -> Result<(), Failure> {
+    session.print(operation, text::end)?;
+    match text::of(operation, "status") {
+        "succeeded" | "running" => Ok(()),
+        _ if session.json => Err(Failure::Silent(1)),
+        status => Err(match Problem::read(operation["error"].clone()) {
+            Some(problem) => Failure::Status(1, text::problem(&problem, &session.client)),
+            None => Failure::Status(1, format!("Error: the operation was {status}.")),
+        }),
+    }
+}
+
+/// Whether the gateway may be there again in a while.
+fn is_passing(error: &ClientError) -> bool {
+    match error {
+        ClientError::Settings(_) => false,
+        ClientError::Unreachable { .. } | ClientError::Foreign(..) => true,
+        ClientError::Problem(problem) => problem.is_passing(),
+    }
+}
+
+fn fresh_key() -> Result<String, Failure> {
+    let mut random = [0_u8; 16];
+    getrandom::fill(&mut random)
+        .map_err(|error| Failure::Other(format!("Error: there is no randomness: {error}.")))?;
+    Ok(format!("{:032x}", u128::from_ne_bytes(random)))
+}

@@ -1,0 +1,456 @@
+//! Streams of events: what is told, to whom, from where on, and when a stream ends.
+
+use std::{
+    collections::BTreeSet,
+    fs, thread,
+    time::{Duration, Instant},
+};
+
+use migration_gateway::sandbox::{
+    AfterStop, Fault, FaultKind, OmsSpec, Operation, RunEnd, Service, TaskSwitches,
+};
+use serde_json::{Value, json};
+
+use crate::support::{
+    gateway::{Gateway, Place},
+    http::{Client, Event, Events},
+    schema, wait_for,
+};
+
+const OTHER: &str = "key-of-another-caller";
+
+/// An OMS task that stays half way when it is paused.
+fn stuck() -> OmsSpec {
+    OmsSpec {
+        switches: TaskSwitches {
+            after_stop: AfterStop::Stuck,
+            ..TaskSwitches::default()
+        },
+        ..OmsSpec::new("logs", 2)
+    }
+}
+
+/// A task that runs for so long.
+fn running(seconds: u64) -> OmsSpec {
+    OmsSpec {
+        run_duration: Some(Duration::from_secs(seconds)),
+        run_end: RunEnd::Success,
+        ..OmsSpec::new("logs", 2)
+    }
+}
+
+fn delete(client: &Client, task: &str) -> String {
+    client.ask("DELETE", &format!("/tasks/{task}?force=pause"), None)
+}
+
+fn open(client: &Client, path: &str, last: Option<&str>) -> Events {
+    client
+        .watch(path, last)
+        .unwrap_or_else(|answer| panic!("{path}: {answer:?}"))
+}
+
+fn of_operation(client: &Client, id: &str, last: Option<&str>) -> Events {
+    open(client, &format!("/operations/{id}/events"), last)
+}
+
+fn of_task(client: &Client, id: &str, last: Option<&str>) -> Events {
+    open(client, &format!("/tasks/{id}/events"), last)
+}
+
+/// What is wrong with the data of an event, by the document's schema of this name.
+fn assert_fits(client: &Client, name: &str, data: &Value) {
+    let document = client.get("/openapi.json").json();
+    let reference = json!({"$ref": format!("#/components/schemas/{name}")});
+    let faults = schema::faults(&document, &reference, data, name);
+    assert!(faults.is_empty(), "{faults:?}");
+}
+
+fn names(events: &[Event]) -> Vec<&str> {
+    events.iter().map(|event| event.name.as_str()).collect()
+}
+
+#[test]
+fn an_operation_is_told_event_by_event_and_ends_with_its_document() {
+    let place = Place::new();
+    let task = place.cloud.add_oms(stuck());
+    let gateway = place.start();
+    let client = gateway.client();
+    let id = delete(&client, &task);
+    let mut stream = of_operation(&client, &id, None);
+    let mut seen = Vec::new();
+    // The pause has no effect yet, so that the stream is open while the operation goes on.
+    for event in stream.by_ref() {
+        let is_pausing = event.data["state"] == "pausing";
+        seen.push(event);
+        if is_pausing {
+            break;
+        }
+    }
+    place.cloud.set_oms_status(&task, 3);
+    seen.extend(stream);
+    let document = client.operation(&id);
+    let recorded = document["events"].as_array().expect("events");
+    assert_eq!(seen.len(), recorded.len(), "{seen:?}");
+    for (number, (event, recorded)) in seen.iter().zip(recorded).enumerate() {
+        assert_eq!(event.id, Some((number + 1).to_string()));
+        for (member, value) in recorded.as_object().expect("an event") {
+            assert_eq!(&event.data[member], value, "{event:?}");
+        }
+        assert_fits_update(&client, &event.data);
+    }
+    let (last, before) = seen.split_last().expect("events");
+    for event in before {
+        assert_eq!(
+            (&*event.name, event.data.get("operation")),
+            ("progress", None)
+        );
+    }
+    assert_eq!(before[0].data["status"], "running");
+    assert!(before[0].data["phase"].is_string());
+    assert_eq!(
+        (&*last.name, &last.data["status"]),
+        ("end", &json!("succeeded"))
+    );
+    assert_eq!(last.data["operation"], document);
+
+    // Every number goes on where it was.
+    for number in 0..=recorded.len() {
+        let path = format!("/operations/{id}/events");
+        match client.watch(&path, Some(&number.to_string())) {
+            Ok(rest) => {
+                let ids: Vec<_> = rest.filter_map(|event| event.id).collect();
+                let expected: Vec<_> = (number + 1..=recorded.len())
+                    .map(|number| number.to_string())
+                    .collect();
+                assert!(!expected.is_empty());
+                assert_eq!(ids, expected);
+            }
+            Err(answer) => assert_eq!((answer.status, number), (204, recorded.len())),
+        }
+    }
+}
+
+/// The parts of an update are described apart from each other.
+fn assert_fits_update(client: &Client, data: &Value) {
+    let mut event = data.clone();
+    let members = event.as_object_mut().expect("an update");
+    let own: serde_json::Map<String, Value> = ["status", "phase", "operation"]
+        .into_iter()
+        .filter_map(|name| Some((name.to_owned(), members.remove(name)?)))
+        .collect();
+    assert_fits(client, "OperationUpdate/allOf/1", &Value::Object(own));
+    assert_fits(client, "OperationEvent", &event);
+}
+
+#[test]
+fn a_stream_is_refused_like_the_document_that_it_is_about() {
+    let place = Place::new()
+        .caller("other", OTHER, "permissions = [\"*\"]\nprojects = [\"*\"]")
+        .caller(
+            "poor",
+            "poor",
+            "permissions = [\"tasks:pause\"]\nprojects = [\"*\"]",
+        );
+    let task = place.cloud.add_oms(stuck());
+    let gateway = place.start();
+    let client = gateway.client();
+    let id = delete(&client, &task);
+    let path = format!("/operations/{id}/events");
+    let refused = |client: &Client, path: &str, last: Option<&str>| {
+        let answer = client.watch(path, last).err().expect("a refusal");
+        (answer.status, answer.problem())
+    };
+    let expect = |status: u16, kind: &str| (status, kind.to_owned());
+    let other = gateway.client_with(OTHER);
+    let poor = gateway.client_with("poor");
+    let stranger = gateway.stranger();
+    let tasks = format!("/tasks/{task}/events");
+    assert_eq!(
+        refused(&other, &path, None),
+        expect(404, "operation-not-found")
+    );
+    assert_eq!(refused(&poor, &path, None), expect(403, "forbidden"));
+    assert_eq!(refused(&poor, &tasks, None), expect(403, "forbidden"));
+    for path in [&path, &tasks] {
+        assert_eq!(
+            refused(&stranger, path, None),
+            expect(401, "unauthenticated")
+        );
+        for last in ["x", "-1", "01", "1.0", "", "%31"] {
+            let found = refused(&client, path, Some(last));
+            assert_eq!(found, expect(400, "invalid-request"), "{last}");
+        }
+        let unknown = format!("{path}?wait=1");
+        assert_eq!(
+            refused(&client, &unknown, None),
+            expect(400, "invalid-request")
+        );
+    }
+    let gone = refused(&client, "/tasks/7/events", None);
+    assert_eq!(gone, expect(404, "task-not-found"));
+    let post = client.post(&path);
+    assert_eq!(
+        (post.status, post.header("allow")),
+        (405, Some("GET, HEAD"))
+    );
+    // A stream has nothing to show to a HEAD, and the connection is free for the next request.
+    for path in [&path, &tasks] {
+        let head = client.request("HEAD", path);
+        assert_eq!(head.status, 200, "{head:?}");
+        assert_eq!(head.header("content-type"), Some("text/event-stream"));
+        assert_eq!(client.get("/livez").status, 200);
+    }
+}
+
+#[test]
+fn the_end_that_another_process_brings_about_is_told() {
+    let place = Place::new();
+    let task = place.cloud.add_oms(stuck());
+    let (first, second) = (place.start(), place.start());
+    let id = delete(&first.client(), &task);
+    let mut streams = [&first, &second].map(|gateway| of_operation(&gateway.client(), &id, None));
+    for stream in &mut streams {
+        let begun = stream.next().expect("an event");
+        assert_eq!(begun.data["event"], "accepted");
+    }
+    let cancelled = second.client().post(&format!("/operations/{id}/cancel"));
+    assert_eq!(cancelled.status, 200, "{cancelled:?}");
+    for stream in streams {
+        let last = stream.last().expect("an end");
+        assert_eq!(
+            (&*last.name, &last.data["status"]),
+            ("end", &json!("cancelled"))
+        );
+    }
+}
+
+#[test]
+fn open_streams_end_at_once_when_the_gateway_stops() {
+    let place = Place::new().set("server.drain_timeout", "\"30s\"");
+    let (task, busy) = (
+        place.cloud.add_oms(stuck()),
+        place.cloud.add_oms(running(3600)),
+    );
+    let mut gateway = place.start();
+    let client = gateway.client();
+    let id = delete(&client, &task);
+    let mut streams: Vec<_> = (0..10)
+        .flat_map(|_| {
+            [
+                of_operation(&client, &id, None),
+                of_task(&client, &busy, None),
+            ]
+        })
+        .collect();
+    for stream in &mut streams {
+        assert!(stream.next().is_some(), "an event");
+    }
+    let began = Instant::now();
+    gateway.signal("TERM");
+    for mut stream in streams {
+        let left: Vec<_> = stream.by_ref().collect();
+        assert!(!names(&left).contains(&"end"), "{left:?}");
+        let told = stream.comments.last().map(String::as_str);
+        assert_eq!(told, Some("the gateway is stopping"));
+    }
+    assert!(gateway.ended().success(), "{}", gateway.log());
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+#[test]
+fn streams_have_places_of_their_own() {
+    let place = Place::new()
+        .set("limits.concurrent_requests", "2")
+        .set("limits.event_streams", "5")
+        .set("limits.event_streams_per_caller", "3")
+        .caller("other", OTHER, "permissions = [\"*\"]\nprojects = [\"*\"]");
+    let task = place.cloud.add_oms(running(3600));
+    let gateway = place.start();
+    let (client, other) = (gateway.client(), gateway.client_with(OTHER));
+    let path = format!("/tasks/{task}/events");
+    let mut held: Vec<_> = (0..3).map(|_| of_task(&client, &task, None)).collect();
+    let refusal = |client: &Client| {
+        let answer = client.watch(&path, None).err().expect("a refusal");
+        assert_eq!(answer.header("retry-after"), Some("5"));
+        (answer.status, answer.problem())
+    };
+    assert_eq!(refusal(&client), (429, "rate-limited".to_owned()));
+    held.extend((0..2).map(|_| of_task(&other, &task, None)));
+    assert_eq!(refusal(&other), (503, "overloaded".to_owned()));
+    assert_eq!(client.get(&format!("/tasks/{task}")).status, 200);
+    let open = || {
+        let metrics = gateway.stranger().get("/metrics").text;
+        let line = metrics
+            .lines()
+            .find(|line| line.starts_with("migration_gateway_event_streams "));
+        line.expect("the gauge")
+            .split(' ')
+            .nth(1)
+            .map(str::to_owned)
+    };
+    assert_eq!(open().as_deref(), Some("5"));
+    drop(held);
+    wait_for("the places to be free", || {
+        (open().as_deref() == Some("0")).then_some(())
+    });
+    assert!(client.watch(&path, None).is_ok());
+}
+
+/// Changes the file of the configuration and has it read.
+fn reload(place: &Place, gateway: &Gateway, from: &str, to: &str) {
+    let path = place.file("gateway.toml");
+    let text = fs::read_to_string(&path).expect("a configuration");
+    assert!(text.contains(from), "{from} is not in {text}");
+    fs::write(&path, text.replace(from, to)).expect("a configuration");
+    gateway.signal("HUP");
+}
+
+#[test]
+fn a_caller_who_may_not_watch_any_more_is_told_nothing_more() {
+    let rights =
+        "permissions = [\"operations:read\", \"tasks:read\", \"tasks:delete\", \"tasks:pause\"]";
+    let place = Place::new().caller("other", OTHER, &format!("{rights}\nprojects = [\"*\"]"));
+    let task = place.cloud.add_oms(stuck());
+    let gateway = place.start();
+    let (client, other) = (gateway.client(), gateway.client_with(OTHER));
+    let id = delete(&client, &task);
+    assert_eq!(delete(&other, &task), id, "it joined");
+    let mut kept = of_operation(&client, &id, None);
+    let mut lost = [
+        of_operation(&other, &id, None),
+        of_task(&other, &task, None),
+    ];
+    reload(
+        &place,
+        &gateway,
+        "\"operations:read\", \"tasks:read\"",
+        "\"tasks:read\"",
+    );
+    let mut end = |stream: usize| {
+        let left: Vec<_> = lost[stream].by_ref().collect();
+        assert!(!names(&left).contains(&"end"), "{left:?}");
+        lost[stream].comments.pop()
+    };
+    let told = Some("the caller may not watch this any more".to_owned());
+    assert_eq!(end(0), told);
+    reload(&place, &gateway, "[callers.other]", "[callers.another]");
+    assert_eq!(end(1), told);
+    place.cloud.set_oms_status(&task, 3);
+    assert_eq!(kept.by_ref().last().expect("an end").name, "end");
+    assert_eq!(kept.comments, Vec::<String>::new());
+}
+
+#[test]
+fn any_number_of_watchers_cost_one_look_a_second() {
+    const WATCHERS: usize = 60;
+    for freshness in ["500ms", "0s"] {
+        let place = Place::new().set("upstream.freshness", &format!("\"{freshness}\""));
+        let task = place.cloud.add_oms(running(3600));
+        let gateway = place.start();
+        let client = gateway.client();
+        let began = Instant::now();
+        let told = thread::scope(|scope| {
+            let watching: Vec<_> = (0..WATCHERS)
+                .map(|_| scope.spawn(|| of_task(&client, &task, None).take(5).collect::<Vec<_>>()))
+                .collect();
+            let told = watching.into_iter().map(|one| one.join().expect("events"));
+            told.collect::<Vec<_>>()
+        });
+        let took = began.elapsed();
+        for events in &told {
+            assert_eq!(names(events), ["task"; 5]);
+            let ids: BTreeSet<_> = events.iter().map(|event| event.id.clone()).collect();
+            assert_eq!(ids.len(), 5, "each differs from the one before");
+            for event in events {
+                assert_fits(&client, "Task", &event.data);
+            }
+        }
+        // Whoever comes first looks for themselves, and shares that with those who come at the same time.
+        let looks = place.cloud.count(Operation::Show, Some(&task));
+        let beginnings = if freshness == "0s" { WATCHERS } else { 4 };
+        println!("{WATCHERS} watchers, freshness {freshness}, {looks} looks in {took:?}");
+        let limit = beginnings + 2 * usize::try_from(took.as_secs()).expect("seconds") + 4;
+        assert!(looks <= limit, "{looks} looks in {took:?}");
+    }
+}
+
+#[test]
+fn a_task_is_told_again_when_it_has_changed_and_a_reader_who_was_cut_off_goes_on() {
+    let place = Place::new();
+    let task = place.cloud.add_oms(OmsSpec::new("logs", 3));
+    let gateway = place.start();
+    let client = gateway.client();
+    let mut stream = of_task(&client, &task, None);
+    let first = stream.next().expect("the task");
+    assert_eq!(
+        (&*first.name, &first.data["state"]),
+        ("task", &json!("paused"))
+    );
+    let mut again = of_task(&client, &task, first.id.as_deref());
+    // It is looked at many times until then, and nothing changes.
+    stream.heartbeat();
+    place.cloud.set_oms_status(&task, 2);
+    let next = stream.next().expect("a change");
+    assert_eq!(next.data["state"], "running");
+    let resumed = again.next().expect("a change");
+    assert_eq!(resumed.data["state"], "running", "the paused one was known");
+
+    place.cloud.set_oms_status(&task, 5);
+    let last = stream.last().expect("an end");
+    assert_eq!(
+        (&*last.name, &last.data["ending"]),
+        ("end", &json!("succeeded"))
+    );
+    assert_fits(&client, "TaskEnd", &last.data);
+    let path = format!("/tasks/{task}/events");
+    let seen = client.watch(&path, last.id.as_deref()).err();
+    assert_eq!(seen.map(|answer| answer.status), Some(204));
+
+    let mut gone = of_task(&client, &place.cloud.add_oms(OmsSpec::new("logs", 3)), None);
+    let first = gone.next().expect("the task");
+    assert!(
+        place
+            .cloud
+            .remove(first.data["id"].as_str().expect("an id"))
+    );
+    let last = gone.next().expect("an end");
+    assert_eq!(
+        (&*last.name, &last.data),
+        ("end", &json!({"ending": "gone", "task": null}))
+    );
+    assert!(gone.next().is_none());
+}
+
+#[test]
+fn faults_of_the_cloud_are_told_and_the_stream_goes_on() {
+    let place = Place::new();
+    let task = place.cloud.add_oms(OmsSpec::new("logs", 2));
+    let gateway = place.start();
+    let client = gateway.client();
+    let mut stream = of_task(&client, &task, None);
+    assert_eq!(stream.next().expect("the task").name, "task");
+    let denied = Fault::on(
+        Service::Oms,
+        Operation::Show,
+        FaultKind::denied(Service::Oms),
+    );
+    let fault = place.cloud.fault(denied.task(&task).always());
+    let mut problems = Vec::new();
+    for event in stream.by_ref() {
+        if event.name == "problem" {
+            problems.push(event);
+            if problems.len() == 2 {
+                break;
+            }
+        }
+    }
+    fault.cancel();
+    for problem in &problems {
+        assert_eq!(problem.id, None);
+        assert_eq!(problem.data["type"], "/problems/upstream-forbidden");
+        assert!(problem.data["request_id"].is_string());
+        assert_fits(&client, "Problem", &problem.data);
+    }
+    assert_eq!(stream.next().expect("the task").name, "task");
+}
