@@ -17,7 +17,7 @@ use super::{
 use crate::{
     domain::{
         access::{Caller, Denied},
-        audit::{AuditUnavailable, Decision},
+        audit::{AuditUnavailable, Decision, Rule},
         operation::{Goal, Operation, Status},
         start::StartRequest,
         store::IdempotencyKey,
@@ -195,11 +195,11 @@ async fn note_refusal(error: &AskError, ask: &Ask) -> Result<(), AuditUnavailabl
     let (decision, rule) = match error {
         AskError::NameDenied => (Decision::Denied, Denied::TaskName.rule()),
         AskError::Refused { reason, .. } => (Decision::Refused, reason.as_str()),
-        AskError::Conflict(_) => (Decision::Refused, "operation-conflict"),
-        AskError::TooMany(_) => (Decision::Refused, "running-operations"),
-        AskError::KeyReused => (Decision::Refused, "idempotency-key-reused"),
-        AskError::NotOffered => (Decision::Refused, "service-not-offered"),
-        AskError::Unseen(_) => (Decision::Refused, "task-name-unseen"),
+        AskError::Conflict(_) => (Decision::Refused, Rule::OperationConflict.as_str()),
+        AskError::TooMany(_) => (Decision::Refused, Rule::RunningOperations.as_str()),
+        AskError::KeyReused => (Decision::Refused, Rule::IdempotencyKeyReused.as_str()),
+        AskError::NotOffered => (Decision::Refused, Rule::ServiceNotOffered.as_str()),
+        AskError::Unseen(_) => (Decision::Refused, Rule::TaskNameUnseen.as_str()),
         AskError::Store(_) | AskError::Unaudited(_) => return Ok(()),
     };
     auditor.turned_down(decision, rule, None).await

@@ -1,35 +1,39 @@
 //! Lines in a file that is set aside when it is full.
 //!
 //! A line counts as written when it is on the disk. After any failure nothing is taken for written: the file is cut back to what
-//! is known to be there, opened again and read, and goes on with a line that says so. The same happens when the file at the
-//! path is another one than before, or has another length.
+//! is known to be there, opened again and read, and goes on with a line that says so. The same happens when there is another file
+//! at the path than before.
+//!
+//! While the file is open, this process alone writes to it and knows what is in it. Whatever else is found there was put there by
+//! somebody: nothing is added behind it. Only when a process begins, and after a write of its own that failed, can there be the
+//! beginning of a line without the rest; it is sealed by the line that follows, and the log of the process says so.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, BufReader, Write as _},
+    io::{self, BufReader, Seek as _, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use super::{
+    aside::{self, Aside},
     content::Content,
     line::{Head, Key, Torn},
     sink::Batch,
     verify::Walk,
 };
 
-/// Digits of the number of the first line in the name of a file that was set aside, so that names sort as lines do.
-const NAME_DIGITS: usize = 16;
-
 /// A log in a file.
 pub(super) struct LogFile {
     path: PathBuf,
     max_size: u64,
-    keep: usize,
+    aside: Aside,
     key: Key,
     open: Option<OpenFile>,
     /// The last line that is on the disk; `None` before anything was opened.
     head: Option<Head>,
+    /// Whether a write failed since the file was opened last, so that some of it may be there.
+    has_failed: bool,
     is_stuck: bool,
 }
 
@@ -38,18 +42,21 @@ struct OpenFile {
     id: (u64, u64),
     /// How many bytes are on the disk.
     len: u64,
+    /// When something was last changed about it, by this process.
+    changed_at: (i64, i64),
     first_seq: u64,
 }
 
 impl LogFile {
     pub(super) fn new(path: PathBuf, (max_size, keep): (u64, usize), key: Key) -> Self {
         Self {
+            aside: Aside::new(path.clone(), keep),
             path,
             max_size,
-            keep,
             key,
             open: None,
             head: None,
+            has_failed: false,
             is_stuck: false,
         }
     }
@@ -64,13 +71,33 @@ impl LogFile {
         if let Some(open) = &self.open {
             let is_same = fs::metadata(&self.path)
                 .is_ok_and(|found| id(&found) == open.id && found.len() == open.len);
-            if is_same {
+            if is_same && changed_at(&open.file.metadata()?) == open.changed_at {
+                return Ok(());
+            }
+            if is_same && self.is_unchanged()? {
                 return Ok(());
             }
             reason = "replaced";
             self.open = None;
         }
         self.open_with(reason)
+    }
+
+    /// Whether the open file holds what was written, though somebody touched it.
+    fn is_unchanged(&mut self) -> io::Result<bool> {
+        let Some(open) = &mut self.open else {
+            return Ok(false);
+        };
+        // Whatever happens from here on is seen the next time.
+        let changed_at = changed_at(&open.file.metadata()?);
+        open.file.rewind()?;
+        let mut walk = Walk::new(&self.key, None);
+        walk.read(BufReader::new(&open.file))?;
+        let is_unchanged = walk.wrong().is_none() && walk.head == self.head;
+        if is_unchanged {
+            open.changed_at = changed_at;
+        }
+        Ok(is_unchanged)
     }
 
     /// Lets go of the file.
@@ -105,13 +132,21 @@ impl LogFile {
             Ok(()) => {
                 open.len += batch.bytes.len() as u64;
                 self.head = Some(batch.head());
-                Ok(())
+                let metadata = open.file.metadata()?;
+                open.changed_at = changed_at(&metadata);
+                if metadata.len() == open.len {
+                    return Ok(());
+                }
+                let error = format!("{}: somebody else wrote to it", self.path.display());
+                self.open = None;
+                Err(io::Error::other(error))
             }
             Err(error) => {
                 // Nobody was told that this is written, and what of it is on the disk is not known. If it cannot be
                 // cut off, the next opening finds out what is there.
                 let _cut = open.file.set_len(open.len);
                 self.open = None;
+                self.has_failed = true;
                 Err(error)
             }
         }
@@ -123,7 +158,7 @@ impl LogFile {
         let file = match options.open(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let file = options.create_new(true).open(&self.path)?;
-                sync_folder(&self.path)?;
+                aside::sync_folder(&self.path)?;
                 file
             }
             opened => opened?,
@@ -144,35 +179,49 @@ impl LogFile {
         let first_seq = found.first_seq.unwrap_or(before.seq + 1);
         let why = (reason, found.first_seq.is_none());
         let mut opening = Batch::opening(&self.key, before, why, found.torn.clone())?;
-        if found.torn.is_some() {
+        if found.torn.is_some() || found.lacks_end {
             opening.bytes.insert(0, b'\n');
         }
+        let metadata = file.metadata()?;
         self.open = Some(OpenFile {
             id: id(&metadata),
             // What is there already may not be on the disk yet; it will be with the line that follows it.
-            len: file.metadata()?.len(),
+            len: metadata.len(),
+            changed_at: changed_at(&metadata),
             file,
             first_seq,
         });
         self.head = Some(before);
-        self.write(&opening)
+        self.write(&opening)?;
+        self.has_failed = false;
+        if let Some(Torn { bytes, sha256 }) = found.torn {
+            tracing::warn!(
+                file = %self.path.display(),
+                after = before.seq,
+                bytes,
+                sha256,
+                "the audit file ended in the middle of a line; what stood there was sealed"
+            );
+        }
+        Ok(())
     }
 
     /// What is in the file at the path, and what its next line follows.
     fn look_into(&self, file: &File) -> io::Result<Found> {
         let mut walk = Walk::new(&self.key, None);
         walk.read(BufReader::new(file))?;
+        let may_be_torn = self.head.is_none() || self.has_failed;
         let torn = match walk.rest() {
-            None => None,
-            Some(rest) if !rest.has_lines => Some(rest.torn(true)),
-            Some(_) => {
+            None if may_be_torn || !walk.lacks_end => None,
+            Some(rest) if may_be_torn && rest.is_unfinished_line() => Some(rest.torn()),
+            _ => {
                 let line = walk.wrong().map_or(0, |(line, _)| line);
                 return Err(altered(&self.path, line));
             }
         };
         let head = match (walk.head, self.head) {
             (None, Some(known)) => known,
-            (None, None) => self.last_set_aside()?,
+            (None, None) => self.aside.head(&self.key)?,
             (Some(found), None) => found,
             (Some(found), Some(known)) if found == known || found.seq > known.seq => found,
             (Some(_), Some(_)) => {
@@ -184,31 +233,19 @@ impl LogFile {
         Ok(Found {
             head,
             first_seq: walk.first_seq,
+            lacks_end: walk.lacks_end,
             torn,
         })
-    }
-
-    /// The last line of the file that was set aside last.
-    fn last_set_aside(&self) -> io::Result<Head> {
-        let Some(newest) = self.aside()?.pop() else {
-            return Ok(Head::NONE);
-        };
-        let mut walk = Walk::new(&self.key, None);
-        walk.read(BufReader::new(File::open(&newest)?))?;
-        match (walk.wrong(), walk.head) {
-            (None, Some(head)) => Ok(head),
-            (wrong, _) => Err(altered(&newest, wrong.map_or(1, |(line, _)| line))),
-        }
     }
 
     /// Gives the file another name and begins a fresh one. If that fails, the file goes on as it is.
     fn set_aside(&mut self) {
         let Some(open) = &self.open else { return };
-        let aside = self.aside_name(open.first_seq);
+        let aside = self.aside.name(open.first_seq);
         let done = match fs::symlink_metadata(&aside) {
             Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs::rename(&self.path, &aside).and_then(|()| sync_folder(&self.path))
+                fs::rename(&self.path, &aside).and_then(|()| aside::sync_folder(&self.path))
             }
             Err(error) => Err(error),
         };
@@ -226,49 +263,10 @@ impl LogFile {
         if let Err(error) = self.open_with("rotation") {
             tracing::error!(%error, "no fresh audit file can be begun; trying again");
         }
-        if let Err(error) = self.remove_oldest() {
+        let Some(open) = &self.open else { return };
+        if let Err(error) = self.aside.remove_oldest(&self.key, open.first_seq) {
             tracing::error!(%error, "audit files that are to be kept no longer cannot be removed");
         }
-    }
-
-    fn remove_oldest(&self) -> io::Result<()> {
-        let mut aside = self.aside()?;
-        if self.keep == 0 {
-            return Ok(());
-        }
-        let keep_from = aside.len().saturating_sub(self.keep);
-        for file in aside.drain(..keep_from) {
-            fs::remove_file(&file)?;
-            tracing::warn!(file = %file.display(), "removed the oldest audit file: audit.keep_files are kept");
-        }
-        Ok(())
-    }
-
-    fn aside_name(&self, first_seq: u64) -> PathBuf {
-        let mut name = self.path.clone().into_os_string();
-        name.push(format!(".{first_seq:0NAME_DIGITS$}"));
-        name.into()
-    }
-
-    /// The files that were set aside, oldest first.
-    fn aside(&self) -> io::Result<Vec<PathBuf>> {
-        let own = self.path.file_name().unwrap_or_default();
-        let is_one = |path: &PathBuf| {
-            let extension = path.extension().and_then(|extension| extension.to_str());
-            path.file_stem() == Some(own)
-                && extension.is_some_and(|digits| {
-                    digits.len() >= NAME_DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit())
-                })
-        };
-        let mut found = Vec::new();
-        for entry in fs::read_dir(folder(&self.path))? {
-            let path = entry?.path();
-            if is_one(&path) {
-                found.push(path);
-            }
-        }
-        found.sort_unstable();
-        Ok(found)
     }
 }
 
@@ -277,10 +275,12 @@ struct Found {
     head: Head,
     /// The number of its first line; `None` if it has none.
     first_seq: Option<u64>,
+    /// Whether the newline is missing behind its last line.
+    lacks_end: bool,
     torn: Option<Torn>,
 }
 
-fn altered(path: &Path, line: u64) -> io::Error {
+pub(super) fn altered(path: &Path, line: u64) -> io::Error {
     io::Error::other(format!(
         "{}, line {line}: not what was written with this key. Nothing is added to it: verify it, and move the files away",
         path.display()
@@ -291,14 +291,7 @@ fn id(metadata: &fs::Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-fn folder(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    }
-}
-
-/// Makes a fresh or another name survive a crash.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(folder(path))?.sync_all()
+/// Whatever is done to a file moves this on, and nobody can set it back.
+fn changed_at(metadata: &fs::Metadata) -> (i64, i64) {
+    (metadata.ctime(), metadata.ctime_nsec())
 }

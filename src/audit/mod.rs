@@ -7,6 +7,7 @@
 //! A line is on the disk before what it tells of is done. One thread writes, many lines with one write to the disk; nobody waits
 //! longer than five seconds for it. It never decides anything: whoever cannot note down a change must not make it.
 
+mod aside;
 mod content;
 mod file;
 mod line;
@@ -30,7 +31,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
 use prometheus_client::registry::Registry;
 use tokio::{sync::oneshot, time::timeout};
 
@@ -42,9 +42,9 @@ use self::{
 pub use self::{
     line::{Head, KEY_MIN, Key},
     sink::Target,
-    verify::{Tampered, Verified, VerifyError, Wrong, verify},
+    verify::{Stretch, Tampered, Verified, VerifyError, Wrong, verify},
 };
-use crate::domain::audit::{AuditLog, AuditUnavailable, Decided, Entry};
+use crate::domain::audit::{AuditLog, AuditUnavailable, Decided, Decision, Entry, Recording};
 
 /// The most that waits to be written; whoever comes then is refused at once.
 const WAITING_MAX: usize = 1024;
@@ -85,15 +85,23 @@ impl Audit {
         self.ask(Job::Close).await
     }
 
-    async fn ask(&self, job: impl FnOnce(oneshot::Sender<Written>) -> Job) -> Written {
+    fn ask(&self, job: impl FnOnce(oneshot::Sender<Written>) -> Job) -> Recording {
         let (reply, written) = oneshot::channel();
-        if self.jobs.try_send(job(reply)).is_ok()
-            && let Ok(Ok(written)) = timeout(PATIENCE, written).await
-        {
-            return written;
+        let is_taken = self.jobs.try_send(job(reply)).is_ok();
+        let shared = Arc::clone(&self.shared);
+        if !is_taken {
+            shared.metrics.failures.inc();
         }
-        self.shared.metrics.failures.inc();
-        Err(AuditUnavailable)
+        Box::pin(async move {
+            if !is_taken {
+                return Err(AuditUnavailable);
+            }
+            if let Ok(Ok(written)) = timeout(PATIENCE, written).await {
+                return written;
+            }
+            shared.metrics.failures.inc();
+            Err(AuditUnavailable)
+        })
     }
 }
 
@@ -103,11 +111,16 @@ impl fmt::Debug for Audit {
     }
 }
 
-#[async_trait]
 impl AuditLog for Audit {
-    async fn record(&self, entries: Vec<Entry>) -> Result<(), AuditUnavailable> {
+    fn record(&self, entries: Vec<Entry>) -> Recording {
+        let is_turned_down = |entry: &Entry| matches!(entry, Entry::Decided(decided) if decided.decision != Decision::Allowed);
+        let is_owed = entries.iter().any(is_turned_down);
         let contents = entries.into_iter().map(Content::from).collect();
-        self.ask(|reply| Job::Record(contents, reply)).await
+        self.ask(|reply| Job::Record {
+            contents,
+            is_owed,
+            reply,
+        })
     }
 
     fn note_stranger(&self, denial: Decided) {

@@ -12,10 +12,10 @@ use sha2::{Digest as _, Sha256};
 use super::line::{Head, Key, Sealed, Torn, hex};
 
 /// The longest line that is read as one: no line of a log is as long.
-const LINE_MAX: u64 = 64 << 10;
+pub(super) const LINE_MAX: u64 = 64 << 10;
 
 /// What some files hold: whole, genuine and in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
     /// How many lines there are.
     pub lines: u64,
@@ -23,6 +23,23 @@ pub struct Verified {
     pub before: Head,
     /// The last line.
     pub head: Head,
+    /// What stands between lines, was there when the gateway opened the file, and was sealed as an unfinished line.
+    pub sealed: Vec<Stretch>,
+}
+
+/// Bytes that are no line, as the line behind them names them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// The file.
+    pub file: PathBuf,
+    /// The number of the line in the file at which it begins, from 1 on.
+    pub line: u64,
+    /// The number in the log of the last line before.
+    pub after: u64,
+    /// How many bytes it has.
+    pub bytes: u64,
+    /// The SHA-256 of these bytes, in hexadecimal digits.
+    pub sha256: String,
 }
 
 /// The first place that is not as it was written.
@@ -97,11 +114,19 @@ pub enum VerifyError {
 /// Verifies files of one log, which must be in their order. What is missing at the end cannot be seen: compare the head.
 pub fn verify(key: &Key, files: &[PathBuf]) -> Result<Verified, VerifyError> {
     let mut walk = Walk::new(key, None);
+    let mut sealed = Vec::new();
     for path in files {
         let unreadable = |error| VerifyError::Unreadable(path.clone(), error);
         let file = File::open(path).map_err(unreadable)?;
         walk.begin_file();
         walk.read(BufReader::new(file)).map_err(unreadable)?;
+        sealed.extend(walk.sealed.drain(..).map(|(line, after, torn)| Stretch {
+            file: path.clone(),
+            line,
+            after,
+            bytes: torn.bytes,
+            sha256: torn.sha256,
+        }));
         let wrong = match walk.wrong() {
             None if walk.lines_in_file == 0 => Some((1, Wrong::Empty)),
             wrong => wrong,
@@ -114,6 +139,7 @@ pub fn verify(key: &Key, files: &[PathBuf]) -> Result<Verified, VerifyError> {
         lines: walk.lines,
         before: walk.before.unwrap_or(Head::NONE),
         head: walk.head.unwrap_or(Head::NONE),
+        sealed,
     })
 }
 
@@ -136,8 +162,10 @@ pub(super) struct Walk<'a> {
     /// Lines of any kind in the present file.
     at: u64,
     rest: Option<Rest>,
-    /// How many bytes of the present file are genuine.
-    pub(super) genuine_bytes: u64,
+    /// Whether the last line of the present file is genuine but for the newline at its end.
+    pub(super) lacks_end: bool,
+    /// What a later line has sealed: the line in the file, the number of the line before, and what it is.
+    sealed: Vec<(u64, u64, Torn)>,
     /// The number of the first line of the present file.
     pub(super) first_seq: Option<u64>,
 }
@@ -150,8 +178,7 @@ pub(super) struct Rest {
     bytes: u64,
     /// The newline at its end is not counted until something follows that belongs to it.
     ends_line: bool,
-    /// Whether something in it has the form of a line: no crash leaves that behind an unfinished line.
-    pub(super) has_lines: bool,
+    pieces: u64,
 }
 
 impl Rest {
@@ -160,18 +187,22 @@ impl Rest {
         self.bytes += bytes.len() as u64;
     }
 
-    /// How a line that seals it names it. `with_end`: whether the newline at its end belongs to it.
-    pub(super) fn torn(&self, with_end: bool) -> Torn {
-        let mut digest = self.digest.clone();
-        let mut bytes = self.bytes;
-        if with_end && self.ends_line {
-            digest.update(b"\n");
-            bytes += 1;
-        }
+    /// How a line that seals it names it.
+    pub(super) fn torn(&self) -> Torn {
         Torn {
-            bytes,
-            sha256: hex(&digest.finalize()),
+            bytes: self.bytes,
+            sha256: hex(&self.digest.clone().finalize()),
         }
+    }
+
+    /// Whether this can be a line that was not finished: one piece, without an end, shorter than the longest line.
+    ///
+    /// Lines are added at the end, many with one write. A process that is killed, a full disk, and a loss of power on a file
+    /// system that makes a file longer only once the bytes are there (ext4 with ordered data, XFS, btrfs) leave the beginning
+    /// of such a write: whole lines, then at most one piece of a line without its end. Whatever else stands behind the last
+    /// genuine line was put there by somebody, or by a disk that lost what it had taken: that is for a person to judge.
+    pub(super) fn is_unfinished_line(&self) -> bool {
+        self.pieces == 1 && !self.ends_line && self.bytes < LINE_MAX
     }
 }
 
@@ -186,7 +217,8 @@ impl<'a> Walk<'a> {
             lines_in_file: 0,
             at: 0,
             rest: None,
-            genuine_bytes: 0,
+            lacks_end: false,
+            sealed: Vec::new(),
             first_seq: None,
         }
     }
@@ -194,13 +226,12 @@ impl<'a> Walk<'a> {
     pub(super) fn begin_file(&mut self) {
         self.lines_in_file = 0;
         self.at = 0;
-        self.genuine_bytes = 0;
+        self.lacks_end = false;
         self.first_seq = None;
     }
 
     /// Reads a file to its end, or as far as is needed to know that it is wrong for good.
     pub(super) fn read(&mut self, mut file: impl BufRead) -> io::Result<()> {
-        let mut position = 0;
         let mut line = Vec::new();
         loop {
             line.clear();
@@ -208,20 +239,20 @@ impl<'a> Walk<'a> {
             if read == 0 {
                 return Ok(());
             }
-            position += read as u64;
             self.at += 1;
             let is_whole = line.pop_if(|byte| *byte == b'\n').is_some();
-            self.take(&line, is_whole, position);
+            self.take(&line, is_whole);
         }
     }
 
-    fn take(&mut self, line: &[u8], is_whole: bool, position: u64) {
-        let sealed = Sealed::read(line).filter(|_| is_whole);
+    fn take(&mut self, line: &[u8], is_whole: bool) {
+        let sealed = Sealed::read(line);
         let wrong = match &sealed {
             None => Wrong::Form,
             Some(sealed) => match self.check(sealed) {
                 Ok(before) => {
-                    self.accept(sealed, before, position);
+                    self.accept(sealed, before);
+                    self.lacks_end = !is_whole;
                     return;
                 }
                 Err(wrong) => wrong,
@@ -234,14 +265,14 @@ impl<'a> Walk<'a> {
             digest: Sha256::new(),
             bytes: 0,
             ends_line: false,
-            has_lines: false,
+            pieces: 0,
         });
         if rest.ends_line {
             rest.add(b"\n");
         }
         rest.add(line);
         rest.ends_line = is_whole;
-        rest.has_lines |= sealed.is_some();
+        rest.pieces += 1;
     }
 
     /// Whether a line is genuine at this place; then what it follows.
@@ -268,13 +299,13 @@ impl<'a> Walk<'a> {
         let torn = opened.and_then(|opened| opened.torn.as_ref());
         match (&self.rest, torn) {
             (None, None) => Ok(before),
-            (Some(rest), Some(torn)) if rest.torn(false) == *torn => Ok(before),
+            (Some(rest), Some(torn)) if rest.torn() == *torn => Ok(before),
             (Some(rest), _) => Err(rest.what),
             (None, Some(_)) => Err(Wrong::Seal),
         }
     }
 
-    fn accept(&mut self, line: &Sealed<'_>, before: Head, position: u64) {
+    fn accept(&mut self, line: &Sealed<'_>, before: Head) {
         if self.lines == 0 {
             self.before = Some(before);
         }
@@ -282,13 +313,15 @@ impl<'a> Walk<'a> {
         self.lines += 1;
         self.lines_in_file += 1;
         self.first_seq.get_or_insert(line.seq);
-        self.genuine_bytes = position;
-        self.rest = None;
+        if let Some(rest) = self.rest.take() {
+            self.sealed.push((rest.line, before.seq, rest.torn()));
+        }
     }
 
     /// The first line that is wrong, and how, if no later line has explained it.
     pub(super) fn wrong(&self) -> Option<(u64, Wrong)> {
-        self.rest.as_ref().map(|rest| (rest.line, rest.what))
+        let rest = self.rest.as_ref().map(|rest| (rest.line, rest.what));
+        rest.or_else(|| self.lacks_end.then_some((self.at, Wrong::Form)))
     }
 
     pub(super) fn rest(&self) -> Option<&Rest> {

@@ -25,8 +25,13 @@ pub(super) type Written = Result<(), AuditUnavailable>;
 
 /// What the thread is asked for.
 pub(super) enum Job {
-    /// Write these, and say when they are on the disk. If nobody waits any more they are left out.
-    Record(Vec<Content>, oneshot::Sender<Written>),
+    /// Write these, and say when they are on the disk.
+    Record {
+        contents: Vec<Content>,
+        /// Whether they are written if nobody waits any more.
+        is_owed: bool,
+        reply: oneshot::Sender<Written>,
+    },
     /// Write this.
     Stranger(Content),
     /// Write what is left, and end.
@@ -65,9 +70,15 @@ struct Together {
 impl Together {
     fn add(&mut self, job: Job) {
         match job {
-            // Whoever has given up has been told that nothing happens.
-            Job::Record(_, reply) if reply.is_closed() => {}
-            Job::Record(contents, reply) => {
+            // Whoever has given up does nothing.
+            Job::Record {
+                is_owed: false,
+                reply,
+                ..
+            } if reply.is_closed() => {}
+            Job::Record {
+                contents, reply, ..
+            } => {
                 self.contents.extend(contents);
                 self.replies.push(reply);
             }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use migration_gateway::{
-    audit::{self, Head, Key, VerifyError},
+    audit::{self, Head, Key, Stretch, VerifyError},
     config,
 };
 
@@ -35,6 +35,21 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         super::print(&format!(
             "The log begins before these files: line {} is not in them. Compare it with the head noted then.",
             verified.before
+        ))?;
+    }
+    for Stretch {
+        file,
+        line,
+        after,
+        bytes,
+        sha256,
+    } in &verified.sealed
+    {
+        super::print(&format!(
+            "sealed {}, line {line}: {bytes} bytes after number {after} are no line, SHA-256 {sha256}. The gateway found them when \
+             it opened the file: a line that a crash or a full disk cut short, or what somebody made of the last lines. Number \
+             {after} is the last that is sure to have been there.",
+            file.display()
         ))?;
     }
     super::print(&format!(

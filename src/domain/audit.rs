@@ -6,10 +6,10 @@
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
+    pin::Pin,
     sync::Arc,
 };
 
-use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::{
@@ -19,11 +19,16 @@ use super::{
     words::words,
 };
 
+/// Tells what became of entries, which have been handed over already.
+pub type Recording = Pin<Box<dyn Future<Output = Result<(), AuditUnavailable>> + Send>>;
+
 /// A log that can be added to, and in which a change of what stands there is found. Usable from any thread.
-#[async_trait]
 pub trait AuditLog: fmt::Debug + Send + Sync {
     /// Adds entries. After `Ok` they survive a crash of the machine. After an error they may have been written all the same.
-    async fn record(&self, entries: Vec<Entry>) -> Result<(), AuditUnavailable>;
+    ///
+    /// They are handed over by the call. If nobody waits for the answer any more, what was turned down is written all the same;
+    /// what was allowed, and ends, may be left out: whoever does not wait does not do it, and tells an end again.
+    fn record(&self, entries: Vec<Entry>) -> Recording;
 
     /// Adds what was denied to somebody who is not known, or only counts it if there is much of it: strangers must be able
     /// neither to fill a disk nor to push out what stands in the log. Waits for nothing.
@@ -56,6 +61,28 @@ words! {
         Denied = "denied",
         /// The caller may do it, and something else stands against it.
         Refused = "refused",
+    }
+}
+
+words! {
+    /// What stands against a request, beside what the caller lacks, why a stranger is not known, and why an operation would fail.
+    Rule {
+        /// There is no such operation, or the caller may not see it.
+        OperationNotFound = "operation-not-found",
+        /// Only whoever asked for an operation first may cancel it. It also allows that.
+        Requester = "requester",
+        /// The caller may not use a storage credential of that name.
+        StorageCredential = "storage-credential",
+        /// Another operation is running on the task.
+        OperationConflict = "operation-conflict",
+        /// As many operations of the caller are running as may.
+        RunningOperations = "running-operations",
+        /// The key of the request stands for another one.
+        IdempotencyKeyReused = "idempotency-key-reused",
+        /// The project does not offer the service.
+        ServiceNotOffered = "service-not-offered",
+        /// The name of the task decides, and could not be seen.
+        TaskNameUnseen = "task-name-unseen",
     }
 }
 
@@ -195,24 +222,23 @@ impl Auditor {
         .await
     }
 
-    /// Notes that it is not going to be done, and what stands against it.
-    pub async fn turned_down(
+    /// Notes that it is not going to be done, and what stands against it; also if nobody waits until that is written.
+    pub fn turned_down(
         &self,
         decision: Decision,
-        rule: impl Into<String>,
+        rule: &'static str,
         operation: Option<OperationId>,
-    ) -> Result<(), AuditUnavailable> {
+    ) -> Recording {
         self.record(Decided {
             attempt: self.attempt.clone(),
             decision,
-            rule: rule.into(),
+            rule: rule.to_owned(),
             course: None,
             operation,
         })
-        .await
     }
 
-    async fn record(&self, decided: Decided) -> Result<(), AuditUnavailable> {
-        self.log.record(vec![Entry::Decided(decided)]).await
+    fn record(&self, decided: Decided) -> Recording {
+        self.log.record(vec![Entry::Decided(decided)])
     }
 }

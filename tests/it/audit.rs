@@ -12,8 +12,17 @@ use std::{
     time::Duration,
 };
 
-use migration_gateway::sandbox::{OmsSpec, Operation};
+use migration_gateway::{
+    audit::{Audit, Key, Settings, Target},
+    domain::{
+        audit::{Attempt, AuditLog as _, Decided, Decision, Entry},
+        secret::Secret,
+    },
+    sandbox::{OmsSpec, Operation},
+};
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
 use crate::support::{
     audit_log::{AUDIT_KEY, assert_whole, audited, files, lines, log, verify},
@@ -397,13 +406,49 @@ fn while_it_cannot_be_written_changes_are_refused_and_reads_and_operations_go_on
     }
 }
 
+/// Writes a log of about so many bytes, and at most 7000 more.
+fn fill(path: &Path, bytes: u64) {
+    let target = Target::File {
+        path: path.to_owned(),
+        max_size: 1 << 30,
+        keep: 0,
+    };
+    let key = Key::new(&Secret::new(AUDIT_KEY.to_owned())).expect("a key");
+    let words = "\0".repeat(500);
+    let entry = Entry::Decided(Decided {
+        attempt: Attempt {
+            request_id: words.clone(),
+            caller: None,
+            method: "key",
+            peer: None,
+            action: "delete",
+            project: None,
+            service: None,
+            task: None,
+        },
+        decision: Decision::Denied,
+        rule: words,
+        course: None,
+        operation: None,
+    });
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().build().expect("a runtime");
+    let settings = Settings { target, key };
+    let log = Audit::start(&settings, &mut Registry::default()).expect("a log");
+    runtime.block_on(async {
+        while fs::metadata(path).map_or(0, |metadata| metadata.len()) < bytes {
+            log.record(vec![entry.clone()]).await.expect("a line");
+        }
+        log.close().await.expect("an end");
+    });
+}
+
 #[test]
 fn a_disk_that_fills_up_leaves_a_whole_log_and_nothing_is_sent_without_a_line() {
     let limit = 8 << 10;
     let place = place().limit_files(limit);
-    // Something that a crash left behind, so that a few lines more are all that there is room for.
-    let torn = vec![0_u8; limit as usize * 1024 - 4000];
-    fs::write(log(&place), torn).expect("a file");
+    // A log that goes on, so that a few lines more are all that there is room for.
+    fill(&log(&place), u64::from(limit) * 1024 - 15_000);
     let mut gateway = place.start();
     let client = gateway.client();
     let mut done = Vec::new();
@@ -436,7 +481,7 @@ fn a_disk_that_fills_up_leaves_a_whole_log_and_nothing_is_sent_without_a_line() 
             let text = String::from_utf8_lossy(&bytes).into_owned();
             text.lines().map(str::to_owned).collect::<Vec<_>>()
         })
-        .filter(|line| line.contains("\"kind\":\"decision\""))
+        .filter(|line| line.contains("\"caller\":\"tester\""))
         .collect();
     assert_eq!(tasks.len(), done.len() + 1);
 }
@@ -706,6 +751,74 @@ fn an_end_is_told_once_however_often_it_cannot_be_recorded_that_it_was() {
     assert_whole(&place);
 }
 
+/// Sends requests and resets each connection a moment later: before, while or after it is decided.
+fn ask_and_reset(gateway: &Gateway, key: &str, target: impl Fn() -> String) {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_io().build().expect("a runtime");
+    for number in 0..150 {
+        let request = format!(
+            "{} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {key}\r\n\r\n",
+            target()
+        );
+        runtime.block_on(async {
+            let connection = TcpStream::connect(gateway.authority()).await;
+            let mut connection = connection.expect("a connection");
+            connection.set_zero_linger().expect("a setting");
+            let sent = connection.write_all(request.as_bytes()).await;
+            sent.expect("a request");
+            thread::park_timeout(Duration::from_micros(200 + number % 30 * 700));
+        });
+    }
+}
+
+/// How many requests of a method were handled, whatever came of them.
+fn handled(gateway: &Gateway, method: &str) -> u64 {
+    let text = gateway.stranger().get("/metrics").text;
+    let prefix = format!("migration_gateway_http_requests_total{{method=\"{method}\"");
+    let lines = text.lines().filter(|line| line.starts_with(&prefix));
+    let count = |line: &str| line.rsplit(' ').next()?.parse::<u64>().ok();
+    lines.filter_map(count).sum()
+}
+
+#[test]
+fn whoever_resets_the_connection_does_not_suppress_the_line() {
+    let place = place_with_others();
+    let gateway = place.start();
+    ask_and_reset(&gateway, READER, || "DELETE /tasks/1".to_owned());
+    // Behind all others, so that what is counted by then is all.
+    gateway.client_with(READER).delete("/tasks/1");
+    let count = wait_for("a line for each request", || {
+        let (before, lines) = (handled(&gateway, "DELETE"), decisions(&place).len() as u64);
+        (before == lines && handled(&gateway, "DELETE") == lines).then_some(lines)
+    });
+    assert!(count > 50, "{count}");
+    assert_whole(&place);
+}
+
+#[test]
+fn what_is_noted_as_allowed_is_done_also_if_the_caller_is_gone() {
+    let place = place();
+    let gateway = place.start();
+    ask_and_reset(&gateway, crate::support::gateway::KEY, || {
+        let id = place.cloud.add_oms(OmsSpec::new("logs", 3));
+        format!("DELETE /tasks/{id}?force=pause")
+    });
+    let id = place.cloud.add_oms(OmsSpec::new("logs", 3));
+    let last = gateway.client().delete(&format!("/tasks/{id}?force=pause"));
+    assert_eq!(last.status, 200, "{last:?}");
+    wait_for("an end for each beginning", || {
+        let operations = |kind: &str| -> HashSet<String> {
+            let ids = lines(&place, kind)
+                .into_iter()
+                .filter_map(|line| line["operation"].as_str().map(str::to_owned));
+            ids.collect()
+        };
+        let (begun, ended) = (operations("decision"), operations("end"));
+        (begun == ended && begun.len() > 20).then_some(())
+    });
+    assert_whole(&place);
+}
+
 #[test]
 fn strangers_cannot_fill_the_log() {
     let place = place().set("access.anonymous", "[\"tasks:read\"]");
@@ -839,6 +952,7 @@ fn nothing_in_a_request_can_begin_or_end_a_line() {
     let is_visible = |byte: &u8| (b' '..=b'~').contains(byte) || *byte == b'\n';
     assert!(bytes.iter().all(is_visible));
     let decisions = lines(&place, "decision");
+
     assert!(
         (20..=refused).contains(&decisions.len()),
         "{}",

@@ -7,6 +7,15 @@ use std::{
     process::{Child, Stdio},
 };
 
+use migration_gateway::{
+    domain::{
+        access::{Denied, Permission},
+        audit::Rule,
+        operation::Reason,
+    },
+    identity::Refusal,
+};
+
 use crate::{
     gateway, program_text,
     support::{http::Client, wait_for},
@@ -171,4 +180,37 @@ fn every_key_of_the_configuration_that_is_named_is_in_the_reference() {
         }
     }
     assert!(count > 5, "only {count} keys are named");
+}
+
+#[test]
+fn the_rules_of_the_audit_log_are_those_of_the_program() {
+    let security = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/security.md");
+    let text = fs::read_to_string(security).expect("the page");
+    let (_, text) = text.split_once("`rule` is then one of").expect("the table");
+    let (table, _) = text.split_once("`course` says").expect("its end");
+    let mut told: Vec<&str> = table.split('`').skip(1).step_by(2).collect();
+    told.retain(|word| !["decision", "rule", "denied", "refused"].contains(word));
+    told.sort_unstable();
+    let lacking = [
+        Permission::TasksDelete.as_str(),
+        Permission::TasksPause.as_str(),
+        Permission::TasksStart.as_str(),
+        Denied::Project.rule(),
+        "service",
+        Denied::TaskName.rule(),
+    ];
+    let failing = [
+        Reason::TaskNotFound,
+        Reason::TaskInProgress,
+        Reason::TaskNotStarted,
+        Reason::TaskFinished,
+        Reason::TaskFailed,
+        Reason::UpstreamRejected,
+    ];
+    let mut rules: Vec<&str> = lacking.to_vec();
+    rules.extend(failing.iter().map(|reason| reason.as_str()));
+    rules.extend(Rule::ALL.iter().map(|rule| rule.as_str()));
+    rules.extend(Refusal::ALL.iter().map(|refusal| refusal.as_str()));
+    rules.sort_unstable();
+    assert_eq!(told, rules);
 }

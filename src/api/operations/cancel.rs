@@ -13,15 +13,12 @@ use crate::{
     },
     domain::{
         access::Permission,
-        audit::{Attempt, Auditor, Decision},
+        audit::{Attempt, Auditor, Decision, Rule},
         operation::{Operation, OperationId},
         service::Sent,
     },
-    operations::{Cancellation, kill_point::kill_point},
+    operations::{Cancellation, kill_point::kill_point, to_its_end},
 };
-
-/// The rule: whoever asked for an operation first may cancel it.
-const REQUESTER: &str = "requester";
 
 /// A cancellation. Who may do it depends on the operation alone.
 pub(crate) struct Cancel;
@@ -62,7 +59,7 @@ pub(crate) async fn cancel_operation(
         operation.requested_by == known.caller().name || known.may_see(operation)
     }) else {
         if let Some(auditor) = auditor {
-            let rule = "operation-not-found";
+            let rule = Rule::OperationNotFound.as_str();
             auditor
                 .turned_down(Decision::Denied, rule, Some(id))
                 .await?;
@@ -72,19 +69,23 @@ pub(crate) async fn cancel_operation(
     let auditor = auditor.map(|auditor| about(auditor, &operation));
     if operation.requested_by != known.caller().name {
         if let Some(auditor) = auditor {
-            let id = Some(operation.id);
-            auditor.turned_down(Decision::Denied, REQUESTER, id).await?;
+            let (rule, id) = (Rule::Requester.as_str(), Some(operation.id));
+            auditor.turned_down(Decision::Denied, rule, id).await?;
         }
         let detail = "Only the caller who asked for an operation may cancel it.";
         return Err(Problem::new(ProblemType::Forbidden, detail).sent(Sent::No));
     }
-    if let Some(auditor) = auditor {
-        kill_point!("cancel.note.before");
-        let written = auditor.allowed(operation.id, None).await;
-        kill_point!("cancel.note.after");
-        written?;
-    }
-    match known.state.operations.cancel(id).await? {
+    let operations = known.state.operations.clone();
+    let cancelled = to_its_end(async move {
+        if let Some(auditor) = auditor {
+            kill_point!("cancel.note.before");
+            let written = auditor.allowed(operation.id, None).await;
+            kill_point!("cancel.note.after");
+            written?;
+        }
+        operations.cancel(id).await.map_err(Problem::from)
+    });
+    match cancelled.await? {
         Cancellation::Unknown => Err(unknown()),
         Cancellation::Ended(operation) => {
             Ok(HttpResponse::Ok().json(OperationView::of(&operation, known).await))
@@ -110,7 +111,7 @@ fn about(auditor: Auditor, operation: &Operation) -> Auditor {
             task: Some(task.id.clone()),
             ..auditor.attempt
         },
-        granted_by: REQUESTER.to_owned(),
+        granted_by: Rule::Requester.as_str().to_owned(),
         ..auditor
     }
 }

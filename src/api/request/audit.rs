@@ -12,17 +12,14 @@ use super::guard::Known;
 use crate::{
     api::{State, peer, problem::Problem, trace},
     domain::{
-        audit::{Attempt, Auditor, Decided, Decision},
+        audit::{Attempt, Auditor, Decided, Decision, Recording},
         task::TaskId,
     },
     identity::{self, Refusal},
 };
 
-/// What a guard has denied; left with the request, since guards cannot wait.
-struct Denial {
-    auditor: Auditor,
-    rule: &'static str,
-}
+/// A note on what a guard has denied, on its way; left with the request, since guards cannot wait.
+struct Denial(Recording);
 
 impl Known {
     /// Who notes down what is decided on a request for this change; `None` if nobody does.
@@ -49,7 +46,7 @@ impl Known {
     }
 }
 
-/// Leaves a denial with the request. Whoever is not known is noted at once.
+/// Notes a denial, and leaves the word on whether that was written with the request. It is noted also if the caller hangs up.
 pub(super) fn deny(request: &HttpRequest, known: &Known, auditor: Auditor, rule: &'static str) {
     if known.caller().is_anonymous() {
         auditor.log.note_stranger(Decided {
@@ -60,7 +57,8 @@ pub(super) fn deny(request: &HttpRequest, known: &Known, auditor: Auditor, rule:
             operation: None,
         });
     } else {
-        request.extensions_mut().insert(Denial { auditor, rule });
+        let noted = auditor.turned_down(Decision::Denied, rule, None);
+        request.extensions_mut().insert(Denial(noted));
     }
 }
 
@@ -97,20 +95,19 @@ pub(super) fn deny_stranger(request: &ServiceRequest, state: &State, refusal: Re
     log.note_stranger(denied);
 }
 
-/// Notes down what a guard has denied before its caller is told.
+/// Waits until it is noted down what a guard has denied before its caller is told.
 pub(in crate::api) async fn note_denials(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let response = next.call(request).await?;
     let denial = response.request().extensions_mut().remove::<Denial>();
-    if let Some(Denial { auditor, rule }) = denial {
-        let noted = auditor.turned_down(Decision::Denied, rule, None).await;
-        if let Err(error) = noted {
-            let request = response.request().clone();
-            let response = ServiceResponse::from_err(Problem::from(error), request);
-            return Ok(response.map_into_right_body());
-        }
+    if let Some(Denial(noted)) = denial
+        && let Err(error) = noted.await
+    {
+        let request = response.request().clone();
+        let response = ServiceResponse::from_err(Problem::from(error), request);
+        return Ok(response.map_into_right_body());
     }
     Ok(response.map_into_left_body())
 }

@@ -17,7 +17,7 @@ use crate::{
     },
     domain::{
         access::Permission,
-        audit::Decision,
+        audit::{Decision, Rule},
         operation::Goal,
         service::{CredentialName, Sent},
         start::{StartRequest, StorageCredential, StorageKeys},
@@ -220,7 +220,7 @@ async fn check_grant(on: &On<Start>, name: &CredentialName) -> Result<(), Proble
         return Ok(());
     }
     if let Some(auditor) = &on.target.auditor {
-        let rule = "storage-credential";
+        let rule = Rule::StorageCredential.as_str();
         auditor.turned_down(Decision::Denied, rule, None).await?;
     }
     // The name is not repeated: it can be a key in the wrong place.

@@ -3,9 +3,10 @@
 use std::{fs::OpenOptions, io::Write as _, sync::Arc};
 
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use super::*;
-use crate::audit::strangers::LINES_MAX;
+use crate::audit::{line::hex, strangers::LINES_MAX, verify::Stretch};
 
 fn lines(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap();
@@ -82,14 +83,12 @@ async fn a_log_whose_file_was_set_aside_last_goes_on_from_there() {
 }
 
 #[tokio::test]
-async fn a_torn_tail_is_sealed_at_the_next_start_whatever_it_is() {
+async fn the_beginning_of_a_line_is_sealed_at_the_next_start_and_named() {
     for tail in [
-        &b"{\"seq\":4,\"time"[..],
-        b"\n",
-        b"\0\0\0\0\n\0\0",
-        b"x\n\ny\n\n",
-        b"{\"seq\":4}\n",
-        &vec![0xff; 100_000],
+        &b"{\"seq\":5,\"time"[..],
+        b" ",
+        b"\0\0\0\0\0",
+        &vec![0xff; 65_535],
     ] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.log");
@@ -107,7 +106,21 @@ async fn a_torn_tail_is_sealed_at_the_next_start_whatever_it_is() {
         let log = Log::open(folder.path(), 1 << 20, 0);
         log.add_all(1).await;
         log.close().await;
-        assert_eq!(check(&files(folder.path())).lines, 10);
+        let verified = check(&files(folder.path()));
+        assert_eq!(verified.lines, 10);
+        let sealed = |after| Stretch {
+            file: path.clone(),
+            line: after + 1,
+            after,
+            bytes: tail.len() as u64,
+            sha256: hex(&Sha256::digest(tail)),
+        };
+        // The second begins one line further down, since the first takes one.
+        let second = Stretch {
+            line: 10,
+            ..sealed(8)
+        };
+        assert_eq!(verified.sealed, [sealed(4), second]);
         // What was sealed cannot be changed either.
         let bytes = fs::read(&path).unwrap();
         let at = bytes
@@ -122,6 +135,77 @@ async fn a_torn_tail_is_sealed_at_the_next_start_whatever_it_is() {
 }
 
 #[tokio::test]
+async fn what_no_crash_leaves_behind_is_not_sealed() {
+    for tail in [
+        &b"\n"[..],
+        b"\0\0\0\0\n\0\0",
+        b"x\n\ny\n\n",
+        b"{\"seq\":4}\n",
+        &vec![0xff; 65_536],
+        &vec![0xff; 200_000],
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Log::open(folder.path(), 1 << 20, 0);
+        log.add_all(3).await;
+        let path = log.path.clone();
+        log.close().await;
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(tail).unwrap();
+        let found = fs::read(&path).unwrap();
+        let log = Log::open(folder.path(), 1 << 20, 0);
+        assert_eq!(log.add("x").await, Err(AuditUnavailable));
+        assert_eq!(fs::read(&path).unwrap(), found);
+    }
+}
+
+#[tokio::test]
+async fn files_that_others_put_there_do_not_push_out_what_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = Log::open(folder.path(), 2000, 3);
+    log.add_all(100).await;
+    let kept = files(folder.path());
+    assert_eq!(kept.len(), 4);
+    let oldest = fs::read(&kept[0]).unwrap();
+    let first = kept[0]
+        .extension()
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .parse::<u64>()
+        .unwrap();
+    let named = |number: String| folder.path().join(format!("audit.log.{number}"));
+    let strange = [
+        // Behind all others, before them and between them, and longer than a number.
+        named("9999999999999999".to_owned()),
+        named("99999999999999999999999".to_owned()),
+        named(format!("{:016}", first + 1)),
+        named(format!("{:016}", first - 1)),
+        // The number of a genuine one in another form.
+        named(format!("{first:017}")),
+    ];
+    for file in &strange {
+        fs::write(file, &oldest).unwrap();
+    }
+    let pipe = named("9999999999999998".to_owned());
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    // Enough for one file more.
+    while kept[0].exists() {
+        log.add("rule").await.unwrap();
+    }
+    assert!(kept[1..].iter().all(|file| file.exists()));
+    log.add_all(100).await;
+    let path = log.path.clone();
+    log.close().await;
+    assert!(pipe.exists() && strange.iter().all(|file| file.exists()));
+    let mut genuine = files(folder.path());
+    genuine.retain(|file| *file != pipe && !strange.contains(file));
+    assert_eq!(genuine.len(), 4);
+    assert_eq!(genuine.last(), Some(&path));
+    check(&genuine);
+}
+
+#[tokio::test]
 async fn a_line_cut_anywhere_is_sealed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.log");
@@ -129,7 +213,7 @@ async fn a_line_cut_anywhere_is_sealed() {
     log.add_all(2).await;
     log.close().await;
     let whole = fs::read(&path).unwrap();
-    for cut in (0..whole.len()).step_by(7) {
+    for cut in (0..whole.len()).step_by(7).chain([whole.len() - 1]) {
         fs::write(&path, &whole[..cut]).unwrap();
         let log = Log::open(folder.path(), 1 << 20, 0);
         log.add_all(1).await;
@@ -245,6 +329,22 @@ async fn many_at_once_all_get_their_lines_in_order() {
     let files = files(folder.path());
     assert!(files.len() > 1);
     assert_eq!(check(&files).lines, 300 + files.len() as u64);
+}
+
+#[tokio::test]
+async fn what_was_turned_down_is_written_though_nobody_waits() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = Log::open(folder.path(), 1 << 20, 0);
+    for number in 0..200 {
+        let denied = Decided {
+            decision: Decision::Denied,
+            ..decided(&format!("rule {number}"))
+        };
+        drop(log.audit.record(vec![Entry::Decided(denied)]));
+    }
+    let path = log.path.clone();
+    log.close().await;
+    assert_eq!(check(std::slice::from_ref(&path)).lines, 201);
 }
 
 #[tokio::test]

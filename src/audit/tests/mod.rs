@@ -1,5 +1,6 @@
 //! Logs in real files: what is found in them, and what goes on after what.
 
+mod edits;
 mod files;
 mod forgery;
 mod lines;

@@ -5,6 +5,7 @@
 
 mod inheritance;
 mod look;
+mod noted;
 
 use tokio::time::Instant;
 
@@ -48,28 +49,6 @@ pub struct Ask {
     pub auditor: Option<Auditor>,
 }
 
-impl Ask {
-    /// Notes down what is going to be done, and by which operation, unless that was the last that was noted: a race that
-    /// is lost leads here again.
-    async fn note(
-        &self,
-        noted: &mut Option<(OperationId, Course)>,
-        fresh: (OperationId, Course),
-    ) -> Result<(), AuditUnavailable> {
-        let Some(auditor) = &self.auditor else {
-            return Ok(());
-        };
-        if *noted != Some(fresh) {
-            kill_point!("accept.note.before");
-            let written = auditor.allowed(fresh.0, Some(fresh.1.as_str())).await;
-            kill_point!("accept.note.after");
-            written?;
-            *noted = Some(fresh);
-        }
-        Ok(())
-    }
-}
-
 /// What a request led to.
 #[derive(Clone, Debug)]
 pub struct Accepted {
@@ -77,6 +56,15 @@ pub struct Accepted {
     pub operation: Operation,
     /// Whether the key of the request was known already, so that nothing was done this time.
     pub is_replayed: bool,
+}
+
+impl Accepted {
+    fn now(operation: Operation) -> Self {
+        Self {
+            operation,
+            is_replayed: false,
+        }
+    }
 }
 
 /// Why nothing was recorded.
@@ -129,7 +117,9 @@ impl Operations {
         let mut until = Instant::now() + WRITES_FOR;
         while Instant::now() < until {
             if let Some(operation) = self.recall(ask).await? {
-                ask.note(&mut noted, (operation.id, Course::Replay)).await?;
+                let course = (operation.id, Course::Replay);
+                self.noted(ask, (&mut noted, course), async |_, _| Ok(()))
+                    .await?;
                 return Ok(Accepted {
                     operation,
                     is_replayed: true,
@@ -142,13 +132,11 @@ impl Operations {
                 None => None,
                 Some(running) if joins(&running, ask.goal, &record) => {
                     is_admitted = is_admitted || self.admit(services, ask, &running).await?;
-                    ask.note(&mut noted, (running.id, Course::Join)).await?;
-                    match self.join(running, ask).await? {
+                    let course = (running.id, Course::Join);
+                    let join = async move |this: Self, ask| Ok(this.join(running, &ask).await?);
+                    match self.noted(ask, (&mut noted, course), join).await? {
                         Some(operation) => {
-                            return Ok(Accepted {
-                                operation,
-                                is_replayed: false,
-                            });
+                            return Ok(Accepted::now(operation));
                         }
                         None => continue,
                     }
@@ -184,12 +172,11 @@ impl Operations {
                 None => Course::Begin,
                 Some(_) => Course::Supersede,
             };
-            ask.note(&mut noted, (operation.id, course)).await?;
-            if self.create(&operation, ask, (supersedes, follows)).await? {
-                return Ok(Accepted {
-                    operation,
-                    is_replayed: false,
-                });
+            let (course, fresh) = ((operation.id, course), operation.clone());
+            let create =
+                async move |this: Self, ask| this.create(&fresh, &ask, (supersedes, follows)).await;
+            if self.noted(ask, (&mut noted, course), create).await? {
+                return Ok(Accepted::now(operation));
             }
         }
         Err(StoreError::Stale.into())
