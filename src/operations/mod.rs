@@ -23,15 +23,13 @@ mod sentences;
 mod simulation;
 mod watching;
 
-use std::{convert::Infallible, future::pending, panic::resume_unwind, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{
     sync::{Notify, watch},
-    task::spawn_local,
     time::Instant,
 };
-use tracing::Instrument as _;
 use ulid::Ulid;
 
 use self::{
@@ -49,30 +47,12 @@ use crate::domain::{
     task::{TaskRef, TaskState},
 };
 
+pub(crate) use self::accept::to_its_end;
 pub use self::accept::{Accepted, Ask, AskError};
 #[cfg(any(test, feature = "kill-points"))]
 pub use self::kill_point::KILL_POINTS;
 pub use self::plan::{Course, Plan};
 pub use self::watching::Watch;
-
-/// Carries something to its end, also if whoever waits for it goes away. Only the end of the thread's runtime ends it.
-/// It is begun by the call.
-pub(crate) fn to_its_end<T: 'static>(
-    work: impl Future<Output = T> + 'static,
-) -> impl Future<Output = T> {
-    let working = spawn_local(work.in_current_span());
-    async {
-        let ended = match working.await {
-            Ok(done) => return done,
-            Err(ended) => ended,
-        };
-        match ended.try_into_panic() {
-            Ok(panic) => resume_unwind(panic),
-            // Whoever waits ends with the runtime too.
-            Err(_) => pending().await,
-        }
-    }
-}
 
 /// How often a waiting request looks at the record by itself: it may not be told of what another process does.
 const RECHECK: Duration = Duration::from_secs(2);

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use self::inheritance::Inheritance;
 pub(super) use self::look::{Look, refuse};
+pub(crate) use self::noted::to_its_end;
 use super::{
     Operations, WRITES_FOR,
     kill_point::kill_point,

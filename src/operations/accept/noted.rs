@@ -1,6 +1,11 @@
 //! What is noted down is done, and what is done was noted down, whether or not the caller is still there.
 
-use super::{super::to_its_end, Ask, AskError, kill_point};
+use std::{future::pending, panic::resume_unwind};
+
+use tokio::task::spawn_local;
+use tracing::Instrument as _;
+
+use super::{Ask, AskError, kill_point};
 use crate::{
     domain::{audit::AuditUnavailable, operation::OperationId},
     operations::{Course, Operations},
@@ -38,5 +43,24 @@ impl Ask {
         let written = auditor.allowed(operation, Some(course.as_str())).await;
         kill_point!("accept.note.after");
         written
+    }
+}
+
+/// Carries something to its end, also if whoever waits for it goes away. Only the end of the thread's runtime ends it.
+/// It is begun by the call.
+pub(crate) fn to_its_end<T: 'static>(
+    work: impl Future<Output = T> + 'static,
+) -> impl Future<Output = T> {
+    let working = spawn_local(work.in_current_span());
+    async {
+        let ended = match working.await {
+            Ok(done) => return done,
+            Err(ended) => ended,
+        };
+        match ended.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            // Whoever waits ends with the runtime too.
+            Err(_) => pending().await,
+        }
     }
 }
