@@ -59,11 +59,13 @@ fn begins_with_word(text: &str, word: &str) -> bool {
 
 /// The text with another in the place of whatever looks like the key of a bucket. The vendor can repeat those of a start that
 /// was long ago or came from somebody else, which nobody here knows.
+///
+/// A word is left out whole, with the path or the address around the key: where a key begins and ends cannot be told.
 pub(super) fn without_keys(text: &str) -> String {
-    let text = masked_words(text, u8::is_ascii_alphanumeric, looks_like_a_key);
-    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/".contains(byte);
-    masked_words(&text, is_base64, |word| {
-        word.len() == SECRET_KEY && looks_like_a_key(word)
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/_-\\%".contains(byte);
+    masked_words(text, is_part, |word| {
+        let mut pieces = word.split(|character: char| !character.is_ascii_alphanumeric());
+        pieces.any(looks_like_a_key) || looks_like_base64(word.trim_matches(['/', '\\']))
     })
 }
 
@@ -72,10 +74,25 @@ const ACCESS_KEY: usize = 20;
 /// The secret keys that are written with other signs than letters and digits have so many characters.
 const SECRET_KEY: usize = 40;
 
-/// Ids of tasks and requests have no capital letters.
-fn looks_like_a_key(word: &str) -> bool {
+/// Ids of tasks have no capital letters, and those of requests and digests are hexadecimal.
+fn looks_like_a_key(piece: &str) -> bool {
+    let has = |is: fn(&u8) -> bool| piece.bytes().any(|byte| is(&byte));
+    piece.len() >= ACCESS_KEY
+        && has(u8::is_ascii_uppercase)
+        && has(u8::is_ascii_digit)
+        && has(|byte| !byte.is_ascii_hexdigit())
+}
+
+fn looks_like_base64(word: &str) -> bool {
+    let word = word
+        .replace("\\/", "/")
+        .replace("%2F", "/")
+        .replace("%2B", "+");
     let has = |is: fn(&u8) -> bool| word.bytes().any(|byte| is(&byte));
-    word.len() >= ACCESS_KEY && has(u8::is_ascii_uppercase) && has(u8::is_ascii_digit)
+    word.len() == SECRET_KEY
+        && has(u8::is_ascii_uppercase)
+        && has(u8::is_ascii_lowercase)
+        && has(u8::is_ascii_digit)
 }
 
 /// The text with another in the place of each such word. `is_part`: of a word.
@@ -260,6 +277,15 @@ mod tests {
             (format!("ak={access}&sk={secret}"), "ak=***&sk=***"),
             (format!("<{slashed}>,{secret}"), "<***>,***"),
             (access.to_owned(), "***"),
+            // One of its parts alone looks like a key.
+            (
+                "sk: QWk8JzabcdefMDktXP23x/tKsf2rcDkdfrUnW5".to_owned(),
+                "sk: ***",
+            ),
+            (format!("secret=/{slashed}"), "secret=***"),
+            (slashed.replace('/', "\\/"), "***"),
+            (slashed.replace('/', "%2F"), "***"),
+            (format!("PUT /bucket/{secret} failed"), "PUT *** failed"),
         ] {
             assert_eq!(without_keys(&text), clean);
         }
@@ -268,6 +294,8 @@ mod tests {
             "任务 OMS.0066 失败",
             "Task 7a9a9540-ff28-4869-b9e4-000000000001, 0215ef11e49d4743be23dd97a1561e91, 191297407830872.",
             "MIGRATE_SUCCESS at 2026-01-05T10:15:31Z in INTERNATIONALISATION",
+            "Request 0000018A2B3C4D5E6F708192A3B4C5D6, ETag D41D8CD98F00B204E9800998ECF8427E",
+            "/media/2025/January/logs-of-the-first-week.tar.gz",
         ] {
             assert_eq!(without_keys(text), text);
         }

@@ -396,3 +396,24 @@ fn leave_starts_to_whoever_has_the_keys(place: Place) {
         assert_eq!(operation["outcome"], "started", "{operation}");
     }
 }
+
+#[test]
+fn a_start_whose_keys_are_lost_does_not_wait_for_its_moment() {
+    let place = place();
+    let gateway = place.start();
+    let client = gateway.client();
+    let ids = [0, 7].map(|status| {
+        let task = place.cloud.add_oms(OmsSpec::new("logs", status).stuck());
+        let id = Job::start(task, Some(inline())).send(&client);
+        id.expect("an operation")
+    });
+    gateway.kill();
+    let gateway = place.start();
+    let client = gateway.client();
+    for id in ids {
+        let operation = client.ended(&id);
+        let error = &operation["error"];
+        assert_eq!(error["type"], "/problems/credentials-lost", "{operation}");
+        assert_eq!(error["sent"], "no", "{operation}");
+    }
+}

@@ -15,7 +15,7 @@ use crate::operations::{self, Operations, kill_point::kill_point, later, round::
 /// For so long after an exchange the service can show what was before it.
 const LAG_MAX: Duration = Duration::from_secs(10);
 /// So many operations on the task are looked through. Those that matter were sent something for within less than a minute.
-const FORMER_MAX: u32 = 10;
+const FORMER_MAX: u32 = 100;
 
 /// What came before a request.
 pub(in crate::operations) struct Inheritance {

@@ -26,7 +26,9 @@ use super::{
 use crate::domain::{
     decide::{self, Action, Seen, Sight},
     history::Change,
-    operation::{EventKind, Failure, Operation, OperationEvent, Outcome, Phase, Reason, Status},
+    operation::{
+        EventKind, Failure, Goal, Operation, OperationEvent, Outcome, Phase, Reason, Status,
+    },
     secret,
     service::{BoundService, Receipt, Services, UpstreamErrorKind},
     start::{StartRequest, StorageCredential},
@@ -122,6 +124,9 @@ impl Round<'_> {
                 self.fail(Reason::TaskFailed, Some(detail)).await
             }
             (Action::Fail(reason), _) => self.fail(reason, None).await,
+            (Action::Wait, Seen::Task(_)) if self.can_never_start() => {
+                self.fail(Reason::CredentialsLost, None).await
+            }
             (Action::Pause, Seen::Task(at)) => self.act(Change::Pause, service, at).await,
             (Action::Start, Seen::Task(at)) => self.act(Change::Start, service, at).await,
             (Action::Delete, Seen::Task(at)) => self.act(Change::Delete, service, at).await,
@@ -344,6 +349,12 @@ impl Round<'_> {
             destination: record.destination.clone().map(StorageCredential::Named),
             migrate_failed_objects: record.migrate_failed_objects,
         })
+    }
+
+    /// Whether what is waited for is the moment of a start whose keys were lost.
+    fn can_never_start(&self) -> bool {
+        let Operation { goal, history, .. } = &self.operation;
+        *goal == Goal::Running && !history.was_sent(Change::Start) && self.start_request().is_none()
     }
 
     /// A text of the service's without the keys that came with the request.
