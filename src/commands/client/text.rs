@@ -9,8 +9,15 @@ pub(super) fn of<'a>(document: &'a Value, name: &str) -> &'a str {
     document[name].as_str().unwrap_or_default()
 }
 
+/// A text of somebody else's in one line, without orders to the terminal.
+pub(super) fn plain(text: &str) -> String {
+    text.replace(|character: char| character.is_control(), "\u{fffd}")
+}
+
 /// Columns as wide as what stands in them.
 pub(super) fn table(rows: &[Vec<String>]) -> String {
+    let plain = |row: &Vec<String>| row.iter().map(|cell| plain(cell)).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(plain).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
@@ -73,8 +80,11 @@ pub(super) fn task(task: &Value) -> String {
         ("seen", text("observed_at")),
     ]);
     if let Some(details) = task.get("details") {
-        told.push('\n');
-        told.push_str(&serde_json::to_string_pretty(details).unwrap_or_default());
+        let details = serde_json::to_string_pretty(details).unwrap_or_default();
+        for line in details.lines() {
+            told.push('\n');
+            told.push_str(&plain(line));
+        }
     }
     told
 }
@@ -146,10 +156,10 @@ pub(super) fn end(operation: &Value) -> String {
     let task = of(&operation["task"], "id");
     let (id, status) = (of(operation, "id"), of(operation, "status"));
     let what = format!("{id}: {} of task {task}", kind(operation));
-    match of(operation, "outcome") {
+    plain(&match of(operation, "outcome") {
         "" => format!("{what}: {status}"),
         outcome => format!("{what}: {status} ({outcome})"),
-    }
+    })
 }
 
 /// A problem, and where to read what to do about it.
@@ -175,7 +185,7 @@ pub(super) fn problem(problem: &Problem, client: &Client) -> String {
         ("  request", problem.text("request_id").to_owned()),
         ("  see", page),
     ]);
-    format!("Error: {problem}\n{told}")
+    format!("{}\n{told}", plain(&format!("Error: {problem}")))
 }
 
 fn percent(task: &Value) -> String {
@@ -227,5 +237,5 @@ fn list(texts: &Value) -> String {
 
 fn join<const N: usize>(parts: [&str; N]) -> String {
     let parts = parts.into_iter().filter(|part| !part.is_empty());
-    parts.collect::<Vec<_>>().join("  ")
+    plain(&parts.collect::<Vec<_>>().join("  "))
 }

@@ -60,7 +60,7 @@ impl Display {
     pub(super) fn stand(&self, what: &str) {
         if let Some(bar) = &self.bar {
             bar.enable_steady_tick(TICK);
-            bar.set_message(what.replace('_', " "));
+            bar.set_message(text::plain(what).replace('_', " "));
         }
     }
 
@@ -80,13 +80,14 @@ impl Display {
             bar.set_length(total);
             bar.set_position(done);
         }
-        bar.set_prefix(text::of(task, "state").to_owned());
+        bar.set_prefix(text::plain(text::of(task, "state")));
         bar.set_message(text::numbers(task));
         Ok(())
     }
 
     /// One line of its own, unless documents are the output.
     pub(super) fn line(&self, line: &str) -> Result<(), Failure> {
+        let line = &text::plain(line);
         match &self.bar {
             _ if self.json => Ok(()),
             Some(bar) => {
@@ -108,12 +109,9 @@ impl Display {
 /// Asks for a change of a task and waits until it is done, or only until the gateway has taken it on.
 pub(super) fn change(session: &Session, mut ask: Ask<'_>, waits: bool) -> Result<(), Failure> {
     let mut display = Display::new(session);
-    let prefer = if waits {
-        format!("wait={WAIT}")
-    } else {
-        "respond-async".to_owned()
-    };
-    ask.headers.push(("prefer", prefer));
+    let prefer = ask.headers.len();
+    // Whoever breaks off is told which operation goes on, so that is asked for before anything is waited for.
+    ask.headers.push(("prefer", "respond-async".to_owned()));
     // With it the request can be repeated: it does nothing twice, and is answered by how its operation stands then.
     ask.headers.push(("idempotency-key", fresh_key()?));
     display.stand("asking");
@@ -129,6 +127,7 @@ pub(super) fn change(session: &Session, mut ask: Ask<'_>, waits: bool) -> Result
                 if !waits {
                     break Ok(operation);
                 }
+                ask.headers[prefer].1 = format!("wait={WAIT}");
             }
             Ok((_, operation)) => {
                 display.operation(&operation)?;
