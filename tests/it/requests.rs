@@ -99,8 +99,9 @@ fn an_id_belongs_to_the_service_that_knows_its_form_or_to_the_one_that_is_named(
         } else {
             Service::Sms
         };
-        assert_eq!(asked.len(), 1, "{path}");
-        assert_eq!(asked[0].service, expected, "{path}");
+        // "No such task" over a connection that was used before is asked again over a fresh one.
+        assert!((1..=2).contains(&asked.len()), "{path}: {asked:?}");
+        assert!(asked.iter().all(|one| one.service == expected), "{path}");
     }
     place.cloud.clear_requests();
     for path in [
