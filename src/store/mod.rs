@@ -6,7 +6,7 @@
 //! secret is in any column: the types that are written hold none.
 //!
 //! The statements are plain enough to serve both: types are BIGINT and TEXT, parameters `$1`. The few that differ ask for
-//! the [`Engine`](database::Engine).
+//! the `Engine` of `database`.
 
 mod claim;
 mod database;
