@@ -65,7 +65,7 @@ pub(super) fn without_keys(text: &str) -> String {
     let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/_-\\%".contains(byte);
     masked_words(text, is_part, |word| {
         let mut pieces = word.split(|character: char| !character.is_ascii_alphanumeric());
-        pieces.any(looks_like_a_key) || looks_like_base64(word.trim_matches(['/', '\\']))
+        pieces.any(looks_like_a_key) || ends_with_base64(word)
     })
 }
 
@@ -83,16 +83,19 @@ fn looks_like_a_key(piece: &str) -> bool {
         && has(|byte| !byte.is_ascii_hexdigit())
 }
 
-fn looks_like_base64(word: &str) -> bool {
-    let word = word
-        .replace("\\/", "/")
-        .replace("%2F", "/")
-        .replace("%2B", "+");
-    let has = |is: fn(&u8) -> bool| word.bytes().any(|byte| is(&byte));
-    word.len() == SECRET_KEY
-        && has(u8::is_ascii_uppercase)
-        && has(u8::is_ascii_lowercase)
-        && has(u8::is_ascii_digit)
+/// Whether a word, or the end of a path, has the length and the signs of a secret key.
+fn ends_with_base64(word: &str) -> bool {
+    let word = word.replace("\\/", "/");
+    let word = word.replace("%2F", "/").replace("%2B", "+");
+    let is_key = |end: &str| {
+        let has = |is: fn(&u8) -> bool| end.bytes().any(|byte| is(&byte));
+        end.len() == SECRET_KEY
+            && has(u8::is_ascii_uppercase)
+            && has(u8::is_ascii_lowercase)
+            && has(u8::is_ascii_digit)
+    };
+    let mut ends = word.match_indices('/').map(|(at, _)| &word[at + 1..]);
+    is_key(&word) || ends.any(is_key)
 }
 
 /// The text with another in the place of each such word. `is_part`: of a word.
@@ -283,6 +286,11 @@ mod tests {
                 "sk: ***",
             ),
             (format!("secret=/{slashed}"), "secret=***"),
+            (format!("PUT /bucket/{slashed}"), "PUT ***"),
+            (
+                "sk /S/VhyD28yfRfkJSp+twmtWqMBQ8k9RYASc++zzp".to_owned(),
+                "sk ***",
+            ),
             (slashed.replace('/', "\\/"), "***"),
             (slashed.replace('/', "%2F"), "***"),
             (format!("PUT /bucket/{secret} failed"), "PUT *** failed"),
