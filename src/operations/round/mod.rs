@@ -33,7 +33,7 @@ use crate::domain::{
     service::{BoundService, Receipt, Services, UpstreamErrorKind},
     start::{StartRequest, StorageCredential},
     store::{Hold, Leased, StoreError},
-    task::{Task, TaskState},
+    task::{Stage, Task, TaskState},
 };
 
 /// How long to wait before a write to a store that is unavailable is tried again.
@@ -74,7 +74,7 @@ pub(super) async fn run(
     };
     let told = board.ask(shared, services, &round.operation).await;
     match told {
-        Told::Row { sight, read_at } if round.may_wait_by(sight) => {
+        Told::Row { sight, read_at } if !round.can_never_start() && round.may_wait_by(sight) => {
             return round.wait_by(sight, read_at).await;
         }
         Told::ComeAgain => return round.come_again().await,
@@ -124,7 +124,9 @@ impl Round<'_> {
                 self.fail(Reason::TaskFailed, Some(detail)).await
             }
             (Action::Fail(reason), _) => self.fail(reason, None).await,
-            (Action::Wait, Seen::Task(_)) if self.can_never_start() => {
+            (Action::Wait, Seen::Task(at))
+                if at.stage != Stage::Running && self.can_never_start() =>
+            {
                 self.fail(Reason::CredentialsLost, None).await
             }
             (Action::Pause, Seen::Task(at)) => self.act(Change::Pause, service, at).await,
