@@ -389,3 +389,33 @@ fn a_source_that_goes_offline_is_found_although_the_list_does_not_tell() {
         assert_eq!(ended["outcome"], "deleted", "{ended}");
     }
 }
+
+#[test]
+fn rows_of_the_list_do_not_hold_up_starts_whose_keys_were_lost_with_their_process() {
+    let place = Place::new()
+        .set("operations.poll_min", "\"200ms\"")
+        .set("operations.poll_max", "\"2s\"");
+    let gateway = place.start();
+    let client = gateway.client();
+    let keys = json!({"access_key": "AK", "secret_key": "SK"});
+    let start = json!({"source": keys, "destination": keys});
+    let (waiting, operations) = waiting(&place, &client, 30);
+    // They wait until the tasks are paused.
+    let starts: Vec<String> = (0..30)
+        .map(|_| format!("/tasks/{}/start", hanging(&place)))
+        .map(|path| client.ask("POST", &path, Some(&start)))
+        .collect();
+    wait_for_rows(&client, 60);
+    gateway.kill();
+    let gateway = place.start();
+    let client = gateway.client();
+    for id in &starts {
+        let ended = client.ended(id);
+        assert_eq!(ended["error"]["type"], "/problems/credentials-lost");
+        assert_eq!(ended["error"]["sent"], "no");
+    }
+    // The list went on serving those who may wait by it.
+    wait_for_rows(&client, 30);
+    assert_eq!(place.cloud.count(Operation::Start, None), 0);
+    end_all(&place, &client, &waiting, &operations);
+}
