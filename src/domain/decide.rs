@@ -285,5 +285,5 @@ fn limited(action: Action, history: &History) -> Action {
 }
 
 #[cfg(test)]
-#[path = "decide_tests.rs"]
+#[path = "decide_tests/mod.rs"]
 mod tests;
