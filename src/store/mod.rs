@@ -276,6 +276,7 @@ impl OperationStore for SqlOperationStore {
     }
 
     async fn check(&self) -> Result<u64, StoreError> {
+        self.desk.check()?;
         self.database.write(upkeep::check).await
     }
 }

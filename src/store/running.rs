@@ -10,7 +10,10 @@ use sqlx::{
     AnyConnection, Arguments as _, AssertSqlSafe, Row as _, any::AnyArguments, any::AnyRow,
 };
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
     time::timeout,
 };
 
@@ -58,15 +61,28 @@ impl Desk {
             task: task.clone(),
             reply,
         };
-        self.0
-            .try_send(question)
-            .map_err(|_| unavailable("too many ask what runs on a task"))?;
-        let given_up = |_| Err(unavailable("what runs on a task was not answered"));
-        answer.await.unwrap_or_else(given_up)
+        self.0.try_send(question).map_err(|error| match error {
+            TrySendError::Full(_) => unavailable("too many ask what runs on a task"),
+            TrySendError::Closed(_) => nobody_answers(),
+        })?;
+        answer.await.unwrap_or_else(|_| Err(nobody_answers()))
+    }
+
+    /// Whether there is somebody who answers.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        if self.0.is_closed() {
+            return Err(nobody_answers());
+        }
+        Ok(())
     }
 }
 
-/// Answers questions until nobody can ask any more, each within twice `limit`.
+fn nobody_answers() -> StoreError {
+    unavailable("nobody answers what runs on a task")
+}
+
+/// Answers questions until nobody can ask any more, each within about twice `limit`: whoever has waited while the database
+/// failed is told of that failure, so that a long queue does not wait for as many failures as it has parts.
 pub(super) async fn answer(
     pools: Pools,
     mut questions: Questions,
@@ -82,6 +98,11 @@ pub(super) async fn answer(
         let tasks: Vec<&TaskRef> = asked.keys().collect();
         let found = timeout(limit, read(&pools, &tasks, &reports)).await;
         let found = found.unwrap_or_else(|elapsed| Err(unavailable(elapsed)));
+        if found.is_err() {
+            while let Ok(question) = questions.try_recv() {
+                asked.entry(question.task).or_default().push(question.reply);
+            }
+        }
         for (task, replies) in asked {
             for reply in replies {
                 let answer = match &found {

@@ -62,7 +62,17 @@ fn pool(url: &str, connections: u32, patience: Duration) -> Result<AnyPool, sqlx
         .max_connections(connections)
         .acquire_timeout(patience)
         .after_connect(move |connection, _| Box::pin(prepare(connection, patience)))
+        .after_release(move |connection, _| Box::pin(answers(connection, patience)))
         .connect_lazy(url)
+}
+
+/// Whether a connection that comes back to its pool can be used again. Its place is taken until this is known, and a server
+/// that vanished without a word would be asked for a quarter of an hour.
+async fn answers(connection: &mut AnyConnection, patience: Duration) -> Result<bool, sqlx::Error> {
+    timeout(patience, connection.ping())
+        .await
+        .map_err(|elapsed| sqlx::Error::Io(elapsed.into()))??;
+    Ok(true)
 }
 
 async fn prepare(connection: &mut AnyConnection, patience: Duration) -> Result<(), sqlx::Error> {

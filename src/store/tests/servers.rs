@@ -3,13 +3,19 @@
 use std::{
     error::Error as _,
     fmt::Write as _,
+    future::pending,
     time::{Duration, Instant},
 };
 
 use futures_util::{FutureExt as _, future::join_all};
 use jiff::{SignedDuration, Timestamp};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
 
-use super::{Place, caller, event, fresh, lease, moment, server::Server, settings};
+use super::{Place, caller, event, fresh, lease, moment, server::Server, settings, task};
 use crate::{
     domain::{
         operation::{EventKind, Operation, OperationId, Status},
@@ -248,6 +254,69 @@ async fn a_server_that_went_away_is_unavailable_and_found_again() {
         assert!(Instant::now() < give_up, "the server is not found again");
     }
     assert_eq!(store.find(operation.id).await.unwrap(), Some(operation));
+}
+
+/// A relay in front of a server, and a way to make it forget its connections: they stay open, and nothing comes through any
+/// more, as if the server behind them had vanished without a word.
+async fn relay(server: String) -> (String, watch::Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (forget, forgotten) = watch::channel(());
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let (server, mut forgotten) = (server.clone(), forgotten.clone());
+            forgotten.mark_unchanged();
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(server).await.unwrap();
+                tokio::select! {
+                    _ = copy_bidirectional(&mut near, &mut far) => {}
+                    Ok(()) = forgotten.changed() => pending().await,
+                }
+            });
+        }
+    });
+    (address, forget)
+}
+
+#[tokio::test]
+async fn connections_to_a_server_that_vanished_are_given_up() {
+    let place = Place::postgres();
+    let database = place.database.as_ref().unwrap();
+    let url = database.url();
+    let (head, rest) = url.split_once('@').unwrap();
+    let (server, name) = rest.split_once('/').unwrap();
+    let (relay, forget) = relay(server.to_owned()).await;
+    let server = PostgresSettings::parse(&format!("{head}@{relay}/{name}")).unwrap();
+    let server = server.with_password(Secret::new(database.password()));
+    let patience = Duration::from_millis(300);
+    let store = SqlOperationStore::open_with(&Settings::Postgres(server), patience)
+        .await
+        .unwrap();
+    let operation = store.add(fresh("1")).await;
+    // Every connection of both pools is in use when it happens.
+    let pools = store.database.pools.clone();
+    let mut held = Vec::new();
+    for pool in [&pools.reader, &pools.writer] {
+        for _ in 0..pool.options().get_max_connections() {
+            held.push(pool.acquire().await.unwrap());
+        }
+    }
+    forget.send(()).unwrap();
+    let seven = task("7");
+    let asked = (0..500).map(|_| store.running(&seven));
+    let begun = Instant::now();
+    let answers = join_all(asked).await;
+    assert!(answers.iter().all(Result::is_err));
+    // One failed statement is the answer to all who wait for it.
+    assert!(begun.elapsed() < patience * 8, "{:?}", begun.elapsed());
+    drop(held);
+    let give_up = Instant::now() + Duration::from_secs(20);
+    while store.find(operation.id).await.is_err() || store.check().await.is_err() {
+        assert!(
+            Instant::now() < give_up,
+            "dead connections keep their places"
+        );
+    }
 }
 
 #[tokio::test]
