@@ -24,8 +24,7 @@ use std::{
     fmt, io,
     sync::{
         Arc,
-        atomic::Ordering,
-        mpsc::{SyncSender, sync_channel},
+        mpsc::{SyncSender, TrySendError, sync_channel},
     },
     thread,
     time::{Duration, Instant},
@@ -50,6 +49,8 @@ use crate::domain::audit::{AuditLog, AuditUnavailable, Decided, Decision, Entry,
 const WAITING_MAX: usize = 1024;
 /// The longest that anybody waits for the disk.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Why nothing can be written any more.
+const ENDED: &str = "the thread that writes it has ended";
 
 /// Section `audit` of the configuration.
 #[derive(Clone, Debug)]
@@ -87,19 +88,24 @@ impl Audit {
 
     fn ask(&self, job: impl FnOnce(oneshot::Sender<Written>) -> Job) -> Recording {
         let (reply, written) = oneshot::channel();
-        let is_taken = self.jobs.try_send(job(reply)).is_ok();
+        let taken = self.jobs.try_send(job(reply));
         let shared = Arc::clone(&self.shared);
-        if !is_taken {
-            shared.metrics.failures.inc();
+        match &taken {
+            Ok(()) => {}
+            // Those before it are told of in time, if it is the place that is too slow.
+            Err(TrySendError::Full(_)) => _ = shared.metrics.failures.inc(),
+            Err(TrySendError::Disconnected(_)) => shared.failed(&ENDED),
         }
+        let is_taken = taken.is_ok();
         Box::pin(async move {
             if !is_taken {
                 return Err(AuditUnavailable);
             }
-            if let Ok(Ok(written)) = timeout(PATIENCE, written).await {
-                return written;
+            match timeout(PATIENCE, written).await {
+                Ok(Ok(written)) => return written,
+                Ok(Err(_)) => shared.failed(&ENDED),
+                Err(elapsed) => shared.failed(&elapsed),
             }
-            shared.metrics.failures.inc();
             Err(AuditUnavailable)
         })
     }
@@ -136,6 +142,6 @@ impl AuditLog for Audit {
     }
 
     fn is_available(&self) -> bool {
-        self.shared.is_available.load(Ordering::Acquire)
+        self.shared.is_available()
     }
 }

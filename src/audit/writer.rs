@@ -1,7 +1,7 @@
 //! The one thread that writes. Whoever waits while the disk is busy is served by the next write together with all others.
 
 use std::{
-    io,
+    fmt, io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -42,19 +42,41 @@ pub(super) enum Job {
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     pub(super) strangers: Strangers,
-    pub(super) is_available: AtomicBool,
     pub(super) metrics: Metrics,
+    is_available: AtomicBool,
+    /// Whether the log of the process has the reason why it is not available.
+    is_reported: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn is_available(&self) -> bool {
+        self.is_available.load(Ordering::Acquire)
+    }
+
+    fn succeeded(&self) {
+        self.metrics.available.set(1);
+        self.is_available.store(true, Ordering::Release);
+        if self.is_reported.swap(false, Ordering::AcqRel) {
+            tracing::info!("the audit log can be written again; writes are taken");
+        }
+    }
+
+    /// Entries could not be written, or whoever waits for them gave up: a place that hangs gives no answer at all.
+    pub(super) fn failed(&self, error: &dyn fmt::Display) {
+        self.metrics.failures.inc();
+        self.metrics.available.set(0);
+        self.is_available.store(false, Ordering::Release);
+        if !self.is_reported.swap(true, Ordering::AcqRel) {
+            tracing::error!(%error, "the audit log cannot be written; writes are refused until it can be");
+        }
+    }
 }
 
 /// The thread's own state.
 pub(super) struct Writer {
     sink: Sink,
     shared: Arc<Shared>,
-    /// `None` before the first attempt.
-    last: Option<Attempt>,
-}
-
-struct Attempt {
+    /// When the place failed, if it did the last time.
     failed_at: Option<Instant>,
 }
 
@@ -99,7 +121,7 @@ impl Writer {
         Self {
             sink,
             shared,
-            last: None,
+            failed_at: None,
         }
     }
 
@@ -163,32 +185,23 @@ impl Writer {
 
     /// Whether the place has failed a moment ago.
     fn rests(&self, now: Instant) -> bool {
-        let failed_at = self.last.as_ref().and_then(|last| last.failed_at);
-        failed_at.is_some_and(|at| now.duration_since(at) < TICK)
+        self.failed_at
+            .is_some_and(|at| now.duration_since(at) < TICK)
     }
 
     /// Tries something, and tells of a change.
     fn settle(&mut self, attempt: impl FnOnce(&mut Sink) -> io::Result<()>) -> Written {
-        let result = attempt(&mut self.sink);
-        let was_good = self.last.as_ref().map(|last| last.failed_at.is_none());
-        let is_good = result.is_ok();
-        match &result {
-            Ok(()) if was_good == Some(false) => {
-                tracing::info!("the audit log can be written again; writes are taken");
+        match attempt(&mut self.sink) {
+            Ok(()) => {
+                self.failed_at = None;
+                self.shared.succeeded();
+                Ok(())
             }
-            Err(error) if was_good != Some(false) => {
-                tracing::error!(%error, "the audit log cannot be written; writes are refused until it can be");
+            Err(error) => {
+                self.failed_at = Some(Instant::now());
+                self.shared.failed(&error);
+                Err(AuditUnavailable)
             }
-            Ok(()) | Err(_) => {}
         }
-        if !is_good {
-            self.shared.metrics.failures.inc();
-        }
-        self.last = Some(Attempt {
-            failed_at: (!is_good).then(Instant::now),
-        });
-        self.shared.metrics.available.set(i64::from(is_good));
-        self.shared.is_available.store(is_good, Ordering::Release);
-        result.map_err(|_| AuditUnavailable)
     }
 }

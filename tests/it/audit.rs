@@ -879,6 +879,16 @@ fn on_the_standard_output_too_nothing_is_done_before_its_line_is_out() {
     assert_eq!(refused.1.problem(), "audit-unavailable");
     assert_eq!(place.cloud.count(Operation::Delete, Some(&refused.0)), 0);
     assert_eq!(client.get(&path).status, 200);
+    wait_until_available(&gateway, 0);
+    let ready = gateway.stranger().get("/readyz").json();
+    assert_eq!(ready["degraded"], json!(["audit"]));
+    assert_eq!(
+        gateway
+            .log()
+            .matches("the audit log cannot be written")
+            .count(),
+        1
+    );
     let captured = place.file("captured.log");
     let copy = captured.clone();
     let reading = thread::spawn(move || {
@@ -889,6 +899,8 @@ fn on_the_standard_output_too_nothing_is_done_before_its_line_is_out() {
         thread::park_timeout(Duration::from_millis(20));
         (client.delete(&path).status == 200).then_some(())
     });
+    wait_until_available(&gateway, 1);
+    assert!(gateway.log().contains("can be written again"));
     let mut gateway = gateway;
     gateway.signal("TERM");
     assert!(gateway.ended().success());
