@@ -38,6 +38,9 @@ use crate::{
     upstream::{self, Lane, Upstream},
 };
 
+/// How long each of the audit log and the record may take to be closed, after the time for draining.
+const CLOSING_MAX: Duration = Duration::from_secs(4);
+
 /// Everything that runs.
 pub(super) struct Gateway {
     pub(super) address: SocketAddr,
@@ -147,6 +150,7 @@ impl Gateway {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
         let handle = server.handle();
         let mut server = std::pin::pin!(server);
+        let mut telling = std::pin::pin!(operations.tell_ends());
         let watching = watch(reload, tls.as_ref(), &upstream, hangup);
         tokio::select! {
             ended = &mut server => return ended.map_err(Error::Server),
@@ -154,7 +158,8 @@ impl Gateway {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
             never = watching => match never {},
-            never = operations.tell_ends() => match never {},
+            // Returns after `drain` only, and is awaited again then.
+            () = &mut telling => {}
             never = operations.hear_ends() => match never {},
         }
         tracing::info!("stopping: waiting requests are answered, rounds in flight end");
@@ -172,11 +177,9 @@ impl Gateway {
             tracing::warn!("the time to stop is over; what is left goes on after the next start");
         }
         if let Some(audit) = audit {
-            finish_audit(&operations, &audit, drain_timeout).await;
+            finish_audit(telling, &audit).await;
         }
-        if let Err(error) = store.close().await {
-            tracing::warn!(error = error.with_causes(), "the record was not closed");
-        }
+        close(&store).await;
         tracing::info!("stopped");
         Ok(())
     }
@@ -249,15 +252,25 @@ fn bind(listen: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
 }
 
 /// Tells the audit log what is still to be told, within a time.
-async fn finish_audit(operations: &Operations, audit: &Audit, limit: Duration) {
+async fn finish_audit(telling: impl Future<Output = ()>, audit: &Audit) {
     let last = async {
-        operations.tell_last_ends().await;
+        telling.await;
         audit.close().await
     };
-    if !matches!(timeout(limit, last).await, Ok(Ok(()))) {
+    if !matches!(timeout(CLOSING_MAX, last).await, Ok(Ok(()))) {
         tracing::warn!(
             "the audit log lacks ends of operations; they are told after the next start"
         );
+    }
+}
+
+async fn close(store: &SqlOperationStore) {
+    match timeout(CLOSING_MAX, store.close()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(error = error.with_causes(), "the record was not closed");
+        }
+        Err(_) => tracing::warn!("the record was not closed in time"),
     }
 }
 

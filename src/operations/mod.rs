@@ -7,9 +7,9 @@
 //! Nothing here names a vendor, a database or HTTP: it knows the ports only.
 
 mod accept;
+mod audit_outbox;
 mod board;
 mod endings;
-mod ends;
 pub mod engine;
 mod inline_keys;
 pub(crate) mod kill_point;
@@ -33,6 +33,7 @@ use tokio::{
 use ulid::Ulid;
 
 use self::{
+    audit_outbox::OwnEnds,
     endings::Endings,
     inline_keys::InlineKeys,
     kill_point::kill_point,
@@ -100,8 +101,7 @@ struct Shared {
     metrics: Metrics,
     /// Told whenever something on record may have become due.
     wake: Notify,
-    /// Told whenever an operation of this process has ended.
-    ended: Notify,
+    own_ends: OwnEnds,
     audit: Option<Arc<dyn AuditLog>>,
     endings: Endings,
     inline_keys: InlineKeys,
@@ -132,7 +132,7 @@ impl Operations {
             clock,
             metrics,
             wake: Notify::new(),
-            ended: Notify::new(),
+            own_ends: OwnEnds::default(),
             audit,
             endings: Endings::default(),
             inline_keys: InlineKeys::default(),
@@ -339,7 +339,9 @@ impl Shared {
             .inc();
         self.inline_keys.forget(operation.id);
         self.endings.announce(operation.id);
-        self.ended.notify_one();
+        if self.audit.is_some() {
+            self.own_ends.add(operation.id);
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
 use crate::support::{
-    audit_log::{AUDIT_KEY, assert_whole, audited, files, lines, log, verify},
+    audit_log::{AUDIT_KEY, assert_whole, audited, files, lines, lines_of, log, verify},
     gateway::{Gateway, Place},
     http::Client,
     raw::exchange,
@@ -724,6 +724,56 @@ fn the_end_of_an_operation_is_told_by_the_process_that_goes_on_with_it() {
     assert_eq!(ends[0]["operation"], operation.as_str());
     assert_eq!(ends[0]["requested_by"], "tester");
     assert_whole(&place);
+}
+
+#[test]
+fn of_two_gateways_on_one_record_the_one_that_ends_an_operation_tells_it_unless_it_cannot() {
+    let place = place();
+    let logs = ["one", "other"].map(|name| place.file(name).join("audit.log"));
+    let start_with = |place: Place, log: &Path| {
+        fs::create_dir(log.parent().expect("a folder")).expect("a folder");
+        let place = place.set("audit.path", &format!("\"{}\"", log.display()));
+        (place.start(), place)
+    };
+    let (one, place) = start_with(place, &logs[0]);
+    let (other, place) = start_with(place, &logs[1]);
+    // The gateway that has the keys carries a start out.
+    let keys = json!({"access_key": "AK", "secret_key": "SK"});
+    let body = json!({"source": keys, "destination": keys});
+    let start = |gateway: &Gateway| {
+        let task = place.cloud.add_oms(OmsSpec::new("logs", 7));
+        let path = format!("/tasks/{task}/start");
+        (gateway.client().ask("POST", &path, Some(&body)), task)
+    };
+    let finish = |(operation, task): (String, String)| {
+        assert!(place.cloud.set_oms_status(&task, 3));
+        let ended = other.client().ended(&operation);
+        assert_eq!(ended["outcome"], "started", "{ended}");
+        operation
+    };
+    let told = |operations: &[&str]| {
+        let ends = wait_for("the ends", || {
+            let ends = lines_of(&logs[1], "end");
+            (ends.len() >= operations.len()).then_some(ends)
+        });
+        let of = |end: &Value| end["operation"].as_str().map(str::to_owned);
+        let ends: Vec<_> = ends.iter().filter_map(of).collect();
+        assert_eq!(ends, operations);
+    };
+    let [first, second, last] = [&one, &other, &other].map(start);
+    // The log of the first is away.
+    fs::rename(place.file("one"), place.file("away")).expect("a folder");
+    wait_until_available(&one, 0);
+    let first = finish(first);
+    let second = finish(second);
+    told(&[&second]);
+    told(&[&second, &first]);
+    // It is back, and has nothing to tell.
+    fs::rename(place.file("away"), place.file("one")).expect("a folder");
+    wait_until_available(&one, 1);
+    let last = finish(last);
+    told(&[&second, &first, &last]);
+    assert!(lines_of(&logs[0], "end").is_empty());
 }
 
 #[test]

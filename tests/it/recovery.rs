@@ -73,10 +73,17 @@ impl Job {
         } else {
             &[ASYNC]
         };
-        let sent = client.send(self.method, &self.path, headers, self.body.as_ref());
-        let answer = sent.ok()?;
-        assert_eq!(answer.status, 202, "{answer:?}");
-        answer.json()["id"].as_str().map(str::to_owned)
+        wait_for("an operation", || {
+            let sent = client.send(self.method, &self.path, headers, self.body.as_ref());
+            let Ok(answer) = sent else { return Some(None) };
+            // A disk that many share can be too slow, and then nothing is on record.
+            if answer.status == 503 {
+                assert_eq!(answer.problem(), "store-unavailable");
+                return None;
+            }
+            assert_eq!(answer.status, 202, "{answer:?}");
+            Some(answer.json()["id"].as_str().map(str::to_owned))
+        })
     }
 }
 

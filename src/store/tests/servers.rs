@@ -13,6 +13,7 @@ use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
     sync::watch,
+    task::JoinSet,
 };
 
 use super::{Place, caller, event, fresh, lease, moment, server::Server, settings, task};
@@ -257,16 +258,17 @@ async fn a_server_that_went_away_is_unavailable_and_found_again() {
 }
 
 /// A relay in front of a server, and a way to make it forget its connections: they stay open, and nothing comes through any
-/// more, as if the server behind them had vanished without a word.
-async fn relay(server: String) -> (String, watch::Sender<()>) {
+/// more, as if the server behind them had vanished without a word. It ends with the set.
+async fn relay(server: String, tasks: &mut JoinSet<()>) -> (String, watch::Sender<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (forget, forgotten) = watch::channel(());
-    tokio::spawn(async move {
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
         while let Ok((mut near, _)) = listener.accept().await {
             let (server, mut forgotten) = (server.clone(), forgotten.clone());
             forgotten.mark_unchanged();
-            tokio::spawn(async move {
+            connections.spawn(async move {
                 let mut far = TcpStream::connect(server).await.unwrap();
                 tokio::select! {
                     _ = copy_bidirectional(&mut near, &mut far) => {}
@@ -285,7 +287,8 @@ async fn connections_to_a_server_that_vanished_are_given_up() {
     let url = database.url();
     let (head, rest) = url.split_once('@').unwrap();
     let (server, name) = rest.split_once('/').unwrap();
-    let (relay, forget) = relay(server.to_owned()).await;
+    let mut tasks = JoinSet::new();
+    let (relay, forget) = relay(server.to_owned(), &mut tasks).await;
     let server = PostgresSettings::parse(&format!("{head}@{relay}/{name}")).unwrap();
     let server = server.with_password(Secret::new(database.password()));
     let patience = Duration::from_millis(300);
@@ -295,10 +298,10 @@ async fn connections_to_a_server_that_vanished_are_given_up() {
     let operation = store.add(fresh("1")).await;
     // Every connection of both pools is in use when it happens.
     let pools = store.database.pools.clone();
-    let mut held = Vec::new();
+    let mut in_use = Vec::new();
     for pool in [&pools.reader, &pools.writer] {
         for _ in 0..pool.options().get_max_connections() {
-            held.push(pool.acquire().await.unwrap());
+            in_use.push(pool.acquire().await.unwrap());
         }
     }
     forget.send(()).unwrap();
@@ -309,7 +312,7 @@ async fn connections_to_a_server_that_vanished_are_given_up() {
     assert!(answers.iter().all(Result::is_err));
     // One failed statement is the answer to all who wait for it.
     assert!(begun.elapsed() < patience * 8, "{:?}", begun.elapsed());
-    drop(held);
+    drop(in_use);
     let give_up = Instant::now() + Duration::from_secs(20);
     while store.find(operation.id).await.is_err() || store.check().await.is_err() {
         assert!(

@@ -1,6 +1,10 @@
 //! The audit log of a gateway: where it is, what stands in it, and what `verify-audit` says of it.
 
-use std::{fs, path::PathBuf, process::Output};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Output,
+};
 
 use serde_json::Value;
 
@@ -23,7 +27,12 @@ pub(crate) fn log(place: &Place) -> PathBuf {
 
 /// The lines of a kind. What is no line of JSON fails the test.
 pub(crate) fn lines(place: &Place, kind: &str) -> Vec<Value> {
-    let text = fs::read_to_string(log(place)).expect("an audit log");
+    lines_of(&log(place), kind)
+}
+
+/// As [`lines`], of one file.
+pub(crate) fn lines_of(file: &Path, kind: &str) -> Vec<Value> {
+    let text = fs::read_to_string(file).expect("an audit log");
     let line = |line: &str| serde_json::from_str::<Value>(line).expect("a line of JSON");
     let lines = text.lines().map(line);
     lines.filter(|line| line["kind"] == kind).collect()
