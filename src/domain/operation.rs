@@ -27,6 +27,15 @@ impl OperationId {
         Self(Ulid::from_parts(milliseconds, fastrand::u128(..)))
     }
 
+    /// A fresh id for an operation accepted at this moment that sorts behind this one, also if it was made by a clock that is
+    /// ahead.
+    #[must_use]
+    pub fn after(self, now: Timestamp) -> Self {
+        let now = Self::at(now).0.timestamp_ms();
+        let milliseconds = now.max(self.0.timestamp_ms().saturating_add(1));
+        Self(Ulid::from_parts(milliseconds, fastrand::u128(..)))
+    }
+
     /// Reads an id as [`fmt::Display`] writes it; other spellings of the same ULID are not accepted.
     pub fn parse(text: &str) -> Option<Self> {
         let id = Self(Ulid::from_str(text.strip_prefix("op_")?).ok()?);
@@ -306,5 +315,23 @@ impl Operation {
     /// A start with keys in the request is never the same as another.
     pub fn is_same_request(&self, goal: Goal, start: &StartRecord) -> bool {
         self.goal == goal && self.start == *start && !start.inline
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_sorts_behind_the_one_it_follows_whatever_the_clocks_say() {
+        let moment = |second: i64| Timestamp::constant(1_767_600_000 + second, 0);
+        let before = OperationId::at(moment(3));
+        for now in [moment(0), moment(3), moment(9)] {
+            let id = before.after(now);
+            assert!(before < id, "{before} {id}");
+            assert!(before.to_string() < id.to_string());
+        }
+        assert!(before.after(moment(9)) < OperationId::at(moment(10)));
+        assert!(OperationId::FIRST.after(moment(0)) < OperationId::at(moment(1)));
     }
 }

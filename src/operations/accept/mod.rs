@@ -161,9 +161,9 @@ impl Operations {
                     continue;
                 }
             }
-            // A later operation has a later one.
+            // A later operation has a later one, also if the clock that made the other is ahead.
             if id <= follows {
-                id = OperationId::at(self.0.clock.now());
+                id = follows.after(self.0.clock.now());
             }
             let operation = Operation {
                 history,
