@@ -2,7 +2,7 @@
 
 use super::{
     Operations,
-    accept::{Ask, AskError, Look, refuse},
+    accept::{Ask, AskError, Look, Standing, refuse},
     sentences,
 };
 use crate::domain::{
@@ -49,24 +49,19 @@ impl Operations {
     /// What [`Operations::start`] would do. Refuses what it would refuse. Nothing is recorded, and nothing but the look at the
     /// task is sent.
     pub async fn plan(&self, services: &Services, ask: &Ask) -> Result<Plan, AskError> {
-        if let Some(known) = self.recall(ask).await? {
-            return Ok(Plan::new(ask, Course::Replay, Some(known), None));
-        }
-        let running = self.running_on(&ask.task).await?;
         let record = StartRecord::of(ask.start.as_ref());
-        match running {
-            None => {
+        match self.standing(ask, &record).await? {
+            Standing::Known(known) => Ok(Plan::new(ask, Course::Replay, Some(known), None)),
+            Standing::Free => {
                 self.plan_of_its_own(services, ask, Course::Begin, None)
                     .await
             }
-            Some(running) if joins(&running, ask.goal, &record) => {
-                self.plan_to_join(services, ask, running).await
-            }
-            Some(running) if supersedes(ask.goal, running.goal) => {
+            Standing::Same(running) => self.plan_to_join(services, ask, running).await,
+            Standing::Lesser(running) => {
                 self.plan_of_its_own(services, ask, Course::Supersede, Some(running))
                     .await
             }
-            Some(running) => {
+            Standing::Other(running) => {
                 self.admit(services, ask, &running).await?;
                 Err(AskError::Conflict(Box::new(running)))
             }
@@ -157,22 +152,5 @@ impl Plan {
             state: step.and_then(|step| step.state),
             next: step.map(|step| step.action),
         }
-    }
-}
-
-/// Whether a request is served by an operation that is running: it is the same, or it is for a task to be gone if it is at
-/// rest, which a deletion that also pauses it does too.
-pub(super) fn joins(running: &Operation, goal: Goal, start: &StartRecord) -> bool {
-    let force_delete = Goal::Absent { force: true };
-    running.is_same_request(goal, start)
-        || (running.goal == force_delete && goal == Goal::Absent { force: false })
-}
-
-/// Whether a goal takes over from one that is being driven at.
-pub(super) fn supersedes(goal: Goal, running: Goal) -> bool {
-    match goal {
-        Goal::Absent { force: true } => true,
-        Goal::Paused => running == Goal::Running,
-        Goal::Absent { force: false } | Goal::Running => false,
     }
 }

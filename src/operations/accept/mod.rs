@@ -6,18 +6,17 @@
 mod inheritance;
 mod look;
 mod noted;
+mod standing;
 
 use tokio::time::Instant;
 
 use self::inheritance::Inheritance;
-pub(super) use self::look::{Look, refuse};
 pub(crate) use self::noted::to_its_end;
-use super::{
-    Operations, WRITES_FOR,
-    kill_point::kill_point,
-    later, log_event,
-    plan::{Course, joins, supersedes},
+pub(super) use self::{
+    look::{Look, refuse},
+    standing::Standing,
 };
+use super::{Operations, WRITES_FOR, kill_point::kill_point, later, log_event, plan::Course};
 use crate::domain::{
     access::TaskNames,
     audit::{AuditUnavailable, Auditor},
@@ -117,33 +116,28 @@ impl Operations {
         let (mut was_looked_at, mut is_admitted) = (false, ask.names.are_all());
         let mut until = Instant::now() + WRITES_FOR;
         while Instant::now() < until {
-            if let Some(operation) = self.recall(ask).await? {
-                let course = (operation.id, Course::Replay);
-                self.noted(ask, (&mut noted, course), async |_, _| Ok(()))
-                    .await?;
-                return Ok(Accepted {
-                    operation,
-                    is_replayed: true,
-                });
-            }
-            kill_point!("accept.running.before");
-            let running = self.running_on(&ask.task).await;
-            kill_point!("accept.running.after");
-            let supersedes = match running? {
-                None => None,
-                Some(running) if joins(&running, ask.goal, &record) => {
+            let supersedes = match self.standing(ask, &record).await? {
+                Standing::Known(operation) => {
+                    let course = (operation.id, Course::Replay);
+                    self.noted(ask, (&mut noted, course), async |_, _| Ok(()))
+                        .await?;
+                    return Ok(Accepted {
+                        operation,
+                        is_replayed: true,
+                    });
+                }
+                Standing::Free => None,
+                Standing::Same(running) => {
                     is_admitted = is_admitted || self.admit(services, ask, &running).await?;
                     let course = (running.id, Course::Join);
                     let join = async move |this: Self, ask| Ok(this.join(running, &ask).await?);
                     match self.noted(ask, (&mut noted, course), join).await? {
-                        Some(operation) => {
-                            return Ok(Accepted::now(operation));
-                        }
+                        Some(operation) => return Ok(Accepted::now(operation)),
                         None => continue,
                     }
                 }
-                Some(running) if supersedes(ask.goal, running.goal) => Some(running),
-                Some(running) => {
+                Standing::Lesser(running) => Some(running),
+                Standing::Other(running) => {
                     self.admit(services, ask, &running).await?;
                     return Err(AskError::Conflict(Box::new(running)));
                 }
@@ -181,18 +175,6 @@ impl Operations {
             }
         }
         Err(StoreError::Stale.into())
-    }
-
-    /// The operation that the key of a request stands for.
-    pub(super) async fn recall(&self, ask: &Ask) -> Result<Option<Operation>, AskError> {
-        let Some(key) = &ask.key else { return Ok(None) };
-        kill_point!("accept.recall.before");
-        let recalled = self.0.store.recall(&ask.caller, &key.key).await;
-        kill_point!("accept.recall.after");
-        match recalled? {
-            Some((_, fingerprint)) if fingerprint != key.fingerprint => Err(AskError::KeyReused),
-            known => Ok(known.map(|(operation, _)| operation)),
-        }
     }
 
     /// `None`: it ended, or the key was taken, meanwhile.
