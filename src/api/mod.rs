@@ -7,6 +7,7 @@
 //! then its handler.
 
 mod answer;
+mod docs;
 mod events;
 mod health;
 mod links;
@@ -14,6 +15,7 @@ pub mod metrics;
 mod openapi;
 mod operations;
 mod peer;
+mod pieces;
 mod places;
 mod plan;
 mod problem;
@@ -44,7 +46,6 @@ use actix_web::{
 use prometheus_client::registry::Registry;
 use tracing_actix_web::TracingLogger;
 use utoipa_actix_web::service_config::ServiceConfig;
-use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use self::{
     events::places::StreamPlaces, links::Links, metrics::Metrics, openapi::Document,
@@ -195,8 +196,6 @@ pub fn app(
     >,
 > {
     let max_body = state.settings.body_max();
-    // A document that is fetched from here, and nothing that is fetched from elsewhere.
-    let browser = Config::from("/openapi.json").validator_url("none");
     App::new()
         .app_data(state)
         .app_data(services)
@@ -209,7 +208,7 @@ pub fn app(
         .service(
             web::scope("/docs")
                 .wrap(from_fn(request::query::refuse))
-                .service(SwaggerUi::new("/{_:.*}").config(browser)),
+                .service(docs::browser()),
         )
         .default_service(web::to(no_route))
         // The last layer that is added is the first that a request meets.
@@ -249,7 +248,7 @@ async fn openapi_json(_query: NoQuery, state: web::Data<State>) -> HttpResponse 
     HttpResponse::Ok()
         .content_type("application/json")
         .insert_header((header::CACHE_CONTROL, "max-age=300"))
-        .body(state.document.compact().to_owned())
+        .body(state.document.compact())
 }
 
 /// Whatever no route answers: a path that is not there, or a method that the path does not know.

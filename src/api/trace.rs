@@ -6,7 +6,7 @@ use std::{panic::AssertUnwindSafe, time::Instant};
 use actix_web::{
     Error, HttpMessage as _, HttpRequest, HttpResponse,
     body::{self, BodySize, BoxBody, MessageBody},
-    dev::{ServiceRequest, ServiceResponse},
+    dev::{RequestHead, ServiceRequest, ServiceResponse},
     error::InternalError,
     http::{
         ConnectionType, Method, StatusCode,
@@ -22,15 +22,15 @@ use tracing_actix_web::RootSpanBuilder;
 use ulid::Ulid;
 
 use super::{
-    State, problem::Problem, problem::kinds::ProblemType, request::auth::is_open, request::form,
-    request::rate::Left,
+    State, pieces::in_pieces, problem::Problem, problem::kinds::ProblemType,
+    request::auth::is_open, request::form, request::rate::Left,
 };
 use crate::{
     domain::{
         clock::{Clock as _, SystemClock},
         service::Sent,
     },
-    listener::Exchange,
+    listener::{BodyLength, Exchange},
 };
 
 /// The id of a request, made here.
@@ -97,10 +97,11 @@ pub(super) async fn finish(
         client_id,
         is_page,
     };
+    let is_upgrade = request.head().connection_type() == ConnectionType::Upgrade;
     let exchange = request.conn_data::<Exchange>().cloned();
-    if let Some(exchange) = &exchange {
-        exchange.begin();
-    }
+    let answering = exchange
+        .as_ref()
+        .map(|exchange| exchange.begin(body_length(request.head())));
     let outcome = match admitted {
         Ok(_place) => {
             let called = AssertUnwindSafe(next.call(request)).catch_unwind().await;
@@ -108,14 +109,12 @@ pub(super) async fn finish(
         }
         Err(problem) => Ok(Ok(request.error_response(problem).map_into_boxed_body())),
     };
-    if let Some(exchange) = &exchange {
-        exchange.end();
-    }
     match outcome {
         Ok(Ok(response)) => {
             let mut response = common.add_to(response);
-            if exchange.is_some_and(|exchange| exchange.has_fragment()) {
-                // Whoever wrote it and whoever read it do not agree where requests begin and end.
+            // The framework ends a connection that was to be another, and would not say so. And if a target had a fragment,
+            // whoever wrote it and whoever read it do not agree where requests begin and end.
+            if is_upgrade || exchange.is_some_and(|exchange| exchange.has_fragment()) {
                 let head = response.response_mut().head_mut();
                 head.set_connection_type(ConnectionType::Close);
             }
@@ -123,6 +122,7 @@ pub(super) async fn finish(
                 // A stream would hold the connection, and say nothing on it.
                 response = response.map_body(|_, _| BoxBody::new(body::None::new()));
             }
+            response = response.map_body(|_, body| in_pieces(body, answering));
             entry.end(response.status().as_u16());
             Ok(response)
         }
@@ -141,6 +141,25 @@ pub(super) async fn finish(
             entry.end(response.status().as_u16());
             Err(InternalError::from_response("the request was given up", response).into())
         }
+    }
+}
+
+/// What follows a head, as the framework reads it, which refuses heads that have two of these or none that it understands.
+fn body_length(head: &RequestHead) -> BodyLength {
+    let headers = &head.headers;
+    let is_websocket = |value: &HeaderValue| {
+        let protocol = value.as_bytes().trim_ascii();
+        protocol.eq_ignore_ascii_case(b"websocket")
+    };
+    let is_upgrade =
+        head.method == Method::CONNECT || headers.get_all(header::UPGRADE).any(is_websocket);
+    let length = headers.get(header::CONTENT_LENGTH);
+    let length = length.map(|length| length.to_str().ok()?.trim().parse().ok());
+    match length {
+        _ if headers.contains_key(header::TRANSFER_ENCODING) => BodyLength::Chunked,
+        _ if is_upgrade => BodyLength::Unknown,
+        None => BodyLength::Known(0),
+        Some(length) => length.map_or(BodyLength::Unknown, BodyLength::Known),
     }
 }
 

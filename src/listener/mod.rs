@@ -7,6 +7,7 @@
 
 mod connections;
 mod files;
+mod framing;
 mod metrics;
 mod peer;
 mod watched;
@@ -41,8 +42,9 @@ use crate::domain::clock::Clock;
 pub use self::{
     connections::{ConnectionLimits, Connections, Place},
     files::{FileFault, Settings, TlsFile, Validity, check},
+    framing::BodyLength,
     peer::Peer,
-    watched::{Exchange, HEAD_TIMEOUT, IDLE_TIMEOUT, Watched},
+    watched::{Answering, Exchange, HEAD_TIMEOUT, IDLE_TIMEOUT, Watched},
 };
 
 /// The longest that a handshake may take.

@@ -1,15 +1,15 @@
-//! Connections whose callers must keep up.
+//! Connections whose callers must keep up, and whose requests are read one at a time.
 //!
 //! The framework limits the time for the first head on a connection, and nothing after it: a second head that never ends,
 //! or an answer that is never read, would hold a connection for ever.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     future::Future as _,
     io,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -18,16 +18,19 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::connections::Place;
+use super::{
+    connections::Place,
+    framing::{BodyLength, Framing},
+};
 
 /// The longest that the head of a request may take.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection without requests is kept, and one of which nobody knows whether the next request has begun.
+/// How long a connection without requests is kept, and one that still sends the body of a request that was answered.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest that an answer may wait to be read to its end, from when the connection first takes no more of it.
 const READER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often a connection is looked at while a request is being answered: nobody says when the answer has gone out.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Nothing more is read while so much is kept for when the request in front is answered.
+const KEPT_MAX: usize = 16 * 1024;
 
 /// What a connection is at. Clones are the same one; it lives on the thread of its connection.
 #[derive(Clone, Default)]
@@ -35,33 +38,20 @@ pub struct Exchange(Rc<State>);
 
 #[derive(Default)]
 struct State {
+    framing: Cell<Framing>,
     phase: Cell<Phase>,
-    /// The last bytes that came.
-    tail: Cell<[u8; TAIL]>,
-    line: Cell<Line>,
-    has_fragment: Cell<bool>,
+    /// Whether something is kept for after the request that is being read.
+    has_kept: Cell<bool>,
+    /// Whoever is to be woken when more may be read than before.
+    reader: RefCell<Option<Waker>>,
 }
-
-/// What counts of the line that is coming.
-#[derive(Clone, Copy, Default)]
-struct Line {
-    /// Whether this is not its first word any more.
-    has_word: bool,
-    /// Whether the word has the mark of a fragment, and whether the word before it has, which was not the first.
-    has_mark: bool,
-    had_mark: bool,
-}
-
-/// So many bytes are remembered: as many as the end of a request line has.
-const TAIL: usize = b" HTTP/1.1\r\n".len();
 
 #[derive(Clone, Copy)]
 enum Phase {
-    /// Between requests; by when the next head is to be complete if something of it is there.
+    /// Between requests; by when the next head is to be complete if something of it is there, or the body of the last one.
     Between { by: Option<Instant>, is_head: bool },
-    /// A request is being answered; whether there are bytes beyond its head, which are its body or the beginning of the
-    /// next one.
-    Answering { has_more: bool },
+    /// A request is being answered.
+    Answering,
 }
 
 impl Default for Phase {
@@ -74,71 +64,68 @@ impl Default for Phase {
 }
 
 impl Exchange {
-    /// Notes that a head is complete.
-    pub fn begin(&self) {
-        let has_more = !self.0.tail.get().ends_with(b"\r\n\r\n");
-        self.0.phase.set(Phase::Answering { has_more });
-    }
-
-    /// Notes that there is an answer.
-    pub fn end(&self) {
-        if let Phase::Answering { has_more } = self.0.phase.get() {
-            self.0.phase.set(Phase::Between {
-                by: has_more.then(|| Instant::now() + IDLE_TIMEOUT),
-                is_head: false,
-            });
+    /// Notes that a head is complete, and what follows it. The request is being answered until what this returns is dropped.
+    #[must_use]
+    pub fn begin(&self, body: BodyLength) -> Answering {
+        self.with(|framing| framing.begin(body));
+        self.0.phase.set(Phase::Answering);
+        if self.0.has_kept.get() {
+            self.wake();
         }
+        Answering(self.clone())
     }
 
-    /// Whether the target of a request had a fragment, which no target may have (RFC 9112, section 3.2). The framework leaves
-    /// it out, with all that follows, so that this is asked of the bytes: whatever may be the end of a request line counts, since
-    /// one can follow a body in the middle of a line. It stays so for the rest of the connection.
+    /// Whether the target of a request had a fragment, see [`Framing::has_fragment`].
     pub fn has_fragment(&self) -> bool {
-        self.0.has_fragment.get()
+        self.0.framing.get().has_fragment()
     }
 
-    fn received(&self, bytes: &[u8]) {
-        for byte in bytes {
-            self.take(*byte);
+    fn end(&self) {
+        self.with(Framing::end);
+        let is_between = self.0.framing.get().is_between();
+        self.0.phase.set(Phase::Between {
+            by: (!is_between).then(|| Instant::now() + IDLE_TIMEOUT),
+            is_head: false,
+        });
+        if self.0.has_kept.get() || !is_between {
+            self.wake();
         }
-        self.0.phase.set(match self.0.phase.get() {
-            head @ Phase::Between { is_head: true, .. } => head,
-            Phase::Between { is_head: false, .. } => Phase::Between {
+    }
+
+    /// How many of these bytes belong to the request that is being read.
+    fn take(&self, bytes: &[u8]) -> usize {
+        let taken = self.with(|framing| framing.take(bytes));
+        if let Phase::Between { is_head: false, .. } = self.0.phase.get()
+            && self.0.framing.get().is_head()
+        {
+            self.0.phase.set(Phase::Between {
                 by: Some(Instant::now() + HEAD_TIMEOUT),
                 is_head: true,
-            },
-            Phase::Answering { .. } => Phase::Answering { has_more: true },
-        });
+            });
+        }
+        taken
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Framing) -> T) -> T {
+        let mut framing = self.0.framing.get();
+        let result = act(&mut framing);
+        self.0.framing.set(framing);
+        result
+    }
+
+    fn wake(&self) {
+        if let Some(reader) = self.0.reader.take() {
+            reader.wake();
+        }
     }
 }
 
-impl Exchange {
-    fn take(&self, byte: u8) {
-        let mut tail = self.0.tail.get();
-        tail.rotate_left(1);
-        tail[TAIL - 1] = byte;
-        self.0.tail.set(tail);
-        let line = self.0.line.get();
-        self.0.line.set(match byte {
-            b'\n' => {
-                let end = tail.strip_suffix(b"\n").unwrap_or_default();
-                let end = end.strip_suffix(b"\r").unwrap_or(end);
-                if line.had_mark && (end.ends_with(b" HTTP/1.1") || end.ends_with(b" HTTP/1.0")) {
-                    self.0.has_fragment.set(true);
-                }
-                Line::default()
-            }
-            b' ' => Line {
-                has_word: true,
-                has_mark: false,
-                had_mark: line.has_word && line.has_mark,
-            },
-            b'#' => Line {
-                has_mark: true,
-                ..line
-            },
-            _ => line,
-        });
+/// A request that is being answered.
+pub struct Answering(Exchange);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
@@ -146,6 +133,10 @@ impl Exchange {
 pub struct Watched<T> {
     stream: T,
     exchange: Exchange,
+    /// What came behind the request that is being read.
+    kept: Vec<u8>,
+    /// Whether nothing comes behind that.
+    is_over: bool,
     /// Since when it takes no more of an answer.
     full_since: Option<Instant>,
     timer: Pin<Box<Sleep>>,
@@ -158,6 +149,8 @@ impl<T> Watched<T> {
         Self {
             stream,
             exchange: Exchange::default(),
+            kept: Vec::new(),
+            is_over: false,
             full_since: None,
             timer: Box::pin(sleep_until(Instant::now())),
             _place: place,
@@ -176,29 +169,56 @@ impl<T> Watched<T> {
 
     /// An error if the caller is late; else whoever waits is woken when that has to be asked again.
     fn keep_up(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        loop {
-            let now = Instant::now();
-            let head = match self.exchange.0.phase.get() {
-                Phase::Between { by, .. } => by,
-                Phase::Answering { .. } => None,
+        let head = match self.exchange.0.phase.get() {
+            Phase::Between { by, .. } => by,
+            Phase::Answering => None,
+        };
+        let reader = self.full_since.map(|since| since + READER_TIMEOUT);
+        let Some(limit) = [head, reader].into_iter().flatten().min() else {
+            return Ok(());
+        };
+        if self.timer.deadline() != limit {
+            self.timer.as_mut().reset(limit);
+        }
+        match self.timer.as_mut().poll(context) {
+            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> Watched<T> {
+    /// Reads what belongs to the request in front. What comes behind it is read too, so that an end of the connection is
+    /// noticed, and kept.
+    fn read_on(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let next = &self.kept[..self.kept.len().min(buffer.remaining())];
+        let taken = self.exchange.take(next);
+        if taken > 0 || (self.kept.is_empty() && self.is_over) {
+            buffer.put_slice(&self.kept[..taken]);
+            self.kept.drain(..taken);
+            return Poll::Ready(Ok(()));
+        }
+        while !self.is_over && self.kept.len() < KEPT_MAX {
+            ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+            let bytes = &buffer.filled()[before..];
+            self.is_over = bytes.is_empty();
+            let taken = if self.kept.is_empty() {
+                self.exchange.take(bytes)
+            } else {
+                0
             };
-            let reader = self.full_since.map(|since| since + READER_TIMEOUT);
-            let limit = [head, reader].into_iter().flatten().min();
-            if limit.is_some_and(|limit| limit <= now) {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            let next = match self.exchange.0.phase.get() {
-                Phase::Answering { .. } => Some(limit.unwrap_or(now + LOOK_EVERY)),
-                Phase::Between { .. } => limit,
-            };
-            let Some(next) = next else { return Ok(()) };
-            if self.timer.is_elapsed() || self.timer.deadline() > next {
-                self.timer.as_mut().reset(next);
-            }
-            if self.timer.as_mut().poll(context).is_pending() {
-                return Ok(());
+            self.kept.extend_from_slice(&bytes[taken..]);
+            buffer.set_filled(before + taken);
+            if taken > 0 || (self.kept.is_empty() && self.is_over) {
+                return Poll::Ready(Ok(()));
             }
         }
+        Poll::Pending
     }
 }
 
@@ -208,12 +228,16 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            self.exchange.received(&buffer.filled()[before..]);
-        }
+        let read = self.read_on(context, buffer);
+        self.exchange.0.has_kept.set(!self.kept.is_empty());
         self.keep_up(context)?;
+        if read.is_pending() {
+            let mut reader = self.exchange.0.reader.borrow_mut();
+            match &mut *reader {
+                Some(reader) => reader.clone_from(context.waker()),
+                None => *reader = Some(context.waker().clone()),
+            }
+        }
         read
     }
 }
@@ -249,10 +273,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
 #[cfg(test)]
 mod tests {
     use prometheus_client::registry::Registry;
-    use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
-        time::advance,
-    };
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
     use super::*;
     use crate::listener::{ConnectionLimits, Connections};
@@ -312,59 +333,102 @@ mod tests {
         there.write_all(b"GET\r\n\r\n").await.unwrap();
         let mut head = [0; 7];
         watched.read_exact(&mut head).await.unwrap();
-        exchange.begin();
+        let answer = exchange.begin(BodyLength::Known(0));
         let answering = tokio::time::timeout(Duration::from_hours(1), late(&mut watched)).await;
         assert!(answering.is_err(), "{answering:?}");
-        exchange.end();
+        drop(answer);
         let quiet = tokio::time::timeout(Duration::from_hours(1), late(&mut watched)).await;
         assert!(quiet.is_err(), "{quiet:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_beginning_of_a_head_that_came_during_an_answer_counts_from_its_end() {
+    async fn what_comes_behind_a_request_is_kept_until_that_is_answered_and_has_its_time_then() {
         let (mut watched, mut there) = connection();
         let exchange = watched.exchange();
-        exchange.begin();
-        there.write_all(b"G").await.unwrap();
-        let mut byte = [0];
-        watched.read_exact(&mut byte).await.unwrap();
-        advance(Duration::from_mins(1)).await;
-        let ended = exchange.clone();
-        let answer = async {
-            tokio::time::sleep(Duration::from_secs(12)).await;
-            ended.end();
-            std::future::pending::<()>().await;
+        let mut bytes = [0; 32];
+        there.write_all(b"GET\r\n\r\nHEAD\r\n").await.unwrap();
+        assert_eq!(watched.read(&mut bytes).await.unwrap(), 7);
+        let answer = exchange.begin(BodyLength::Known(0));
+        let waiting = tokio::time::timeout(Duration::from_secs(12), watched.read(&mut bytes)).await;
+        assert!(waiting.is_err(), "{waiting:?}");
+        let ended = async {
+            drop(answer);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            there.write_all(b"\r").await.unwrap();
+        };
+        let (read, ()) = tokio::join!(watched.read(&mut bytes), ended);
+        assert_eq!(bytes[..read.unwrap()], *b"HEAD\r\n");
+        assert_eq!(late(&mut watched).await, (true, 4));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_a_connection_is_noticed_while_a_request_is_answered() {
+        for (behind, is_told) in [("", true), ("GET", false)] {
+            let (mut watched, mut there) = connection();
+            let exchange = watched.exchange();
+            let mut bytes = [0; 32];
+            let sent = format!("GET\r\n\r\n{behind}");
+            there.write_all(sent.as_bytes()).await.unwrap();
+            assert_eq!(watched.read(&mut bytes).await.unwrap(), 7);
+            let answer = exchange.begin(BodyLength::Known(0));
+            drop(there);
+            let read = tokio::time::timeout(Duration::from_secs(1), watched.read(&mut bytes)).await;
+            assert_eq!(read.is_ok(), is_told, "{read:?}");
+            drop(answer);
+            assert_eq!(watched.read(&mut bytes).await.unwrap(), behind.len());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn little_is_kept_behind_a_request() {
+        let (mut watched, mut there) = connection();
+        let exchange = watched.exchange();
+        let mut bytes = [0; 32];
+        there.write_all(b"GET\r\n\r\n").await.unwrap();
+        assert_eq!(watched.read(&mut bytes).await.unwrap(), 7);
+        let _answer = exchange.begin(BodyLength::Known(0));
+        let mut count = 0;
+        let sending = async {
+            while there.write_all(&[b'G'; 32]).await.is_ok() {
+                count += 32;
+            }
         };
         tokio::select! {
-            (is_late, seconds) = late(&mut watched) => {
-                assert!(is_late);
-                // It is looked at every five seconds.
-                assert!((42..=47).contains(&seconds), "{seconds}");
-            }
-            () = answer => unreachable!(),
+            read = watched.read(&mut bytes) => panic!("{read:?}"),
+            () = sending => panic!("everything is kept"),
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }
+        assert!((KEPT_MAX..KEPT_MAX + 256).contains(&count), "{count}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_is_no_head_and_the_head_after_it_has_its_time() {
         let (mut watched, mut there) = connection();
         let exchange = watched.exchange();
+        let mut bytes = [0; 32];
         there.write_all(b"POST\r\n\r\n{}").await.unwrap();
-        let mut bytes = [0; 10];
-        watched.read_exact(&mut bytes).await.unwrap();
-        exchange.begin();
-        exchange.end();
+        assert_eq!(watched.read(&mut bytes).await.unwrap(), 8);
+        let answer = exchange.begin(BodyLength::Known(3));
+        assert_eq!(watched.read(&mut bytes).await.unwrap(), 2);
+        // It is answered before its body is complete.
+        drop(answer);
         let idle = tokio::time::timeout(Duration::from_secs(20), late(&mut watched)).await;
         assert!(idle.is_err(), "{idle:?}");
-        there.write_all(b"G").await.unwrap();
+        there.write_all(b" G").await.unwrap();
         assert_eq!(late(&mut watched).await, (true, 5));
+
+        let (mut watched, mut there) = connection();
+        there.write_all(b"POST\r\n\r\n").await.unwrap();
+        assert_eq!(watched.read(&mut bytes).await.unwrap(), 8);
+        drop(watched.exchange().begin(BodyLength::Chunked));
+        assert_eq!(late(&mut watched).await, (true, 30));
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_nobody_reads_is_given_up() {
         for drips in [false, true] {
             let (mut watched, mut there) = connection();
-            watched.exchange().begin();
+            let _answer = watched.exchange().begin(BodyLength::Known(0));
             let began = Instant::now();
             let reading = async move {
                 let mut byte = [0];

@@ -171,11 +171,12 @@ impl Parts {
         let inside = |head: &str| format!("{head}Content-Length: {}\r\n\r\n{hidden}", hidden.len());
         let post_to = |path: &str| self.post.replacen("/tasks/7/pause", path, 1);
         vec![
-            (format!("{get}{h2c}\r\n"), &[200, 200]),
-            // A task that is paused without a body: the body is refused and read to its end.
-            (inside(&format!("{}{h2c}", self.post)), &[400, 200]),
-            (inside(&self.post), &[400, 200]),
-            (inside(get), &[200, 200]),
+            // Nothing becomes of the offer, and the connection ends.
+            (format!("{get}{h2c}\r\n"), &[200]),
+            (inside(&format!("{}{h2c}", self.post)), &[400]),
+            // A body that nobody wants is not read, and the connection ends.
+            (inside(&self.post), &[400]),
+            (inside(get), &[200]),
             (
                 format!("{get}Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
                 &[400],
@@ -309,6 +310,140 @@ fn what_a_stranger_sends_after_a_refusal_is_not_taken_for_a_request() {
         assert_eq!(seen, [401], "{head:?}");
     }
     assert!(place.cloud.requests().is_empty());
+}
+
+/// What came as answers to requests with these methods: the line of each, and its body.
+fn read_answers<'a>(methods: &[&str], mut bytes: &'a [u8]) -> Vec<(&'a str, &'a [u8])> {
+    let mut found = Vec::new();
+    for method in methods {
+        let Some(end) = bytes.windows(4).position(|end| end == b"\r\n\r\n") else {
+            break;
+        };
+        let head = std::str::from_utf8(&bytes[..end]).expect("text");
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "));
+        let length: usize = length.expect("a length").parse().expect("a number");
+        let length = if *method == "HEAD" { 0 } else { length };
+        let body;
+        (body, bytes) = bytes[end + 4..].split_at(length);
+        found.push((head.lines().next().expect("a line"), body));
+    }
+    assert!(bytes.is_empty(), "{:?}", String::from_utf8_lossy(bytes));
+    found
+}
+
+#[test]
+fn requests_that_follow_closely_are_answered_one_by_one_as_what_they_are() {
+    let place = Place::new();
+    let gateway = place.start();
+    let (large, small) = (40_000, b"{\"status\":\"ok\"".as_slice());
+    let fields = format!("Host: x\r\nAuthorization: Bearer {KEY}\r\n");
+    let head = |line: &str, more: &str| format!("{line}\r\n{fields}{more}\r\n");
+    let chunks = "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n";
+    let (get, look) = ("GET /readyz HTTP/1.1", "HEAD /readyz HTTP/1.1");
+    let requests = [
+        ("GET", head(get, ""), "HTTP/1.1 200"),
+        ("HEAD", head(look, ""), "HTTP/1.1 200"),
+        (
+            "GET",
+            head("GET /openapi.json HTTP/1.1", ""),
+            "HTTP/1.1 200",
+        ),
+        (
+            "HEAD",
+            head("HEAD /openapi.json HTTP/1.1", ""),
+            "HTTP/1.1 200",
+        ),
+        (
+            "POST",
+            head("POST /tasks/1/start HTTP/1.1", chunks)
+                + "1;a\r\n[\r\n1\r\n]\r\n0\r\nA: b\r\n\r\n",
+            "HTTP/1.1 400",
+        ),
+        ("HEAD", head(look, ""), "HTTP/1.1 200"),
+        (
+            "GET",
+            head("GET /readyz HTTP/1.0", "Connection: keep-alive\r\n"),
+            "HTTP/1.0 200",
+        ),
+        ("HEAD", head(look, ""), "HTTP/1.1 200"),
+        ("GET", head(get, "Connection: close\r\n"), "HTTP/1.1 200"),
+    ];
+    let bytes: String = requests.iter().map(|(_, text, _)| text.as_str()).collect();
+    // What follows the one that ends the connection is not answered.
+    let bytes = bytes + &head(look, "");
+    let methods: Vec<&str> = requests.iter().map(|(method, ..)| *method).collect();
+    for size in [1_000_000, 7] {
+        let mut stream = TcpStream::connect(gateway.authority()).expect("a connection");
+        let mut sending = stream.try_clone().expect("a connection");
+        let bytes = bytes.clone();
+        let sending = std::thread::spawn(move || {
+            for part in bytes.as_bytes().chunks(size) {
+                // The other side ends the connection before the last of it.
+                if sending.write_all(part).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut read = Vec::new();
+        _ = stream.read_to_end(&mut read);
+        sending.join().expect("a sender");
+        let answers = read_answers(&methods, &read);
+        assert_eq!(answers.len(), requests.len());
+        for ((method, text, line), (found, body)) in requests.iter().zip(answers) {
+            assert!(found.starts_with(line), "{text:?}: {found}");
+            let is_large = text.contains("openapi");
+            match *method {
+                "HEAD" => assert!(body.is_empty()),
+                _ if is_large => assert!(body.len() > large, "{}", body.len()),
+                "GET" => assert!(body.starts_with(small)),
+                _ => assert!(body.starts_with(b"{\"type\":")),
+            }
+        }
+    }
+}
+
+#[test]
+fn who_asks_for_much_and_does_not_read_it_costs_little() {
+    const CONNECTIONS: u64 = 100;
+    const REQUESTS: usize = 4;
+    let place = Place::new();
+    let gateway = place.start();
+    let ask = "GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n";
+    let length = gateway
+        .stranger()
+        .get("/docs/swagger-ui-bundle.js")
+        .text
+        .len() as u64;
+    let before = gateway.resident_kib();
+    let streams: Vec<TcpStream> = (0..CONNECTIONS)
+        .map(|_| {
+            let mut stream = TcpStream::connect(gateway.authority()).expect("a connection");
+            stream
+                .write_all(ask.repeat(REQUESTS).as_bytes())
+                .expect("to send");
+            stream
+        })
+        .collect();
+    // Each has been given something.
+    for stream in &streams {
+        let patience = Some(Duration::from_secs(20));
+        stream.set_read_timeout(patience).expect("a time limit");
+        assert_eq!(stream.peek(&mut [0]).expect("an answer"), 1);
+    }
+    let held = gateway.resident_kib().saturating_sub(before);
+    let answers = CONNECTIONS * length / 1024;
+    assert!(held < answers / 5, "{held} KiB for {answers} KiB");
+    assert_eq!(gateway.stranger().get("/livez").status, 200);
+    // Who reads gets all of it.
+    let mut stream = streams.into_iter().next().expect("a connection");
+    stream.shutdown(Shutdown::Write).expect("to end");
+    let mut read = Vec::new();
+    stream.read_to_end(&mut read).expect("the answers");
+    let answers = read_answers(&["GET"; REQUESTS], &read);
+    assert_eq!(answers.len(), REQUESTS);
+    assert!(answers.iter().all(|(_, body)| body.len() as u64 == length));
 }
 
 #[test]

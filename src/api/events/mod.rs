@@ -22,7 +22,6 @@ use super::request::{
     auth,
     guard::{Head, Known},
 };
-use crate::listener::Exchange;
 
 /// How often something is sent, so that nobody on the way takes the connection for dead, and a caller who is gone is noticed.
 /// Also how often it is asked again whether the caller may watch.
@@ -64,7 +63,6 @@ pub(super) fn answer(
         stage: Stage::Before,
         ends_at: now + DURATION_MAX,
         beats_at: now + HEARTBEAT,
-        answering: request.conn_data::<Exchange>().cloned().map(Answering),
         request,
         _place: place,
     };
@@ -95,15 +93,6 @@ pub(super) fn last_id<T>(
     id
 }
 
-/// A connection on which an answer goes out. The watch over slow callers is told when it is over.
-struct Answering(Exchange);
-
-impl Drop for Answering {
-    fn drop(&mut self) {
-        self.0.end();
-    }
-}
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Before,
@@ -119,7 +108,6 @@ struct Stream<F> {
     /// Told when others are known than before.
     changes: watch::Receiver<()>,
     request: HttpRequest,
-    answering: Option<Answering>,
     _place: Place,
 }
 
@@ -136,9 +124,6 @@ impl<F: Feed> Stream<F> {
         let bytes = match self.stage {
             Stage::Before => {
                 self.stage = Stage::Going;
-                if let Some(Answering(exchange)) = &self.answering {
-                    exchange.begin();
-                }
                 Bytes::from_static(BEGINNING)
             }
             Stage::Going => self.go_on().await?,

@@ -7,6 +7,7 @@ mod links;
 mod narrow;
 mod refine;
 
+use actix_web::web::Bytes;
 use serde_json::Value;
 use utoipa::{
     Modify, OpenApi,
@@ -22,7 +23,7 @@ use super::{operations::watch::OperationUpdate, problem::ProblemDocument, tasks:
 /// The document, and what can be read from it.
 pub(super) struct Document {
     json: Value,
-    compact: String,
+    compact: Bytes,
     /// The segments of each path, `None` for a parameter, and the methods that it knows.
     methods: Vec<(Vec<Option<String>>, String)>,
 }
@@ -106,15 +107,15 @@ impl Document {
         narrow::narrow(&mut document, services);
         links::add(&mut document);
         Self {
-            compact: document.to_string(),
+            compact: document.to_string().into(),
             json: document,
             methods,
         }
     }
 
     /// The document as JSON.
-    pub(super) fn compact(&self) -> &str {
-        &self.compact
+    pub(super) fn compact(&self) -> Bytes {
+        self.compact.clone()
     }
 
     /// The document as JSON for people, with a newline at its end.

@@ -394,6 +394,15 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
+    /// How much memory it has, in KiB.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("a running gateway");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        number.expect("a size").parse().expect("a number")
+    }
+
     /// Where it listens, as it logged.
     fn address(&mut self) -> Option<String> {
         let ended = self.child.try_wait().expect("a child");

@@ -1,0 +1,297 @@
+//! Where requests begin and end in the bytes of a connection.
+//!
+//! The framework reads ahead: with the next request already read it answers as if to that one, so that an answer to `GET` loses
+//! its body if a `HEAD` follows it closely. It is therefore given no byte of a request before the one in front is answered. What
+//! the heads say is left to the framework, which tells what follows each.
+
+/// What follows a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyLength {
+    /// So many bytes, or none.
+    Known(u64),
+    /// Chunks.
+    Chunked,
+    /// Nobody knows: no other request is expected.
+    Unknown,
+}
+
+/// What the next byte belongs to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Framing {
+    part: Part,
+    /// Whether the request was answered. One can be before its body is complete.
+    is_answered: bool,
+    has_fragment: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    /// The next byte is the first of a head.
+    Between,
+    Head(Head),
+    /// A head is complete, and nobody has said yet what follows it.
+    Complete,
+    Body(Body),
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Head {
+    /// Whether there was a line before this one. Empty lines before the first do not count.
+    has_line: bool,
+    /// Whether there is something on this line, but its end.
+    has_text: bool,
+    /// Whether a blank was on the first line, behind which the target is.
+    has_blank: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Body {
+    Bytes(u64),
+    /// The line with the size of a chunk; whether the digits are over.
+    Size {
+        size: u64,
+        is_over: bool,
+    },
+    /// What is left of a chunk, and of the line end behind it.
+    Chunk(u64),
+    /// The lines behind the last chunk, whether there is something on this one.
+    Trailer {
+        has_text: bool,
+    },
+    Endless,
+}
+
+const SIZE: Body = Body::Size {
+    size: 0,
+    is_over: false,
+};
+/// Behind each chunk.
+const LINE_END: u64 = b"\r\n".len() as u64;
+
+impl Default for Framing {
+    fn default() -> Self {
+        Self {
+            part: Part::Between,
+            is_answered: false,
+            has_fragment: false,
+        }
+    }
+}
+
+impl Framing {
+    /// How many of these bytes belong to the request that is being read. The others are to be kept until it was answered.
+    pub(super) fn take(&mut self, bytes: &[u8]) -> usize {
+        let mut taken = 0;
+        while taken < bytes.len() && !self.is_full() {
+            taken += self.advance(&bytes[taken..]);
+        }
+        taken
+    }
+
+    /// Whether nothing more belongs to the request that is being read, as far as is known.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self.part, Part::Complete | Part::Body(Body::Bytes(0)))
+    }
+
+    /// Whether the next byte is the first of a head.
+    pub(super) fn is_between(&self) -> bool {
+        matches!(self.part, Part::Between)
+    }
+
+    /// Whether a head has begun, and nobody was told of it yet.
+    pub(super) fn is_head(&self) -> bool {
+        matches!(self.part, Part::Head(_) | Part::Complete)
+    }
+
+    /// What follows the head that is complete.
+    pub(super) fn begin(&mut self, length: BodyLength) {
+        self.is_answered = false;
+        self.part = Part::Body(match length {
+            BodyLength::Known(count) => Body::Bytes(count),
+            BodyLength::Chunked => SIZE,
+            BodyLength::Unknown => Body::Endless,
+        });
+    }
+
+    /// The request was answered.
+    pub(super) fn end(&mut self) {
+        self.is_answered = true;
+        self.go_on();
+    }
+
+    /// Whether a target had a fragment, which none may have (RFC 9112, section 3.2). The framework leaves it out, with all that
+    /// follows, so that this is asked of the bytes. It stays so for the rest of the connection.
+    pub(super) fn has_fragment(&self) -> bool {
+        self.has_fragment
+    }
+
+    fn go_on(&mut self) {
+        if self.is_answered && matches!(self.part, Part::Body(Body::Bytes(0))) {
+            self.is_answered = false;
+            self.part = Part::Between;
+        }
+    }
+
+    /// Takes at least one byte.
+    fn advance(&mut self, bytes: &[u8]) -> usize {
+        let part = match self.part {
+            Part::Between => self.head(Head::default(), bytes[0]),
+            Part::Head(head) => self.head(head, bytes[0]),
+            Part::Body(Body::Bytes(count)) => {
+                let (taken, left) = skip(count, bytes);
+                self.part = Part::Body(Body::Bytes(left));
+                self.go_on();
+                return taken;
+            }
+            Part::Body(Body::Chunk(count)) => {
+                let (taken, left) = skip(count, bytes);
+                self.part = Part::Body(if left == 0 { SIZE } else { Body::Chunk(left) });
+                return taken;
+            }
+            Part::Body(Body::Size { size, is_over }) => {
+                Part::Body(after_size(size, is_over, bytes[0]))
+            }
+            Part::Body(Body::Trailer { has_text }) => Part::Body(match bytes[0] {
+                b'\n' if !has_text => Body::Bytes(0),
+                b'\n' => Body::Trailer { has_text: false },
+                byte => Body::Trailer {
+                    has_text: has_text || byte != b'\r',
+                },
+            }),
+            Part::Body(Body::Endless) | Part::Complete => return bytes.len(),
+        };
+        self.part = part;
+        self.go_on();
+        1
+    }
+
+    fn head(&mut self, head: Head, byte: u8) -> Part {
+        match byte {
+            b'\n' if head.has_text => {
+                return Part::Head(Head {
+                    has_line: true,
+                    ..Head::default()
+                });
+            }
+            b'\n' if head.has_line => return Part::Complete,
+            b'#' if head.has_blank => self.has_fragment = true,
+            _ => {}
+        }
+        Part::Head(Head {
+            has_text: head.has_text || !matches!(byte, b'\r' | b'\n'),
+            has_blank: head.has_blank || (byte == b' ' && !head.has_line),
+            ..head
+        })
+    }
+}
+
+/// How many of these bytes are among the next so many, and how many are still to come.
+fn skip(count: u64, bytes: &[u8]) -> (usize, u64) {
+    let taken = usize::try_from(count).map_or(bytes.len(), |count| count.min(bytes.len()));
+    (taken, count - taken as u64)
+}
+
+/// A size is over at its first character that is no digit; what is no size is refused by the framework.
+fn after_size(size: u64, is_over: bool, byte: u8) -> Body {
+    let digit = char::from(byte).to_digit(16).filter(|_| !is_over);
+    match (byte, digit) {
+        (b'\n', _) if size == 0 => Body::Trailer { has_text: false },
+        (b'\n', _) => Body::Chunk(size.saturating_add(LINE_END)),
+        (_, Some(digit)) => Body::Size {
+            size: size.saturating_mul(16).saturating_add(digit.into()),
+            is_over,
+        },
+        (_, None) => Body::Size {
+            size,
+            is_over: true,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes of each request, given in pieces of every size.
+    fn requests(bytes: &[u8], lengths: &[BodyLength]) -> Vec<Vec<String>> {
+        (1..=bytes.len())
+            .map(|size| {
+                let mut framing = Framing::default();
+                let (mut found, mut current) = (Vec::new(), Vec::new());
+                let mut lengths = lengths.iter();
+                for piece in bytes.chunks(size) {
+                    let mut rest = piece;
+                    loop {
+                        let taken = framing.take(rest);
+                        current.extend_from_slice(&rest[..taken]);
+                        rest = &rest[taken..];
+                        if matches!(framing.part, Part::Complete) {
+                            framing.begin(*lengths.next().unwrap());
+                        } else if framing.is_full() {
+                            framing.end();
+                            assert!(framing.is_between());
+                            found.push(String::from_utf8(std::mem::take(&mut current)).unwrap());
+                        } else {
+                            break;
+                        }
+                    }
+                    assert!(rest.is_empty());
+                }
+                found.push(String::from_utf8(current).unwrap());
+                found
+            })
+            .collect()
+    }
+
+    #[test]
+    fn requests_are_told_apart_however_their_bytes_come() {
+        use BodyLength::{Chunked, Known, Unknown};
+        let parts = [
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", Known(0)),
+            ("\r\n\r\nGET / HTTP/1.1\nHost: a\n\n", Known(0)),
+            ("PUT / HTTP/1.1\r\nHost: a\r\n\r\nGET /\r\n\r\n", Known(9)),
+            (
+                "PUT / HTTP/1.1\r\n\r\n3;a=b\r\n\r\n\r\r\n0A\r\n0123456789\r\n0\r\n\r\n",
+                Chunked,
+            ),
+            (
+                "PUT / HTTP/1.1\r\n\r\n1 \r\n0\r\n0\r\nA: b\r\nC: d\r\n\r\n",
+                Chunked,
+            ),
+            ("GET /x HTTP/1.1\r\n\r\nwhatever\r\n\r\n", Unknown),
+        ];
+        let bytes: String = parts.iter().map(|(text, _)| *text).collect();
+        let expected: Vec<&str> = parts.iter().map(|(text, _)| *text).collect();
+        let lengths: Vec<BodyLength> = parts.iter().map(|(_, length)| *length).collect();
+        for found in requests(bytes.as_bytes(), &lengths) {
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn a_body_goes_on_after_its_request_was_answered() {
+        let mut framing = Framing::default();
+        assert_eq!(framing.take(b"PUT / HTTP/1.1\r\n\r\n12"), 18);
+        framing.begin(BodyLength::Known(4));
+        assert_eq!(framing.take(b"12"), 2);
+        framing.end();
+        assert!(!framing.is_between());
+        assert_eq!(framing.take(b"34GET / HTTP/1.1\r\n\r\nGET"), 20);
+    }
+
+    #[test]
+    fn only_targets_have_fragments() {
+        for (head, has_fragment) in [
+            ("GET /tasks#a HTTP/1.1\r\n\r\n", true),
+            ("GET /tasks?a#b HTTP/1.1\r\n\r\n", true),
+            ("\r\nGET # HTTP/1.1\r\n\r\n", true),
+            ("GE#T /tasks HTTP/1.1\r\n\r\n", false),
+            ("GET /tasks HTTP/1.1\r\nA: b #c\r\n\r\n", false),
+            ("PUT / HTTP/1.1\r\n\r\n/ # HTTP/1.1\r\n", false),
+        ] {
+            let mut framing = Framing::default();
+            framing.take(head.as_bytes());
+            assert_eq!(framing.has_fragment(), has_fragment, "{head:?}");
+        }
+    }
+}
