@@ -36,9 +36,9 @@ pub(crate) enum Command {
     /// Find the first line of an audit log that was changed, removed or inserted, and print the head of the log.
     VerifyAudit(verify_audit::Arguments),
     /// List, show, pause, start, delete and watch tasks through a gateway.
-    Tasks(client::tasks::Arguments),
+    Tasks(client::Arguments<client::tasks::Action>),
     /// List, show, watch and cancel operations of a gateway.
-    Operations(client::operations::Arguments),
+    Operations(client::Arguments<client::operations::Action>),
     /// Print the completions of this program for a shell.
     Completions(completions::Arguments),
     /// Print the OpenAPI document of the API.

@@ -41,9 +41,6 @@ fn members(rows: Vec<(&str, String)>) -> String {
     table(&rows)
 }
 
-pub(super) const TASK_COLUMNS: [&str; 6] =
-    ["ID", "SERVICE", "PROJECT", "STATE", "PROGRESS", "NAME"];
-
 pub(super) fn task_row(task: &Value) -> Vec<String> {
     let text = |name| of(task, name).to_owned();
     vec![
@@ -98,9 +95,6 @@ pub(super) fn progress(task: &Value) -> String {
 pub(super) fn numbers(task: &Value) -> String {
     join([&bytes(task), &objects(task), &speed(task), &left(task)])
 }
-
-pub(super) const OPERATION_COLUMNS: [&str; 6] =
-    ["ID", "KIND", "TASK", "STATUS", "OUTCOME", "CREATED"];
 
 pub(super) fn operation_row(operation: &Value) -> Vec<String> {
     let text = |name| of(operation, name).to_owned();
