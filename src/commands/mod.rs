@@ -137,7 +137,13 @@ fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     writeln!(out, "{}", text.trim_end())
         .and_then(|()| out.flush())
-        .map_err(|error| Failure::Other(format!("Nothing could be printed: {error}.")))
+        .map_err(|error| {
+            // Whoever read it has seen enough, as `head` does.
+            if error.kind() == io::ErrorKind::BrokenPipe {
+                return Failure::Silent(1);
+            }
+            Failure::Other(format!("Error: nothing could be printed: {error}."))
+        })
 }
 
 /// Says something beside the output. Whoever closed the error stream does not want to know.

@@ -24,6 +24,10 @@ use crate::{
     },
 };
 
+/// What stands for keys.
+const CREDENTIAL: &str =
+    "the name of a storage credential, or an object with access_key and secret_key";
+
 /// A start.
 pub(crate) struct Start {
     terms: Terms,
@@ -44,6 +48,11 @@ impl Action for Start {
 
     fn read_body(&mut self, body: StartBytes, target: &NamedTask) -> Result<(), Problem> {
         if target.traits.start_needs_credentials {
+            if body.is_empty() {
+                // It is the keys that are missed, rather than the JSON around them.
+                let detail = format!("A body is needed: destination is {CREDENTIAL}.");
+                return Err(Problem::fault("body", "destination", detail));
+            }
             self.request = Some(read(&body)?);
         } else if !body.is_empty() {
             let name = &target.traits.name;
@@ -176,13 +185,12 @@ fn credential(
     member: &'static str,
     is_required: bool,
 ) -> Option<StorageCredential> {
-    let expected = "the name of a storage credential, or an object with access_key and secret_key";
     match reader.take(member) {
         None | Some(serde_json::Value::Null) if !is_required => None,
         Some(serde_json::Value::String(text)) => {
             let name = CredentialName::parse(&text);
             if name.is_none() {
-                reader.fault(member, format!("{member} must be {expected}."));
+                reader.fault(member, format!("{member} must be {CREDENTIAL}."));
             }
             name.map(StorageCredential::Named)
         }
@@ -200,11 +208,11 @@ fn credential(
             }))
         }
         Some(_) => {
-            reader.fault(member, format!("{member} must be {expected}."));
+            reader.fault(member, format!("{member} must be {CREDENTIAL}."));
             None
         }
         None => {
-            reader.fault(member, format!("{member} is needed: {expected}."));
+            reader.fault(member, format!("{member} is needed: {CREDENTIAL}."));
             None
         }
     }

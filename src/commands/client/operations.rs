@@ -18,6 +18,9 @@ use super::{
 };
 use crate::commands::Failure;
 
+/// What is said to whoever cancels what has ended.
+const TOO_LATE: &str = "Error: the operation had ended before it could be cancelled.";
+
 /// The list of operations.
 const OPERATIONS: Entries = Entries {
     member: "operations",
@@ -68,7 +71,13 @@ pub(crate) fn start(arguments: Arguments<Action>) -> Result<(), Failure> {
             let target = format!("/operations/{id}/cancel");
             let ended = session.client.send(&Ask::new("POST", &target));
             let ended = ended.and_then(|(_, operation)| session.known(operation));
-            session.print(&ended.map_err(|error| session.failure(error))?, text::end)
+            let ended = ended.map_err(|error| session.failure(error))?;
+            session.print(&ended, text::end)?;
+            match text::of(&ended, "status") {
+                "cancelled" => Ok(()),
+                _ if session.json => Err(Failure::Silent(1)),
+                _ => Err(Failure::Status(1, TOO_LATE.to_owned())),
+            }
         }
     })
 }

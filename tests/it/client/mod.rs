@@ -223,6 +223,14 @@ fn a_start_sends_keys_by_name_or_from_the_standard_input() {
     assert_eq!(sent.src_ak.as_deref(), Some("AK-1"));
     assert_eq!(sent.dst_sk.as_deref(), Some("inline-secret"));
 
+    let without = ask(&gateway, &format!("tasks start {inline}"));
+    assert_eq!(without.status, Some(1), "{without:?}");
+    assert_eq!(
+        without.err.matches("destination is the name of").count(),
+        1,
+        "{without:?}"
+    );
+
     let file = place.file("keys.json");
     fs::write(&file, "{\"secret_key\": inline-secret").expect("a file");
     let line = format!("tasks start {inline} --credentials-file {}", file.display());
@@ -501,6 +509,12 @@ fn operations_are_listed_shown_watched_and_cancelled() {
     );
     let cancelled = out(&gateway, &format!("operations cancel {paused}"));
     assert!(cancelled.contains("cancelled"), "{cancelled}");
+    let late = ask(&gateway, &format!("operations cancel {deleted}"));
+    assert_eq!(late.status, Some(1), "{late:?}");
+    assert!(
+        late.out.contains("succeeded (deleted)") && late.err.contains("had ended"),
+        "{late:?}"
+    );
     let watched = ask(&gateway, &format!("operations watch {paused} --json"));
     assert_eq!(watched.status, Some(1));
     assert_eq!(watched.documents()[0]["status"], "cancelled");

@@ -88,6 +88,24 @@ fn a_terminal_that_draws_nothing_gets_every_line_and_no_orders() {
     }
 }
 
+#[test]
+fn whoever_has_read_enough_is_told_nothing_more() {
+    let place = Place::new();
+    for number in 0..100 {
+        place.cloud.add_oms(OmsSpec::new(&number.to_string(), 3));
+    }
+    let gateway = place.start();
+    // The other end is closed before anything is written.
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = caller(&gateway, Some(KEY))
+        .args(["tasks", "list"])
+        .stdout(writer)
+        .output();
+    let told = Said::of(&output.expect("the program runs"));
+    assert_eq!((told.status, &*told.err), (Some(1), ""), "{told:?}");
+}
+
 fn begun(gateway: &Gateway, line: &str) -> Child {
     caller(gateway, Some(KEY))
         .args(line.split(' '))
