@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep_until};
 use utoipa::ToSchema;
 
-use super::{list, view::TaskView};
+use super::{list, parameters, view::TaskView};
 use crate::{
     api::{
         events::{self, Feed, message::Message},
@@ -121,9 +121,8 @@ pub(crate) struct TaskMessage {
 #[utoipa::path(
     tag = "tasks",
     params(
-        ("id" = String, Path, description = "The service's id of the task.", example = "191297407830872"),
-        ("service" = Option<String>, Query, description = "The service, where the form of the id does not tell.", example = "oms"),
-        ("project" = Option<String>, Query, description = "A configured project; without it the default one."),
+        parameters::InPath,
+        parameters::Place,
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was seen.", example = "6f1ed002ab5595859014ebf0951522d9"),
     ),
     responses(
