@@ -4,7 +4,7 @@
 //! or an answer that is never read, would hold a connection for ever.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     future::Future as _,
     io,
     pin::Pin,
@@ -26,6 +26,8 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest that an answer may wait to be read to its end, from when the connection first takes no more of it.
 const READER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same, where the answer can be had again elsewhere and is in the way here.
+const IMPATIENT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a connection is looked at while a request is being answered: nobody says when the answer has gone out.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -40,6 +42,8 @@ struct State {
     tail: Cell<[u8; TAIL]>,
     line: Cell<Line>,
     has_fragment: Cell<bool>,
+    /// Says whether the answer is in the way.
+    is_in_the_way: RefCell<Option<Box<dyn Fn() -> bool>>>,
 }
 
 /// What counts of the line that is coming.
@@ -78,6 +82,19 @@ impl Exchange {
     pub fn begin(&self) {
         let has_more = !self.0.tail.get().ends_with(b"\r\n\r\n");
         self.0.phase.set(Phase::Answering { has_more });
+        self.0.is_in_the_way.take();
+    }
+
+    /// Notes that the answer goes on and on, and is not waited for any more once this is so: its reader goes on elsewhere.
+    pub fn give_up_when(&self, is_in_the_way: impl Fn() -> bool + 'static) {
+        *self.0.is_in_the_way.borrow_mut() = Some(Box::new(is_in_the_way));
+    }
+
+    fn reader_timeout(&self) -> Duration {
+        match &*self.0.is_in_the_way.borrow() {
+            Some(is_in_the_way) if is_in_the_way() => IMPATIENT_TIMEOUT,
+            _ => READER_TIMEOUT,
+        }
     }
 
     /// Notes that there is an answer.
@@ -182,13 +199,15 @@ impl<T> Watched<T> {
                 Phase::Between { by, .. } => by,
                 Phase::Answering { .. } => None,
             };
-            let reader = self.full_since.map(|since| since + READER_TIMEOUT);
+            let patience = self.exchange.reader_timeout();
+            let reader = self.full_since.map(|since| since + patience);
             let limit = [head, reader].into_iter().flatten().min();
             if limit.is_some_and(|limit| limit <= now) {
                 return Err(io::ErrorKind::TimedOut.into());
             }
+            let look = now + LOOK_EVERY;
             let next = match self.exchange.0.phase.get() {
-                Phase::Answering { .. } => Some(limit.unwrap_or(now + LOOK_EVERY)),
+                Phase::Answering { .. } => Some(limit.map_or(look, |limit| limit.min(look))),
                 Phase::Between { .. } => limit,
             };
             let Some(next) = next else { return Ok(()) };
@@ -358,6 +377,19 @@ mod tests {
         assert!(idle.is_err(), "{idle:?}");
         there.write_all(b"G").await.unwrap();
         assert_eq!(late(&mut watched).await, (true, 5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_in_the_way_is_given_up_soon() {
+        let (mut watched, _there) = connection();
+        let exchange = watched.exchange();
+        exchange.begin();
+        let (began, stop) = (Instant::now(), Duration::from_secs(12));
+        exchange.give_up_when(move || began.elapsed() >= stop);
+        let written = watched.write_all(&[0; 1024]).await;
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        // It is looked at every five seconds.
+        assert_eq!(began.elapsed().as_secs(), 15);
     }
 
     #[tokio::test(start_paused = true)]

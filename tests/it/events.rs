@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{Read as _, Write as _},
+    net::TcpStream,
     thread,
     time::{Duration, Instant},
 };
@@ -400,6 +401,50 @@ fn streams_have_places_of_their_own() {
     assert!(client.watch(&path, None).is_ok());
 }
 
+/// A task with events so large that what the system holds on the way is full after some seconds.
+fn large() -> OmsSpec {
+    OmsSpec {
+        name: "x".repeat(512 << 10),
+        ..running(3600)
+    }
+}
+
+/// Readers of the stream of a task who do not read it.
+fn deaf(gateway: &Gateway, task: &str, count: usize) -> Vec<TcpStream> {
+    let request = format!(
+        "GET /tasks/{task}/events HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {KEY}\r\n\r\n"
+    );
+    let readers = (0..count).map(|_| {
+        let mut reader = raw::connect(gateway.authority());
+        reader.write_all(request.as_bytes()).expect("to be read");
+        reader
+    });
+    readers.collect()
+}
+
+#[test]
+fn readers_who_do_not_read_hold_no_stop() {
+    let place = Place::new().set("server.drain_timeout", "\"30s\"");
+    let task = place.cloud.add_oms(large());
+    let mut gateway = place.start();
+    let _readers = deaf(&gateway, &task, 5);
+    // Nobody asks for the next event once the connections take no more.
+    let (mut looks, mut since) = (0, Instant::now());
+    wait_for("the connections to be full", || {
+        let count = place.cloud.count(Operation::Show, Some(&task));
+        if count != looks {
+            (looks, since) = (count, Instant::now());
+        }
+        (looks > 0 && since.elapsed() > Duration::from_secs(3)).then_some(())
+    });
+    let began = Instant::now();
+    gateway.signal("TERM");
+    assert!(gateway.ended().success(), "{}", gateway.log());
+    let took = began.elapsed();
+    println!("5 readers who do not read, a stop in {took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
 /// The memory that a gateway has in use, in MiB.
 fn memory(gateway: &Gateway) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", gateway.pid()));
@@ -413,11 +458,7 @@ fn memory(gateway: &Gateway) -> u64 {
 fn readers_who_do_not_read_are_cut_off_and_cost_little_until_then() {
     const READERS: usize = 20;
     let place = Place::new();
-    // So large that what the system holds on the way is full after some seconds.
-    let task = place.cloud.add_oms(OmsSpec {
-        name: "x".repeat(512 << 10),
-        ..running(3600)
-    });
+    let task = place.cloud.add_oms(large());
     let gateway = place.start();
     let open = |count: usize| {
         let metrics = gateway.stranger().get("/metrics").text;
@@ -425,16 +466,7 @@ fn readers_who_do_not_read_are_cut_off_and_cost_little_until_then() {
             .contains(&format!("migration_gateway_event_streams {count}\n"))
             .then_some(())
     };
-    let request = format!(
-        "GET /tasks/{task}/events HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {KEY}\r\n\r\n"
-    );
-    let readers: Vec<_> = (0..READERS)
-        .map(|_| {
-            let mut reader = raw::connect(gateway.authority());
-            reader.write_all(request.as_bytes()).expect("to be read");
-            reader
-        })
-        .collect();
+    let readers = deaf(&gateway, &task, READERS);
     wait_for("the streams", || open(READERS));
     let before = memory(&gateway);
     wait_within(Duration::from_mins(2), "the readers to be cut off", || {

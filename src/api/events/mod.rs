@@ -181,6 +181,9 @@ impl<F: Feed> Stream<F> {
                 self.stage = Stage::Going;
                 if let Some(Answering(exchange)) = &self.answering {
                     exchange.begin();
+                    // A reader who does not read must not hold a stop: nothing that is told here would come through.
+                    let operations = self.feed.known().state.operations.clone();
+                    exchange.give_up_when(move || operations.is_draining());
                 }
                 Bytes::from_static(BEGINNING)
             }
