@@ -1,6 +1,9 @@
 //! Server-sent events as a caller reads them (HTML Living Standard, section 9.2).
 
-use std::io::{self, BufRead, BufReader, Read as _};
+use std::{
+    io::{self, BufRead, BufReader, Read as _},
+    time::Instant,
+};
 
 use serde_json::Value;
 use ureq::{Body, BodyReader};
@@ -20,19 +23,36 @@ pub struct Event {
 }
 
 /// A stream of events. It ends when the gateway ends it, and with an error when it breaks off.
-pub struct Events<R = BufReader<BodyReader<'static>>>(R);
+pub struct Events<R = BufReader<BodyReader<'static>>> {
+    reader: R,
+    heard: Option<Instant>,
+}
 
 impl Events {
     pub(super) fn read(body: Body) -> Self {
-        Self(BufReader::new(body.into_reader()))
+        Self::of(BufReader::new(body.into_reader()))
     }
 }
 
 impl<R: BufRead> Events<R> {
+    fn of(reader: R) -> Self {
+        Self {
+            reader,
+            heard: None,
+        }
+    }
+
+    /// When an event or a comment last came: whoever sends neither tells nothing, even if there are answers.
+    pub fn heard(&self) -> Option<Instant> {
+        self.heard
+    }
+
     /// A line without its end; `None` at the end of the stream.
     fn line(&mut self) -> io::Result<Option<String>> {
         let mut line = Vec::new();
-        let read = (&mut self.0).take(LINE_MAX).read_until(b'\n', &mut line)?;
+        let read = (&mut self.reader)
+            .take(LINE_MAX)
+            .read_until(b'\n', &mut line)?;
         if read == 0 {
             return Ok(None);
         }
@@ -50,12 +70,16 @@ impl<R: BufRead> Events<R> {
         let (mut event, mut data) = (Event::default(), String::new());
         // What has no empty line behind it when the stream ends is no event.
         while let Some(line) = self.line()? {
+            if line.starts_with(':') {
+                self.heard = Some(Instant::now());
+            }
             if line.is_empty() {
                 if data.is_empty() {
                     event = Event::default();
                     continue;
                 }
                 event.data = serde_json::from_str(&data)?;
+                self.heard = Some(Instant::now());
                 return Ok(Some(event));
             }
             let (field, value) = line.split_once(':').unwrap_or((&line, ""));
@@ -88,7 +112,7 @@ mod tests {
 
     fn read(text: &str) -> Vec<io::Result<Event>> {
         let mut events = Vec::new();
-        for event in Events(text.as_bytes()) {
+        for event in Events::of(text.as_bytes()) {
             let is_error = event.is_err();
             events.push(event);
             if is_error {
@@ -108,6 +132,19 @@ mod tests {
             data: json!({"a": 1}),
         };
         assert_eq!(events, [Some(event), None], "the last one is cut");
+    }
+
+    #[test]
+    fn events_and_comments_are_heard_and_nothing_else_is() {
+        for (text, is_heard) in [
+            ("retry: 2000\n\nid: 1\n\n", false),
+            ("retry: 2000\n\n: \n\n", true),
+            ("data: 1\n\n", true),
+        ] {
+            let mut events = Events::of(text.as_bytes());
+            while events.next().is_some() {}
+            assert_eq!(events.heard().is_some(), is_heard, "{text}");
+        }
     }
 
     #[test]

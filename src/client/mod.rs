@@ -62,6 +62,14 @@ pub enum ClientError {
         #[source]
         source: Box<ureq::Error>,
     },
+    /// Nothing was heard of the gateway for so long that it is taken for gone.
+    #[error("the gateway at {address} said nothing for {} seconds", silence.as_secs())]
+    Silent {
+        /// Its address.
+        address: String,
+        /// For how long.
+        silence: Duration,
+    },
     /// Whatever answers there is no gateway, or something between it and here.
     #[error("what answers at {0} is not a gateway: {1}")]
     Foreign(String, String),
@@ -73,8 +81,10 @@ pub enum ClientError {
 impl ClientError {
     /// Whether the gateway may have taken the request on, although there is no answer.
     pub fn may_have_arrived(&self) -> bool {
-        let Self::Unreachable { source, .. } = self else {
-            return false;
+        let source = match self {
+            Self::Unreachable { source, .. } => source,
+            Self::Silent { .. } => return true,
+            Self::Settings(_) | Self::Foreign(..) | Self::Problem(_) => return false,
         };
         // Nothing is sent without a connection, a name that is known and a certificate that is trusted.
         if let ureq::Error::Io(error) = &**source {
@@ -178,7 +188,7 @@ impl Client {
         let text = response.body_mut().read_to_string();
         let text = text.map_err(|error| self.unreachable(error))?;
         let document = serde_json::from_str(&text)
-            .map_err(|_| self.foreign(format!("its answer of status {status} is not JSON")))?;
+            .map_err(|_| self.foreign(&format!("its answer of status {status} is not JSON")))?;
         if response.status().is_success() {
             Ok((status, document))
         } else {
@@ -231,25 +241,42 @@ impl Client {
                 .map_err(ureq::Error::from)
                 .and_then(|request| self.agent.run(request)),
         };
-        sent.map_err(|error| self.unreachable(error))
+        let response = sent.map_err(|error| self.unreachable(error))?;
+        if response.status().is_redirection() {
+            // Whoever is behind it is not who the key is for.
+            return Err(self.foreign("it redirects, which is not followed"));
+        }
+        Ok(response)
     }
 
     fn refused(&self, status: u16, document: Value) -> ClientError {
         match Problem::read(document) {
             Some(problem) => ClientError::Problem(Box::new(problem)),
-            None => self.foreign(format!("it answers with status {status}")),
+            None => self.foreign(&format!("it answers with status {status}")),
         }
     }
 
     fn unreachable(&self, error: ureq::Error) -> ClientError {
+        if matches!(error, ureq::Error::Timeout(Timeout::PerRead)) {
+            return self.silent(SILENCE_MAX);
+        }
         ClientError::Unreachable {
             address: self.base.clone(),
             source: Box::new(error),
         }
     }
 
-    fn foreign(&self, why: String) -> ClientError {
-        ClientError::Foreign(self.base.clone(), why)
+    /// Of a gateway of which nothing was heard for so long.
+    pub fn silent(&self, silence: Duration) -> ClientError {
+        ClientError::Silent {
+            address: self.base.clone(),
+            silence,
+        }
+    }
+
+    /// Of an answer that no gateway gives; `why` goes on a sentence about who gave it.
+    pub fn foreign(&self, why: &str) -> ClientError {
+        ClientError::Foreign(self.base.clone(), why.to_owned())
     }
 }
 

@@ -36,9 +36,9 @@ pub(crate) enum Command {
     /// Find the first line of an audit log that was changed, removed or inserted, and print the head of the log.
     VerifyAudit(verify_audit::Arguments),
     /// List, show, pause, start, delete and watch tasks through a gateway.
-    Tasks(client::tasks::Arguments),
+    Tasks(client::Arguments<client::tasks::Action>),
     /// List, show, watch and cancel operations of a gateway.
-    Operations(client::operations::Arguments),
+    Operations(client::Arguments<client::operations::Action>),
     /// Print the completions of this program for a shell.
     Completions(completions::Arguments),
     /// Print the OpenAPI document of the API.
@@ -137,7 +137,13 @@ fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     writeln!(out, "{}", text.trim_end())
         .and_then(|()| out.flush())
-        .map_err(|error| Failure::Other(format!("Nothing could be printed: {error}.")))
+        .map_err(|error| {
+            // Whoever read it has seen enough, as `head` does.
+            if error.kind() == io::ErrorKind::BrokenPipe {
+                return Failure::Silent(1);
+            }
+            Failure::Other(format!("Error: nothing could be printed: {error}."))
+        })
 }
 
 /// Says something beside the output. Whoever closed the error stream does not want to know.

@@ -117,6 +117,15 @@ pub fn read_audit_key(path: &Path) -> Result<audit::Key, String> {
     sections::audit_key(&SecretSource::File(path.to_owned()))
 }
 
+/// A file of TOML that holds no more than texts by these names. The error goes on a sentence that begins with the file, and
+/// shows no value.
+pub fn parse_texts<const N: usize>(
+    text: &str,
+    names: [&str; N],
+) -> Result<[Option<String>; N], String> {
+    source::texts_of(text, names)
+}
+
 /// A secret that is read once. The error goes on a sentence that begins with what the secret is.
 pub fn read_secret(source: &SecretSource) -> Result<Secret, String> {
     secrets::read(source, SecretForm::Key)

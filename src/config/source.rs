@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fs::File, io, io::Read as _, path::Path};
 
-use config::{ConfigError, Environment, FileFormat};
+use config::{ConfigError, Environment, FileFormat, ValueKind};
 
 use super::{
     fault::{Faults, Origin},
@@ -86,6 +86,32 @@ fn texts(variables: Variables, faults: &mut Faults) -> HashMap<String, String> {
         }
     }
     texts
+}
+
+/// What these names are set to; a sentence without its subject if that is not possible.
+pub(super) fn texts_of<const N: usize>(
+    text: &str,
+    names: [&str; N],
+) -> Result<[Option<String>; N], String> {
+    let source = config::File::from_str(text, FileFormat::Toml);
+    let read = config::Config::builder().add_source(source).build();
+    let mut table = read
+        .and_then(|tree| tree.cache.into_table())
+        .map_err(|error| syntax_message(&error))?;
+    let mut found = [const { None }; N];
+    for (name, found) in names.iter().zip(&mut found) {
+        let Some(value) = table.remove(*name) else {
+            continue;
+        };
+        let ValueKind::String(value) = value.kind else {
+            return Err(format!("has a {name} that is not text"));
+        };
+        *found = Some(value);
+    }
+    match table.keys().next() {
+        Some(_) => Err(format!("has a key that is none of {}", names.join(", "))),
+        None => Ok(found),
+    }
 }
 
 /// Where the syntax is broken. The parser's own message quotes the line, which may hold a secret, so that only its

@@ -29,6 +29,9 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest that an answer may wait to be read to its end, from when the connection first takes no more of it.
 const READER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same, where the answer can be had again elsewhere and is in the way here, and how often that is asked.
+const IMPATIENT_TIMEOUT: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Nothing more is read while so much is kept for when the request in front is answered.
 const KEPT_MAX: usize = 16 * 1024;
 
@@ -42,6 +45,8 @@ struct State {
     phase: Cell<Phase>,
     /// Whether something is kept for after the request that is being read.
     has_kept: Cell<bool>,
+    /// Says whether the answer is in the way.
+    is_in_the_way: RefCell<Option<Box<dyn Fn() -> bool>>>,
     /// Whoever is to be woken when more may be read than before.
     reader: RefCell<Option<Waker>>,
 }
@@ -69,10 +74,25 @@ impl Exchange {
     pub fn begin(&self, body: BodyLength) -> Answering {
         self.with(|framing| framing.begin(body));
         self.0.phase.set(Phase::Answering);
+        self.0.is_in_the_way.take();
         if self.0.has_kept.get() {
             self.wake();
         }
         Answering(self.clone())
+    }
+
+    /// Notes that the answer goes on and on, and is not waited for any more once this is so: its reader goes on elsewhere.
+    pub fn give_up_when(&self, is_in_the_way: impl Fn() -> bool + 'static) {
+        *self.0.is_in_the_way.borrow_mut() = Some(Box::new(is_in_the_way));
+    }
+
+    /// How long an answer may wait to be read, and when that is to be asked again.
+    fn patience(&self) -> (Duration, Option<Duration>) {
+        match &*self.0.is_in_the_way.borrow() {
+            Some(is_in_the_way) if is_in_the_way() => (IMPATIENT_TIMEOUT, None),
+            Some(_) => (READER_TIMEOUT, Some(LOOK_EVERY)),
+            None => (READER_TIMEOUT, None),
+        }
     }
 
     /// Whether the target of a request had a fragment, see [`Framing::has_fragment`].
@@ -173,16 +193,23 @@ impl<T> Watched<T> {
             Phase::Between { by, .. } => by,
             Phase::Answering => None,
         };
-        let reader = self.full_since.map(|since| since + READER_TIMEOUT);
+        let (patience, look_again) = self.exchange.patience();
+        let reader = self.full_since.map(|since| since + patience);
         let Some(limit) = [head, reader].into_iter().flatten().min() else {
             return Ok(());
         };
-        if self.timer.deadline() != limit {
-            self.timer.as_mut().reset(limit);
-        }
-        match self.timer.as_mut().poll(context) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => Ok(()),
+        loop {
+            let now = Instant::now();
+            if limit <= now {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let next = look_again.map_or(limit, |after| limit.min(now + after));
+            if self.timer.is_elapsed() || self.timer.deadline() > next {
+                self.timer.as_mut().reset(next);
+            }
+            if self.timer.as_mut().poll(context).is_pending() {
+                return Ok(());
+            }
         }
     }
 }
@@ -422,6 +449,19 @@ mod tests {
         assert_eq!(watched.read(&mut bytes).await.unwrap(), 8);
         drop(watched.exchange().begin(BodyLength::Chunked));
         assert_eq!(late(&mut watched).await, (true, 30));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_in_the_way_is_given_up_soon() {
+        let (mut watched, _there) = connection();
+        let exchange = watched.exchange();
+        let _answer = exchange.begin(BodyLength::Known(0));
+        let (began, stop) = (Instant::now(), Duration::from_secs(12));
+        exchange.give_up_when(move || began.elapsed() >= stop);
+        let written = watched.write_all(&[0; 1024]).await;
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        // It is looked at every five seconds.
+        assert_eq!(began.elapsed().as_secs(), 15);
     }
 
     #[tokio::test(start_paused = true)]

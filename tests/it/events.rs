@@ -2,19 +2,23 @@
 
 use std::{
     collections::BTreeSet,
-    fs, thread,
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    thread,
     time::{Duration, Instant},
 };
 
-use migration_gateway::sandbox::{
-    AfterStop, Fault, FaultKind, OmsSpec, Operation, RunEnd, Service, TaskSwitches,
+use migration_gateway::{
+    domain::clock::{Clock as _, SystemClock},
+    sandbox::{AfterStop, Fault, FaultKind, OmsSpec, Operation, RunEnd, Service, TaskSwitches},
 };
 use serde_json::{Value, json};
 
 use crate::support::{
-    gateway::{Gateway, Place},
+    gateway::{Gateway, KEY, Place, digest},
     http::{Client, Event, Events},
-    schema, wait_for,
+    raw, schema, wait_for, wait_within,
 };
 
 const OTHER: &str = "key-of-another-caller";
@@ -176,10 +180,6 @@ fn a_stream_is_refused_like_the_document_that_it_is_about() {
             refused(&stranger, path, None),
             expect(401, "unauthenticated")
         );
-        for last in ["x", "-1", "01", "1.0", "", "%31"] {
-            let found = refused(&client, path, Some(last));
-            assert_eq!(found, expect(400, "invalid-request"), "{last}");
-        }
         let unknown = format!("{path}?wait=1");
         assert_eq!(
             refused(&client, &unknown, None),
@@ -193,6 +193,13 @@ fn a_stream_is_refused_like_the_document_that_it_is_about() {
         (post.status, post.header("allow")),
         (405, Some("GET, HEAD"))
     );
+    // What else a caller would take does not matter, as everywhere.
+    let other = client.with(
+        "GET",
+        "/operations/op_01JGZ4K8W3M5N7P9R1T3V5X7Z9/events",
+        ("accept", "text/html"),
+    );
+    assert_eq!(other.problem(), "operation-not-found");
     // A stream has nothing to show to a HEAD, and the connection is free for the next request.
     for path in [&path, &tasks] {
         let head = client.request("HEAD", path);
@@ -203,25 +210,122 @@ fn a_stream_is_refused_like_the_document_that_it_is_about() {
 }
 
 #[test]
-fn the_end_that_another_process_brings_about_is_told() {
+fn an_id_that_is_none_of_the_stream_is_refused_with_what_to_do() {
     let place = Place::new();
     let task = place.cloud.add_oms(stuck());
-    let (first, second) = (place.start(), place.start());
-    let id = delete(&first.client(), &task);
-    let mut streams = [&first, &second].map(|gateway| of_operation(&gateway.client(), &id, None));
-    for stream in &mut streams {
-        let begun = stream.next().expect("an event");
-        assert_eq!(begun.data["event"], "accepted");
+    let gateway = place.start();
+    let client = gateway.client();
+    let id = delete(&client, &task);
+    let operation = format!("/operations/{id}/events");
+    let task = format!("/tasks/{task}/events");
+    // So many events were not told yet.
+    let later = [(&operation, "200")];
+    let wrong = ["x", "-1", "01", "1.0", "", "%31"];
+    let wrong = [&operation, &task].map(|path| wrong.map(|last| (path, last)));
+    for (path, last) in later.into_iter().chain(wrong.into_iter().flatten()) {
+        let answer = client.watch(path, Some(last)).err().expect("a refusal");
+        assert_eq!(
+            (answer.status, answer.problem().as_str()),
+            (400, "invalid-request"),
+            "{last}"
+        );
+        let fault = &answer.json()["errors"][0];
+        assert_eq!(fault["pointer"], "/Last-Event-ID");
+        let advice = fault["detail"].as_str().expect("a sentence");
+        assert!(
+            advice.contains("must be the id of an event of this stream")
+                && advice.contains("leave it out"),
+            "{advice}"
+        );
     }
-    let cancelled = second.client().post(&format!("/operations/{id}/cancel"));
-    assert_eq!(cancelled.status, 200, "{cancelled:?}");
-    for stream in streams {
+}
+
+#[test]
+fn what_another_process_does_is_told_and_its_readers_are_taken_over() {
+    watch_at_two(&Place::new());
+}
+
+#[test]
+fn what_another_process_does_is_told_and_its_readers_are_taken_over_on_a_server() {
+    watch_at_two(&Place::postgres());
+}
+
+fn watch_at_two(place: &Place) {
+    let task = place.cloud.add_oms(stuck());
+    let resting = place.cloud.add_oms(OmsSpec::new("logs", 3));
+    let (first, second) = (place.start(), place.start());
+    let clients = [&first, &second].map(Gateway::client);
+    let id = delete(&clients[0], &task);
+    let mut streams = clients
+        .each_ref()
+        .map(|client| of_operation(client, &id, None));
+    let mut told = [Vec::new(), Vec::new()];
+    for (stream, told) in streams.iter_mut().zip(&mut told) {
+        for event in stream.by_ref() {
+            let is_pausing = event.data["state"] == "pausing";
+            told.push(event);
+            if is_pausing {
+                break;
+            }
+        }
+    }
+    let seen = of_task(&clients[0], &resting, None).next().expect("a task");
+    let mut task_goes_on = of_task(&clients[1], &resting, seen.id.as_deref());
+    // Whichever of them has done what happened so far, the other has told it too; and it alone goes on.
+    let [at_first, at_second] = streams;
+    drop(at_first);
+    first.kill();
+    place.cloud.set_oms_status(&task, 3);
+    told[1].extend(at_second);
+    let last = told[0].last().expect("an event").id.clone();
+    told[0].extend(of_operation(&clients[1], &id, last.as_deref()));
+    let recorded = clients[1].operation(&id);
+    let recorded = recorded["events"].as_array().expect("events");
+    for told in told {
+        assert_eq!(told.len(), recorded.len(), "{told:?}");
+        for (number, (event, recorded)) in told.iter().zip(recorded).enumerate() {
+            assert_eq!(event.id, Some((number + 1).to_string()));
+            assert_eq!(event.data["event"], recorded["event"]);
+        }
+        let last = told.last().expect("an end");
+        assert_eq!(
+            (&*last.name, &last.data["status"]),
+            ("end", &json!("succeeded"))
+        );
+    }
+    place.cloud.set_oms_status(&resting, 2);
+    let next = task_goes_on.next().expect("a change");
+    assert_eq!(next.data["state"], "running", "the paused one was known");
+}
+
+#[test]
+fn an_end_at_another_process_is_heard_of_before_it_is_looked_for() {
+    const ENDS: u32 = 8;
+    let place = Place::postgres();
+    let gateways = [place.start(), place.start()];
+    let [one, other] = gateways.each_ref().map(Gateway::client);
+    let mut waited = Duration::ZERO;
+    for _ in 0..ENDS {
+        let id = delete(&one, &place.cloud.add_oms(stuck()));
+        let mut stream = of_operation(&other, &id, None);
+        for event in stream.by_ref() {
+            if event.data["state"] == "pausing" {
+                break;
+            }
+        }
+        let began = Instant::now();
+        let cancelled = one.post(&format!("/operations/{id}/cancel"));
+        assert_eq!(cancelled.status, 200, "{cancelled:?}");
         let last = stream.last().expect("an end");
         assert_eq!(
             (&*last.name, &last.data["status"]),
             ("end", &json!("cancelled"))
         );
+        waited += began.elapsed();
     }
+    // By itself the record is read every two seconds.
+    let limit = ENDS * Duration::from_millis(500);
+    assert!(waited < limit, "{waited:?}");
 }
 
 #[test]
@@ -297,6 +401,97 @@ fn streams_have_places_of_their_own() {
     assert!(client.watch(&path, None).is_ok());
 }
 
+/// A task with events so large that what the system holds on the way is full after some seconds.
+fn large() -> OmsSpec {
+    OmsSpec {
+        name: "x".repeat(512 << 10),
+        ..running(3600)
+    }
+}
+
+/// Readers of the stream of a task who do not read it.
+fn deaf(gateway: &Gateway, task: &str, count: usize) -> Vec<TcpStream> {
+    let request = format!(
+        "GET /tasks/{task}/events HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {KEY}\r\n\r\n"
+    );
+    let readers = (0..count).map(|_| {
+        let mut reader = raw::connect(gateway.authority());
+        reader.write_all(request.as_bytes()).expect("to be read");
+        reader
+    });
+    readers.collect()
+}
+
+#[test]
+fn readers_who_do_not_read_hold_no_stop() {
+    let place = Place::new().set("server.drain_timeout", "\"30s\"");
+    let task = place.cloud.add_oms(large());
+    let mut gateway = place.start();
+    let _readers = deaf(&gateway, &task, 5);
+    // Nobody asks for the next event once the connections take no more.
+    let (mut looks, mut since) = (0, Instant::now());
+    wait_for("the connections to be full", || {
+        let count = place.cloud.count(Operation::Show, Some(&task));
+        if count != looks {
+            (looks, since) = (count, Instant::now());
+        }
+        (looks > 0 && since.elapsed() > Duration::from_secs(3)).then_some(())
+    });
+    let began = Instant::now();
+    gateway.signal("TERM");
+    assert!(gateway.ended().success(), "{}", gateway.log());
+    let took = began.elapsed();
+    println!("5 readers who do not read, a stop in {took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+/// The memory that a gateway has in use, in MiB.
+fn memory(gateway: &Gateway) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", gateway.pid()));
+    let status = status.expect("a process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next());
+    kib.expect("a size").parse::<u64>().expect("a number") / 1024
+}
+
+#[test]
+fn readers_who_do_not_read_are_cut_off_and_cost_little_until_then() {
+    const READERS: usize = 20;
+    let place = Place::new();
+    let task = place.cloud.add_oms(large());
+    let gateway = place.start();
+    let open = |count: usize| {
+        let metrics = gateway.stranger().get("/metrics").text;
+        metrics
+            .contains(&format!("migration_gateway_event_streams {count}\n"))
+            .then_some(())
+    };
+    let readers = deaf(&gateway, &task, READERS);
+    wait_for("the streams", || open(READERS));
+    let before = memory(&gateway);
+    wait_within(Duration::from_mins(2), "the readers to be cut off", || {
+        open(0)
+    });
+    let after = memory(&gateway);
+    println!("{READERS} readers who do not read: {before} MiB, and {after} MiB at the end");
+    // All that was told meanwhile is several times as much.
+    assert!(after < before + 100, "{before} MiB, {after} MiB");
+    for mut reader in readers {
+        let mut left = Vec::new();
+        // What was on its way is there, and no end of the answer behind it.
+        _ = reader.read_to_end(&mut left);
+        assert!(left.starts_with(b"HTTP/1.1 200 "), "{}", left.len());
+        assert!(!left.ends_with(b"\r\n0\r\n\r\n"), "{}", left.len());
+    }
+    assert_eq!(
+        of_task(&gateway.client(), &task, None)
+            .next()
+            .expect("the task")
+            .name,
+        "task"
+    );
+}
+
 /// Changes the file of the configuration and has it read.
 fn reload(place: &Place, gateway: &Gateway, from: &str, to: &str) {
     let path = place.file("gateway.toml");
@@ -339,6 +534,36 @@ fn a_caller_who_may_not_watch_any_more_is_told_nothing_more() {
     place.cloud.set_oms_status(&task, 3);
     assert_eq!(kept.by_ref().last().expect("an end").name, "end");
     assert_eq!(kept.comments, Vec::<String>::new());
+}
+
+#[test]
+fn a_key_that_has_ended_ends_the_streams_of_its_caller() {
+    let end = SystemClock.now() + Duration::from_secs(4);
+    let digest = digest(OTHER);
+    let place = Place::new().add(&format!(
+        "\n[callers.other]\nkeys = [{{ sha256 = \"{digest}\", expires = \"{end}\" }}]\n\
+         permissions = [\"*\"]\nprojects = [\"*\"]\n"
+    ));
+    let task = place.cloud.add_oms(stuck());
+    let gateway = place.start();
+    let other = gateway.client_with(OTHER);
+    let id = delete(&other, &task);
+    let streams = [
+        of_operation(&other, &id, None),
+        of_task(&other, &task, None),
+    ];
+    for mut stream in streams {
+        let told: Vec<_> = stream.by_ref().collect();
+        assert!(
+            !told.is_empty() && !names(&told).contains(&"end"),
+            "{told:?}"
+        );
+        let why = stream.comments.last().map(String::as_str);
+        assert_eq!(why, Some("the caller may not watch this any more"));
+    }
+    let path = format!("/operations/{id}/events");
+    let refused = other.watch(&path, Some("1")).err().expect("a refusal");
+    assert_eq!(refused.status, 401, "which ends an EventSource");
 }
 
 #[test]
@@ -420,6 +645,18 @@ fn a_task_is_told_again_when_it_has_changed_and_a_reader_who_was_cut_off_goes_on
         ("end", &json!({"ending": "gone", "task": null}))
     );
     assert!(gone.next().is_none());
+    let path = format!(
+        "/tasks/{}/events",
+        first.data["id"].as_str().expect("an id")
+    );
+    let again = client
+        .watch(&path, first.id.as_deref())
+        .err()
+        .expect("a refusal");
+    assert_eq!(
+        (again.status, again.problem().as_str()),
+        (404, "task-not-found")
+    );
 }
 
 #[test]

@@ -18,10 +18,14 @@ use tokio::{
 };
 
 use self::{message::Message, places::Place};
-use super::request::{
-    auth,
-    guard::{Head, Known},
+use super::{
+    problem::Problem,
+    request::{
+        auth,
+        guard::{Head, Known},
+    },
 };
+use crate::listener::Exchange;
 
 /// How often something is sent, so that nobody on the way takes the connection for dead, and a caller who is gone is noticed.
 /// Also how often it is asked again whether the caller may watch.
@@ -55,14 +59,12 @@ pub(super) fn answer(
     place: Place,
     request: HttpRequest,
 ) -> HttpResponse {
-    let now = Instant::now();
     let mut feed = feed;
     let stream = Stream {
         changes: feed.known().state.identities.changes(),
         feed,
         stage: Stage::Before,
-        ends_at: now + DURATION_MAX,
-        beats_at: now + HEARTBEAT,
+        time: Time::new(),
         request,
         _place: place,
     };
@@ -74,23 +76,28 @@ pub(super) fn answer(
         .streaming(stream::unfold(stream, Stream::next))
 }
 
+/// The header that names the last event that a caller has seen.
+const LAST_ID: &str = "Last-Event-ID";
+/// What is wrong with one that names none.
+const UNKNOWN_ID: &str =
+    "Last-Event-ID must be the id of an event of this stream; leave it out to be told everything.";
+
 /// The `Last-Event-ID` of a request: what `parse` makes of it. A fault of the request if that is nothing, or if there are
 /// several.
-pub(super) fn last_id<T>(
-    head: &mut Head<'_>,
-    expected: &str,
-    parse: impl FnOnce(&str) -> Option<T>,
-) -> Option<T> {
-    let mut values = head.request.headers().get_all("last-event-id");
+pub(super) fn last_id<T>(head: &mut Head<'_>, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    let mut values = head.request.headers().get_all(LAST_ID);
     let value = values.next()?;
     let only = value.to_str().ok().filter(|_| values.next().is_none());
     let id = only.and_then(parse);
     if id.is_none() {
-        let name = "Last-Event-ID";
-        head.query
-            .header_fault(name, format!("{name} must be {expected}."));
+        head.query.header_fault(LAST_ID, UNKNOWN_ID);
     }
     id
+}
+
+/// The answer to a `Last-Event-ID` that is well formed and still that of no event.
+pub(super) fn unknown_id() -> Problem {
+    Problem::fault("header", LAST_ID, UNKNOWN_ID)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -100,11 +107,48 @@ enum Stage {
     Over,
 }
 
+/// When something is due that no feed has to do with.
+struct Time {
+    ends_at: Instant,
+    beats_at: Instant,
+}
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    Beat,
+    End,
+}
+
+impl Time {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            ends_at: now + DURATION_MAX,
+            beats_at: now + HEARTBEAT,
+        }
+    }
+
+    /// Waits for the next thing. It stays due until [`Time::beaten`].
+    async fn due(&self) -> Due {
+        if self.ends_at <= self.beats_at {
+            sleep_until(self.ends_at).await;
+            Due::End
+        } else {
+            sleep_until(self.beats_at).await;
+            Due::Beat
+        }
+    }
+
+    fn beaten(&mut self) {
+        self.beats_at = Instant::now() + HEARTBEAT;
+    }
+}
+
 struct Stream<F> {
     feed: F,
     stage: Stage,
-    ends_at: Instant,
-    beats_at: Instant,
+    time: Time,
     /// Told when others are known than before.
     changes: watch::Receiver<()>,
     request: HttpRequest,
@@ -124,6 +168,11 @@ impl<F: Feed> Stream<F> {
         let bytes = match self.stage {
             Stage::Before => {
                 self.stage = Stage::Going;
+                if let Some(exchange) = self.request.conn_data::<Exchange>() {
+                    // A reader who does not read must not hold a stop: nothing that is told here would come through.
+                    let operations = self.feed.known().state.operations.clone();
+                    exchange.give_up_when(move || operations.is_draining());
+                }
                 Bytes::from_static(BEGINNING)
             }
             Stage::Going => self.go_on().await?,
@@ -147,7 +196,7 @@ impl<F: Feed> Stream<F> {
                     return Some(self.end("the caller may not watch this any more"));
                 }
                 Woken::Beat => {
-                    self.beats_at = Instant::now() + HEARTBEAT;
+                    self.time.beaten();
                     return Some(message::comment(""));
                 }
                 Woken::CallersChanged => {}
@@ -160,10 +209,12 @@ impl<F: Feed> Stream<F> {
         tokio::select! {
             biased;
             () = operations.draining() => Woken::Over("the gateway is stopping"),
-            () = sleep_until(self.ends_at) => Woken::Over("connect again"),
             // An error means that nobody can change who is known.
             Ok(()) = self.changes.changed() => Woken::CallersChanged,
-            () = sleep_until(self.beats_at) => Woken::Beat,
+            due = self.time.due() => match due {
+                Due::Beat => Woken::Beat,
+                Due::End => Woken::Over("connect again"),
+            },
             told = self.feed.next() => Woken::Told(told),
         }
     }
@@ -184,5 +235,25 @@ impl<F: Feed> Stream<F> {
         let is_same = identity.caller.name == known.caller().name;
         known.identity = identity;
         is_same && self.feed.is_allowed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_beats_every_fifteen_seconds_and_ends_after_fifteen_minutes() {
+        let (began, mut time) = (Instant::now(), Time::new());
+        let mut beats = 0;
+        while time.due().await == Due::Beat {
+            beats += 1;
+            assert_eq!(began.elapsed(), beats * Duration::from_secs(15));
+            // Whatever broke off the waiting, it is due at the same moment.
+            assert_eq!(time.due().await, Due::Beat);
+            time.beaten();
+        }
+        assert_eq!(began.elapsed(), Duration::from_mins(15));
+        assert_eq!(beats, 59);
     }
 }

@@ -33,7 +33,7 @@ impl Action for WatchOperation {
     type Body = Unread;
 
     fn read(head: &mut Head<'_>) -> Self {
-        let sent = events::last_id(head, "the id of an event of this stream", number);
+        let sent = events::last_id(head, number);
         Self {
             sent: sent.unwrap_or(0),
         }
@@ -81,7 +81,7 @@ pub(crate) struct OperationMessage {
 /// happens from then on. The last one, `end`, carries the operation as it ended; then the stream ends. Lines that begin
 /// with `:` come every 15 seconds. A stream ends without `end` after 15 minutes, when the gateway stops, and when the caller
 /// may not read the operation any more; a caller who connects again with the `Last-Event-ID` of the last event goes on
-/// after it. Whoever has seen `end` is answered 204.
+/// after it, at whichever replica. Whoever has seen `end` is answered 204, which tells an `EventSource` not to connect again.
 #[utoipa::path(
     tag = "operations",
     params(
@@ -106,7 +106,10 @@ pub(crate) async fn watch_operation(
             "There is no such operation, or it is not one that this caller may see.",
         ));
     };
-    let sent = on.action.sent.min(operation.events.len());
+    let sent = on.action.sent;
+    if sent > operation.events.len() {
+        return Err(events::unknown_id());
+    }
     if operation.status != Status::Running && sent == operation.events.len() {
         return Ok(events::nothing_more());
     }

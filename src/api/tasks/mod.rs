@@ -3,6 +3,7 @@
 pub(super) mod delete;
 pub(super) mod list;
 pub(super) mod page_token;
+mod parameters;
 pub(super) mod pause;
 pub(super) mod show;
 pub(super) mod start;

@@ -2,6 +2,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, post};
 
+use super::parameters;
 use crate::{
     api::{
         answer::{self, Change, Terms},
@@ -45,12 +46,10 @@ impl Action for Pause {
 #[utoipa::path(
     tag = "tasks",
     params(
-        ("id" = String, Path, description = "The service's id of the task.", example = "191297407830872"),
-        ("dry_run" = Option<bool>, Query, description = "`true`: say what would be done, and do nothing. The answer is 200 with a plan, or the problem that the request would meet.", example = false),
-        ("service" = Option<String>, Query, description = "The service, where the form of the id does not tell.", example = "oms"),
-        ("project" = Option<String>, Query, description = "A configured project; without it the default one."),
-        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait so many seconds; `respond-async`: do not wait.", example = "wait=10"),
-        ("Idempotency-Key" = Option<String>, Header, description = "The caller's own name for the request, 1 to 64 visible ASCII characters: a repeat answers as the first would, and does nothing.", example = "nightly-2026-01-05"),
+        parameters::InPath,
+        parameters::Trial,
+        parameters::Place,
+        parameters::Answering,
     ),
     responses(
         (status = 200, description = "The task is paused; or, with `dry_run`, the plan.", body = ChangeView),

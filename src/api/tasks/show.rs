@@ -2,7 +2,7 @@
 
 use actix_web::{HttpResponse, get};
 
-use super::{list, view::TaskView};
+use super::{list, parameters, view::TaskView};
 use crate::{
     api::{
         problem::Problem,
@@ -43,10 +43,9 @@ impl Action for Show {
 #[utoipa::path(
     tag = "tasks",
     params(
-        ("id" = String, Path, description = "The service's id of the task.", example = "191297407830872"),
+        parameters::InPath,
         ("view" = Option<String>, Query, description = "`full`: with the cloud's own document.", example = "full"),
-        ("service" = Option<String>, Query, description = "The service, where the form of the id does not tell.", example = "oms"),
-        ("project" = Option<String>, Query, description = "A configured project; without it the default one."),
+        parameters::Place,
     ),
     responses((status = 200, description = "The task as it was seen just before.", body = TaskView)),
 )]

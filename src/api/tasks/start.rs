@@ -4,6 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, post};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use super::parameters;
 use crate::{
     api::{
         answer::{self, Change, Terms},
@@ -23,6 +24,10 @@ use crate::{
         start::{StartRequest, StorageCredential, StorageKeys},
     },
 };
+
+/// What stands for keys.
+const CREDENTIAL: &str =
+    "the name of a storage credential, or an object with access_key and secret_key";
 
 /// A start.
 pub(crate) struct Start {
@@ -44,6 +49,11 @@ impl Action for Start {
 
     fn read_body(&mut self, body: StartBytes, target: &NamedTask) -> Result<(), Problem> {
         if target.traits.start_needs_credentials {
+            if body.is_empty() {
+                // It is the keys that are missed, rather than the JSON around them.
+                let detail = format!("A body is needed: destination is {CREDENTIAL}.");
+                return Err(Problem::fault("body", "destination", detail));
+            }
             self.request = Some(read(&body)?);
         } else if !body.is_empty() {
             let name = &target.traits.name;
@@ -118,12 +128,10 @@ pub(crate) struct StorageKeysBody {
 #[utoipa::path(
     tag = "tasks",
     params(
-        ("id" = String, Path, description = "The service's id of the task.", example = "191297407830872"),
-        ("dry_run" = Option<bool>, Query, description = "`true`: say what would be done, and do nothing. The answer is 200 with a plan, or the problem that the request would meet.", example = false),
-        ("service" = Option<String>, Query, description = "The service, where the form of the id does not tell.", example = "oms"),
-        ("project" = Option<String>, Query, description = "A configured project; without it the default one."),
-        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait so many seconds; `respond-async`: do not wait.", example = "wait=10"),
-        ("Idempotency-Key" = Option<String>, Header, description = "The caller's own name for the request, 1 to 64 visible ASCII characters: a repeat answers as the first would, and does nothing.", example = "nightly-2026-01-05"),
+        parameters::InPath,
+        parameters::Trial,
+        parameters::Place,
+        parameters::Answering,
     ),
     request_body(
         content = StartBody,
@@ -176,13 +184,12 @@ fn credential(
     member: &'static str,
     is_required: bool,
 ) -> Option<StorageCredential> {
-    let expected = "the name of a storage credential, or an object with access_key and secret_key";
     match reader.take(member) {
         None | Some(serde_json::Value::Null) if !is_required => None,
         Some(serde_json::Value::String(text)) => {
             let name = CredentialName::parse(&text);
             if name.is_none() {
-                reader.fault(member, format!("{member} must be {expected}."));
+                reader.fault(member, format!("{member} must be {CREDENTIAL}."));
             }
             name.map(StorageCredential::Named)
         }
@@ -200,11 +207,11 @@ fn credential(
             }))
         }
         Some(_) => {
-            reader.fault(member, format!("{member} must be {expected}."));
+            reader.fault(member, format!("{member} must be {CREDENTIAL}."));
             None
         }
         None => {
-            reader.fault(member, format!("{member} is needed: {expected}."));
+            reader.fault(member, format!("{member} is needed: {CREDENTIAL}."));
             None
         }
     }

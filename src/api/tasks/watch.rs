@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep_until};
 use utoipa::ToSchema;
 
-use super::{list, view::TaskView};
+use super::{list, parameters, view::TaskView};
 use crate::{
     api::{
         events::{self, Feed, message::Message},
@@ -46,9 +46,8 @@ impl Action for WatchTask {
     type Body = Unread;
 
     fn read(head: &mut Head<'_>) -> Self {
-        let expected = "the id of an event of this stream: 32 of 0-9 a-f";
         Self {
-            shown: events::last_id(head, expected, state_id),
+            shown: events::last_id(head, state_id),
         }
     }
 
@@ -116,14 +115,14 @@ pub(crate) struct TaskMessage {
 /// is the last one: the migration has succeeded or failed, or the task is gone. `problem` says that the cloud could not be
 /// asked; the stream goes on, and ends after five minutes of nothing else. Lines that begin with `:` come every 15 seconds. A
 /// stream ends without `end` after 15 minutes, when the gateway stops, and when the caller may not read the task any more;
-/// a caller who connects again with the `Last-Event-ID` of the last event is told of the task when it differs from that.
-/// Whoever has seen `end` is answered 204, as long as the task is as it was.
+/// a caller who connects again with the `Last-Event-ID` of the last event, at whichever replica, is told of the task when it
+/// differs from that. Whoever has seen `end` is answered 204 as long as the task is as it was, and 404 once it is gone: either
+/// tells an `EventSource` not to connect again.
 #[utoipa::path(
     tag = "tasks",
     params(
-        ("id" = String, Path, description = "The service's id of the task.", example = "191297407830872"),
-        ("service" = Option<String>, Query, description = "The service, where the form of the id does not tell.", example = "oms"),
-        ("project" = Option<String>, Query, description = "A configured project; without it the default one."),
+        parameters::InPath,
+        parameters::Place,
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was seen.", example = "6f1ed002ab5595859014ebf0951522d9"),
     ),
     responses(

@@ -1,7 +1,7 @@
 //! Where the gateway is, and who asks.
 
 use std::{
-    env, fs, io,
+    env, io,
     path::{Path, PathBuf},
 };
 
@@ -11,9 +11,8 @@ use migration_gateway::{
     config,
     domain::secret::{Secret, SecretSource},
 };
-use serde::Deserialize;
 
-use crate::commands::{Failure, sentence};
+use crate::commands::Failure;
 
 /// Where a gateway listens that says nothing else.
 const DEFAULT_ADDRESS: &str = "http://127.0.0.1:8080";
@@ -43,8 +42,7 @@ pub(crate) struct Connection {
 }
 
 /// What stands in the file of whoever uses the client.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default)]
 struct Defaults {
     address: Option<String>,
     key_file: Option<PathBuf>,
@@ -69,22 +67,25 @@ impl Defaults {
         let Some(path) = path() else {
             return Ok(Self::default());
         };
-        let text = match fs::read_to_string(&path) {
+        let text = match config::read_text(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(fault(&path, &error)),
+            Err(error) => return Err(fault(&path, &format!("cannot be read: {error}"))),
         };
-        let toml = ::config::File::from_str(&text, ::config::FileFormat::Toml);
-        let read = ::config::Config::builder().add_source(toml).build();
-        read.and_then(::config::Config::try_deserialize)
-            .map_err(|error| fault(&path, &error))
+        // What a parser says could quote the line, and somebody may have written the key itself there.
+        let names = ["address", "key_file", "ca_file"];
+        let [address, key_file, ca_file] =
+            config::parse_texts(&text, names).map_err(|why| fault(&path, &why))?;
+        Ok(Self {
+            address,
+            key_file: key_file.map(PathBuf::from),
+            ca_file: ca_file.map(PathBuf::from),
+        })
     }
 }
 
-fn fault(path: &Path, error: &dyn std::error::Error) -> Failure {
-    let text = sentence(error);
-    let text = text.strip_prefix("Error: ").unwrap_or(&text);
-    Failure::Usage(format!("Error: {} cannot be used: {text}", path.display()))
+fn fault(path: &Path, why: &str) -> Failure {
+    Failure::Usage(format!("Error: {} {why}.", path.display()))
 }
 
 /// Where the file is, if there is a place for it.

@@ -1,6 +1,7 @@
 //! `tasks` and `operations`: what callers ask of a gateway, from a terminal or a script.
 
 mod connection;
+mod list;
 pub(super) mod operations;
 mod start;
 pub(super) mod tasks;
@@ -12,11 +13,12 @@ use std::{
     thread,
 };
 
+use clap::{Args, Subcommand};
 use migration_gateway::client::{Client, ClientError, Problem};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-pub(super) use self::connection::Connection;
+use self::connection::Connection;
 use super::Failure;
 
 /// The status of a gateway that cannot be reached.
@@ -27,7 +29,7 @@ const DENIED: u8 = 4;
 const INTERRUPTED: u8 = 130;
 
 /// What every command of a client ends its help with.
-pub(super) const HELP: &str = "\
+const HELP: &str = "\
 The address comes from --address, else from MIGRATION_GATEWAY_ADDRESS, else from
 `address` in the file below, else it is http://127.0.0.1:8080. The key comes from
 --key-file, else from MIGRATION_GATEWAY_KEY, else from `key_file` in the file. It is
@@ -41,12 +43,22 @@ Exit status: 0 when it was done; 1 when it was refused or has failed, 2 for a wr
 command line or file, 3 when the gateway cannot be reached, 4 when the caller may
 not do it (401 and 403), 130 when Ctrl-C broke off waiting. Operations go on then.";
 
+/// Arguments of `tasks` or `operations`: how the gateway is reached, and what is to be done there.
+#[derive(Debug, Args)]
+#[command(after_help = HELP, subcommand_required = true)]
+pub(crate) struct Arguments<A: Subcommand> {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    action: A,
+}
+
 /// One run of a command.
 struct Session {
     client: Client,
     json: bool,
-    /// The operation that is waited for.
-    operation: Arc<Mutex<Option<String>>>,
+    /// What is said to whoever breaks it off.
+    parting: Arc<Mutex<String>>,
 }
 
 impl Session {
@@ -59,22 +71,40 @@ impl Session {
         }
     }
 
+    /// Shows what stands at an address.
+    fn show(&self, target: &str, text: impl FnOnce(&Value) -> String) -> Result<(), Failure> {
+        let document = self.client.get(target);
+        let document = document.and_then(|document| self.known(document));
+        self.print(&document.map_err(|error| self.failure(error))?, text)
+    }
+
+    /// A document as a gateway gives it of a task or an operation; else who gave it is none.
+    fn known(&self, document: Value) -> Result<Value, ClientError> {
+        if text::of(&document, "id").is_empty() {
+            return Err(self.client.foreign("its answer has no id"));
+        }
+        Ok(document)
+    }
+
     /// Notes what is waited for, for whoever breaks off waiting.
     fn waits_for(&self, operation: &str) {
-        let mut waited = self
-            .operation
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        *waited = Some(operation.to_owned());
+        self.if_interrupted(format!(
+            "The operation {operation} goes on. To see its end: migration-gateway operations watch {operation}"
+        ));
+    }
+
+    /// Notes what is to be said to whoever breaks this off.
+    fn if_interrupted(&self, parting: String) {
+        *self.parting.lock().unwrap_or_else(PoisonError::into_inner) = parting;
     }
 
     /// An error as the end of the command.
     fn failure(&self, error: ClientError) -> Failure {
         match error {
             ClientError::Settings(_) => Failure::Usage(super::sentence(&error)),
-            ClientError::Unreachable { .. } | ClientError::Foreign(..) => {
-                Failure::Status(UNREACHABLE, super::sentence(&error))
-            }
+            ClientError::Unreachable { .. }
+            | ClientError::Silent { .. }
+            | ClientError::Foreign(..) => Failure::Status(UNREACHABLE, super::sentence(&error)),
             ClientError::Problem(problem) => self.problem(&problem),
         }
     }
@@ -92,7 +122,17 @@ impl Session {
     }
 }
 
-/// Does the work of a command, until it is done or Ctrl-C is pressed.
+impl<A: Subcommand + Send + 'static> Arguments<A> {
+    /// Does the work of a command, until it is done or Ctrl-C is pressed.
+    fn carry_out(
+        self,
+        work: impl FnOnce(&Session, A) -> Result<(), Failure> + Send + 'static,
+    ) -> Result<(), Failure> {
+        let Self { connection, action } = self;
+        run(&connection, move |session| work(session, action))
+    }
+}
+
 fn run(
     connection: &Connection,
     work: impl FnOnce(&Session) -> Result<(), Failure> + Send + 'static,
@@ -106,9 +146,9 @@ fn run(
     let session = Session {
         client,
         json: connection.json,
-        operation: Arc::default(),
+        parting: Arc::new(Mutex::new("Interrupted.".to_owned())),
     };
-    let waited = Arc::clone(&session.operation);
+    let parting = Arc::clone(&session.parting);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -121,17 +161,10 @@ fn run(
             ended = ended => ended.unwrap_or_else(|_| {
                 Err(Failure::Other("Error: the command broke off.".to_owned()))
             }),
-            _ = tokio::signal::ctrl_c() => Err(Failure::Status(INTERRUPTED, interrupted(&waited))),
+            _ = tokio::signal::ctrl_c() => {
+                let parting = parting.lock().unwrap_or_else(PoisonError::into_inner);
+                Err(Failure::Status(INTERRUPTED, format!("\n{parting}")))
+            }
         }
     })
-}
-
-fn interrupted(operation: &Mutex<Option<String>>) -> String {
-    let operation = operation.lock().unwrap_or_else(PoisonError::into_inner);
-    match &*operation {
-        Some(id) => format!(
-            "\nThe operation {id} goes on. To see its end: migration-gateway operations watch {id}"
-        ),
-        None => "\nInterrupted.".to_owned(),
-    }
 }

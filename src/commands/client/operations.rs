@@ -11,23 +11,26 @@ use migration_gateway::{
 use serde_json::Value;
 
 use super::{
-    Connection, HELP, Session, run, tasks, text,
+    Arguments, Session,
+    list::{self, Entries},
+    tasks, text,
     waiting::{self, Display},
 };
 use crate::commands::Failure;
 
-/// Arguments of `operations`.
-#[derive(Debug, Args)]
-#[command(after_help = HELP, subcommand_required = true)]
-pub(crate) struct Arguments {
-    #[command(flatten)]
-    connection: Connection,
-    #[command(subcommand)]
-    action: Action,
-}
+/// What is said to whoever cancels what has ended.
+const TOO_LATE: &str = "Error: the operation had ended before it could be cancelled.";
 
+/// The list of operations.
+const OPERATIONS: Entries = Entries {
+    member: "operations",
+    columns: &["ID", "KIND", "TASK", "STATUS", "OUTCOME", "CREATED"],
+    row: text::operation_row,
+};
+
+/// What is to be done.
 #[derive(Debug, Subcommand)]
-enum Action {
+pub(crate) enum Action {
     /// List operations, newest first, all pages of them.
     List(List),
     /// Show an operation and what happened to it.
@@ -39,64 +42,54 @@ enum Action {
 }
 
 #[derive(Debug, Args)]
-struct List {
+pub(crate) struct List {
     /// Only operations on the task with this id.
-    #[arg(long, value_name = "ID", value_parser = task_id)]
-    task: Option<String>,
+    #[arg(long, value_name = "ID", value_parser = tasks::task_id)]
+    task: Option<TaskId>,
     /// Only operations with this status.
     #[arg(long, value_parser = PossibleValuesParser::new(Status::ALL.iter().map(|status| status.as_str())))]
     status: Option<String>,
 }
 
 #[derive(Debug, Args)]
-struct Target {
+pub(crate) struct Target {
     /// The id of the operation.
     #[arg(value_parser = operation_id)]
     id: OperationId,
-}
-
-fn task_id(text: &str) -> Result<String, &'static str> {
-    let id = TaskId::parse(text).ok_or("it must be the id of a task: 1 to 36 of 0-9 A-Z a-z -")?;
-    Ok(id.to_string())
 }
 
 fn operation_id(text: &str) -> Result<OperationId, &'static str> {
     OperationId::parse(text).ok_or("it must be the id of an operation: op_ and 26 characters")
 }
 
-pub(crate) fn start(arguments: Arguments) -> Result<(), Failure> {
-    let Arguments { connection, action } = arguments;
-    run(&connection, move |session| match action {
+pub(crate) fn start(arguments: Arguments<Action>) -> Result<(), Failure> {
+    arguments.carry_out(|session, action| match action {
         Action::List(list) => list.carry_out(session),
-        Action::Show(Target { id }) => {
-            let operation = session.client.get(&format!("/operations/{id}"));
-            let operation = operation.map_err(|error| session.failure(error))?;
-            session.print(&operation, text::operation)
-        }
+        Action::Show(Target { id }) => session.show(&format!("/operations/{id}"), text::operation),
         Action::Watch(Target { id }) => watch(session, &id.to_string()),
         Action::Cancel(Target { id }) => {
             let target = format!("/operations/{id}/cancel");
             let ended = session.client.send(&Ask::new("POST", &target));
-            let (_, operation) = ended.map_err(|error| session.failure(error))?;
-            session.print(&operation, text::end)
+            let ended = ended.and_then(|(_, operation)| session.known(operation));
+            let ended = ended.map_err(|error| session.failure(error))?;
+            session.print(&ended, text::end)?;
+            match text::of(&ended, "status") {
+                "cancelled" => Ok(()),
+                _ if session.json => Err(Failure::Silent(1)),
+                _ => Err(Failure::Status(1, TOO_LATE.to_owned())),
+            }
         }
     })
 }
 
 impl List {
     fn carry_out(&self, session: &Session) -> Result<(), Failure> {
+        let task = self.task.as_ref().map(TaskId::to_string);
         let filters = [
-            ("task", self.task.as_deref()),
+            ("task", task.as_deref()),
             ("status", self.status.as_deref()),
         ];
-        let operations = tasks::pages(session, "/operations", "operations", &filters)?;
-        if session.json {
-            return Ok(());
-        }
-        let head = text::OPERATION_COLUMNS.map(str::to_owned).to_vec();
-        let rows = operations.iter().map(text::operation_row);
-        let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
-        crate::commands::print(&text::table(&rows))
+        list::show(session, &OPERATIONS, &filters)
     }
 }
 
@@ -107,7 +100,7 @@ fn watch(session: &Session, id: &str) -> Result<(), Failure> {
     display.stand("looking");
     waiting::follow(session, &format!("/operations/{id}/events"), |event| {
         if event.name == "problem" {
-            display.line(text::of(&event.data, "detail"))?;
+            display.message(text::of(&event.data, "detail"));
             return Ok(false);
         }
         display.event(&event.data)?;

@@ -3,12 +3,17 @@
 use std::{fs, io, io::Read as _};
 
 use clap::Args;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::commands::Failure;
 
 /// The most that is read, in bytes.
 const SIZE_MAX: u64 = 64 << 10;
+
+/// What a file of keys looks like.
+const FORM: &str =
+    "{\"source\": {\"access_key\": \"…\", \"secret_key\": \"…\"}, \"destination\": {…}}";
 
 /// What an OMS task is started with. SMS tasks take none of it.
 #[derive(Debug, Args)]
@@ -28,28 +33,57 @@ pub(crate) struct Keys {
     migrate_failed_objects: bool,
 }
 
+/// What a file of keys may hold, each member once: a reader that takes the first or the last of two may take the wrong keys.
+#[derive(Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<Side>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    destination: Option<Side>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    migrate_failed_objects: Option<bool>,
+}
+
+/// The gateway's name for keys, or the keys themselves.
+#[derive(Deserialize, Serialize)]
+#[serde(untagged)]
+enum Side {
+    Name(String),
+    Keys(KeyPair),
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct KeyPair {
+    access_key: String,
+    secret_key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    security_token: Option<String>,
+}
+
 impl Keys {
     /// The body of the request, if it needs one.
     pub(super) fn body(&self) -> Result<Option<Value>, Failure> {
         let mut body = match &self.credentials_file {
             Some(path) => read(path)?,
-            None => json!({}),
+            None => Body::default(),
         };
-        let named = [("source", &self.source), ("destination", &self.destination)];
-        for (side, name) in named {
-            if let Some(name) = name {
-                body[side] = json!(name);
-            }
+        if let Some(name) = &self.source {
+            body.source = Some(Side::Name(name.clone()));
+        }
+        if let Some(name) = &self.destination {
+            body.destination = Some(Side::Name(name.clone()));
         }
         if self.migrate_failed_objects {
-            body["migrate_failed_objects"] = json!(true);
+            body.migrate_failed_objects = Some(true);
         }
-        let is_empty = body.as_object().is_some_and(serde_json::Map::is_empty);
-        Ok((!is_empty).then_some(body))
+        let body = json!(body);
+        Ok((body != json!({})).then_some(body))
     }
 }
 
-fn read(path: &str) -> Result<Value, Failure> {
+fn read(path: &str) -> Result<Body, Failure> {
     let fault =
         |why: &str| Failure::Usage(format!("Error: the keys in {path} cannot be used: {why}."));
     let mut text = String::new();
@@ -59,11 +93,12 @@ fn read(path: &str) -> Result<Value, Failure> {
         fs::File::open(path).and_then(|file| file.take(SIZE_MAX).read_to_string(&mut text))
     };
     read.map_err(|error| fault(&error.to_string()))?;
-    // What a parser says of a text could show a part of it.
-    let body: Value = serde_json::from_str(&text).map_err(|_| fault("it is not JSON"))?;
-    if body.is_object() {
-        Ok(body)
-    } else {
-        Err(fault("it is no JSON object"))
-    }
+    // What a parser says of a text could show a part of it, so that only the place is told.
+    serde_json::from_str(&text).map_err(|error| {
+        fault(&format!(
+            "look at line {}, column {}; it must be JSON of the form {FORM}, with each member once",
+            error.line(),
+            error.column()
+        ))
+    })
 }

@@ -2,31 +2,30 @@
 
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use migration_gateway::{
-    client::{Ask, encoded},
+    client::Ask,
     domain::task::{TaskId, TaskState},
 };
 use serde_json::Value;
 
 use super::{
-    Connection, HELP, Session, run,
+    Arguments, Session,
+    list::{self, Entries, address},
     start::Keys,
     text,
     waiting::{self, Display},
 };
 use crate::commands::Failure;
 
-/// Arguments of `tasks`.
-#[derive(Debug, Args)]
-#[command(after_help = HELP, subcommand_required = true)]
-pub(crate) struct Arguments {
-    #[command(flatten)]
-    connection: Connection,
-    #[command(subcommand)]
-    action: Action,
-}
+/// The list of tasks.
+const TASKS: Entries = Entries {
+    member: "tasks",
+    columns: &["ID", "SERVICE", "PROJECT", "STATE", "PROGRESS", "NAME"],
+    row: text::task_row,
+};
 
+/// What is to be done.
 #[derive(Debug, Subcommand)]
-enum Action {
+pub(crate) enum Action {
     /// List the tasks of a project, all pages of them.
     List(List),
     /// Show a task.
@@ -52,7 +51,7 @@ struct Place {
 }
 
 #[derive(Debug, Args)]
-struct List {
+pub(crate) struct List {
     #[command(flatten)]
     place: Place,
     /// Only tasks in this state.
@@ -64,7 +63,7 @@ struct List {
 }
 
 #[derive(Debug, Args)]
-struct Target {
+pub(crate) struct Target {
     /// The id of the task.
     #[arg(value_parser = task_id)]
     id: TaskId,
@@ -73,7 +72,7 @@ struct Target {
 }
 
 #[derive(Debug, Args)]
-struct Show {
+pub(crate) struct Show {
     #[command(flatten)]
     target: Target,
     /// With the cloud's own document.
@@ -82,7 +81,7 @@ struct Show {
 }
 
 #[derive(Debug, Args)]
-struct Change {
+pub(crate) struct Change {
     #[command(flatten)]
     target: Target,
     /// Do not wait for the end: the operation goes on by itself.
@@ -91,7 +90,7 @@ struct Change {
 }
 
 #[derive(Debug, Args)]
-struct Start {
+pub(crate) struct Start {
     #[command(flatten)]
     change: Change,
     #[command(flatten)]
@@ -99,7 +98,7 @@ struct Start {
 }
 
 #[derive(Debug, Args)]
-struct Delete {
+pub(crate) struct Delete {
     #[command(flatten)]
     change: Change,
     /// Pause the task first if it runs.
@@ -107,18 +106,16 @@ struct Delete {
     force: Option<String>,
 }
 
-fn task_id(text: &str) -> Result<TaskId, &'static str> {
+pub(super) fn task_id(text: &str) -> Result<TaskId, &'static str> {
     TaskId::parse(text).ok_or("it must be the id of a task: 1 to 36 of 0-9 A-Z a-z -")
 }
 
-pub(crate) fn start(arguments: Arguments) -> Result<(), Failure> {
-    let Arguments { connection, action } = arguments;
-    run(&connection, move |session| match action {
+pub(crate) fn start(arguments: Arguments<Action>) -> Result<(), Failure> {
+    arguments.carry_out(|session, action| match action {
         Action::List(list) => list.carry_out(session),
         Action::Show(Show { target, full }) => {
             let view = full.then_some(("view", "full"));
-            let task = session.client.get(&target.address("", view));
-            session.print(&task.map_err(|error| session.failure(error))?, text::task)
+            session.show(&target.address("", view), text::task)
         }
         Action::Pause(change) => change.carry_out(session, ("POST", "/pause", None), None),
         Action::Start(Start { change, keys }) => {
@@ -142,55 +139,19 @@ impl Place {
 }
 
 impl Target {
+    /// What names it on a command line.
+    fn arguments(&self) -> String {
+        let places = self.place.filters().into_iter();
+        places.fold(self.id.to_string(), |line, (name, value)| match value {
+            Some(value) => format!("{line} --{name} {}", text::plain(value)),
+            None => line,
+        })
+    }
+
     fn address(&self, end: &str, more: Option<(&'static str, &str)>) -> String {
         let more = more.map(|(name, value)| (name, Some(value)));
         let query = self.place.filters().into_iter().chain(more);
         address(&format!("/tasks/{}{end}", self.id), query)
-    }
-}
-
-/// A path with those of the values that are there as its query.
-pub(super) fn address<'a>(
-    path: &str,
-    query: impl IntoIterator<Item = (&'static str, Option<&'a str>)>,
-) -> String {
-    let given = query.into_iter().filter_map(|(name, value)| {
-        let value = encoded(value?);
-        Some(format!("{name}={value}"))
-    });
-    let query = given.collect::<Vec<_>>().join("&");
-    if query.is_empty() {
-        path.to_owned()
-    } else {
-        format!("{path}?{query}")
-    }
-}
-
-/// Every entry of a list, page by page, as it comes.
-pub(super) fn pages(
-    session: &Session,
-    path: &str,
-    member: &str,
-    filters: &[(&'static str, Option<&str>)],
-) -> Result<Vec<Value>, Failure> {
-    let (mut entries, mut token) = (Vec::new(), None::<String>);
-    loop {
-        let page = [("page_size", Some("200")), ("page_token", token.as_deref())];
-        let target = address(path, filters.iter().copied().chain(page));
-        let mut page = session
-            .client
-            .get(&target)
-            .map_err(|error| session.failure(error))?;
-        for entry in page[member].as_array_mut().into_iter().flatten() {
-            if session.json {
-                crate::commands::print(&entry.to_string())?;
-            }
-            entries.push(entry.take());
-        }
-        token = page["next_page_token"].as_str().map(str::to_owned);
-        if token.is_none() {
-            return Ok(entries);
-        }
     }
 }
 
@@ -201,14 +162,7 @@ impl List {
             ("name", self.name.as_deref()),
         ];
         let filters: Vec<_> = self.place.filters().into_iter().chain(filters).collect();
-        let tasks = pages(session, "/tasks", "tasks", &filters)?;
-        if session.json {
-            return Ok(());
-        }
-        let head = text::TASK_COLUMNS.map(str::to_owned).to_vec();
-        let rows = tasks.iter().map(text::task_row);
-        let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
-        crate::commands::print(&text::table(&rows))
+        list::show(session, &TASKS, &filters)
     }
 }
 
@@ -231,11 +185,15 @@ fn watch(session: &Session, target: &Target) -> Result<(), Failure> {
     let display = Display::new(session);
     let mut ended = Ok(());
     display.stand("looking");
+    session.if_interrupted(format!(
+        "To watch it again: migration-gateway tasks watch {}",
+        target.arguments()
+    ));
     waiting::follow(session, &target.address("/events", None), |event| {
         match event.name.as_str() {
             "task" if session.json => crate::commands::print(&event.data.to_string())?,
             "task" => display.task(&event.data)?,
-            "problem" => display.line(text::of(&event.data, "detail"))?,
+            "problem" => display.message(text::of(&event.data, "detail")),
             "end" => {
                 display.end();
                 ended = end(session, &event.data);

@@ -41,9 +41,6 @@ fn members(rows: Vec<(&str, String)>) -> String {
     table(&rows)
 }
 
-pub(super) const TASK_COLUMNS: [&str; 6] =
-    ["ID", "SERVICE", "PROJECT", "STATE", "PROGRESS", "NAME"];
-
 pub(super) fn task_row(task: &Value) -> Vec<String> {
     let text = |name| of(task, name).to_owned();
     vec![
@@ -96,11 +93,14 @@ pub(super) fn progress(task: &Value) -> String {
 
 /// What a bar does not show of a task.
 pub(super) fn numbers(task: &Value) -> String {
-    join([&bytes(task), &objects(task), &speed(task), &left(task)])
+    let objects = named("objects", &objects(task));
+    join([
+        &bytes(task),
+        &objects,
+        &speed(task),
+        &named("left", &left(task)),
+    ])
 }
-
-pub(super) const OPERATION_COLUMNS: [&str; 6] =
-    ["ID", "KIND", "TASK", "STATUS", "OUTCOME", "CREATED"];
 
 pub(super) fn operation_row(operation: &Value) -> Vec<String> {
     let text = |name| of(operation, name).to_owned();
@@ -171,7 +171,11 @@ pub(super) fn problem(problem: &Problem, client: &Client) -> String {
         page.to_owned()
     };
     let faults = problem.document["errors"].as_array().into_iter().flatten();
-    let faults: Vec<_> = faults.map(|fault| of(fault, "detail")).collect();
+    // The only one of a request is its detail.
+    let faults = faults.map(|fault| of(fault, "detail"));
+    let faults: Vec<_> = faults
+        .filter(|fault| *fault != problem.text("detail"))
+        .collect();
     let upstream = &problem.document["upstream"];
     let upstream = ["service", "error_code", "error_msg"].map(|name| of(upstream, name));
     let told = members(vec![
@@ -186,6 +190,14 @@ pub(super) fn problem(problem: &Problem, client: &Client) -> String {
         ("  see", page),
     ]);
     format!("{}\n{told}", plain(&format!("Error: {problem}")))
+}
+
+/// A number with its name behind it, if there is one.
+fn named(name: &str, number: &str) -> String {
+    if number.is_empty() {
+        return String::new();
+    }
+    format!("{number} {name}")
 }
 
 fn percent(task: &Value) -> String {
@@ -212,7 +224,7 @@ fn objects(task: &Value) -> String {
         Some(number) => format!(", {} {name}", HumanCount(number)),
     });
     let (succeeded, total) = (HumanCount(succeeded), HumanCount(total));
-    format!("{succeeded} of {total} objects{}", others.concat())
+    format!("{succeeded} of {total}{}", others.concat())
 }
 
 fn speed(task: &Value) -> String {
@@ -225,7 +237,7 @@ fn left(task: &Value) -> String {
     let seconds = seconds.filter(|seconds| *seconds > 0);
     seconds.map_or_else(String::new, |seconds| {
         let left = std::time::Duration::from_secs(seconds);
-        format!("{} left", HumanDuration(left))
+        HumanDuration(left).to_string()
     })
 }
 

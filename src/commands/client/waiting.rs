@@ -1,6 +1,7 @@
 //! Waiting, and what is shown meanwhile: a bar where somebody looks, else a line for everything that happens.
 
 use std::{
+    env,
     io::{self, IsTerminal as _},
     thread,
     time::{Duration, Instant},
@@ -11,7 +12,7 @@ use migration_gateway::client::{Ask, ClientError, Event, Problem};
 use serde_json::Value;
 
 use super::{Session, text};
-use crate::commands::{Failure, print};
+use crate::commands::{Failure, print, warn};
 
 /// How long one request waits for the end of its operation, in seconds. What happens meanwhile is shown after it.
 const WAIT: u32 = 2;
@@ -19,6 +20,9 @@ const WAIT: u32 = 2;
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How long to wait before asking again.
 const PAUSE: Duration = Duration::from_secs(1);
+/// What is said to whoever does not know what became of a request.
+const MAY_GO_ON: &str =
+    "What was asked for may go on all the same; to see it: migration-gateway operations list";
 /// How often a bar is drawn when nothing happens.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -32,9 +36,12 @@ pub(super) struct Display {
 
 impl Display {
     pub(super) fn new(session: &Session) -> Self {
-        let is_watched = io::stdout().is_terminal() && io::stderr().is_terminal();
+        let is_plain = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let is_watched = io::stdout().is_terminal() && !is_plain && !session.json;
+        let bar = is_watched.then(ProgressBar::new_spinner);
         Self {
-            bar: (is_watched && !session.json).then(ProgressBar::new_spinner),
+            // One that its terminal cannot draw would take lines along.
+            bar: bar.filter(|bar| !bar.is_hidden()),
             shown: 0,
             json: session.json,
         }
@@ -85,8 +92,17 @@ impl Display {
         Ok(())
     }
 
+    /// A line beside the output, for whoever waits.
+    pub(super) fn message(&self, line: &str) {
+        let line = &text::plain(line);
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            None => warn(line),
+        }
+    }
+
     /// One line of its own, unless documents are the output.
-    pub(super) fn line(&self, line: &str) -> Result<(), Failure> {
+    fn line(&self, line: &str) -> Result<(), Failure> {
         let line = &text::plain(line);
         match &self.bar {
             _ if self.json => Ok(()),
@@ -115,11 +131,13 @@ pub(super) fn change(session: &Session, mut ask: Ask<'_>, waits: bool) -> Result
     // With it the request can be repeated: it does nothing twice, and is answered by how its operation stands then.
     ask.headers.push(("idempotency-key", fresh_key()?));
     display.stand("asking");
+    session.if_interrupted(format!("Interrupted. {MAY_GO_ON}"));
     let (began, mut heard) = (Instant::now(), None);
     // Whether the gateway may have taken it on.
     let mut may_run = false;
     let ended = loop {
-        match session.client.send(&ask) {
+        let answer = session.client.send(&ask);
+        match answer.and_then(|(status, operation)| Ok((status, session.known(operation)?))) {
             Ok((202, operation)) => {
                 session.waits_for(text::of(&operation, "id"));
                 (heard, may_run) = (Some(Instant::now()), true);
@@ -163,8 +181,7 @@ pub(super) fn change(session: &Session, mut ask: Ask<'_>, waits: bool) -> Result
             Err(session.problem(&problem))
         }
         Err(error) if may_run => {
-            let hint = "What was asked for may go on all the same: see `operations list`.";
-            display.line(hint)?;
+            display.message(MAY_GO_ON);
             Err(session.failure(error))
         }
         Err(error) => Err(session.failure(error)),
@@ -177,26 +194,32 @@ pub(super) fn follow(
     target: &str,
     mut told: impl FnMut(&Event) -> Result<bool, Failure>,
 ) -> Result<(), Failure> {
-    let (mut last, mut heard) = (None, None);
+    let (mut last, mut heard) = (None, None::<Instant>);
     loop {
         match session.client.watch(target, last.as_deref()) {
             Ok(None) => return Ok(()),
-            Ok(Some(events)) => {
+            Ok(Some(mut events)) => {
+                let began = Instant::now();
                 // One that breaks off is opened again.
-                for event in events.map_while(Result::ok) {
-                    heard = Some(Instant::now());
+                for event in events.by_ref().map_while(Result::ok) {
                     if told(&event)? {
                         return Ok(());
                     }
                     last = event.id.or(last);
                 }
+                heard = events.heard().or(heard).or(Some(began));
             }
             Err(error) => {
-                let is_short = heard.is_some_and(|heard: Instant| heard.elapsed() < PATIENCE);
+                let is_short = heard.is_some_and(|heard| heard.elapsed() < PATIENCE);
                 if !is_short || !is_passing(&error) {
                     return Err(session.failure(error));
                 }
             }
+        }
+        if let Some(silence) = heard.map(|heard| heard.elapsed())
+            && silence > PATIENCE
+        {
+            return Err(session.failure(session.client.silent(silence)));
         }
         thread::sleep(PAUSE);
     }
@@ -219,7 +242,9 @@ pub(super) fn outcome(session: &Session, operation: &Value) -> Result<(), Failur
 fn is_passing(error: &ClientError) -> bool {
     match error {
         ClientError::Settings(_) => false,
-        ClientError::Unreachable { .. } | ClientError::Foreign(..) => true,
+        ClientError::Unreachable { .. } | ClientError::Silent { .. } | ClientError::Foreign(..) => {
+            true
+        }
         ClientError::Problem(problem) => problem.is_passing(),
     }
 }

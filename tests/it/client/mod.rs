@@ -1,5 +1,8 @@
 //! The commands `tasks` and `operations`: what they ask a gateway for, what they print, and how they end.
 
+mod peers;
+mod terminal;
+
 use std::{
     fs,
     io::Write as _,
@@ -8,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use migration_gateway::sandbox::{AfterStop, OmsSpec, Operation, RunEnd, SmsSpec, TaskSwitches};
+use migration_gateway::sandbox::{
+    AfterStop, Fault, FaultKind, OmsSpec, Operation, RunEnd, Service, SmsSpec, TaskSwitches,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -218,6 +223,14 @@ fn a_start_sends_keys_by_name_or_from_the_standard_input() {
     assert_eq!(sent.src_ak.as_deref(), Some("AK-1"));
     assert_eq!(sent.dst_sk.as_deref(), Some("inline-secret"));
 
+    let without = ask(&gateway, &format!("tasks start {inline}"));
+    assert_eq!(without.status, Some(1), "{without:?}");
+    assert_eq!(
+        without.err.matches("destination is the name of").count(),
+        1,
+        "{without:?}"
+    );
+
     let file = place.file("keys.json");
     fs::write(&file, "{\"secret_key\": inline-secret").expect("a file");
     let line = format!("tasks start {inline} --credentials-file {}", file.display());
@@ -296,6 +309,67 @@ fn the_status_and_the_text_say_what_went_wrong() {
     let cloud = place.cloud.oms_url();
     let foreign = ask(&gateway, &format!("tasks list --address {cloud}"));
     assert_eq!(foreign.status, Some(3), "{foreign:?}");
+}
+
+#[test]
+fn every_end_has_its_status() {
+    let place = Place::new();
+    let gateway = place.start();
+    let client = gateway.client();
+    let rest = place.cloud.add_oms(OmsSpec::new("logs", 3));
+    let denied = place.cloud.add_oms(OmsSpec::new("logs", 3));
+    let fault = FaultKind::denied(Service::Oms);
+    let fault = Fault::on(Service::Oms, Operation::Show, fault);
+    let _fault = place.cloud.fault(fault.task(&denied).always());
+    for (line, status, word) in [
+        (format!("tasks pause {rest}"), 0, "already_paused"),
+        (format!("tasks delete {rest}"), 0, "deleted"),
+        (format!("tasks show {rest}"), 1, "knows no task"),
+        (format!("tasks watch {rest}"), 1, "knows no task"),
+        (format!("tasks show {denied}"), 1, "permission"),
+    ] {
+        let told = ask(&gateway, &line);
+        assert_eq!(told.status, Some(status), "{line}: {told:?}");
+        let text = if status == 0 { &told.out } else { &told.err };
+        assert!(text.contains(word), "{line}: {told:?}");
+    }
+    // What ends otherwise than was asked for while somebody waits.
+    let end = |change: &dyn Fn(&str, &str)| {
+        let task = place.cloud.add_oms(stuck());
+        let waiting = caller(&gateway, Some(KEY))
+            .args(["tasks", "pause", &task])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program runs");
+        let id = wait_for("the operation", || {
+            let listed = client.get(&format!("/operations?task={task}")).json();
+            listed["operations"][0]["id"].as_str().map(str::to_owned)
+        });
+        wait_for("the pause", || {
+            (place.cloud.count(Operation::Pause, Some(&task)) == 1).then_some(())
+        });
+        change(&task, &id);
+        let told = Said::of(&waiting.wait_with_output().expect("an end"));
+        assert_eq!(told.status, Some(1), "{told:?}");
+        told.err
+    };
+    let failed = end(&|task, _| assert!(place.cloud.set_oms_status(task, 5)));
+    assert!(failed.contains("/problems/task-finished"), "{failed}");
+    let cancelled = end(&|_, id| {
+        client.post(&format!("/operations/{id}/cancel"));
+    });
+    assert!(
+        cancelled.contains("/problems/operation-cancelled"),
+        "{cancelled}"
+    );
+    let superseded = end(&|task, _| {
+        client.ask("DELETE", &format!("/tasks/{task}?force=pause"), None);
+    });
+    assert!(
+        superseded.contains("/problems/operation-superseded"),
+        "{superseded}"
+    );
 }
 
 #[test]
@@ -401,36 +475,6 @@ fn a_wait_lasts_over_a_restart_of_the_gateway() {
 }
 
 #[test]
-fn whoever_breaks_off_a_wait_is_told_what_goes_on() {
-    let place = Place::new();
-    let task = place.cloud.add_oms(stuck());
-    let gateway = place.start();
-    let child = caller(&gateway, Some(KEY))
-        .args(["tasks", "pause", &task])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program runs");
-    // It has its first answer when it waits for the second time.
-    wait_for("the wait", || {
-        let waited = "\"http.route\":\"/tasks/{id}/pause\",\"http.status_code\":202";
-        gateway.log().contains(waited).then_some(())
-    });
-    let id = gateway.client().get("/operations").json()["operations"][0]["id"].clone();
-    let id = id.as_str().expect("an id");
-    let pid = child.id().to_string();
-    let sent = Command::new("kill").args(["-INT", &pid]).status();
-    assert!(sent.expect("kill").success());
-    let told = Said::of(&child.wait_with_output().expect("an end"));
-    assert_eq!(told.status, Some(130), "{told:?}");
-    assert!(
-        told.err.contains(id) && told.err.contains("goes on"),
-        "{told:?}"
-    );
-    assert_eq!(gateway.client().operation(id)["status"], "running");
-}
-
-#[test]
 fn operations_are_listed_shown_watched_and_cancelled() {
     let place = Place::new();
     let (first, second) = (
@@ -465,6 +509,12 @@ fn operations_are_listed_shown_watched_and_cancelled() {
     );
     let cancelled = out(&gateway, &format!("operations cancel {paused}"));
     assert!(cancelled.contains("cancelled"), "{cancelled}");
+    let late = ask(&gateway, &format!("operations cancel {deleted}"));
+    assert_eq!(late.status, Some(1), "{late:?}");
+    assert!(
+        late.out.contains("succeeded (deleted)") && late.err.contains("had ended"),
+        "{late:?}"
+    );
     let watched = ask(&gateway, &format!("operations watch {paused} --json"));
     assert_eq!(watched.status, Some(1));
     assert_eq!(watched.documents()[0]["status"], "cancelled");
@@ -514,39 +564,6 @@ fn a_migration_is_watched_to_its_end() {
 }
 
 #[test]
-fn a_terminal_shows_a_bar_and_leaves_the_result() {
-    let place = Place::new();
-    let gateway = place.start();
-    let task = place.cloud.add_oms(short(RunEnd::Success));
-    let program = caller(&gateway, None).get_program().to_owned();
-    let line = format!("{} tasks watch {task}", program.to_str().expect("a path"));
-    let output = Command::new("script")
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin")
-        .env("HOME", "/nonexistent")
-        .env("TERM", "xterm")
-        .env(
-            "MIGRATION_GATEWAY_ADDRESS",
-            format!("http://{}", gateway.authority()),
-        )
-        .env("MIGRATION_GATEWAY_KEY", KEY)
-        .args(["--quiet", "--return", "--command", &line, "/dev/null"])
-        .stdin(Stdio::null())
-        .output();
-    let told = Said::of(&output.expect("script of util-linux"));
-    assert_eq!(told.status, Some(0), "{told:?}");
-    assert!(told.out.contains("running [\u{2588}"), "a bar: {told:?}");
-    assert!(
-        told.out.contains(" objects"),
-        "what a bar does not show: {told:?}"
-    );
-    // After the bar was taken away.
-    let last = told.out.trim_end().rsplit("\u{1b}[2K").next();
-    let last = last.expect("a line").trim_start_matches("\u{1b}[1A");
-    assert!(last.starts_with("succeeded"), "{last:?}");
-}
-
-#[test]
 fn an_encrypted_gateway_is_verified() {
     let listener = Authority::new();
     let callers = Authority::new();
@@ -562,17 +579,4 @@ fn an_encrypted_gateway_is_verified() {
     assert_eq!(unknown.status, Some(3), "{unknown:?}");
     let shown = out(&gateway, &format!("{line} --ca-file {}", roots.display()));
     assert!(shown.contains("paused"), "{shown}");
-}
-
-#[test]
-fn completions_know_the_commands_of_every_shell() {
-    for shell in ["bash", "zsh", "fish"] {
-        let script = said(&mut gateway_command(), &format!("completions {shell}"));
-        assert_eq!(script.status, Some(0), "{script:?}");
-        for word in ["tasks", "operations", "no-wait", "key-file"] {
-            assert!(script.out.contains(word), "{shell}: {word}");
-        }
-    }
-    let unknown = said(&mut gateway_command(), "completions cmd");
-    assert_eq!(unknown.status, Some(2));
 }

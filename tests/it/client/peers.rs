@@ -1,0 +1,226 @@
+//! What the client makes of whatever else than a gateway answers, and of a gateway that says nothing.
+
+use std::{
+    fs,
+    io::Write,
+    net::TcpListener,
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use super::{Said, gateway_command, said};
+use crate::support::vendor::{Then, Vendor, answer, write};
+
+const OPERATION: &str = "op_01JGZ4K8W3M5N7P9R1T3V5X7Z9";
+
+/// What a command comes to at an address.
+fn at(address: &str, line: &str) -> Said {
+    let mut command = gateway_command();
+    command
+        .env("MIGRATION_GATEWAY_ADDRESS", address)
+        .env("MIGRATION_GATEWAY_KEY", "the-key");
+    said(&mut command, line)
+}
+
+/// Answers everything with this document.
+fn answering(document: &Value) -> Vendor {
+    let text = answer(
+        200,
+        "content-type: application/json\r\n",
+        &document.to_string(),
+    );
+    Vendor::start(move |_, writer| {
+        write(writer, &text);
+        Then::Close
+    })
+}
+
+#[test]
+fn whoever_says_nothing_is_waited_for_for_a_while_only() {
+    let mute = Vendor::start(|_, _| Then::KeepOpen);
+    // It begins as a stream does, and nothing follows.
+    let stuck = Vendor::start(|_, writer| {
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\nretry: 2000\n\n";
+        write(writer, head)
+    });
+    let watch = format!("operations watch {OPERATION}");
+    let lines = [
+        (mute.url(), "tasks list"),
+        (mute.url(), "tasks delete 7 --json"),
+        (mute.url(), "tasks watch 7"),
+        (stuck.url(), "tasks watch 7"),
+        (stuck.url(), &watch),
+    ];
+    let began = Instant::now();
+    thread::scope(|scope| {
+        for (address, line) in &lines {
+            scope.spawn(move || {
+                let told = at(address, line);
+                assert_eq!((told.status, &*told.out), (Some(3), ""), "{line}: {told:?}");
+                let address = address.trim_start_matches("http://");
+                assert!(
+                    told.err.contains(address) && told.err.contains("said nothing for"),
+                    "{line}: {told:?}"
+                );
+                let may_go_on = told.err.contains("may go on all the same");
+                assert_eq!(may_go_on, line.contains("delete"), "{line}: {told:?}");
+            });
+        }
+    });
+    assert!(began.elapsed() < Duration::from_mins(2));
+}
+
+#[test]
+fn what_no_gateway_says_is_an_error_and_no_empty_result() {
+    let pages = [
+        json!({}),
+        json!([]),
+        json!({"tasks": null, "next_page_token": null}),
+        json!({"tasks": [], "operations": []}),
+        json!({"tasks": [7], "operations": [{}], "next_page_token": null}),
+        json!({"tasks": [{"id": "1"}, {"id": 2}], "operations": [{"id": ""}], "next_page_token": null}),
+        json!({"tasks": [], "operations": [], "next_page_token": 7}),
+    ];
+    for page in pages {
+        let peer = answering(&page);
+        for line in ["tasks list", "tasks list --json", "operations list"] {
+            let told = at(&peer.url(), line);
+            assert_eq!((told.status, &*told.out), (Some(3), ""), "{page}: {told:?}");
+            assert!(told.err.contains("is not a gateway"), "{told:?}");
+        }
+    }
+    let peer = answering(&json!({"tasks": [], "operations": [], "next_page_token": null}));
+    for line in ["tasks list", "operations list"] {
+        let told = at(&peer.url(), line);
+        assert_eq!(
+            (told.status, told.out.lines().count()),
+            (Some(0), 1),
+            "{told:?}"
+        );
+    }
+    for line in [
+        "tasks show 7".to_owned(),
+        "tasks pause 7".to_owned(),
+        format!("operations show {OPERATION}"),
+        format!("operations cancel {OPERATION}"),
+        format!("operations watch {OPERATION}"),
+    ] {
+        let told = at(&answering(&json!({})).url(), &line);
+        assert_eq!((told.status, &*told.out), (Some(3), ""), "{line}: {told:?}");
+        assert!(told.err.contains("is not a gateway"), "{line}: {told:?}");
+    }
+}
+
+#[test]
+fn a_list_that_never_ends_is_given_up() {
+    let peer = answering(&json!({"tasks": [], "next_page_token": "again"}));
+    let told = at(&peer.url(), "tasks list");
+    assert_eq!((told.status, &*told.out), (Some(3), ""), "{told:?}");
+    assert!(peer.asked().len() <= 10_000, "{}", peer.asked().len());
+}
+
+#[test]
+fn the_key_follows_no_redirect() {
+    let other = Vendor::start(|_, _| Then::Close);
+    for status in [301, 302, 303, 307, 308] {
+        let location = format!("location: {}/tasks\r\n", other.url());
+        let peer = Vendor::start(move |_, writer| write(writer, &answer(status, &location, "")));
+        for line in ["tasks list", "tasks delete 7", "tasks watch 7"] {
+            let told = at(&peer.url(), line);
+            assert_eq!((told.status, &*told.out), (Some(3), ""), "{line}: {told:?}");
+            assert!(told.err.contains("redirects"), "{line}: {told:?}");
+        }
+        assert_eq!(peer.asked().len(), 3, "each was asked once");
+    }
+    assert_eq!(other.connections(), 0);
+}
+
+#[test]
+fn a_file_with_a_fault_is_refused_without_a_word_of_it() {
+    let home = tempfile::tempdir().expect("a folder");
+    let folder = home.path().join("migration-gateway");
+    fs::create_dir(&folder).expect("a folder");
+    for (text, told) in [
+        ("key = \"s3cret", "is not valid TOML: look at line 1"),
+        ("s3cret", "is not valid TOML: look at line 1"),
+        (
+            "address = \"http://127.0.0.1:1\"\ns3cret=",
+            "look at line 2",
+        ),
+        ("s3cret = 1", "address, key_file, ca_file"),
+        ("key_file = [\"s3cret\"]", "key_file that is not text"),
+        ("address = { s3cret = 1 }", "address that is not text"),
+    ] {
+        fs::write(folder.join("client.toml"), text).expect("a file");
+        let mut command = gateway_command();
+        command.env("XDG_CONFIG_HOME", home.path());
+        let refused = said(&mut command, "tasks list");
+        assert_eq!(
+            (refused.status, &*refused.out),
+            (Some(2), ""),
+            "{text}: {refused:?}"
+        );
+        assert!(
+            refused.err.contains("client.toml") && refused.err.contains(told),
+            "{text}: {refused:?}"
+        );
+        assert!(!refused.err.contains("s3cret"), "{text}: {refused:?}");
+    }
+}
+
+#[test]
+fn a_file_of_keys_is_read_strictly_and_not_shown() {
+    let nobody = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("http://{}", nobody.local_addr().expect("an address"));
+    drop(nobody);
+    let keys = r#"{"access_key": "AK", "secret_key": "s3cret"}"#;
+    let start = |text: &str| {
+        let mut child = gateway_command()
+            .env("MIGRATION_GATEWAY_ADDRESS", &address)
+            .args(["tasks", "start", "7", "--credentials-file", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program runs");
+        let mut input = child.stdin.take().expect("an input");
+        input.write_all(text.as_bytes()).expect("to be read");
+        drop(input);
+        let told = Said::of(&child.wait_with_output().expect("an end"));
+        assert!(
+            !told.err.contains("s3cret") && told.out.is_empty(),
+            "{text}: {told:?}"
+        );
+        told
+    };
+    for text in [
+        String::new(),
+        "[]".to_owned(),
+        format!(r#"{{"source": {keys}, "destination": {keys}, "destination": {keys}}}"#),
+        r#"{"destination": {"access_key": "AK", "secret_key": "s3cret", "secret_key": "s3cret"}}"#
+            .to_owned(),
+        r#"{"destination": {"access_key": "AK", "secret_key": "s3cret", "region": "x"}}"#
+            .to_owned(),
+        r#"{"destination": {"access_key": "AK", "secret_key": s3cret}}"#.to_owned(),
+        format!(r#"{{"destinations": {keys}}}"#),
+        format!(r#"{{"destination": {keys}}} s3cret"#),
+    ] {
+        let refused = start(&text);
+        assert_eq!(refused.status, Some(2), "{text}: {refused:?}");
+        assert!(
+            refused.err.contains("look at line 1"),
+            "{text}: {refused:?}"
+        );
+    }
+    for text in [
+        format!(r#"{{"source": "archive", "destination": {keys}}}"#),
+        format!(r#"{{"destination": {keys}, "migrate_failed_objects": true}}"#),
+    ] {
+        // It is taken, and there is nobody to send it to.
+        let taken = start(&text);
+        assert_eq!(taken.status, Some(3), "{text}: {taken:?}");
+    }
+}
