@@ -66,8 +66,12 @@ pub trait OperationStore: Send + Sync {
     async fn claim(&self, lease: &Lease, limit: u32) -> Result<Claim, StoreError>;
 
     /// Makes the lease on those of these operations that this owner holds last for the whole duration again, also on
-    /// what it let end and nobody else has leased since.
-    async fn renew(&self, lease: &Lease, held: &[OperationId]) -> Result<(), StoreError>;
+    /// what it let end and nobody else has leased since. Tells which these are.
+    async fn renew(
+        &self,
+        lease: &Lease,
+        held: &[OperationId],
+    ) -> Result<Vec<OperationId>, StoreError>;
 
     /// Writes what can change of an operation (id, task, binding, goal, start, callers and creation never do), appends
     /// `events` as far as [`EVENTS_MAX`](super::operation::EVENTS_MAX) allows, and raises the version: all this in the

@@ -22,12 +22,14 @@ use super::{
 };
 use crate::domain::{
     operation::{OperationId, Status},
-    service::Services,
-    store::{Claim, Lease, StoreError},
+    service::{HeldLease, Services},
+    store::{Claim, Lease, Leased, StoreError},
 };
 
 /// How long a lease holds without being renewed. An operation whose driver died is taken over after this.
 const LEASE: Duration = Duration::from_secs(10);
+/// How long something may be sent under a lease. It is shorter, so that what is sent arrives while the lease holds.
+const LEASE_FOR_SENDING: Duration = Duration::from_secs(9);
 /// How often leases are renewed: three tries before one runs out.
 const RENEWAL: Duration = Duration::from_secs(3);
 /// The longest sleep: whatever is due for a reason this process was not told of is found after this.
@@ -117,13 +119,19 @@ pub(super) struct Loop {
     services: Rc<Services>,
     board: Rc<Board>,
     rounds: JoinSet<Option<Timestamp>>,
-    held: HashMap<Id, OperationId>,
+    held: HashMap<Id, Held>,
     /// When the next operation that is on record is due.
     due: Option<Timestamp>,
     /// Until when a store that failed is left alone.
     store_rests_until: Instant,
     /// When the house is kept next.
     housekeeping_at: Instant,
+}
+
+/// What a round holds.
+struct Held {
+    operation: OperationId,
+    lease: HeldLease,
 }
 
 impl Loop {
@@ -195,6 +203,7 @@ impl Loop {
         }
         let limit = u32::try_from(free).unwrap_or(u32::MAX);
         kill_point!("engine.claim.before");
+        let until = self.held_until();
         let claimed = self.shared.store.claim(&self.lease(now), limit).await;
         kill_point!("engine.claim.after");
         match claimed {
@@ -209,13 +218,7 @@ impl Loop {
                         .min(later(now, SLEEP_MAX)),
                 );
                 for leased in operations {
-                    let id = leased.operation.id;
-                    let (shared, services) = (Arc::clone(&self.shared), Rc::clone(&self.services));
-                    let board = Rc::clone(&self.board);
-                    let task = self.rounds.spawn_local(async move {
-                        round::run(&shared, &services, &board, leased).await
-                    });
-                    self.held.insert(task.id(), id);
+                    self.begin_round(leased, until);
                     kill_point!("engine.round.begun");
                 }
             }
@@ -229,6 +232,25 @@ impl Loop {
                 kill_point!("engine.claim.failed");
             }
         }
+    }
+
+    fn begin_round(&mut self, leased: Leased, until: Duration) {
+        let operation = leased.operation.id;
+        // A round of this process can have outlived its lease. It must not take this one for its own.
+        self.held.retain(|_, held| {
+            let is_another = held.operation != operation;
+            if !is_another {
+                held.lease.end();
+            }
+            is_another
+        });
+        let lease = HeldLease::new(Arc::clone(&self.shared.clock), until);
+        let (shared, services) = (Arc::clone(&self.shared), Rc::clone(&self.services));
+        let (board, held) = (Rc::clone(&self.board), lease.clone());
+        let task = self.rounds.spawn_local(async move {
+            round::run((&shared, &services, &board), leased, held).await
+        });
+        self.held.insert(task.id(), Held { operation, lease });
     }
 
     /// What is to be done once in a while. A store that fails is left alone until the next time.
@@ -300,7 +322,8 @@ impl Loop {
             }
             Err(error) => {
                 // Its lease runs out, and it is taken up again.
-                let id = self.held.remove(&error.id());
+                let held = self.held.remove(&error.id());
+                let id = held.map(|held| held.operation);
                 tracing::error!(
                     operation.id = id.map(tracing::field::display),
                     "a round panicked"
@@ -310,22 +333,37 @@ impl Loop {
     }
 
     async fn renew(&self) {
-        let held: Vec<OperationId> = self.held.values().copied().collect();
+        let held: Vec<OperationId> = self.held.values().map(|held| held.operation).collect();
         if held.is_empty() {
             return;
         }
         let lease = self.lease(self.shared.clock.now());
+        let until = self.held_until();
         kill_point!("engine.renew.before");
         let renewed = self.shared.store.renew(&lease, &held).await;
         kill_point!("engine.renew.after");
-        if let Err(error) = renewed {
-            self.shared.metrics.store_faults.inc();
-            tracing::error!(
-                error = error.with_causes(),
-                "leases cannot be renewed; trying again"
-            );
-            kill_point!("engine.renew.failed");
+        match renewed {
+            Ok(renewed) => {
+                let held = self.held.values();
+                for held in held.filter(|held| renewed.contains(&held.operation)) {
+                    held.lease.extend(until);
+                }
+            }
+            Err(error) => {
+                self.shared.metrics.store_faults.inc();
+                tracing::error!(
+                    error = error.with_causes(),
+                    "leases cannot be renewed; trying again"
+                );
+                kill_point!("engine.renew.failed");
+            }
         }
+    }
+
+    /// Until when something may be sent under a lease that is about to be asked for, on the clock's uptime. The lease itself
+    /// begins later than this moment.
+    fn held_until(&self) -> Duration {
+        self.shared.clock.uptime() + LEASE_FOR_SENDING
     }
 
     fn lease(&self, now: Timestamp) -> Lease {

@@ -218,15 +218,16 @@ async fn later(
         .transpose()
 }
 
-/// Extends every lease of this owner.
+/// Extends the leases of this owner on these operations. Tells which it has.
 pub(super) async fn renew(
     mut transaction: AnyTransaction,
     lease: (Lease, LeaseClock),
     held: Vec<OperationId>,
-) -> Result<(), StoreError> {
+) -> Result<Vec<OperationId>, StoreError> {
     let term = Term::of(&mut transaction, &lease).await?;
+    let mut renewed = Vec::with_capacity(held.len());
     for id in held {
-        sqlx::query(
+        let extended = sqlx::query(
             "UPDATE operations SET lease_until = $1 \
              WHERE id = $2 AND lease_owner = $3 AND status = 'running'",
         )
@@ -235,7 +236,10 @@ pub(super) async fn renew(
         .bind(lease.0.owner.as_str())
         .execute(&mut *transaction)
         .await?;
+        if extended.rows_affected() == 1 {
+            renewed.push(id);
+        }
     }
     transaction.commit().await?;
-    Ok(())
+    Ok(renewed)
 }

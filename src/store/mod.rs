@@ -205,7 +205,11 @@ impl OperationStore for SqlOperationStore {
             .await
     }
 
-    async fn renew(&self, lease: &Lease, held: &[OperationId]) -> Result<(), StoreError> {
+    async fn renew(
+        &self,
+        lease: &Lease,
+        held: &[OperationId],
+    ) -> Result<Vec<OperationId>, StoreError> {
         let (lease, held) = ((lease.clone(), self.lease_clock), held.to_vec());
         self.database
             .write(|transaction| claim::renew(transaction, lease, held))

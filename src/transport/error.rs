@@ -42,7 +42,9 @@ impl TransportErrorKind {
     fn sentence(self) -> &'static str {
         match self {
             Self::Unsendable => "the request could not be written",
-            Self::Withdrawn => "what the request shows had come to its end before it was written",
+            Self::Withdrawn => {
+                "what the request rests on had come to its end before it was written"
+            }
             Self::Busy => "no connection was free in time",
             Self::Resolve => "the name of the host could not be resolved",
             Self::Connect => "no connection could be made",

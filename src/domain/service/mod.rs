@@ -1,19 +1,17 @@
 //! The port to a migration service, and what can go wrong behind it.
 
+mod clearance;
 mod names;
 pub mod status;
 
-use std::{
-    cell::Cell,
-    collections::HashMap,
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{cell::Cell, collections::HashMap, rc::Rc, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-pub use self::names::{CallerName, CredentialName, IssuerName, ProjectName, ServiceName};
+pub use self::{
+    clearance::{Clearance, HeldLease},
+    names::{CallerName, CredentialName, IssuerName, ProjectName, ServiceName},
+};
 use super::{
     start::StartRequest,
     task::{Task, TaskId, TaskRef},
@@ -25,7 +23,8 @@ use super::{
 /// exchange (a second attempt is made only where the first provably had no effect, because its token was refused or no
 /// connection was made). Waiting for the service's pace comes on top, with a limit of its own.
 ///
-/// A change rests on a look, and looks age: it is begun by the moment `by` or, with [`Sent::No`], not at all.
+/// A change rests on a look, and looks age, and on a lease, which ends: its first byte is written while its [`Clearance`]
+/// is good or, with [`Sent::No`], not at all.
 #[async_trait(?Send)]
 pub trait MigrationService {
     /// Looks at one task. `None` means that the service itself said that there is no such task.
@@ -48,18 +47,18 @@ pub trait MigrationService {
     ) -> Result<TaskPage, UpstreamError>;
 
     /// Asks for a pause. `Ok` means accepted, not yet paused.
-    async fn pause(&self, id: &TaskId, by: Instant) -> Result<Receipt, UpstreamError>;
+    async fn pause(&self, id: &TaskId, clearance: &Clearance) -> Result<Receipt, UpstreamError>;
 
     /// Asks for a start. `Ok` means accepted, not yet running.
     async fn start(
         &self,
         id: &TaskId,
         request: &StartRequest,
-        by: Instant,
+        clearance: &Clearance,
     ) -> Result<Receipt, UpstreamError>;
 
     /// Asks for the removal of the task. `Ok` means accepted, not yet gone.
-    async fn delete(&self, id: &TaskId, by: Instant) -> Result<Receipt, UpstreamError>;
+    async fn delete(&self, id: &TaskId, clearance: &Clearance) -> Result<Receipt, UpstreamError>;
 }
 
 /// How long reads may still wait for the pace of their services: all those of one request together.

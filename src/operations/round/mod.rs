@@ -25,12 +25,12 @@ use super::{
 };
 use crate::domain::{
     decide::{self, Action, Seen, Sight},
-    history::Change,
+    history::{Change, History},
     operation::{
         EventKind, Failure, Goal, Operation, OperationEvent, Outcome, Phase, Reason, Status,
     },
     secret,
-    service::{BoundService, Receipt, Services, UpstreamErrorKind},
+    service::{BoundService, Clearance, HeldLease, Receipt, Sent, Services, UpstreamErrorKind},
     start::{StartRequest, StorageCredential},
     store::{Hold, Leased, StoreError},
     task::{Stage, Task, TaskState},
@@ -45,14 +45,14 @@ pub(super) const LOOK_AGE_MAX: Duration = Duration::from_secs(5);
 
 /// Runs one round. Tells when the operation is to be looked at next; `None` if it has ended or is no longer ours.
 pub(super) async fn run(
-    shared: &Shared,
-    services: &Services,
-    board: &Board,
+    (shared, services, board): (&Shared, &Services, &Board),
     leased: Leased,
+    lease: HeldLease,
 ) -> Option<Timestamp> {
     let mut round = Round {
         shared,
         operation: leased.operation,
+        lease,
         events: Vec::new(),
         looked_at: Instant::now(),
     };
@@ -100,6 +100,7 @@ pub(super) async fn run(
 struct Round<'a> {
     shared: &'a Shared,
     operation: Operation,
+    lease: HeldLease,
     /// What happened and is not on record yet.
     events: Vec<OperationEvent>,
     /// When the answer to the look came.
@@ -192,23 +193,35 @@ impl Round<'_> {
             return None;
         }
         kill_point!("round.intent.saved");
-        let by = self.looked_at + LOOK_AGE_MAX;
-        if Instant::now() > by {
-            self.operation.history = before;
-            kill_point!("round.late.before");
-            let next = self.pause_for(Duration::ZERO).await;
-            kill_point!("round.late.saved");
-            return next;
+        let clearance = Clearance {
+            by: (self.looked_at + LOOK_AGE_MAX).into_std(),
+            lease: self.lease.clone(),
+        };
+        if !clearance.is_good(Instant::now().into_std()) {
+            return self.withdraw(before).await;
         }
         let id = &self.operation.task.id;
-        match send(service, id, change, start.as_ref(), by.into_std()).await {
+        match send(service, id, change, start.as_ref(), &clearance).await {
             Ok(receipt) => self.accepted(change, receipt).await,
+            Err(error) if error.sent == Sent::No && !self.lease.holds() => {
+                self.withdraw(before).await
+            }
             Err(error) => {
                 self.operation.history.failed(change, &error, sight.stage);
                 self.operation.phase = Some(phase_after(change, false));
                 self.failed(&error).await
             }
         }
+    }
+
+    /// Nothing was sent, since the look became too old or the lease ended. Somebody else may drive by now; if not, this round
+    /// begins again.
+    async fn withdraw(&mut self, before: History) -> Option<Timestamp> {
+        self.operation.history = before;
+        kill_point!("round.late.before");
+        let next = self.pause_for(Duration::ZERO).await;
+        kill_point!("round.late.saved");
+        next
     }
 
     async fn accepted(&mut self, change: Change, receipt: Receipt) -> Option<Timestamp> {

@@ -14,8 +14,8 @@ use crate::{
         decide::{Seen, Sight},
         history::Change,
         service::{
-            MigrationService, Patience, Receipt, Sent, ServiceName, TaskPage, UpstreamError,
-            UpstreamErrorKind as Kind,
+            Clearance, MigrationService, Patience, Receipt, Sent, ServiceName, TaskPage,
+            UpstreamError, UpstreamErrorKind as Kind,
         },
         start::StartRequest,
         task::{DeleteGate, Stage, Task, TaskId, TaskRef},
@@ -72,6 +72,15 @@ impl Scene {
     pub(super) fn pick_fault(&mut self) {
         let kind = FAULTS[self.rng.usize(..FAULTS.len())];
         self.world.fault = self.rng.bool().then_some(kind);
+    }
+
+    /// How long a change waits for the pace, and for whatever else it takes.
+    fn plan_turn(&mut self, by: Instant) -> Duration {
+        if self.is_calm || self.rng.u8(..4) > 0 {
+            return Duration::ZERO;
+        }
+        let longest = by.saturating_duration_since(this_instant());
+        longest.mul_f64(self.rng.f64())
     }
 
     fn plan(&mut self, index: usize, is_change: bool) -> Plan {
@@ -231,6 +240,8 @@ pub(super) struct Vendor {
     pub(super) scene: SharedScene,
     pub(super) service: ServiceName,
     pub(super) process: usize,
+    /// The owner of its leases.
+    pub(super) owner: String,
     /// Whether it is the engine that asks, not a request that is being accepted.
     pub(super) is_engine: bool,
 }
@@ -250,12 +261,17 @@ impl Vendor {
         &self,
         id: &TaskId,
         change: Change,
-        by: Instant,
+        clearance: &Clearance,
     ) -> Result<Receipt, UpstreamError> {
         let task = self.index(id);
+        let turn = self.scene.lock().unwrap().plan_turn(clearance.by);
+        tokio::time::sleep(turn).await;
         let (number, limit) = {
             let mut scene = self.scene.lock().unwrap();
             scene.catch_up();
+            if !clearance.is_good(this_instant()) {
+                return Err(scene.error(Kind::Throttled, Sent::No));
+            }
             let plan = scene.plan(task, true);
             let limit = plan.there.saturating_add(plan.back).min(EXCHANGE_MAX);
             let number = scene.world.sendings.len();
@@ -269,8 +285,8 @@ impl Vendor {
                 answer: None,
                 is_given_up: false,
             });
-            scene.check_sending(task, change, number, self.is_engine);
-            scene.check_time_left(by);
+            scene.check_sending(task, change, number, self.is_engine.then_some(&self.owner));
+            scene.check_time_left(clearance.by);
             scene.schedule(plan.there, Event::Arrival(number));
             (number, limit)
         };
@@ -337,20 +353,20 @@ impl MigrationService for Vendor {
         Ok(page)
     }
 
-    async fn pause(&self, id: &TaskId, by: Instant) -> Result<Receipt, UpstreamError> {
-        self.send(id, Change::Pause, by).await
+    async fn pause(&self, id: &TaskId, clearance: &Clearance) -> Result<Receipt, UpstreamError> {
+        self.send(id, Change::Pause, clearance).await
     }
 
     async fn start(
         &self,
         id: &TaskId,
         _request: &StartRequest,
-        by: Instant,
+        clearance: &Clearance,
     ) -> Result<Receipt, UpstreamError> {
-        self.send(id, Change::Start, by).await
+        self.send(id, Change::Start, clearance).await
     }
 
-    async fn delete(&self, id: &TaskId, by: Instant) -> Result<Receipt, UpstreamError> {
-        self.send(id, Change::Delete, by).await
+    async fn delete(&self, id: &TaskId, clearance: &Clearance) -> Result<Receipt, UpstreamError> {
+        self.send(id, Change::Delete, clearance).await
     }
 }

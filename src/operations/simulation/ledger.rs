@@ -243,13 +243,13 @@ impl Scene {
             .any(|(id, deeds)| deeds.task == task && self.may_have_sent(*id, Change::Delete))
     }
 
-    /// A request sets out: the intent to send it must be on record, and what its round saw must allow it.
+    /// A request sets out, of the engine with this name if it is one's: the intent to send it must be on record, and what its round saw must allow it.
     pub(super) fn check_sending(
         &mut self,
         task: usize,
         change: Change,
         number: usize,
-        is_engine: bool,
+        engine: Option<&String>,
     ) {
         let round = try_id();
         self.note(|| format!("{change:?} of task {task} sets out"));
@@ -270,17 +270,21 @@ impl Scene {
             intent.sending = Some(number);
             (deeds.task == task).then_some((*id, deeds.goal))
         });
-        let Some((id, goal)) = owner.filter(|_| is_engine) else {
+        let Some(((id, goal), engine)) = owner.zip(engine) else {
             return self.blame(format!(
                 "{change:?} of task {task} is sent without an intent on record"
             ));
         };
+        // An end by somebody else comes at any moment; whoever drives has to hold the lease.
+        if self.records.is_running(id) && !self.records.is_held(id, engine, self.now()) {
+            self.blame(format!("{id} sends {change:?} without a lease"));
+        }
         let Some(deeds) = self.deeds.get_mut(&id) else {
             return;
         };
         if deeds.ended_at.is_some() {
             deeds.sent_after_end += 1;
-            if deeds.sent_after_end > 1 + deeds.lapses {
+            if deeds.sent_after_end > 1 {
                 self.blame(format!("{id} goes on sending after its end"));
             }
         }

@@ -18,6 +18,7 @@ use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     fmt::Write as _,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -98,6 +99,10 @@ impl Clock for SimulatedClock {
             panic!("somebody spins");
         }
         now
+    }
+
+    fn uptime(&self) -> Duration {
+        self.began.elapsed()
     }
 }
 

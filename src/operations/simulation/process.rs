@@ -88,11 +88,12 @@ impl Process {
             Arc::new(SimulatedClock::new(scene)),
             Metrics::default(),
         );
+        let owner = operations.0.owner.clone();
         let memory = Rc::new(Memory::default());
         let tasks = LocalSet::new();
         let engine = Loop::new(
             Arc::clone(&operations.0),
-            services(scene, number, true),
+            services(scene, (number, &owner), true),
             ECONOMY,
         );
         tasks.spawn_local(engine.run());
@@ -102,7 +103,7 @@ impl Process {
             scene: Arc::clone(scene),
             number,
             operations,
-            services: Rc::new(services(scene, number, false)),
+            services: Rc::new(services(scene, (number, &owner), false)),
             memory,
             over_at: Cell::new(None),
             thaw_at: Cell::new(None),
@@ -193,7 +194,7 @@ impl Drop for Process {
     }
 }
 
-fn services(scene: &SharedScene, process: usize, is_engine: bool) -> Services {
+fn services(scene: &SharedScene, (process, owner): (usize, &str), is_engine: bool) -> Services {
     let binding = Binding {
         project_id: "id".to_owned(),
         region: "region".to_owned(),
@@ -210,6 +211,7 @@ fn services(scene: &SharedScene, process: usize, is_engine: bool) -> Services {
                 scene: Arc::clone(scene),
                 service: task.reference.service.clone(),
                 process,
+                owner: owner.to_owned(),
                 is_engine,
             };
             let service = BoundService {

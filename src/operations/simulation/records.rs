@@ -40,6 +40,11 @@ impl Records {
             .is_some_and(|row| row.operation.status == Status::Running)
     }
 
+    pub(super) fn is_held(&self, id: OperationId, owner: &str, now: Timestamp) -> bool {
+        let lease = self.rows.get(&id).and_then(|row| row.lease.as_ref());
+        lease.is_some_and(|(holder, until)| holder == owner && *until > now)
+    }
+
     pub(super) fn is_current(&self, operation: &Operation) -> bool {
         self.rows.get(&operation.id).is_some_and(|row| {
             row.operation.status == Status::Running && row.operation.version == operation.version
@@ -201,7 +206,8 @@ impl Scene {
         claim
     }
 
-    pub(super) fn renew(&mut self, lease: &Lease, held: &[OperationId]) {
+    pub(super) fn renew(&mut self, lease: &Lease, held: &[OperationId]) -> Vec<OperationId> {
+        let mut renewed = Vec::new();
         for id in held {
             if let Some(Row {
                 lease: Some((owner, until)),
@@ -210,8 +216,10 @@ impl Scene {
                 && *owner == lease.owner
             {
                 *until = later(lease.now, lease.duration);
+                renewed.push(*id);
             }
         }
+        renewed
     }
 
     /// Writes an operation that is known to be current, and makes `operation` what is on record.

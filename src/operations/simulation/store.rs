@@ -167,12 +167,13 @@ impl OperationStore for Store {
             .await
     }
 
-    async fn renew(&self, lease: &Lease, held: &[OperationId]) -> Result<(), StoreError> {
-        self.call("renew", |scene| {
-            scene.renew(lease, held);
-            Ok(())
-        })
-        .await
+    async fn renew(
+        &self,
+        lease: &Lease,
+        held: &[OperationId],
+    ) -> Result<Vec<OperationId>, StoreError> {
+        self.call("renew", |scene| Ok(scene.renew(lease, held)))
+            .await
     }
 
     async fn save(

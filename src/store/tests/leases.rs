@@ -231,10 +231,8 @@ async fn renewing_keeps_the_leases_that_are_named_and_still_held_and_no_other(pl
     let dropped = store.add(fresh("3")).await.id;
     store.claim_one("a", 0).await;
 
-    store
-        .renew(&lease("a", 20), &[first, second])
-        .await
-        .unwrap();
+    let renewed = store.renew(&lease("a", 20), &[first, second]).await;
+    assert_eq!(renewed.unwrap(), [first]);
     let claim = store.claim_as("c", 40, 10).await;
     let ids: HashSet<OperationId> = claim.operations.iter().map(|l| l.operation.id).collect();
     assert_eq!(ids, HashSet::from([second, dropped]));

@@ -12,14 +12,14 @@ use super::{
     queue::Purpose,
 };
 use crate::{
-    domain::service::{Patience, Sent, UpstreamError, UpstreamErrorKind},
+    domain::service::{Clearance, Patience, Sent, UpstreamError, UpstreamErrorKind},
     transport::{self, Limits, Method, Response, TransportError, TransportErrorKind},
     upstream::{answer, fault},
 };
 
 /// How often a request is sent again.
 const RETRIES_MAX: u32 = 2;
-/// How often a request is tried again whose credential ended before it was written.
+/// How often a request is tried again that was not good any more when it was about to be written.
 const WITHDRAWALS_MAX: u32 = 2;
 /// The pause before the first retry; it doubles.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
@@ -36,12 +36,26 @@ pub(in crate::upstream) type Attempt = Result<Response, TransportError>;
 pub(in crate::upstream) struct Call<'a> {
     /// What it does.
     pub(in crate::upstream) method: Method,
-    /// Nothing is begun after this.
-    pub(in crate::upstream) by: Option<Instant>,
-    /// What is left of the wait for the pace. With `by` it is of no concern.
+    /// What it needs at the moment at which it is sent, if it is a change of an operation.
+    pub(in crate::upstream) clearance: Option<&'a Clearance>,
+    /// What is left of the wait for the pace. With a clearance it is of no concern.
     pub(in crate::upstream) patience: &'a Patience,
     /// Whether its first attempt has a connection of its own, also if it is a read. Every further one has.
     pub(in crate::upstream) fresh_connection: bool,
+}
+
+impl Call<'_> {
+    /// Nothing is begun after this.
+    fn by(&self) -> Option<Instant> {
+        self.clearance.map(|clearance| clearance.by.into())
+    }
+
+    /// Whether it may be sent at this moment.
+    fn is_good(&self) -> bool {
+        let now = Instant::now().into_std();
+        self.clearance
+            .is_none_or(|clearance| clearance.is_good(now))
+    }
 }
 
 /// How a request is sent when its turn has come.
@@ -77,7 +91,7 @@ enum Verdict {
     Faulty,
     /// It had closed a kept connection. That is its right.
     Stale,
-    /// Nothing: what the request shows came to its end before it was written.
+    /// Nothing: what the request shows or rests on came to its end before it was written.
     Withdrawn,
     /// Nothing: the attempt ended in the gateway itself.
     Untried,
@@ -182,13 +196,13 @@ impl Flow {
                 (permit, means)
             } else {
                 drop(permit);
-                let means = exchange.wait(call.by).await?;
+                let means = exchange.wait(call.by()).await?;
                 let Some(permit) = self.pacer.permit_now() else {
                     continue;
                 };
                 (permit, means)
             };
-            if call.by.is_some_and(|by| by < Instant::now()) {
+            if !call.is_good() {
                 break;
             }
             // The last step, so that a probe waits for nothing but the answer. It may have opened meanwhile.
@@ -213,7 +227,7 @@ impl Flow {
             Method::Post | Method::Put | Method::Delete => Purpose::Change,
         };
         let asked = Instant::now();
-        let until = call.by.unwrap_or(asked + call.patience.left());
+        let until = call.by().unwrap_or(asked + call.patience.left());
         let permit = self.pacer.permit(self.lane, purpose, until).await;
         call.patience.spend(asked.elapsed());
         permit.map_err(|refusal| self.too_busy(refusal))

@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,9 +14,12 @@ use tokio::time::{Instant, advance, sleep, sleep_until};
 
 use super::{Attempt, Call, Exchange, Flow, Lane, Pace, Routes};
 use crate::{
-    domain::service::{
-        Patience, ProjectName, Sent, ServiceName, UpstreamError, UpstreamErrorKind,
-        status::BreakerStatus,
+    domain::{
+        clock::SystemClock,
+        service::{
+            Clearance, HeldLease, Patience, ProjectName, Sent, ServiceName, UpstreamError,
+            UpstreamErrorKind, status::BreakerStatus,
+        },
     },
     transport::{Endpoint, Limits, Method, Response, TransportError, TransportErrorKind as Fault},
 };
@@ -126,9 +130,13 @@ impl Script {
         by: Option<Instant>,
     ) -> Result<Response, UpstreamError> {
         let patience = &Patience::default();
+        let clearance = by.map(|by| Clearance {
+            by: by.into_std(),
+            lease: HeldLease::new(Arc::new(SystemClock), Duration::MAX),
+        });
         let call = Call {
             method,
-            by,
+            clearance: clearance.as_ref(),
             patience,
             fresh_connection: false,
         };
@@ -568,7 +576,7 @@ async fn all_reads_of_one_request_wait_for_the_pace_ten_seconds_together() {
     let patience = &Patience::default();
     let call = Call {
         method: Method::Get,
-        by: None,
+        clearance: None,
         patience,
         fresh_connection: false,
     };

@@ -26,7 +26,8 @@ use tracing::Instrument as _;
 use super::metrics::Metrics;
 use crate::domain::{
     service::{
-        MigrationService, Patience, ProjectName, Receipt, ServiceName, TaskPage, UpstreamError,
+        Clearance, MigrationService, Patience, ProjectName, Receipt, ServiceName, TaskPage,
+        UpstreamError,
     },
     start::StartRequest,
     task::{Task, TaskId, TaskRef},
@@ -242,8 +243,8 @@ impl MigrationService for Sharing {
         self.service.list(offset, limit, patience).await
     }
 
-    async fn pause(&self, id: &TaskId, by: std::time::Instant) -> Result<Receipt, UpstreamError> {
-        let result = self.service.pause(id, by).await;
+    async fn pause(&self, id: &TaskId, clearance: &Clearance) -> Result<Receipt, UpstreamError> {
+        let result = self.service.pause(id, clearance).await;
         self.changed(id, result)
     }
 
@@ -251,14 +252,14 @@ impl MigrationService for Sharing {
         &self,
         id: &TaskId,
         request: &StartRequest,
-        by: std::time::Instant,
+        clearance: &Clearance,
     ) -> Result<Receipt, UpstreamError> {
-        let result = self.service.start(id, request, by).await;
+        let result = self.service.start(id, request, clearance).await;
         self.changed(id, result)
     }
 
-    async fn delete(&self, id: &TaskId, by: std::time::Instant) -> Result<Receipt, UpstreamError> {
-        let result = self.service.delete(id, by).await;
+    async fn delete(&self, id: &TaskId, clearance: &Clearance) -> Result<Receipt, UpstreamError> {
+        let result = self.service.delete(id, clearance).await;
         self.changed(id, result)
     }
 }

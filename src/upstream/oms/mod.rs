@@ -6,13 +6,13 @@
 mod requests;
 mod wire;
 
-use std::{rc::Rc, time::Instant};
+use std::rc::Rc;
 
 use async_trait::async_trait;
 
 use crate::domain::{
     secret,
-    service::{MigrationService, Patience, Receipt, TaskPage, UpstreamError},
+    service::{Clearance, MigrationService, Patience, Receipt, TaskPage, UpstreamError},
     start::{StartRequest, StorageKeys},
     task::{Task, TaskId},
 };
@@ -81,9 +81,12 @@ impl Oms {
         &self,
         operation: &'static str,
         request: &Request,
-        by: Instant,
+        clearance: &Clearance,
     ) -> Result<Receipt, UpstreamError> {
-        let response = self.session.exchange(operation, request, Some(by)).await?;
+        let response = self
+            .session
+            .exchange(operation, request, Some(clearance))
+            .await?;
         self.reader.receipt(&response)
     }
 
@@ -124,24 +127,26 @@ impl MigrationService for Oms {
         Ok(page)
     }
 
-    async fn pause(&self, id: &TaskId, by: Instant) -> Result<Receipt, UpstreamError> {
-        self.change("pause", &self.requests.stop(id), by).await
+    async fn pause(&self, id: &TaskId, clearance: &Clearance) -> Result<Receipt, UpstreamError> {
+        self.change("pause", &self.requests.stop(id), clearance)
+            .await
     }
 
     async fn start(
         &self,
         id: &TaskId,
         request: &StartRequest,
-        by: Instant,
+        clearance: &Clearance,
     ) -> Result<Receipt, UpstreamError> {
         let request = self.requests.start(id, request).await?;
-        let started = self.change("start", &request, by).await;
+        let started = self.change("start", &request, clearance).await;
         // Every text in the body of a start is a key.
         started.map_err(|error| echo::without_texts(error, request.body.as_ref()))
     }
 
-    async fn delete(&self, id: &TaskId, by: Instant) -> Result<Receipt, UpstreamError> {
-        self.change("delete", &self.requests.delete(id), by).await
+    async fn delete(&self, id: &TaskId, clearance: &Clearance) -> Result<Receipt, UpstreamError> {
+        self.change("delete", &self.requests.delete(id), clearance)
+            .await
     }
 }
 

@@ -1,19 +1,22 @@
 //! One service of one project, spoken to with the project's credential.
 
+mod credential;
 #[cfg(test)]
 mod tests;
 
 use std::{cell::Cell, rc::Rc, time::Instant};
 
+use self::credential::{refused_credential_code, shows_accepted_credential, wrong_signature};
 use super::{
-    answer, echo, fault,
+    echo, fault,
     flow::{Attempt, Call, Exchange, Flow},
     iam::{Credential, Credentials, Lease},
     metrics::Metrics,
 };
 use crate::{
     domain::service::{
-        Patience, ProjectName, Sent, ServiceName, UpstreamAnswer, UpstreamError, UpstreamErrorKind,
+        Clearance, Patience, ProjectName, Sent, ServiceName, UpstreamAnswer, UpstreamError,
+        UpstreamErrorKind,
     },
     transport::{
         self, Endpoint, Limits, Place, Request, Response, Transport, TransportError,
@@ -21,15 +24,6 @@ use crate::{
     },
 };
 
-/// The codes by which the vendor's API gateway calls a token dead or a signature wrong, without the prefix that differs
-/// from service to service ("error codes" in its user guide): 0301 wrong authentication information, 0305 the same, 0307
-/// the token must be updated.
-const REFUSED_CREDENTIAL: [&str; 3] = ["0301", "0305", "0307"];
-/// Those by which it says that a user whom it knows may not do this, by the same page: 0302 the user is not authorized, 0802 the
-/// user is forbidden in this region.
-const REFUSED_USER: [&str; 2] = ["0302", "0802"];
-/// What the codes of the API gateway begin with.
-const GATEWAY: [&str; 2] = ["APIG", "APIGW"];
 /// How often a request waits for a place, when its credential dies in the wait.
 const WAITS_MAX: usize = 3;
 
@@ -91,16 +85,17 @@ impl Session {
     /// [`UpstreamErrorKind::CredentialsRefused`], also for the next requests of a while; or
     /// [`UpstreamErrorKind::Unavailable`] at first, if it is a token and the service has accepted others.
     ///
-    /// `operation` is the name under which the request is counted. Nothing is begun after `by`.
+    /// `operation` is the name under which the request is counted. Nothing is sent without a clearance that is good, if there
+    /// is one.
     pub(super) async fn exchange(
         &self,
         operation: &'static str,
         request: &Request,
-        by: Option<Instant>,
+        clearance: Option<&Clearance>,
     ) -> Result<Response, UpstreamError> {
         let call = Call {
             method: request.method,
-            by: by.map(Into::into),
+            clearance,
             patience: &Patience::default(),
             fresh_connection: false,
         };
@@ -141,7 +136,7 @@ impl Session {
     ) -> Result<Response, UpstreamError> {
         let call = Call {
             method: request.method,
-            by: None,
+            clearance: None,
             patience,
             fresh_connection: true,
         };
@@ -184,6 +179,7 @@ impl Session {
             let sending = Sending {
                 session: self,
                 request,
+                clearance: call.clearance.cloned(),
                 used: Cell::new(None),
             };
             let response = self.flow.carry(call, &sending).await?;
@@ -239,6 +235,7 @@ impl Session {
 struct Sending<'a> {
     session: &'a Session,
     request: &'a Request,
+    clearance: Option<Clearance>,
     /// That of the last attempt.
     used: Cell<Option<Lease>>,
 }
@@ -300,7 +297,14 @@ impl<'a> Exchange for Sending<'a> {
                 .transport
                 .send_once((place, limits), &session.endpoint, headers, self.request);
         // A connection can take long to be made.
-        let result = transport::while_good(session.credentials.watch(&lease), sending).await;
+        let is_known = session.credentials.watch(&lease);
+        let clearance = self.clearance.clone();
+        let is_cleared = move || {
+            clearance
+                .as_ref()
+                .is_none_or(|clearance| clearance.is_good(Instant::now()))
+        };
+        let result = transport::while_good(move || is_known() && is_cleared(), sending).await;
         session
             .metrics
             .exchanged(session.service.as_str(), begun.elapsed());
@@ -336,55 +340,6 @@ fn speaks_for_itself<T>(seen: &Result<Option<T>, UpstreamError>) -> bool {
             | Kind::Malformed => false,
         },
     }
-}
-
-/// The code of an answer that calls the credential dead or wrong. Other refusals of status 401 are the service's own: SMS has them for
-/// plain mistakes in a request.
-fn refused_credential_code(response: &Response) -> Option<String> {
-    if response.status != 401 {
-        return None;
-    }
-    let (code, _) = answer::error_code(&response.body)?;
-    let (prefix, number) = code.split_once('.')?;
-    (GATEWAY.contains(&prefix) && REFUSED_CREDENTIAL.contains(&number)).then_some(code)
-}
-
-/// Why a signature may have been refused, by the text that follows the vendor's code 0301 ("APIG.0301" in its
-/// troubleshooting pages). The text is not passed on, since it can name the access key.
-fn wrong_signature(response: &Response) -> &'static str {
-    let message = answer::error_code(&response.body).map(|(_, message)| message.to_lowercase());
-    let says = |part| {
-        message
-            .as_ref()
-            .is_some_and(|message| message.contains(part))
-    };
-    if says("signature expired") {
-        "its time is not the service's, so that the clock of this machine may be wrong"
-    } else if says("reach the limit") {
-        "the access key is locked for some minutes after too many wrong signatures"
-    } else if says("not exist") {
-        "there is no such access key"
-    } else {
-        "the access key and the secret key may not belong together, or may have ended"
-    }
-}
-
-/// Whether an answer shows that the credential was accepted: not one that can come from before the check, or from a fault.
-fn shows_accepted_credential(service: &ServiceName, response: &Response) -> bool {
-    match response.status {
-        407 | 408 | 429 => false,
-        401 | 403 => answer::error_code(&response.body)
-            .and_then(|(code, _)| Some(is_said_to_somebody_known(service, code.split_once('.')?)))
-            .unwrap_or_default(),
-        status => (200..500).contains(&status),
-    }
-}
-
-/// Whether a refusal with this code comes after the check of the credential. What the service says itself does: the API
-/// gateway in front of it passes on nothing else.
-fn is_said_to_somebody_known(service: &ServiceName, (prefix, number): (&str, &str)) -> bool {
-    prefix.eq_ignore_ascii_case(service.as_str())
-        || GATEWAY.contains(&prefix) && REFUSED_USER.contains(&number)
 }
 
 fn class(status: u16) -> &'static str {

@@ -5,13 +5,13 @@
 
 mod wire;
 
-use std::{rc::Rc, time::Instant};
+use std::rc::Rc;
 
 use async_trait::async_trait;
 
 use crate::{
     domain::{
-        service::{MigrationService, Patience, Receipt, TaskPage, UpstreamError},
+        service::{Clearance, MigrationService, Patience, Receipt, TaskPage, UpstreamError},
         start::StartRequest,
         task::{Task, TaskId},
     },
@@ -87,9 +87,9 @@ impl Sms {
         operation: &'static str,
         id: &TaskId,
         action: Action,
-        by: Instant,
+        clearance: &Clearance,
     ) -> Result<Receipt, UpstreamError> {
-        self.change(operation, &action_request(id, action), by)
+        self.change(operation, &action_request(id, action), clearance)
             .await
     }
 
@@ -97,9 +97,12 @@ impl Sms {
         &self,
         operation: &'static str,
         request: &Request,
-        by: Instant,
+        clearance: &Clearance,
     ) -> Result<Receipt, UpstreamError> {
-        let response = self.session.exchange(operation, request, Some(by)).await?;
+        let response = self
+            .session
+            .exchange(operation, request, Some(clearance))
+            .await?;
         self.reader.receipt(&response)
     }
 }
@@ -149,8 +152,8 @@ impl MigrationService for Sms {
         self.session.judged(self.reader.page(&response))
     }
 
-    async fn pause(&self, id: &TaskId, by: Instant) -> Result<Receipt, UpstreamError> {
-        self.act("pause", id, Action::Stop, by).await
+    async fn pause(&self, id: &TaskId, clearance: &Clearance) -> Result<Receipt, UpstreamError> {
+        self.act("pause", id, Action::Stop, clearance).await
     }
 
     /// The agent has all it needs, so nothing of the request is sent.
@@ -158,13 +161,14 @@ impl MigrationService for Sms {
         &self,
         id: &TaskId,
         _request: &StartRequest,
-        by: Instant,
+        clearance: &Clearance,
     ) -> Result<Receipt, UpstreamError> {
-        self.act("start", id, Action::Start, by).await
+        self.act("start", id, Action::Start, clearance).await
     }
 
-    async fn delete(&self, id: &TaskId, by: Instant) -> Result<Receipt, UpstreamError> {
-        self.change("delete", &about(Method::Delete, id), by).await
+    async fn delete(&self, id: &TaskId, clearance: &Clearance) -> Result<Receipt, UpstreamError> {
+        self.change("delete", &about(Method::Delete, id), clearance)
+            .await
     }
 }
 

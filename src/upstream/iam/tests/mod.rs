@@ -63,6 +63,10 @@ impl Clock for SetClock {
     fn now(&self) -> Timestamp {
         Timestamp::from_second(self.0.load(Ordering::SeqCst)).unwrap()
     }
+
+    fn uptime(&self) -> Duration {
+        Duration::from_secs(self.0.load(Ordering::SeqCst).try_into().unwrap())
+    }
 }
 
 pub(crate) type Script = Box<dyn Fn(&Seen, &mut dyn Write) -> Then + Send + Sync>;
@@ -619,6 +623,10 @@ impl Clock for BrokenClock {
             "this reading breaks, as the test wants"
         );
         self.0.now()
+    }
+
+    fn uptime(&self) -> Duration {
+        self.0.uptime()
     }
 }
 

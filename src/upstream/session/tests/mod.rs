@@ -22,8 +22,9 @@ use serde_json::json;
 use super::Session;
 use crate::{
     domain::{
+        clock::Clock as _,
         secret::SecretSource,
-        service::{Sent, ServiceName, UpstreamErrorKind},
+        service::{Clearance, HeldLease, Sent, ServiceName, UpstreamErrorKind},
     },
     transport::{
         Endpoint, Method, Request, Transport, TransportErrorKind,
@@ -301,6 +302,38 @@ async fn a_token_that_dies_while_requests_wait_for_a_connection_is_not_sent() {
 }
 
 #[actix_rt::test]
+async fn a_change_whose_lease_ends_while_a_connection_is_made_is_not_sent() {
+    let bench = Bench::new(fine);
+    let session = bench.session();
+    session.exchange("show", &read(), None).await.unwrap();
+    let sent = bench.requests();
+    let now = bench.cloud.clock.uptime();
+    let lease = HeldLease::new(bench.cloud.clock.clone(), now + Duration::from_secs(5));
+    let clearance = Clearance {
+        by: Instant::now() + Duration::from_mins(1),
+        lease: lease.clone(),
+    };
+    let request = change();
+    let attempt = session.exchange("pause", &request, Some(&clearance));
+    let mut attempt = std::pin::pin!(attempt);
+    // It has its turn and waits for the connection.
+    for _ in 0..3 {
+        assert!(futures_util::poll!(&mut attempt).is_pending());
+    }
+    bench.cloud.clock.forward(6);
+    let error = attempt.await.unwrap_err();
+    assert_eq!(error.sent, Sent::No);
+    assert_eq!(bench.requests(), sent);
+
+    lease.extend(bench.cloud.clock.uptime() + Duration::from_secs(5));
+    session
+        .exchange("pause", &request, Some(&clearance))
+        .await
+        .unwrap();
+    assert_eq!(bench.requests(), sent + 1);
+}
+
+#[actix_rt::test]
 async fn a_token_that_ends_while_a_connection_is_made_is_not_sent() {
     for request in [read(), change()] {
         let bench = Bench::new(fine);
@@ -309,6 +342,7 @@ async fn a_token_that_ends_while_a_connection_is_made_is_not_sent() {
         let sending = super::Sending {
             session: &session,
             request: &request,
+            clearance: None,
             used: super::Cell::new(None),
         };
         let place = bench.transport.place_now(request.method).unwrap();
