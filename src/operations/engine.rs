@@ -26,12 +26,13 @@ use crate::domain::{
     store::{Claim, Lease, Leased, StoreError},
 };
 
-/// How long a lease holds without being renewed. An operation whose driver died is taken over after this.
-const LEASE: Duration = Duration::from_secs(10);
+/// How long a lease holds without being renewed. An operation whose driver died is taken over after this and at most the
+/// longest sleep of another process: within ten seconds, with one to spare.
+const LEASE: Duration = Duration::from_secs(8);
 /// How long something may be sent under a lease. It is shorter, so that what is sent arrives while the lease holds.
-const LEASE_FOR_SENDING: Duration = Duration::from_secs(9);
+const LEASE_FOR_SENDING: Duration = Duration::from_secs(7);
 /// How often leases are renewed: three tries before one runs out.
-const RENEWAL: Duration = Duration::from_secs(3);
+const RENEWAL: Duration = Duration::from_secs(2);
 /// The longest sleep: whatever is due for a reason this process was not told of is found after this.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// How long to leave a store alone that failed.

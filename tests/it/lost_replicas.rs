@@ -1,0 +1,140 @@
+//! Gateways that share a record, and die or stand still in the middle of the work.
+
+use std::{thread, time::Duration};
+
+use migration_gateway::sandbox::{Fault, FaultKind, OmsSpec, Operation, Service};
+use serde_json::Value;
+
+use crate::support::{
+    gateway::{Gateway, Place},
+    wait_for, wait_within,
+};
+
+const ASYNC: (&str, &str) = ("Prefer", "respond-async");
+/// What a dead gateway drove is driven by another one after this.
+const TAKEN_OVER_MAX: Duration = Duration::from_secs(10);
+
+/// Asks for a force delete, and gives the id of the operation.
+fn force_delete(gateway: &Gateway, task: &str) -> String {
+    let path = format!("/tasks/{task}?force=pause");
+    let answer = gateway.client().with("DELETE", &path, ASYNC);
+    assert_eq!(answer.status, 202, "{answer:?}");
+    answer.json()["id"].as_str().expect("an id").to_owned()
+}
+
+fn was_taken_over(operation: &Value) -> bool {
+    let events = operation["events"].as_array().expect("events");
+    events.iter().any(|event| event["event"] == "resumed")
+}
+
+#[test]
+fn what_a_dead_gateway_drove_is_driven_by_another_one_within_ten_seconds() {
+    take_over_from_the_dead(Place::new());
+}
+
+#[test]
+fn what_a_dead_gateway_drove_is_driven_by_another_one_within_ten_seconds_on_a_server() {
+    take_over_from_the_dead(Place::postgres());
+}
+
+fn take_over_from_the_dead(place: Place) {
+    let place = place.set("upstream.request_timeout", "\"30s\"");
+    let cloud = &place.cloud;
+    let [one, other] = [place.start(), place.start()];
+    let held: Vec<_> = (0..8)
+        .map(|number| {
+            let task = cloud.add_oms(OmsSpec::new(&number.to_string(), 2));
+            // The look of the first round, after that before accepting.
+            let fault = Fault::on(Service::Oms, Operation::Show, FaultKind::Hang);
+            let fault = cloud.fault(fault.task(&task).skip(1));
+            let operation = force_delete(&one, &task);
+            (task, fault, operation)
+        })
+        .collect();
+    for (_, fault, _) in &held {
+        wait_for("a round", || (fault.fired() == 1).then_some(()));
+    }
+    // Their leases have just begun.
+    one.kill();
+    wait_within(TAKEN_OVER_MAX, "looks by the other gateway", || {
+        let is_seen = |task| cloud.count(Operation::Show, Some(task)) > 2;
+        held.iter().all(|(task, ..)| is_seen(task)).then_some(())
+    });
+    let mut taken_over = 0;
+    for (task, _, operation) in &held {
+        let operation = other.client().ended(operation);
+        assert_eq!(operation["outcome"], "deleted", "{operation}");
+        assert_eq!(cloud.count(Operation::Delete, Some(task)), 1);
+        taken_over += usize::from(was_taken_over(&operation));
+    }
+    assert!(taken_over > 0, "the dead gateway drove nothing");
+}
+
+/// Every request of this kind about these tasks.
+fn sent(place: &Place, operation: Operation, tasks: &[String]) -> usize {
+    let count = |task: &String| place.cloud.count(operation, Some(task));
+    tasks.iter().map(count).sum()
+}
+
+fn changes(place: &Place, tasks: &[String]) -> usize {
+    sent(place, Operation::Pause, tasks) + sent(place, Operation::Delete, tasks)
+}
+
+#[test]
+fn a_gateway_that_stood_still_beyond_its_leases_sends_at_most_one_more_change() {
+    // Tasks that are to be paused first, and tasks that are to be deleted.
+    thread::scope(|scope| {
+        for status in [2, 3] {
+            scope.spawn(move || stand_still(status));
+        }
+    });
+}
+
+/// Stops a gateway that is about to send several changes, has another one end everything, and lets it go on.
+fn stand_still(status: i64) {
+    let place = Place::postgres();
+    let cloud = &place.cloud;
+    let mut one = place.start();
+    // The commits of intents to send a change take long, and no other write.
+    place.sql(
+        "CREATE FUNCTION take_long() RETURNS trigger LANGUAGE plpgsql \
+         AS $$ BEGIN PERFORM pg_sleep(1); RETURN NULL; END $$; \
+         CREATE CONSTRAINT TRIGGER intent AFTER UPDATE ON operations \
+         DEFERRABLE INITIALLY DEFERRED FOR EACH ROW \
+         WHEN (NEW.lease_owner IS NOT NULL AND NEW.updated_at <> OLD.updated_at) \
+         EXECUTE FUNCTION take_long()",
+    );
+    let tasks: Vec<String> = (0..8)
+        .map(|number| cloud.add_oms(OmsSpec::new(&number.to_string(), status)))
+        .collect();
+    let ask = |task: &String| force_delete(&one, task);
+    let operations: Vec<String> = tasks.iter().map(ask).collect();
+    wait_for("intents", || {
+        let committed = "SELECT 1 FROM pg_stat_activity \
+                         WHERE datname = current_database() AND wait_event = 'PgSleep'";
+        (place.sql(committed) >= 3).then_some(())
+    });
+    one.signal("STOP");
+    place.sql("DROP TRIGGER intent ON operations");
+    let other = place.start();
+    let mut taken_over = 0;
+    for operation in &operations {
+        let operation = other.client().ended(operation);
+        assert_eq!(operation["outcome"], "deleted", "{operation}");
+        taken_over += usize::from(was_taken_over(&operation));
+    }
+    assert!(taken_over >= 3, "{taken_over} were taken over");
+    let before = changes(&place, &tasks);
+    one.signal("CONT");
+    // Once it has ended in good order, nothing can come any more.
+    one.signal("TERM");
+    assert!(one.ended().success());
+    let more = changes(&place, &tasks) - before;
+    assert!(
+        more <= 1,
+        "{more} changes were sent after the leases had ended"
+    );
+    let deletes = sent(&place, Operation::Delete, &tasks);
+    assert!(deletes <= tasks.len() + more, "{deletes} deletes");
+    assert!(tasks.iter().all(|task| cloud.oms_status(task).is_none()));
+}
