@@ -1,12 +1,19 @@
 //! Gateways that share a record, and die or stand still in the middle of the work.
 
-use std::{thread, time::Duration};
+use std::{
+    sync::Mutex,
+    thread,
+    time::{Duration, Instant},
+};
 
-use migration_gateway::sandbox::{Fault, FaultKind, OmsSpec, Operation, Service};
+use migration_gateway::sandbox::{
+    Fault, FaultKind, OmsSpec, Operation, Service, SmsSpec, TaskSwitches,
+};
 use serde_json::Value;
 
 use crate::support::{
     gateway::{Gateway, Place},
+    postgres::Server,
     wait_for, wait_within,
 };
 
@@ -137,4 +144,98 @@ fn stand_still(status: i64) {
     let deletes = sent(&place, Operation::Delete, &tasks);
     assert!(deletes <= tasks.len() + more, "{deletes} deletes");
     assert!(tasks.iter().all(|task| cloud.oms_status(task).is_none()));
+}
+
+/// Force deletes that are asked for while everything dies.
+const DELETES: usize = 300;
+/// How many gateways share them.
+const REPLICAS: usize = 3;
+/// How often a gateway is killed.
+const KILLS: usize = 15;
+
+#[test]
+fn whatever_dies_every_delete_comes_to_its_end_and_none_is_sent_twice() {
+    let server = Server::start(None);
+    let place = Place::new().on(server.database());
+    let cloud = &place.cloud;
+    let tasks: Vec<String> = (0..DELETES)
+        .map(|number| {
+            let task = if number % 2 == 0 {
+                cloud.add_oms(OmsSpec::new(&number.to_string(), 2))
+            } else {
+                cloud.add_sms(SmsSpec::new(&number.to_string(), "RUNNING"))
+            };
+            // As long as gateways die there is something to do.
+            let switches = TaskSwitches {
+                pause_delay: Some(Duration::from_millis(fastrand::u64(..12_000))),
+                ..TaskSwitches::default()
+            };
+            assert!(cloud.switch(&task, switches));
+            task
+        })
+        .collect();
+    let replicas: [_; REPLICAS] = std::array::from_fn(|_| Mutex::new(place.start()));
+    let operations = thread::scope(|scope| {
+        scope.spawn(|| kill_one_after_another(&place, &server, &replicas));
+        let asked = tasks.chunks(DELETES / 4).map(|tasks| {
+            let ask = |task: &String| ask_until_answered(&replicas, task);
+            scope.spawn(move || tasks.iter().map(ask).collect::<Vec<String>>())
+        });
+        let asked: Vec<_> = asked.collect();
+        asked
+            .into_iter()
+            .flat_map(|lane| lane.join().expect("operations"))
+            .collect::<Vec<String>>()
+    });
+    let mut taken_over = 0;
+    let client = replicas[0].lock().expect("a gateway").client();
+    for (task, operation) in tasks.iter().zip(&operations) {
+        let operation = client.ended(operation);
+        assert_eq!(operation["outcome"], "deleted", "{operation}");
+        let deletes = cloud.count(Operation::Delete, Some(task));
+        assert_eq!(deletes, 1, "{operation}");
+        taken_over += usize::from(was_taken_over(&operation));
+    }
+    assert!(cloud.tasks().is_empty(), "a task is left");
+    assert!(taken_over > 0, "no kill met a round");
+    assert_eq!(place.sql("SELECT 1 FROM operations"), DELETES as u64);
+}
+
+/// Kills a gateway every second and starts it again. The server crashes twice, and drops its connections at times.
+fn kill_one_after_another(place: &Place, server: &Server, replicas: &[Mutex<Gateway>]) {
+    for number in 0..KILLS {
+        let next = Instant::now() + Duration::from_secs(1);
+        let mut replica = replicas[number % replicas.len()].lock().expect("a gateway");
+        replica.signal("KILL");
+        if number % 8 == 4 {
+            server.stop();
+            server.start_again();
+        } else if number % 3 == 0 {
+            server.admin(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                 WHERE application_name = 'migration-gateway'",
+            );
+        }
+        *replica = place.start();
+        drop(replica);
+        // The rhythm is the point here, nothing is waited for.
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// Asks one gateway after the other, with a key that makes it the same request. Gives the id of the operation.
+fn ask_until_answered(replicas: &[Mutex<Gateway>], task: &str) -> String {
+    let headers = [ASYNC, ("Idempotency-Key", task)];
+    let path = format!("/tasks/{task}?force=pause");
+    wait_for("an answer", || {
+        let replica = &replicas[fastrand::usize(..replicas.len())];
+        let client = replica.lock().expect("a gateway").client();
+        let answer = client.send("DELETE", &path, &headers, None).ok()?;
+        if answer.status == 503 {
+            assert_eq!(answer.problem(), "store-unavailable", "{answer:?}");
+            return None;
+        }
+        assert_eq!(answer.status, 202, "{answer:?}");
+        Some(answer.json()["id"].as_str().expect("an id").to_owned())
+    })
 }

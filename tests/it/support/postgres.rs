@@ -149,26 +149,40 @@ impl Server {
             query: String::new(),
             password: PASSWORD.to_owned(),
         };
-        let give_up = Instant::now() + START_MAX;
-        while let Err(error) = run(&server.admin, "SELECT 1") {
-            let log = || fs::read_to_string(folder.join("log")).unwrap_or_default();
-            assert!(Instant::now() < give_up, "{error}: {}", log());
-            thread::sleep(Duration::from_millis(20));
-        }
+        let log = || fs::read_to_string(folder.join("log")).unwrap_or_default();
+        let up = server.wait_until_up();
+        up.unwrap_or_else(|error| panic!("{error}: {}", log()));
         server.admin(&format!(
             "CREATE ROLE {USER} LOGIN CREATEDB PASSWORD '{PASSWORD}'"
         ));
         server.into()
     }
 
-    /// Ends it in the middle of everything, as a crash does.
+    /// Ends it in the middle of everything, as a crash does, and waits until it lets nobody in.
     pub(crate) fn stop(&self) {
         self.tell("stop");
+        let give_up = Instant::now() + START_MAX;
+        while run(&self.admin, "SELECT 1").is_ok() {
+            assert!(Instant::now() < give_up, "the server does not stop");
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
-    /// Starts it again after [`Server::stop`], with everything that was committed.
+    /// Starts it again after [`Server::stop`], with everything that was committed, and waits until it lets users in.
     pub(crate) fn start_again(&self) {
         self.tell("start");
+        self.wait_until_up().expect("a server");
+    }
+
+    fn wait_until_up(&self) -> Result<(), sqlx::Error> {
+        let give_up = Instant::now() + START_MAX;
+        while let Err(error) = run(&self.admin, "SELECT 1") {
+            if Instant::now() > give_up {
+                return Err(error);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     fn tell(&self, word: &str) {
