@@ -64,11 +64,12 @@ impl Engine {
         }
     }
 
-    /// Said in full, since the defaults of a server, of a database and of a user can be others.
+    /// The isolation is said, since the defaults of a server, of a database and of a user can be others. That there may be writes
+    /// is not: whoever makes read-only the default wants none.
     fn begin_writing(self) -> &'static str {
         match self {
             Self::Sqlite => "BEGIN IMMEDIATE",
-            Self::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+            Self::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED",
         }
     }
 }

@@ -150,6 +150,107 @@ fn while_the_server_is_away_nothing_is_sent_and_the_work_goes_on_when_it_is_back
     assert!(!gateway.log().contains(server.database().password()));
 }
 
+/// What hinders writes while the server is up.
+#[derive(Clone, Copy, Debug)]
+enum Hindrance {
+    /// It answers as one whose disk is full.
+    FullDisk,
+    /// It is told to take no writes.
+    ReadOnly,
+    /// It drops the connection in the middle of the write.
+    LostConnection,
+}
+
+impl Hindrance {
+    fn begin(self, place: &Place) {
+        let failing = |what: &str| {
+            place.sql(&format!(
+                "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {what}; RETURN NEW; END $$; \
+                 CREATE TRIGGER failing BEFORE INSERT OR UPDATE ON operations \
+                 FOR EACH ROW EXECUTE FUNCTION fail()"
+            ));
+        };
+        match self {
+            Self::FullDisk => failing(
+                "RAISE EXCEPTION 'could not extend file: No space left on device' \
+                 USING ERRCODE = 'disk_full'",
+            ),
+            Self::ReadOnly => place.configure_server("default_transaction_read_only", "on"),
+            Self::LostConnection => failing("PERFORM pg_terminate_backend(pg_backend_pid())"),
+        }
+    }
+
+    fn end(self, place: &Place) {
+        match self {
+            Self::FullDisk | Self::LostConnection => {
+                place.sql("DROP FUNCTION fail CASCADE");
+            }
+            Self::ReadOnly => place.configure_server("default_transaction_read_only", "off"),
+        }
+    }
+}
+
+#[test]
+fn while_the_server_takes_no_writes_nothing_is_sent_and_the_work_goes_on_when_it_does() {
+    use Hindrance::{FullDisk, LostConnection, ReadOnly};
+    thread::scope(|scope| {
+        for hindrance in [FullDisk, ReadOnly, LostConnection] {
+            scope.spawn(move || wait_for_writes(hindrance));
+        }
+    });
+}
+
+fn wait_for_writes(hindrance: Hindrance) {
+    let place = Place::postgres();
+    let (gateway, cloud) = (place.start(), &place.cloud);
+    // Tasks that wait to be deleted.
+    let accepted: Vec<(String, String)> = (0..5)
+        .map(|number| {
+            let id = cloud.add_oms(OmsSpec::new(&number.to_string(), 7));
+            let path = format!("/tasks/{id}?force=pause");
+            let answer = gateway.client().with("DELETE", &path, ASYNC);
+            assert_eq!(answer.status, 202, "{answer:?}");
+            (id, answer.json()["id"].as_str().expect("an id").to_owned())
+        })
+        .collect();
+    hindrance.begin(&place);
+    for (id, _) in &accepted {
+        assert!(cloud.set_oms_status(id, 3));
+    }
+    let refused = cloud.add_oms(OmsSpec::new("refused", 2));
+    let path = format!("/tasks/{refused}?force=pause");
+    for _ in 0..5 {
+        let answer = gateway.client().delete(&path);
+        let what = (answer.status, answer.problem());
+        assert_eq!(
+            what,
+            (503, "store-unavailable".to_owned()),
+            "{hindrance:?}: {answer:?}"
+        );
+        assert_eq!(answer.json()["sent"], "no", "{hindrance:?}");
+    }
+    wait_for("a failed write of the engine", || {
+        let log = gateway.log();
+        let failed = ["cannot be taken up", "cannot be recorded"];
+        failed.iter().any(|what| log.contains(what)).then_some(())
+    });
+    assert_eq!(cloud.count(Operation::Delete, None), 0, "{hindrance:?}");
+    assert_eq!(cloud.count(Operation::Pause, None), 0, "{hindrance:?}");
+
+    hindrance.end(&place);
+    for (id, operation) in &accepted {
+        let operation = gateway.client().ended(operation);
+        assert_eq!(operation["outcome"], "deleted", "{hindrance:?}");
+        assert_eq!(cloud.count(Operation::Delete, Some(id)), 1);
+    }
+    // What was refused was not recorded, and can be asked for again.
+    assert_eq!(place.sql("SELECT 1 FROM operations"), 5);
+    wait_for("the record to be found again", || {
+        (gateway.client().delete(&path).status == 200).then_some(())
+    });
+    assert!(!gateway.log().contains(Database::new().password()));
+}
+
 #[test]
 fn a_server_that_cannot_prove_who_it_is_gets_no_password() {
     let authority = Authority::new();

@@ -68,12 +68,10 @@ async fn a_database_that_cannot_be_opened_is_named_with_the_reason_and_without_t
     assert!(!text.contains("canary"), "{text}");
     database.sql(&format!("DROP ROLE {role}"));
 
-    let name = address.rsplit('/').next().unwrap();
-    let setting = format!("ALTER DATABASE {name} SET default_transaction_read_only =");
-    database.server.admin(&format!("{setting} on"));
+    database.configure("default_transaction_read_only", "on");
     let (error, text) = opened(&address, good).await;
     assert!(matches!(error, OpenError::ReadOnly { .. }), "{text}");
-    database.server.admin(&format!("{setting} off"));
+    database.configure("default_transaction_read_only", "off");
 
     database.sql(
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
@@ -117,11 +115,8 @@ async fn processes_that_start_together_on_a_fresh_database_all_open_it() {
 async fn every_connection_is_durable_and_bounded_whatever_the_defaults() {
     let place = Place::postgres();
     let database = place.database.as_ref().unwrap();
-    let name = database.url().rsplit('/').next().unwrap().to_owned();
-    database.sql(&format!(
-        "ALTER DATABASE {name} SET synchronous_commit = off; \
-         ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'"
-    ));
+    database.configure("synchronous_commit", "off");
+    database.configure("default_transaction_isolation", "serializable");
     let store = place.open().await;
     for pool in [&store.database.pools.reader, &store.database.pools.writer] {
         let mut connections = Vec::new();

@@ -111,6 +111,14 @@ impl Place {
         self.database.as_ref().expect("a server").url()
     }
 
+    /// Sets a parameter of the server for its database, also for the connections that there are: they are cut.
+    pub(crate) fn configure_server(&self, parameter: &str, value: &str) {
+        self.database
+            .as_ref()
+            .expect("a server")
+            .configure(parameter, value);
+    }
+
     /// Whether the record is on a server.
     #[cfg(feature = "kill-points")]
     pub(crate) fn is_on_server(&self) -> bool {

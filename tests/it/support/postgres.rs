@@ -242,6 +242,15 @@ impl Database {
         &self.server.password
     }
 
+    /// Sets a parameter for it, and cuts the connections that do not know it.
+    pub(crate) fn configure(&self, parameter: &str, value: &str) {
+        let Self { server, name } = self;
+        server.admin(&format!("ALTER DATABASE {name} SET {parameter} = {value}"));
+        server.admin(&format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+        ));
+    }
+
     /// Runs statements in it as a user who may do everything. Gives how many rows they changed.
     pub(crate) fn sql(&self, sql: &str) -> u64 {
         let (before, after) = self
