@@ -281,7 +281,8 @@ fn a_change_that_was_on_its_way_at_a_kill_is_settled_by_looking_on_a_server() {
 fn settle_changes_that_were_on_their_way_at_a_kill(place: impl Fn() -> Place + Sync) {
     use Operation::{Delete, Pause, Start};
     use Service::{Oms, Sms};
-    let place = with_keys(place());
+    // None of the changes that hang is given up before the kill.
+    let place = with_keys(place()).set("upstream.request_timeout", "\"5s\"");
     let cloud = &place.cloud;
     let gateway = place.start();
     let client = gateway.client();
