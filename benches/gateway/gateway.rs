@@ -23,12 +23,13 @@ use crate::{
 /// The key of the one caller, who may do everything.
 pub(crate) const KEY: &str = "key-of-the-benchmark";
 
-/// So fast that neither the pacer of requests to the cloud nor the limit of a caller ever holds one up.
-pub(crate) const NO_PACE: [(&str, &str); 4] = [
+/// So fast that neither the pacer of requests to the cloud nor the limits of a caller ever hold one up.
+pub(crate) const NO_PACE: [(&str, &str); 5] = [
     ("upstream.requests_per_second", "1000000"),
     ("upstream.burst", "1000000"),
     ("limits.requests_per_second", "1000000"),
     ("limits.burst", "1000000"),
+    ("limits.running_operations", "1000000"),
 ];
 
 /// A running gateway, with a record of its own that ends with it.
@@ -149,10 +150,15 @@ fn configuration(
     let account = cloud.account();
     let password: PathBuf = folder.join("password");
     fs::write(&password, &account.password)?;
+    let record = format!("\"sqlite://{}\"", folder.join("operations.db").display());
     let mut sections = BTreeMap::from([
         ("server", vec![("listen", "\"127.0.0.1:0\"")]),
         ("log", vec![("format", "\"json\"")]),
+        ("store", vec![]),
     ]);
+    if !settings.iter().any(|(name, _)| *name == "store.url") {
+        sections.entry("store").or_default().push(("url", &record));
+    }
     for (name, value) in settings {
         let (section, key) = name.split_once('.').ok_or("a key without a section")?;
         sections.entry(section).or_default().push((key, value));
@@ -170,13 +176,11 @@ fn configuration(
         .fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
     writeln!(
         text,
-        "[store]\nurl = \"sqlite://{}\"\n\
-         [projects.default]\nproject_id = \"{}\"\nregion = \"{}\"\n\
+        "[projects.default]\nproject_id = \"{}\"\nregion = \"{}\"\n\
          [projects.default.endpoints]\niam = \"{}\"\noms = \"{oms}\"\nsms = \"{}\"\n\
          [projects.default.credentials]\nkind = \"password\"\ndomain = \"{}\"\nuser = \"{}\"\n\
          password = {{ file = \"{}\" }}\n\
          [callers.benchmark]\nkey_sha256 = \"{digest}\"\npermissions = [\"*\"]\nprojects = [\"*\"]",
-        folder.join("operations.db").display(),
         account.project_id,
         account.region,
         cloud.iam_url(),

@@ -1,11 +1,11 @@
 //! What the figures of docs/performance.md rest on: the program of this build, as a process of its own, beside others on
 //! the same machine.
 //!
-//! `cargo bench` runs all parts and prints tables in Markdown; `cargo bench -- reads` one of `reads`, `waiting` and
+//! `cargo bench` runs all parts and prints tables in Markdown; `cargo bench -- reads` one of `reads`, `waiting`, `replicas` and
 //! `reaction`; `--quick` measures short and rough, to try the benchmark itself; `--against PROGRAM` measures the reads of
 //! another build of the gateway too, to see what a change is worth. Everything happens on 127.0.0.1, is
 //! limited in time and number, and ends with the processes that were started here, also after a failure. It needs
-//! nginx and wrk: `apt-get install nginx-light wrk`.
+//! nginx, wrk and PostgreSQL: `apt-get install nginx-light wrk postgresql`.
 
 #![expect(
     clippy::print_stdout,
@@ -16,9 +16,13 @@
 mod figures;
 mod gateway;
 mod nginx;
+#[expect(dead_code, reason = "tests need more of it")]
+#[path = "../../tests/it/support/postgres.rs"]
+mod postgres;
 mod process;
 mod reaction;
 mod reads;
+mod replicas;
 mod waiting;
 mod wrk;
 
@@ -53,7 +57,8 @@ impl Plan {
                     plan.parts.push(argument);
                 }
                 _ => {
-                    let usage = "takes reads, waiting, reaction, --quick and --against PROGRAM";
+                    let usage =
+                        "takes reads, waiting, replicas, reaction, --quick and --against PROGRAM";
                     return Err(usage.into());
                 }
             }
@@ -70,9 +75,14 @@ impl Plan {
 /// A part: its name, what it measures, and how.
 type Part = (&'static str, &'static str, fn(&Plan) -> Outcome<String>);
 
-const PARTS: [Part; 3] = [
+const PARTS: [Part; 4] = [
     ("reads", "`GET /tasks/{id}` beside nginx", reads::measure),
     ("waiting", "Memory and CPU", waiting::measure),
+    (
+        "replicas",
+        "Three gateways on PostgreSQL",
+        replicas::measure,
+    ),
     ("reaction", "From paused to deleted", reaction::measure),
 ];
 

@@ -15,9 +15,9 @@ use crate::{
 };
 
 /// By then every wait between two looks has grown to `operations.poll_max`.
-const SETTLE: Duration = Duration::from_secs(20);
+pub(crate) const SETTLE: Duration = Duration::from_secs(20);
 /// The longest that it may take until every task was asked to pause.
-const ALL_PAUSING: Duration = Duration::from_mins(3);
+pub(crate) const ALL_PAUSING: Duration = Duration::from_mins(3);
 
 pub(crate) fn measure(plan: &Plan) -> Outcome<String> {
     let mut rows = vec![row([
@@ -48,7 +48,7 @@ pub(crate) fn measure(plan: &Plan) -> Outcome<String> {
 }
 
 /// A running task that stays half way to its pause for ever.
-fn stuck() -> OmsSpec {
+pub(crate) fn stuck() -> OmsSpec {
     let mut spec = OmsSpec::new("stuck", 2);
     spec.run_duration = Some(Duration::from_hours(24));
     spec.switches = TaskSwitches {
