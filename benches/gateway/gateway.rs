@@ -98,14 +98,19 @@ impl Gateway {
     /// Asks for a forced delete of every task, from some threads at once, and waits for none.
     pub(crate) fn delete_all(&self, tasks: &[String]) -> Outcome<()> {
         const AT_ONCE: usize = 8;
+        const PATIENCE: Duration = Duration::from_secs(30);
         let ask = |tasks: &[String]| -> Result<(), String> {
             for task in tasks {
                 let path = format!("/tasks/{task}?force=pause");
-                match self.send("DELETE", &path) {
-                    Ok(202) => {}
-                    Ok(status) => return Err(format!("a delete was answered with {status}")),
-                    Err(error) => return Err(error.to_string()),
-                }
+                // A database that has more to do than it can is asked again.
+                let asked = wait_for("a place in the record", PATIENCE, || {
+                    match self.send("DELETE", &path)? {
+                        202 => Ok(Some(())),
+                        503 => Ok(None),
+                        status => Err(format!("a delete was answered with {status}").into()),
+                    }
+                });
+                asked.map_err(|error| error.to_string())?;
             }
             Ok(())
         };

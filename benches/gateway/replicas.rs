@@ -46,7 +46,9 @@ pub(crate) fn measure(plan: &Plan) -> Outcome<String> {
             Ok((cloud.count(Operation::Pause, None) == waiting).then_some(()))
         })?;
         thread::sleep(plan.choose(SETTLE, Duration::from_secs(2)));
-        rows.push(observe(&cloud, &replicas, (&database, waiting), plan)?);
+        let observed = observe(&cloud, &replicas, (&database, waiting), plan)?;
+        eprintln!("replicas: {}", observed.join(" | "));
+        rows.push(observed);
         if cloud.count(Operation::Pause, None) != waiting {
             return Err("a task was asked to pause twice".into());
         }
