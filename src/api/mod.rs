@@ -15,13 +15,11 @@ pub mod metrics;
 mod openapi;
 mod operations;
 mod peer;
-mod pieces;
 mod places;
 mod plan;
 mod problem;
 mod request;
 mod status;
-mod store_health;
 mod tasks;
 mod trace;
 mod whoami;
@@ -48,9 +46,9 @@ use tracing_actix_web::TracingLogger;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use self::{
-    events::places::StreamPlaces, links::Links, metrics::Metrics, openapi::Document,
-    places::Places, problem::Problem, problem::kinds::ProblemType, request::query::NoQuery,
-    request::rate::Rates, store_health::StoreHealth, trace::RequestSpan,
+    events::places::StreamPlaces, health::StoreHealth, links::Links, metrics::Metrics,
+    openapi::Document, places::Places, problem::Problem, problem::kinds::ProblemType,
+    request::query::NoQuery, request::rate::Rates, trace::RequestSpan,
 };
 use crate::{
     domain::{

@@ -241,7 +241,8 @@ pub struct Claim {
     /// The leased operations.
     pub operations: Vec<Leased>,
     /// When the next operation is due that this owner does not hold, if any is running. Not later than the present
-    /// moment if one that is due found no room; what somebody else holds counts as due at the end of its lease.
+    /// moment if one that is due found no room; what somebody else holds counts as due at the end of its lease, and what is
+    /// kept for somebody else does not count.
     pub next_due_at: Option<Timestamp>,
 }
 

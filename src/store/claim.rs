@@ -24,6 +24,9 @@ pub(super) enum LeaseClock {
     Database,
 }
 
+/// By how much the clocks of two machines that share a record may differ, in microseconds.
+const CLOCKS_APART: i64 = 10_000_000;
+
 /// The moments of a lease, in microseconds.
 struct Term {
     /// Looks that are due are due by the caller's clock, which set them.
@@ -124,10 +127,12 @@ async fn bring_forward(
 ) -> Result<(), StoreError> {
     let rest = i64::try_from(lease.longest_rest.as_micros()).unwrap_or(i64::MAX);
     sqlx::query(
-        "UPDATE operations SET next_look_at = $1 WHERE status = 'running' AND next_look_at > $2",
+        "UPDATE operations SET next_look_at = $1 \
+         WHERE status = 'running' AND next_look_at > $2 AND updated_at > $3",
     )
     .bind(term.due)
     .bind(term.due.saturating_add(rest))
+    .bind(term.due.saturating_add(CLOCKS_APART))
     .execute(connection)
     .await?;
     Ok(())
@@ -194,24 +199,25 @@ async fn take(
     Ok(true)
 }
 
-/// When the first of those becomes due that are not due, this owner's own aside.
+/// When the first of those becomes due that are not due: its look, or the end of the lease that another owner has on one whose
+/// look is due. Those that are kept for others are left out: somebody looks for them often enough.
 async fn later(
     connection: &mut AnyConnection,
     lease: &Lease,
     term: &Term,
 ) -> Result<Option<Timestamp>, StoreError> {
+    // Two searches, each of which ends at the first row that an index finds or sees few rows, and not all that are running.
     let due = sqlx::query_scalar::<_, Option<i64>>(
-        "SELECT MIN(CASE WHEN lease_until > due THEN lease_until ELSE due END) \
-         FROM (SELECT lease_owner, lease_until, \
-         CASE WHEN kept_for <> $3 THEN next_look_at + $4 ELSE next_look_at END AS due \
-         FROM operations WHERE status = 'running') AS running \
-         WHERE (due > $1 OR lease_until > $2) \
-         AND NOT (COALESCE(lease_owner, '') = $3 AND COALESCE(lease_until, 0) > $2)",
+        "SELECT MIN(due) FROM (\
+         SELECT MIN(next_look_at) AS due FROM operations \
+         WHERE status = 'running' AND next_look_at > $1 AND (kept_for IS NULL OR kept_for = $3) \
+         UNION ALL SELECT MIN(lease_until) FROM operations \
+         WHERE status = 'running' AND next_look_at <= $1 AND lease_until > $2 AND lease_owner <> $3\
+         ) AS found",
     )
     .bind(term.due)
     .bind(term.now)
     .bind(lease.owner.as_str())
-    .bind(term.until.saturating_sub(term.now))
     .fetch_one(connection)
     .await?;
     due.map(|due| Timestamp::from_microsecond(due).map_err(unavailable))

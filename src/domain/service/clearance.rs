@@ -48,12 +48,14 @@ impl HeldLease {
         self.clock.uptime() < self.until.get()
     }
 
-    /// It holds until this moment of [`Clock::uptime`].
+    /// It holds until this moment of [`Clock::uptime`], unless it was ended.
     pub fn extend(&self, until: Duration) {
-        self.until.set(until);
+        if !self.until.get().is_zero() {
+            self.until.set(until);
+        }
     }
 
-    /// It holds no more.
+    /// It holds no more, and never again.
     pub fn end(&self) {
         self.until.set(Duration::ZERO);
     }
@@ -65,5 +67,25 @@ impl fmt::Debug for HeldLease {
             .debug_struct("HeldLease")
             .field("until", &self.until.get())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::clock::SystemClock;
+
+    #[test]
+    fn a_lease_that_was_ended_is_extended_no_more() {
+        let clock = Arc::new(SystemClock);
+        let lease = HeldLease::new(Arc::clone(&clock) as Arc<dyn Clock>, Duration::MAX);
+        let same = lease.clone();
+        lease.extend(clock.uptime());
+        assert!(!same.holds(), "it is over");
+        same.extend(Duration::MAX);
+        assert!(lease.holds());
+        lease.end();
+        same.extend(Duration::MAX);
+        assert!(!same.holds());
     }
 }

@@ -1,6 +1,8 @@
 //! The outermost layer: every request gets an id, a span, a log line and a number; every answer its common headers, and
 //! every problem its document.
 
+mod pieces;
+
 use std::{panic::AssertUnwindSafe, time::Instant};
 
 use actix_web::{
@@ -21,9 +23,10 @@ use tracing::{Span, field};
 use tracing_actix_web::RootSpanBuilder;
 use ulid::Ulid;
 
+use self::pieces::in_pieces;
 use super::{
-    State, pieces::in_pieces, problem::Problem, problem::kinds::ProblemType,
-    request::auth::is_open, request::form, request::rate::Left,
+    State, problem::Problem, problem::kinds::ProblemType, request::auth::is_open, request::form,
+    request::rate::Left,
 };
 use crate::{
     domain::{

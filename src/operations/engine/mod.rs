@@ -5,7 +5,9 @@
 //! the next process goes on. On a
 //! stop it takes up nothing more; rounds in flight end, or are left to the next start.
 
-use std::{collections::HashMap, io, rc::Rc, sync::Arc, thread, time::Duration};
+mod leases;
+
+use std::{io, rc::Rc, sync::Arc, thread, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::{
@@ -14,6 +16,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
+use self::leases::{Leases, RENEWAL};
 use super::{
     Operations, Shared,
     board::{Board, Economy},
@@ -21,18 +24,11 @@ use super::{
     later, round,
 };
 use crate::domain::{
-    operation::{OperationId, Status},
-    service::{HeldLease, Services},
-    store::{Claim, Lease, Leased, StoreError},
+    operation::Status,
+    service::Services,
+    store::{Claim, Leased, StoreError},
 };
 
-/// How long a lease holds without being renewed. An operation whose driver died is taken over after this and at most the
-/// longest sleep of another process: within ten seconds, with one to spare.
-const LEASE: Duration = Duration::from_secs(8);
-/// How long something may be sent under a lease. It is shorter, so that what is sent arrives while the lease holds.
-const LEASE_FOR_SENDING: Duration = Duration::from_secs(7);
-/// How often leases are renewed: three tries before one runs out.
-const RENEWAL: Duration = Duration::from_secs(2);
 /// The longest sleep: whatever is due for a reason this process was not told of is found after this.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// How long to leave a store alone that failed.
@@ -120,7 +116,7 @@ pub(super) struct Loop {
     services: Rc<Services>,
     board: Rc<Board>,
     rounds: JoinSet<Option<Timestamp>>,
-    held: HashMap<Id, Held>,
+    leases: Leases,
     /// When the next operation that is on record is due.
     due: Option<Timestamp>,
     /// Until when a store that failed is left alone.
@@ -129,20 +125,15 @@ pub(super) struct Loop {
     housekeeping_at: Instant,
 }
 
-/// What a round holds.
-struct Held {
-    operation: OperationId,
-    lease: HeldLease,
-}
-
 impl Loop {
     pub(super) fn new(shared: Arc<Shared>, services: Services, economy: Economy) -> Self {
+        let leases = Leases::new(Arc::clone(&shared));
         Self {
             shared,
             services: Rc::new(services),
             board: Rc::new(Board::new(economy)),
             rounds: JoinSet::new(),
-            held: HashMap::new(),
+            leases,
             due: Some(Timestamp::MIN),
             store_rests_until: Instant::now(),
             housekeeping_at: Instant::now(),
@@ -174,7 +165,8 @@ impl Loop {
             // The order is fixed so that a simulation can be repeated; those that matter most and come least stand first.
             tokio::select! {
                 biased;
-                _ = renewal.tick() => self.renew().await,
+                _ = renewal.tick() => self.leases.renew(),
+                () = self.leases.renewed() => {}
                 Some(ended) = self.rounds.join_next_with_id() => self.round_ended(ended),
                 () = shared.wake.notified() => self.due = Some(Timestamp::MIN),
                 () = tokio::time::sleep(sleep) => {}
@@ -204,8 +196,12 @@ impl Loop {
         }
         let limit = u32::try_from(free).unwrap_or(u32::MAX);
         kill_point!("engine.claim.before");
-        let until = self.held_until();
-        let claimed = self.shared.store.claim(&self.lease(now), limit).await;
+        let until = self.leases.until();
+        let claimed = self
+            .shared
+            .store
+            .claim(&self.leases.terms(now), limit)
+            .await;
         kill_point!("engine.claim.after");
         match claimed {
             Ok(Claim {
@@ -237,21 +233,13 @@ impl Loop {
 
     fn begin_round(&mut self, leased: Leased, until: Duration) {
         let operation = leased.operation.id;
-        // A round of this process can have outlived its lease. It must not take this one for its own.
-        self.held.retain(|_, held| {
-            let is_another = held.operation != operation;
-            if !is_another {
-                held.lease.end();
-            }
-            is_another
-        });
-        let lease = HeldLease::new(Arc::clone(&self.shared.clock), until);
+        let lease = self.leases.take(operation, until);
         let (shared, services) = (Arc::clone(&self.shared), Rc::clone(&self.services));
         let (board, held) = (Rc::clone(&self.board), lease.clone());
         let task = self.rounds.spawn_local(async move {
             round::run((&shared, &services, &board), leased, held).await
         });
-        self.held.insert(task.id(), Held { operation, lease });
+        self.leases.keep(task.id(), operation, lease);
     }
 
     /// What is to be done once in a while. A store that fails is left alone until the next time.
@@ -315,7 +303,7 @@ impl Loop {
         match ended {
             Ok((id, next)) => {
                 kill_point!("engine.round.ended");
-                self.held.remove(&id);
+                self.leases.give_up(id);
                 if let Some(next) = next {
                     self.due = Some(self.due.map_or(next, |due| due.min(next)));
                     kill_point!("engine.round.followed");
@@ -323,56 +311,12 @@ impl Loop {
             }
             Err(error) => {
                 // Its lease runs out, and it is taken up again.
-                let held = self.held.remove(&error.id());
-                let id = held.map(|held| held.operation);
+                let id = self.leases.give_up(error.id());
                 tracing::error!(
                     operation.id = id.map(tracing::field::display),
                     "a round panicked"
                 );
             }
-        }
-    }
-
-    async fn renew(&self) {
-        let held: Vec<OperationId> = self.held.values().map(|held| held.operation).collect();
-        if held.is_empty() {
-            return;
-        }
-        let lease = self.lease(self.shared.clock.now());
-        let until = self.held_until();
-        kill_point!("engine.renew.before");
-        let renewed = self.shared.store.renew(&lease, &held).await;
-        kill_point!("engine.renew.after");
-        match renewed {
-            Ok(renewed) => {
-                let held = self.held.values();
-                for held in held.filter(|held| renewed.contains(&held.operation)) {
-                    held.lease.extend(until);
-                }
-            }
-            Err(error) => {
-                self.shared.metrics.store_faults.inc();
-                tracing::error!(
-                    error = error.with_causes(),
-                    "leases cannot be renewed; trying again"
-                );
-                kill_point!("engine.renew.failed");
-            }
-        }
-    }
-
-    /// Until when something may be sent under a lease that is about to be asked for, on the clock's uptime. The lease itself
-    /// begins later than this moment.
-    fn held_until(&self) -> Duration {
-        self.shared.clock.uptime() + LEASE_FOR_SENDING
-    }
-
-    fn lease(&self, now: Timestamp) -> Lease {
-        Lease {
-            owner: self.shared.owner.clone(),
-            duration: LEASE,
-            now,
-            longest_rest: round::longest_rest(&self.shared.settings),
         }
     }
 

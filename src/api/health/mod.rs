@@ -1,9 +1,12 @@
 //! Probes and metrics: for machines that watch the gateway, without credentials.
 
+mod store;
+
 use actix_web::{HttpResponse, get, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+pub(super) use self::store::StoreHealth;
 use super::{State, problem::Problem, request::query::NoQuery};
 
 /// Whether the gateway may be sent requests.

@@ -11,11 +11,11 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// The last answer, and when it was had.
 #[derive(Debug, Default)]
-pub(super) struct StoreHealth(Mutex<Option<(Instant, bool)>>);
+pub(in crate::api) struct StoreHealth(Mutex<Option<(Instant, bool)>>);
 
 impl StoreHealth {
     /// Whether the record can be written.
-    pub(super) async fn is_well(&self, operations: &Operations) -> bool {
+    pub(in crate::api) async fn is_well(&self, operations: &Operations) -> bool {
         // Held while the store is asked, so that many who ask at once cause one write.
         let mut last = self.0.lock().await;
         if let Some((at, is_well)) = *last
