@@ -195,7 +195,7 @@ impl Session {
             self.transport.distrust();
             let error = self.refusal(&credential, &response, code);
             let refused = self.credentials.refused(&credential, &self.service, &error);
-            if !refused.await || is_repeated {
+            if !refused || is_repeated {
                 return Err(self.credentials.give_up(&credential, &self.service, error));
             }
             is_repeated = true;
