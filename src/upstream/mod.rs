@@ -326,8 +326,8 @@ fn regional_endpoint(service: &str, region: &str) -> String {
     format!("https://{service}.{region}.myhuaweicloud.{top}")
 }
 
-/// Regions become part of a host name.
-fn is_region(text: &str) -> bool {
+/// Whether a region is well formed: it becomes part of a host name.
+pub fn is_region(text: &str) -> bool {
     let clean = text
         .bytes()
         .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
