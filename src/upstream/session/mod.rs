@@ -2,11 +2,16 @@
 
 #[cfg(test)]
 mod tests;
+mod verdict;
 
 use std::{cell::Cell, rc::Rc, time::Instant};
 
+use tokio::task::spawn_local;
+use tracing::Instrument as _;
+
+use self::verdict::{refused_credential_code, shows_accepted_credential, wrong_signature};
 use super::{
-    answer, echo, fault,
+    echo, fault,
     flow::{Attempt, Call, Exchange, Flow},
     iam::{Credential, Credentials, Lease},
     metrics::Metrics,
@@ -21,19 +26,11 @@ use crate::{
     },
 };
 
-/// The codes by which the vendor's API gateway calls a token dead or a signature wrong, without the prefix that differs
-/// from service to service ("error codes" in its user guide): 0301 wrong authentication information, 0305 the same, 0307
-/// the token must be updated.
-const REFUSED_CREDENTIAL: [&str; 3] = ["0301", "0305", "0307"];
-/// Those by which it says that a user whom it knows may not do this, by the same page: 0302 the user is not authorized, 0802 the
-/// user is forbidden in this region.
-const REFUSED_USER: [&str; 2] = ["0302", "0802"];
-/// What the codes of the API gateway begin with.
-const GATEWAY: [&str; 2] = ["APIG", "APIGW"];
 /// How often a request waits for a place, when its credential dies in the wait.
 const WAITS_MAX: usize = 3;
 
-/// One service of one project, on this thread.
+/// One service of one project, on this thread. Clones are the same.
+#[derive(Clone)]
 pub(super) struct Session {
     transport: Rc<Transport>,
     credentials: Credentials,
@@ -184,22 +181,60 @@ impl Session {
             let sending = Sending {
                 session: self,
                 request,
-                used: Cell::new(None),
+                tried: Cell::new(None),
             };
             let response = self.flow.carry(call, &sending).await?;
-            let refusal = refused_credential_code(&response).zip(sending.used.take());
-            let Some((code, credential)) = refusal else {
+            let tried = sending.tried.take();
+            let Some((lease, refusal)) =
+                tried.and_then(|tried| Some((tried.lease, tried.refusal?)))
+            else {
                 return Ok(response);
             };
-            // If it is sent twice, it must not be taken for a refusal of the next credential.
-            self.transport.distrust();
-            let error = self.refusal(&credential, &response, code);
-            let refused = self.credentials.refused(&credential, &self.service, &error);
-            if !refused || is_repeated {
-                return Err(self.credentials.give_up(&credential, &self.service, error));
+            if !refusal.is_replaced || is_repeated {
+                return Err(self
+                    .credentials
+                    .give_up(&lease, &self.service, refusal.error));
             }
             is_repeated = true;
         }
+    }
+
+    /// Makes one attempt, and notes what the answer says of the credential.
+    async fn attempt(
+        &self,
+        request: &Request,
+        (lease, place): (Lease, Place),
+        limits: Limits,
+    ) -> Result<(Response, Tried), TransportError> {
+        let authentication = lease.authenticate(&self.endpoint, request, self.credentials.now());
+        let begun = Instant::now();
+        let headers = &authentication.headers;
+        let sending = self
+            .transport
+            .send_once((place, limits), &self.endpoint, headers, request);
+        // A connection can take long to be made.
+        let result = transport::while_good(self.credentials.watch(&lease), sending).await;
+        self.metrics
+            .exchanged(self.service.as_str(), begun.elapsed());
+        let mut response = result?;
+        if shows_accepted_credential(&self.service, &response) {
+            self.credentials.worked(&lease, &self.service);
+        }
+        response.request_id = response.request_id.map(|id| self.names.masked(&id));
+        // The service may know those before this one, and what came meanwhile.
+        let recent = self.credentials.recent(&self.project);
+        let mut secrets = lease.secrets();
+        secrets.extend(&authentication.signature);
+        secrets.extend(recent.iter().flat_map(Credential::secrets));
+        let response = echo::without_secrets(response, &secrets);
+        let refusal = refused_credential_code(&response).map(|code| {
+            // If it is sent twice, it must not be taken for a refusal of the next credential.
+            self.transport.distrust();
+            let error = self.refusal(&lease, &response, code);
+            let is_replaced = self.credentials.refused(&lease, &self.service, &error);
+            Refusal { error, is_replaced }
+        });
+        Ok((response, Tried { lease, refusal }))
     }
 
     /// Whether the service may be asked: not if it has refused fresh credentials a moment ago.
@@ -240,11 +275,24 @@ struct Sending<'a> {
     session: &'a Session,
     request: &'a Request,
     /// That of the last attempt.
-    used: Cell<Option<Lease>>,
+    tried: Cell<Option<Tried>>,
 }
 
-impl<'a> Exchange for Sending<'a> {
-    type Means = (Lease, Place<'a>);
+/// A credential that a service was shown.
+struct Tried {
+    lease: Lease,
+    refusal: Option<Refusal>,
+}
+
+/// That it was refused, which is noted.
+struct Refusal {
+    error: UpstreamError,
+    /// Whether the request may be tried with another one at once.
+    is_replaced: bool,
+}
+
+impl Exchange for Sending<'_> {
+    type Means = (Lease, Place);
 
     async fn at_hand(&self) -> Result<Option<Self::Means>, UpstreamError> {
         let Session {
@@ -255,7 +303,7 @@ impl<'a> Exchange for Sending<'a> {
             ..
         } = self.session;
         // An attempt before this one must not keep it waiting.
-        drop(self.used.take());
+        drop(self.tried.take());
         // The credential from before the wait may be known to be dead.
         self.session.may_ask()?;
         let lease = credentials.lease_now(project).await;
@@ -287,35 +335,24 @@ impl<'a> Exchange for Sending<'a> {
         )))
     }
 
-    async fn send(&self, (lease, place): Self::Means, mut limits: Limits) -> Attempt {
-        let session = self.session;
-        // What is taken for an answer to keys that are tried must be one.
-        limits.fresh_connection |= lease.is_on_trial();
-        let now = session.credentials.now();
-        let authentication = lease.authenticate(&session.endpoint, self.request, now);
-        let begun = Instant::now();
-        let headers = &authentication.headers;
-        let sending =
-            session
-                .transport
-                .send_once((place, limits), &session.endpoint, headers, self.request);
-        // A connection can take long to be made.
-        let result = transport::while_good(session.credentials.watch(&lease), sending).await;
-        session
-            .metrics
-            .exchanged(session.service.as_str(), begun.elapsed());
-        let mut response = result?;
-        if shows_accepted_credential(&session.service, &response) {
-            session.credentials.worked(&lease, &session.service);
-        }
-        response.request_id = response.request_id.map(|id| session.names.masked(&id));
-        // The service may know those before this one, and what came meanwhile.
-        let recent = session.credentials.recent(&session.project);
-        let mut secrets = lease.secrets();
-        secrets.extend(&authentication.signature);
-        secrets.extend(recent.iter().flat_map(Credential::secrets));
-        let response = echo::without_secrets(response, &secrets);
-        self.used.set(Some(lease));
+    async fn send(&self, means: Self::Means, mut limits: Limits) -> Attempt {
+        let (session, request) = (self.session, self.request);
+        let (response, tried) = if means.0.is_on_trial() {
+            // What is taken for an answer to keys that are tried must be one.
+            limits.fresh_connection = true;
+            let (session, request, method) = (session.clone(), request.clone(), request.method);
+            let trial = async move { session.attempt(&request, means, limits).await };
+            // A task of its own: the vendor counts wrong signatures, also if whoever asked has left before the answer.
+            let trial = transport::taken_along(trial.in_current_span());
+            let tried = spawn_local(trial).await;
+            tried.unwrap_or_else(|_| {
+                let lost = TransportErrorKind::Interrupted;
+                Err(TransportError::new(lost, method))
+            })?
+        } else {
+            session.attempt(request, means, limits).await?
+        };
+        self.tried.set(Some(tried));
         Ok(response)
     }
 }
@@ -336,55 +373,6 @@ fn speaks_for_itself<T>(seen: &Result<Option<T>, UpstreamError>) -> bool {
             | Kind::Malformed => false,
         },
     }
-}
-
-/// The code of an answer that calls the credential dead or wrong. Other refusals of status 401 are the service's own: SMS has them for
-/// plain mistakes in a request.
-fn refused_credential_code(response: &Response) -> Option<String> {
-    if response.status != 401 {
-        return None;
-    }
-    let (code, _) = answer::error_code(&response.body)?;
-    let (prefix, number) = code.split_once('.')?;
-    (GATEWAY.contains(&prefix) && REFUSED_CREDENTIAL.contains(&number)).then_some(code)
-}
-
-/// Why a signature may have been refused, by the text that follows the vendor's code 0301 ("APIG.0301" in its
-/// troubleshooting pages). The text is not passed on, since it can name the access key.
-fn wrong_signature(response: &Response) -> &'static str {
-    let message = answer::error_code(&response.body).map(|(_, message)| message.to_lowercase());
-    let says = |part| {
-        message
-            .as_ref()
-            .is_some_and(|message| message.contains(part))
-    };
-    if says("signature expired") {
-        "its time is not the service's, so that the clock of this machine may be wrong"
-    } else if says("reach the limit") {
-        "the access key is locked for some minutes after too many wrong signatures"
-    } else if says("not exist") {
-        "there is no such access key"
-    } else {
-        "the access key and the secret key may not belong together, or may have ended"
-    }
-}
-
-/// Whether an answer shows that the credential was accepted: not one that can come from before the check, or from a fault.
-fn shows_accepted_credential(service: &ServiceName, response: &Response) -> bool {
-    match response.status {
-        407 | 408 | 429 => false,
-        401 | 403 => answer::error_code(&response.body)
-            .and_then(|(code, _)| Some(is_said_to_somebody_known(service, code.split_once('.')?)))
-            .unwrap_or_default(),
-        status => (200..500).contains(&status),
-    }
-}
-
-/// Whether a refusal with this code comes after the check of the credential. What the service says itself does: the API
-/// gateway in front of it passes on nothing else.
-fn is_said_to_somebody_known(service: &ServiceName, (prefix, number): (&str, &str)) -> bool {
-    prefix.eq_ignore_ascii_case(service.as_str())
-        || GATEWAY.contains(&prefix) && REFUSED_USER.contains(&number)
 }
 
 fn class(status: u16) -> &'static str {
