@@ -7,7 +7,10 @@
 
 use std::{
     convert::Infallible,
+    error::Error as _,
     path::{Path, PathBuf},
+    sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -17,7 +20,10 @@ use prometheus_client::{
     registry::Registry,
 };
 use sha2::{Digest as _, Sha256};
-use tokio::{sync::Notify, task::spawn_blocking, time::sleep};
+use tokio::{
+    sync::{Mutex, Notify, oneshot},
+    time::{sleep, timeout},
+};
 
 use crate::{
     config::{self, Config, fault::Faults},
@@ -29,6 +35,8 @@ const INTERVAL: Duration = Duration::from_secs(10);
 
 /// For how long a file has to stay as it is before it is used.
 const SETTLING: Duration = Duration::from_secs(1);
+/// The longest that a reading may take: the file, and what the secrets in it refer to.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The most looks at a file that goes on changing, one after the other.
 const LOOKS_MAX: u32 = 10;
 
@@ -43,6 +51,22 @@ pub struct Reload {
     used: Fingerprint,
     /// How many callers are in use.
     callers: usize,
+    settling: Duration,
+    /// Held by a reading, also by one that nobody waits for any more, so that no more of them hang.
+    reading: Arc<Mutex<()>>,
+    /// Whether the log knows that the last reading failed.
+    is_stuck: bool,
+}
+
+/// Why nothing was read.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error("the configuration was not read in time")]
+    Late,
+    #[error("the reading of the configuration ended abnormally")]
+    Lost,
+    #[error("the thread that reads the configuration cannot be started")]
+    Thread(#[from] std::io::Error),
 }
 
 /// The digest of a file's content; `None` if it could not be read.
@@ -100,12 +124,12 @@ impl Reload {
         let metrics = Metrics::default();
         registry.register(
             "configuration_reloads",
-            "Changes of the configuration file, by what became of them: ok or faulty",
+            "Changes of the configuration file, by what became of them: ok, faulty or unread",
             metrics.reloads.clone(),
         );
         registry.register(
             "configuration_outdated",
-            "1 while the configuration file has faults, so that an older one is in use",
+            "1 while the configuration file has faults or cannot be read, so that an older one is in use",
             metrics.is_outdated.clone(),
         );
         Self {
@@ -115,6 +139,9 @@ impl Reload {
             content: None,
             used: Fingerprint::of(config),
             callers: config.identity.callers.len(),
+            settling: SETTLING,
+            reading: Arc::default(),
+            is_stuck: false,
         }
     }
 
@@ -138,7 +165,7 @@ impl Reload {
             return;
         }
         for _ in 0..LOOKS_MAX {
-            sleep(SETTLING).await;
+            sleep(self.settling).await;
             // The content is read last: it is that of a moment ago, and so is what lies between.
             let load = |path: &Path| (config::load(path), content(path));
             let Some((loaded, content)) = self.read(load).await else {
@@ -159,17 +186,50 @@ impl Reload {
         );
     }
 
+    /// What a reading gives within [`PATIENCE`]. `None`: it failed, which is told, and is tried again with the next look.
     async fn read<T: Send + 'static>(
-        &self,
+        &mut self,
         read: impl FnOnce(&Path) -> T + Send + 'static,
     ) -> Option<T> {
-        let path = self.path.clone();
-        spawn_blocking(move || read(&path))
-            .await
-            .inspect_err(|error| {
-                tracing::error!(%error, "the configuration cannot be read again");
-            })
-            .ok()
+        let (path, reading) = (self.path.clone(), Arc::clone(&self.reading));
+        let reading = async {
+            let alone = reading.lock_owned().await;
+            let (sender, result) = oneshot::channel();
+            // A thread of its own, for which no runtime waits when the gateway stops.
+            let thread = thread::Builder::new().name("reload".to_owned());
+            thread.spawn(move || {
+                let result = read(&path);
+                drop(alone);
+                // Nobody may wait for it any more.
+                _ = sender.send(result);
+            })?;
+            result.await.map_err(|_| ReadError::Lost)
+        };
+        let result = timeout(PATIENCE, reading).await;
+        match result.unwrap_or(Err(ReadError::Late)) {
+            Ok(result) => {
+                self.is_stuck = false;
+                Some(result)
+            }
+            Err(error) => {
+                self.stick(&error);
+                None
+            }
+        }
+    }
+
+    /// Notes that nobody knows what the configuration says. That is told once.
+    fn stick(&mut self, error: &ReadError) {
+        self.content = None;
+        self.metrics.is_outdated.set(1);
+        if !std::mem::replace(&mut self.is_stuck, true) {
+            self.metrics.count("unread");
+            tracing::error!(
+                %error,
+                cause = error.source().map(ToString::to_string),
+                "the configuration cannot be read again: callers stay as they were"
+            );
+        }
     }
 
     fn take(&mut self, config: &Config, is_asked: bool) {
@@ -252,7 +312,7 @@ mod tests {
         )
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn one_change_of_the_file_counts_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gateway.toml");
@@ -268,6 +328,7 @@ mod tests {
         )
         .unwrap();
         let mut reload = Reload::new(path.clone(), &config, identities, &mut registry);
+        reload.settling = Duration::ZERO;
         let count = |reload: &Reload, result| {
             let labels = Labels { result };
             reload.metrics.reloads.get_or_create(&labels).get()

@@ -71,10 +71,9 @@ fn project_id(entry: &Entry) -> Reading<String> {
 }
 
 fn region(entry: &Entry) -> Reading<String> {
-    let in_region = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     entry
         .text()
-        .filter(|text| (1..=63).contains(&text.len()) && text.bytes().all(in_region))
+        .filter(|text| upstream::is_region(text))
         .map(str::to_owned)
         .ok_or_else(|| "must be a region such as \"cn-north-4\"".to_owned())
 }

@@ -39,16 +39,32 @@ pub const SHORTEST: usize = 6;
 
 /// The text with [`MASK`] in the place of each of the secrets, as they are and as JSON, addresses and headers write them.
 pub fn masked<'a>(text: &str, secrets: impl IntoIterator<Item = &'a Secret>) -> String {
-    let long = secrets
-        .into_iter()
-        .map(Secret::expose)
-        .filter(|secret| secret.len() >= SHORTEST);
-    let mut written: Vec<String> = long.flat_map(ways_to_write).collect();
-    // One can be a part of the other.
-    written.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-    written
-        .iter()
-        .fold(text.to_owned(), |text, secret| text.replace(secret, MASK))
+    Mask::new(secrets).masked(text)
+}
+
+/// What [`masked`] does, for many texts.
+pub struct Mask {
+    /// The longest first, as one can be a part of the other.
+    written: Vec<String>,
+}
+
+impl Mask {
+    /// For these secrets.
+    pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
+        let long = secrets
+            .into_iter()
+            .map(Secret::expose)
+            .filter(|secret| secret.len() >= SHORTEST);
+        let mut written: Vec<String> = long.flat_map(ways_to_write).collect();
+        written.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        Self { written }
+    }
+
+    /// The text as [`masked`] gives it back.
+    pub fn masked(&self, text: &str) -> String {
+        let found = self.written.iter().filter(|secret| text.contains(*secret));
+        found.fold(text.to_owned(), |text, secret| text.replace(secret, MASK))
+    }
 }
 
 fn ways_to_write(secret: &str) -> [String; 5] {

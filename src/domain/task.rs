@@ -183,7 +183,8 @@ pub struct Task {
     pub error: Option<TaskError>,
     /// When this look was taken.
     pub observed_at: Timestamp,
-    /// The vendor's whole document, with members named like secrets removed.
+    /// The vendor's whole document, without members named like secrets, and with its texts masked as that of `error` is.
+    /// Null for a row of a list.
     pub details: serde_json::Value,
 }
 

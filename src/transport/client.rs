@@ -1,10 +1,10 @@
 //! The exchange itself.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, sync::Arc, time::Duration};
 
 use rustls::ClientConfig;
 use tokio::{
-    sync::{Semaphore, SemaphorePermit},
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::{coop::unconstrained, yield_now},
     time::{Instant, timeout},
 };
@@ -42,8 +42,8 @@ pub struct Transport {
     /// has read, because that one cannot be told from the others.
     kept: RefCell<Clients>,
     single: Clients,
-    reads: Rc<Semaphore>,
-    changes: Rc<Semaphore>,
+    reads: Arc<Semaphore>,
+    changes: Arc<Semaphore>,
 }
 
 /// One client for clear text and one for TLS.
@@ -55,7 +55,7 @@ struct Clients {
 
 /// A place among the exchanges that run at the same time. Dropped, it is another's.
 #[derive(Debug)]
-pub struct Place<'a>(#[expect(dead_code, reason = "it is held")] SemaphorePermit<'a>);
+pub struct Place(#[expect(dead_code, reason = "it is held")] OwnedSemaphorePermit);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Connections {
@@ -90,8 +90,8 @@ impl Transport {
             kept: RefCell::new(clients(KEEP_ALIVE)),
             single: clients(Duration::ZERO),
             tls,
-            reads: Rc::new(Semaphore::new(LIMIT)),
-            changes: Rc::new(Semaphore::new(LIMIT)),
+            reads: Arc::new(Semaphore::new(LIMIT)),
+            changes: Arc::new(Semaphore::new(LIMIT)),
         }
     }
 
@@ -108,8 +108,8 @@ impl Transport {
                 KEEP_ALIVE,
             )),
             single: self.single.clone(),
-            reads: Rc::clone(&self.reads),
-            changes: Rc::clone(&self.changes),
+            reads: Arc::clone(&self.reads),
+            changes: Arc::clone(&self.changes),
         }
     }
 
@@ -141,7 +141,7 @@ impl Transport {
     /// whose kept connection was closed is [`TransportErrorKind::Stale`].
     pub async fn send_once(
         &self,
-        (_place, limits): (Place<'_>, Limits),
+        (_place, limits): (Place, Limits),
         endpoint: &Endpoint,
         headers: &[Header],
         request: &Request,
@@ -158,8 +158,8 @@ impl Transport {
     }
 
     /// A place for an exchange of this method, if one is free.
-    pub fn place_now(&self, method: Method) -> Option<Place<'_>> {
-        self.places(method).try_acquire().ok().map(Place)
+    pub fn place_now(&self, method: Method) -> Option<Place> {
+        self.places(method).try_acquire_owned().ok().map(Place)
     }
 
     /// Waits for a place for an exchange of this method, until `by` at most. [`TransportErrorKind::Busy`]: there was none.
@@ -167,21 +167,21 @@ impl Transport {
         &self,
         method: Method,
         by: Option<Instant>,
-    ) -> Result<Place<'_>, TransportError> {
+    ) -> Result<Place, TransportError> {
         let wait = by.map_or(PLACE_WAIT, |by| {
             PLACE_WAIT.min(by.saturating_duration_since(Instant::now()))
         });
-        match timeout(wait, self.places(method).acquire()).await {
+        match timeout(wait, self.places(method).acquire_owned()).await {
             Ok(Ok(place)) => Ok(Place(place)),
             Ok(Err(_)) | Err(_) => Err(TransportError::new(TransportErrorKind::Busy, method)),
         }
     }
 
-    fn places(&self, method: Method) -> &Semaphore {
-        match method {
+    fn places(&self, method: Method) -> Arc<Semaphore> {
+        Arc::clone(match method {
             Method::Get => &self.reads,
             Method::Post | Method::Put | Method::Delete => &self.changes,
-        }
+        })
     }
 
     /// Sends a request for a token, which needs none itself.

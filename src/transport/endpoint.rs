@@ -72,7 +72,7 @@ impl Endpoint {
             None if rest.len() == host.len() => default_port(secure),
             Some(_) | None => return Err(EndpointError::Authority),
         };
-        if host.is_empty() {
+        if host.is_empty() || (host.starts_with('[') && address(&host).is_none()) {
             return Err(EndpointError::Authority);
         }
         Ok(Self { secure, host, port })
@@ -226,6 +226,12 @@ mod tests {
             ("https://iam.example.com:", EndpointError::Authority),
             ("https://iam.example.com:0", EndpointError::Authority),
             ("https://iam.example.com:70000", EndpointError::Authority),
+            ("https://iam.example.com:+8443", EndpointError::Authority),
+            ("https://iam.example.com:08443", EndpointError::Authority),
+            ("https://:80", EndpointError::Authority),
+            ("https://[::1", EndpointError::Authority),
+            ("https://[example]", EndpointError::Authority),
+            ("https://[::1]x", EndpointError::Authority),
             ("https://iam example.com", EndpointError::Authority),
         ] {
             assert_eq!(Endpoint::parse(text), Err(error), "{text}");

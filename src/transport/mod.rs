@@ -24,7 +24,7 @@ pub use self::{
     client::{Place, Transport},
     endpoint::{Endpoint, EndpointError},
     error::{TransportError, TransportErrorKind},
-    sent::{until_sent, while_good},
+    sent::{taken_along, until_sent, while_good},
     tls::TransportSetupError,
 };
 use crate::domain::secret::Secret;

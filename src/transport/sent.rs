@@ -34,6 +34,12 @@ pub async fn until_sent<T>(what: impl Any, work: impl Future<Output = T>) -> T {
     HELD.scope(RefCell::new(Some(Box::new(what))), work).await
 }
 
+/// This work, an exchange, to be done in a task of its own: it goes on to hold there what this task holds by [`until_sent`].
+pub fn taken_along<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+    let held = HELD.try_with(RefCell::take).ok().flatten();
+    HELD.scope(RefCell::new(held), work)
+}
+
 /// Does this work, an exchange, unless its request is not good any more when its first byte is about to be written: that is
 /// [`TransportErrorKind::Withdrawn`](super::TransportErrorKind::Withdrawn).
 pub async fn while_good<T>(

@@ -56,50 +56,54 @@ const KINDS_OF_KEYS: [&str; 14] = [
     "storage",
 ];
 
-/// The document without its members that are named like passwords, keys, tokens and the like, at any depth; JSON that
-/// is written inside a text is searched too, since the vendor sends some members that way.
-pub(super) fn redacted(mut document: Value) -> Value {
-    strip(&mut document);
+/// The document without its members that are named like passwords, keys, tokens and the like, and with what `mask` makes of
+/// its texts, at any depth; JSON that is written inside a text is searched too, since the vendor sends some members that way.
+pub(super) fn redacted(mut document: Value, mask: &dyn Fn(&str) -> String) -> Value {
+    strip(&mut document, mask);
     document
 }
 
-/// Whether anything was removed. The depth is limited by the JSON parser.
-fn strip(value: &mut Value) -> bool {
+/// Whether anything was changed. The depth is limited by the JSON parser.
+fn strip(value: &mut Value, mask: &dyn Fn(&str) -> String) -> bool {
     match value {
         Value::Object(members) => {
             let before = members.len();
             members.retain(|name, _| !names_secret(name));
-            let mut removed = members.len() != before;
+            let mut changed = members.len() != before;
             for member in members.values_mut() {
-                removed |= strip(member);
+                changed |= strip(member, mask);
             }
-            removed
+            changed
         }
         Value::Array(items) => {
-            let mut removed = false;
+            let mut changed = false;
             for item in items {
-                removed |= strip(item);
+                changed |= strip(item, mask);
             }
-            removed
+            changed
         }
-        Value::String(text) => strip_text(text),
+        Value::String(text) => strip_text(text, mask),
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
 
-fn strip_text(text: &mut String) -> bool {
-    let json = text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
-    if !json.starts_with(['{', '[', '"']) {
-        return false;
-    }
-    let Ok(mut inner) = serde_json::from_str::<Value>(json) else {
-        return false;
+fn strip_text(text: &mut String, mask: &dyn Fn(&str) -> String) -> bool {
+    let shown = match json_inside(text) {
+        Some(mut inner) => strip(&mut inner, mask).then(|| inner.to_string()),
+        None => Some(mask(text)).filter(|shown| shown != text),
     };
-    let removed = strip(&mut inner);
-    if removed {
-        *text = inner.to_string();
+    let changed = shown.is_some();
+    if let Some(shown) = shown {
+        *text = shown;
     }
-    removed
+    changed
+}
+
+fn json_inside(text: &str) -> Option<Value> {
+    let json = text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
+    json.starts_with(['{', '[', '"'])
+        .then(|| serde_json::from_str(json).ok())
+        .flatten()
 }
 
 fn names_secret(name: &str) -> bool {
@@ -165,6 +169,21 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    fn redacted(document: Value) -> Value {
+        super::redacted(document, &|text| text.replace("hidden", "***"))
+    }
+
+    #[test]
+    fn texts_are_masked_at_any_depth_and_numbers_and_names_of_members_are_not() {
+        let inner = json!({"hidden": [["hidden \u{1}"], 5]}).to_string();
+        let document = json!({"a": ["hidden", {"hidden": "a hidden text"}, 5, null], "b": inner});
+        let inner = json!({"hidden": [["*** \u{1}"], 5]}).to_string();
+        let shown = json!({"a": ["***", {"hidden": "a *** text"}, 5, null], "b": inner});
+        assert_eq!(redacted(document), shown);
+        let escaped = json!({"b": "{\"a\": \"hidde\\u006e\"}"});
+        assert_eq!(redacted(escaped), json!({"b": "{\"a\":\"***\"}"}));
+    }
 
     #[test]
     fn members_named_like_secrets_are_removed_at_any_depth() {

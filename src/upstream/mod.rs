@@ -10,6 +10,7 @@ mod echo;
 mod fault;
 mod flow;
 pub mod iam;
+mod keys;
 mod looks;
 mod loose;
 pub mod metrics;
@@ -41,6 +42,7 @@ use crate::{
 use self::{
     flow::Routes,
     iam::{Credentials, CredentialsError},
+    keys::StorageSecrets,
     looks::Looks,
     metrics::Metrics,
     reader::{Dialect, Reader},
@@ -93,6 +95,7 @@ struct Parts {
     session: Session,
     project_id: String,
     settings: Arc<Settings>,
+    secrets: Secrets,
     shared: Shared,
 }
 
@@ -113,7 +116,7 @@ struct Shared {
     /// Tells when a task was looked at.
     clock: Arc<dyn Clock>,
     unknown_states: UnknownStates,
-    secrets: Secrets,
+    storage_secrets: StorageSecrets,
 }
 
 /// Every service that this program knows, in the order in which lists show them.
@@ -151,6 +154,7 @@ pub struct Upstream {
     credentials: Credentials,
     routes: Routes,
     metrics: Metrics,
+    secrets: Secrets,
     shared: Shared,
     looks: Looks,
 }
@@ -195,14 +199,16 @@ impl Upstream {
         let with = (metrics.clone(), secrets.clone());
         let credentials = Credentials::start(&settings, &transport, Arc::clone(&clock), with)?;
         credentials.register(registry);
+        let settings = Arc::new(settings);
         let shared = Shared {
             clock,
             unknown_states,
-            secrets,
+            storage_secrets: StorageSecrets::new(Arc::clone(&settings), secrets.clone()),
         };
         Ok(Self {
             looks: Looks::new(settings.freshness, metrics.clone()),
-            settings: Arc::new(settings),
+            settings,
+            secrets,
             transport,
             credentials,
             routes,
@@ -283,6 +289,7 @@ impl Upstream {
                     ),
                     project_id: of_project.project_id.clone(),
                     settings: Arc::clone(&self.settings),
+                    secrets: self.secrets.clone(),
                     shared: self.shared.clone(),
                 });
                 let port = self.looks.shared_by(port, project.clone(), service.clone());
@@ -319,8 +326,8 @@ fn regional_endpoint(service: &str, region: &str) -> String {
     format!("https://{service}.{region}.myhuaweicloud.{top}")
 }
 
-/// Regions become part of a host name.
-fn is_region(text: &str) -> bool {
+/// Whether a region is well formed: it becomes part of a host name.
+pub fn is_region(text: &str) -> bool {
     let clean = text
         .bytes()
         .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');

@@ -81,6 +81,16 @@ impl Secrets {
         self.note(path, &mut known, found)
     }
 
+    /// A secret as far as it is known without waiting: what a file held when it was last of use.
+    pub(super) fn known(&self, source: &SecretSource) -> Option<Secret> {
+        let SecretSource::File(path) = source else {
+            return resolve(source, SecretForm::Key).ok();
+        };
+        let file = self.file(path);
+        let known = file.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.last.clone()
+    }
+
     /// Whether a secret is in a file that was of no use when it was last read.
     pub(super) fn is_unusable(&self, source: &SecretSource) -> bool {
         let SecretSource::File(path) = source else {

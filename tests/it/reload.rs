@@ -13,6 +13,7 @@ const READ: &str = "the configuration of callers was read again";
 const NOBODY: &str =
     "the configuration names no caller: every key and every certificate is refused";
 const FAULTY: &str = "the configuration has faults: callers stay as they were";
+const LATE: &str = "the configuration was not read in time";
 
 /// Lines of the log with these words.
 fn lines(gateway: &Gateway, words: &str) -> usize {
@@ -218,4 +219,50 @@ fn a_file_that_is_being_written_is_used_when_it_is_whole() {
         .find(|line| line.contains(NOBODY))
         .expect("a line");
     assert!(line.contains("WARN"), "{line}");
+}
+
+#[test]
+fn a_secret_that_hangs_is_told_and_does_not_keep_callers_in_for_ever() {
+    let place = Place::new().caller("leaked", "leaked", ALL);
+    let secret = place.secret("archive", "first-secret");
+    let place = place.add(&format!(
+        "\n[storage_credentials.archive]\naccess_key = \"AK\"\nsecret_key = {secret}\ncallers = [\"*\"]\n\
+         projects = [\"*\"]\n"
+    ));
+    let gateway = place.start();
+    place.make_hang("archive");
+    remove(&place, "callers.leaked");
+    hang_up(&gateway, LATE);
+    let metrics = gateway.client().get("/metrics").text;
+    assert!(
+        metrics.contains("migration_gateway_configuration_outdated 1"),
+        "{metrics}"
+    );
+    assert_eq!(status(&gateway, "leaked"), 200);
+    let faulty = "migration_gateway_configuration_reloads_total{result=\"unread\"} 1";
+    assert!(metrics.contains(faulty), "{metrics}");
+    // Whoever waits for it goes on, and others do not wait.
+    let pipe = place.file("archive-before");
+    fs::rename(place.file("archive"), &pipe).expect("a pipe");
+    fs::write(place.file("archive"), "second-secret").expect("a file");
+    fs::write(pipe, "second-secret").expect("a reader");
+    wait_for("the caller to be gone", || {
+        (status(&gateway, "leaked") == 401).then_some(())
+    });
+    assert_eq!(lines(&gateway, LATE), 1);
+}
+
+#[test]
+fn a_secret_that_hangs_does_not_keep_the_gateway_from_stopping() {
+    let place = Place::new();
+    let secret = place.secret("archive", "first-secret");
+    let place = place.add(&format!(
+        "\n[storage_credentials.archive]\naccess_key = \"AK\"\nsecret_key = {secret}\ncallers = [\"*\"]\n\
+         projects = [\"*\"]\n"
+    ));
+    let mut gateway = place.start();
+    place.make_hang("archive");
+    hang_up(&gateway, LATE);
+    gateway.signal("TERM");
+    assert!(gateway.ended().success());
 }

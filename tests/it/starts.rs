@@ -1,15 +1,21 @@
 //! Starts: what they bring along, by name or as it is, and who may.
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use migration_gateway::sandbox::{self, Fault, FaultKind, OmsSpec, Operation, Service, SmsSpec};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{
     gateway::{KEY, Place},
+    http::Client,
     raw, wait_for,
 };
 
+/// The longest that a file of a secret is waited for.
+const LIMIT_OF_A_READING: Duration = Duration::from_secs(5);
 const EVERYTHING: &str = "permissions = [\"*\"]\nprojects = [\"*\"]";
 
 /// A task that stays as it is until somebody moves it, so that a start of it waits.
@@ -160,6 +166,35 @@ fn keys_of_a_request_reach_the_service_and_nothing_else() {
     }
 }
 
+/// What somebody is told of a failed task, with its row in the list, who has not asked for its start: keys in no place.
+fn told_to_others(place: &Place, caller: &Client, row: &Value, masked: &str) -> Vec<String> {
+    let path = format!("/tasks/{}", row["id"]);
+    let list = sandbox::Answer::json(200, &json!({"count": 1, "tasks": [row]}));
+    let list = Fault::on(Service::Oms, Operation::List, FaultKind::Answer(list));
+    let list = place.cloud.fault(list.always());
+    let rows = caller.get("/tasks?service=oms");
+    list.cancel();
+    let events = caller.watch(&format!("{path}/events"), None);
+    let events = events
+        .expect("a stream")
+        .map(|event| event.data.to_string());
+    let document = caller.get(&format!("{path}?view=full"));
+    let details = &document.json()["details"];
+    assert_eq!(details["error_reason"]["error_msg"], masked);
+    let note = json!({"note": masked, "keys": [masked]}).to_string();
+    assert_eq!(details["note"], note);
+    let texts = vec![
+        caller.get(&path).text,
+        document.text,
+        rows.text,
+        events.collect(),
+    ];
+    for text in &texts {
+        assert!(text.contains(masked), "{text}");
+    }
+    texts
+}
+
 #[test]
 fn why_a_started_task_failed_is_told_without_keys_and_names() {
     let place = with_credentials();
@@ -177,13 +212,16 @@ fn why_a_started_task_failed_is_told_without_keys_and_names() {
             "ACCESS-OF-archive canary-named-secret",
         ),
     ];
+    let mut seen = Vec::new();
     for (body, keys) in cases {
         let task = place.cloud.add_oms(OmsSpec::new("failing", 3));
         let reason = format!("No bucket for {user} with {keys}.");
         let failed = json!({
             "id": task.parse::<u64>().expect("a number"), "status": 4, "start_time": 32_503_680_000_000_u64,
             "error_reason": {"error_code": "TRF.0155", "error_msg": reason},
+            "note": json!({"note": reason, "keys": [reason]}).to_string(),
         });
+        let row = failed.clone();
         let failed = FaultKind::Answer(sandbox::Answer::json(200, &failed));
         let failed = Fault::on(Service::Oms, Operation::Show, failed).task(&task);
         place.cloud.fault(failed.skip(2).always());
@@ -199,8 +237,10 @@ fn why_a_started_task_failed_is_told_without_keys_and_names() {
         assert!(detail.contains(&masked), "{detail}");
         assert!(detail.contains("TRF.0155"), "{detail}");
         assert_eq!(place.cloud.count(Operation::Start, Some(&task)), 1);
+        seen.extend(told_to_others(&place, &caller, &row, &masked));
     }
     let mut texts = vec![caller.get("/operations").text, gateway.log()];
+    texts.append(&mut seen);
     for name in ["operations.db", "operations.db-wal"] {
         let bytes = fs::read(place.file(name)).unwrap_or_default();
         texts.push(String::from_utf8_lossy(&bytes).into_owned());
@@ -208,6 +248,41 @@ fn why_a_started_task_failed_is_told_without_keys_and_names() {
     for text in texts {
         assert!(!text.contains("canary") && !text.contains(&user), "{text}");
     }
+}
+
+#[test]
+fn a_failed_task_is_shown_without_keys_although_their_file_hangs() {
+    let place = with_credentials();
+    let gateway = place.start();
+    let caller = gateway.client();
+    let task = place.cloud.add_oms(OmsSpec::new("failed", 4));
+    let failed = json!({
+        "id": task, "status": 4,
+        "error_reason": {"error_code": "TRF.0155", "error_msg": "Wrong: canary-named-secret."},
+    });
+    let failed = FaultKind::Answer(sandbox::Answer::json(200, &failed));
+    let failed = Fault::on(Service::Oms, Operation::Show, failed);
+    place.cloud.fault(failed.always());
+    let path = format!("/tasks/{task}");
+    wait_for("the first look at the file", || {
+        let message = caller.get(&path).json()["error"]["message"].clone();
+        (message == "Wrong: ***.").then_some(())
+    });
+    place.make_hang("archive");
+    let asked = Instant::now();
+    // Beyond `upstream.freshness`, so that it is another look.
+    let path = format!("{path}?view=full");
+    let before = place.cloud.count(Operation::Show, Some(&task));
+    let document = wait_for("another look", || {
+        let document = caller.get(&path).json();
+        (place.cloud.count(Operation::Show, Some(&task)) > before).then_some(document)
+    });
+    assert_eq!(document["error"]["message"], "Wrong: ***.");
+    assert_eq!(
+        document["details"]["error_reason"]["error_msg"],
+        "Wrong: ***."
+    );
+    assert!(asked.elapsed() < LIMIT_OF_A_READING);
 }
 
 #[test]

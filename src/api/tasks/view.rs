@@ -63,7 +63,8 @@ pub(crate) struct TaskView {
     /// A link to the operation that is running on it, if this caller may see that.
     #[schema(required = true, example = "/operations/op_01JGZ4K8W3M5N7P9R1T3V5X7Z9")]
     operation: Option<String>,
-    /// The cloud's own document, with `view=full`; members named like secrets are left out.
+    /// The cloud's own document, with `view=full`; members named like secrets are left out, and keys and the names of the
+    /// gateway's account and user are masked in its texts.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Object, nullable = false, required = false)]
     details: Option<serde_json::Value>,

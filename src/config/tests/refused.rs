@@ -34,6 +34,11 @@ fn server_settings_outside_their_limits_are_refused() {
             "public_url = \"https://example.com/\"",
             "trailing slash",
         ),
+        (
+            "server",
+            "public_url = \"https://example.com:+80\"",
+            "absolute",
+        ),
         ("server", "public_url = \"example.com\"", "absolute"),
         (
             "server",
@@ -142,6 +147,12 @@ fn faulty_projects_are_refused() {
         (
             region,
             "region = \"CN/North\"\n",
+            "region",
+            "must be a region",
+        ),
+        (
+            region,
+            "region = \"cn-north-\"\n",
             "region",
             "must be a region",
         ),
@@ -281,6 +292,24 @@ fn faulty_endpoints_are_refused() {
             &format!("{id}endpoints.iam = \"https://iam.example.com/v3\"\n"),
             "endpoints.iam",
             "without a slash",
+        ),
+        (
+            id,
+            &format!("{id}endpoints.oms = \"https://oms.example.com:+8443\"\n"),
+            "endpoints.oms",
+            "must be an https address",
+        ),
+        (
+            id,
+            &format!("{id}endpoints.oms = \"https://oms.example.com:08443\"\n"),
+            "endpoints.oms",
+            "must be an https address",
+        ),
+        (
+            id,
+            &format!("{id}endpoints.oms = \"https://oms.example.com:\"\n"),
+            "endpoints.oms",
+            "must be an https address",
         ),
         (
             id,

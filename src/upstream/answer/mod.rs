@@ -267,7 +267,8 @@ impl Answers {
         }
     }
 
-    fn shown_text(&self, text: &str) -> String {
+    /// A text of the vendor's without names, and without what looks like a key.
+    pub(super) fn shown_text(&self, text: &str) -> String {
         without_keys(&self.names.masked(text))
     }
 

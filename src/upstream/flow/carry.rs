@@ -141,7 +141,8 @@ impl Flow {
             }
             time = time.saturating_sub(began.elapsed());
             let pause = match verdict {
-                Verdict::Stale => Some(Duration::ZERO),
+                // Changes have connections of their own; should one not, it may have taken effect.
+                Verdict::Stale => (call.method == Method::Get).then_some(Duration::ZERO),
                 Verdict::Withdrawn if withdrawals < WITHDRAWALS_MAX => Some(Duration::ZERO),
                 Verdict::Faulty if retries < RETRIES_MAX => pause(call.method, &attempt, retries),
                 Verdict::Faulty

@@ -65,7 +65,8 @@ pub(super) struct Routes {
     time: Duration,
 }
 
-/// A route, used by one lane.
+/// A route, used by one lane. Clones are the same.
+#[derive(Clone)]
 pub(super) struct Flow {
     service: ServiceName,
     lane: Lane,

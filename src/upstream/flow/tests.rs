@@ -546,6 +546,14 @@ async fn a_read_that_was_lost_with_a_kept_connection_takes_another_turn_and_no_b
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_change_that_was_lost_with_a_kept_connection_is_not_sent_again() {
+    let (_, flow) = at(PACE);
+    let script = Script::new([fault(Fault::Stale, Sent::Unknown), response(200, None)]);
+    let error = script.carry(&flow, Method::Delete).await.unwrap_err();
+    assert_eq!((error.sent, script.seen().len()), (Sent::Unknown, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_withdrawn_takes_another_turn_and_no_budget_a_few_times() {
     let withdrawn = || fault(Fault::Withdrawn, Sent::No);
     for method in [Method::Get, Method::Delete] {

@@ -189,13 +189,14 @@ impl Credential {
         self.0.refused.load(Ordering::Relaxed)
     }
 
-    /// Notes that a service refused it. Of many who used it at the same time, the first one counts.
-    pub(super) fn set_refused(&self, error: &UpstreamError, now: Timestamp) {
+    /// Notes that a service refused it. Of many who used it at the same time, the first one counts; tells whether it is that.
+    pub(super) fn set_refused(&self, error: &UpstreamError, now: Timestamp) -> bool {
         let mut refusals = self.0.trials.refusals();
         let is_first = !self.0.refused.swap(true, Ordering::Relaxed);
         if is_first && self.signs() {
             refusals.refused(error, now);
         }
+        is_first
     }
 
     /// Whether what it was obtained with has been refused too often to be tried.

@@ -82,7 +82,7 @@ impl Credentials {
     /// another one at once: the one that worked before it, if it never did, or else a new one. Otherwise the service is to
     /// be left alone for a while, see [`Credentials::give_up`]. Nobody is given this one any more, unless it is a token and
     /// the fault is rather the service's.
-    pub(crate) async fn refused(
+    pub(crate) fn refused(
         &self,
         credential: &Credential,
         service: &ServiceName,
@@ -98,32 +98,14 @@ impl Credentials {
         if !is_dead {
             return false;
         }
-        credential.set_refused(error, self.now());
-        let has_successor = credential.previous(self.now()).is_some();
-        // Of many who used it at the same time, one reports it.
-        if self.vault.remove(credential).await {
-            tracing::warn!(
-                project = %credential.project(),
-                service = %service,
-                kind = credential.kind().as_str(),
-                "a token or a signature was refused"
-            );
-            if !credential.has_worked() {
-                // That it was obtained is counted as well.
-                let (kind, result) = (credential.kind().as_str(), error.kind.as_str());
-                self.vault.metrics.credential_refresh(kind, result);
-            }
-            if has_successor {
-                // What worked before it serves on, but somebody should know.
-                let now = self.now();
-                self.vault.logins.failed(credential.project(), error, now);
-                // Lost only if the thread is busy beyond measure; then a replacement is obtained sooner.
-                let _ = self.commands.try_send(Command::Restored {
-                    project: credential.project().clone(),
-                    identity: credential.identity(),
-                    error: error.clone(),
-                });
-            }
+        if credential.set_refused(error, self.now()) {
+            // Lost only if the thread is busy beyond measure. Nobody is given it then either, and whoever needs another one
+            // asks for that.
+            let _ = self.commands.try_send(Command::Refused {
+                credential: credential.clone(),
+                service: service.clone(),
+                error: error.clone(),
+            });
         }
         is_replaced
     }

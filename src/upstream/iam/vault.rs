@@ -184,21 +184,23 @@ impl Vault {
         }
     }
 
+    /// What may be sent. A refused one can be there for a moment: until it is removed, or because it was brought back as the
+    /// one that had worked when it was refused too.
     pub(super) async fn get(&self, project: &ProjectName) -> Option<Credential> {
         let credential = self.cache.get(project).await?;
-        credential.is_usable(self.clock.now()).then_some(credential)
+        credential.is_good(self.clock.now()).then_some(credential)
     }
 
     /// As [`Vault::get`], without waiting and without counting as a use.
     pub(super) fn at_hand(&self, project: &ProjectName) -> Option<Credential> {
         let (_, credential) = self.cache.iter().find(|(name, _)| **name == *project)?;
-        credential.is_usable(self.clock.now()).then_some(credential)
+        credential.is_good(self.clock.now()).then_some(credential)
     }
 
     pub(super) async fn put(&self, credential: Credential) {
         let project = credential.project().clone();
         self.remember(&credential);
-        if let Some(before) = self.get(&project).await {
+        if let Some(before) = self.cache.get(&project).await {
             credential.follow(&before);
         }
         self.cache.insert(project, credential).await;

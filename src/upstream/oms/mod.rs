@@ -11,9 +11,8 @@ use std::rc::Rc;
 use async_trait::async_trait;
 
 use crate::domain::{
-    secret,
     service::{Clearance, MigrationService, Patience, Receipt, TaskPage, UpstreamError},
-    start::{StartRequest, StorageKeys},
+    start::StartRequest,
     task::{Task, TaskId},
 };
 use crate::transport::{Request, Response};
@@ -71,7 +70,7 @@ impl Oms {
                 &parts.project_id,
                 parts.session.project().clone(),
                 parts.settings,
-                parts.shared.secrets.clone(),
+                parts.secrets,
             ),
             session: parts.session,
         }
@@ -89,19 +88,6 @@ impl Oms {
             .await?;
         self.reader.receipt(&response)
     }
-
-    /// A task can have failed because of the keys of its start, and say so.
-    async fn hide_keys(&self, tasks: impl Iterator<Item = &mut Task>) {
-        let mut errors = tasks.filter_map(|task| task.error.as_mut()).peekable();
-        if errors.peek().is_none() {
-            return;
-        }
-        let keys = self.requests.storage_keys().await;
-        for error in errors {
-            error.message =
-                secret::masked(&error.message, keys.iter().flat_map(StorageKeys::secrets));
-        }
-    }
 }
 
 #[async_trait(?Send)]
@@ -109,9 +95,7 @@ impl MigrationService for Oms {
     async fn show(&self, id: &TaskId) -> Result<Option<Task>, UpstreamError> {
         let request = self.requests.show(id);
         let read = |response: &Response| self.reader.task(response, id);
-        let mut task = self.session.show(&request, read).await?;
-        self.hide_keys(task.iter_mut()).await;
-        Ok(task)
+        self.session.show(&request, read).await
     }
 
     async fn list(
@@ -122,9 +106,7 @@ impl MigrationService for Oms {
     ) -> Result<TaskPage, UpstreamError> {
         let request = self.requests.list(offset, limit);
         let response = self.session.read("list", &request, patience).await?;
-        let mut page = self.session.judged(self.reader.page(&response))?;
-        self.hide_keys(page.rows.iter_mut().flatten()).await;
-        Ok(page)
+        self.session.judged(self.reader.page(&response))
     }
 
     async fn pause(&self, id: &TaskId, clearance: &Clearance) -> Result<Receipt, UpstreamError> {
@@ -139,8 +121,9 @@ impl MigrationService for Oms {
         clearance: &Clearance,
     ) -> Result<Receipt, UpstreamError> {
         let request = self.requests.start(id, request).await?;
-        let started = self.change("start", &request, clearance).await;
         // Every text in the body of a start is a key.
+        self.reader.hide_texts(id, request.body.as_ref());
+        let started = self.change("start", &request, clearance).await;
         started.map_err(|error| echo::without_texts(error, request.body.as_ref()))
     }
 

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::{
     domain::{
+        secret::Secret,
         service::{ProjectName, Receipt, ServiceName, TaskPage, UpstreamError, UpstreamErrorKind},
         task::{Stage, Task, TaskError, TaskId, TaskRef},
     },
@@ -15,6 +16,7 @@ use crate::{
 use super::{
     Shared,
     answer::{self, Answers, Codes},
+    details,
     echo::Names,
     loose,
 };
@@ -44,8 +46,8 @@ impl Look<'_> {
 pub(super) struct Dialect {
     /// Its codes.
     pub(super) codes: &'static Codes,
-    /// Reads one task; `None` if the document has no id or no state that can be read.
-    pub(super) task: fn(Value, &Look<'_>) -> Option<Task>,
+    /// Reads one task, without its details; `None` if the document has no id or no state that can be read.
+    pub(super) task: fn(&Value, &Look<'_>) -> Option<Task>,
 }
 
 /// Reads the answers of one service of one project. It asks nobody anything.
@@ -53,7 +55,7 @@ pub(super) struct Reader {
     project: ProjectName,
     service: ServiceName,
     answers: Answers,
-    task: fn(Value, &Look<'_>) -> Option<Task>,
+    task: fn(&Value, &Look<'_>) -> Option<Task>,
     shared: Shared,
 }
 
@@ -115,8 +117,11 @@ impl Reader {
             Err(error) if error.kind == UpstreamErrorKind::Gone => return Ok(None),
             Err(error) => return Err(error),
         };
-        match self.read(document) {
-            Some(task) if task.reference.id == *asked => Ok(Some(task)),
+        match self.read(&document) {
+            Some(task) if task.reference.id == *asked => Ok(Some(Task {
+                details: self.shown(document, &task.reference),
+                ..task
+            })),
             Some(_) => Err(self
                 .answers
                 .malformed(response, "which is about another task")),
@@ -144,7 +149,7 @@ impl Reader {
                     .malformed(response, "which is not a list of tasks"));
             }
         };
-        let rows: Vec<Option<Task>> = rows.into_iter().map(|row| self.read(row)).collect();
+        let rows: Vec<Option<Task>> = rows.iter().map(|row| self.read(row)).collect();
         let unreadable = rows.iter().filter(|row| row.is_none()).count();
         if unreadable > 0 {
             tracing::warn!(
@@ -161,14 +166,41 @@ impl Reader {
         self.answers.receipt(response)
     }
 
-    fn read(&self, document: Value) -> Option<Task> {
-        let look = Look {
+    /// Makes sure that nobody is told the texts in the body of a request about a task, which are keys.
+    pub(super) fn hide_texts(&self, id: &TaskId, body: Option<&Value>) {
+        let texts = body.and_then(Value::as_object).into_iter();
+        let texts = texts.flat_map(|body| body.values().filter_map(Value::as_str));
+        let reference = self.look().reference(id.clone());
+        self.shared
+            .storage_secrets
+            .remember(&reference, texts.map(Secret::new).collect());
+    }
+
+    /// The document of a task as callers may see it.
+    fn shown(&self, document: Value, task: &TaskRef) -> Value {
+        let keys = self.shared.storage_secrets.mask(task);
+        details::redacted(document, &|text| {
+            self.answers.shown_text(&keys.masked(text))
+        })
+    }
+
+    fn look(&self) -> Look<'_> {
+        Look {
             project: &self.project,
             service: &self.service,
             at: self.shared.clock.now(),
-        };
-        let mut task = (self.task)(document, &look)?;
-        task.error = task.error.map(|error| self.answers.reason(error));
+        }
+    }
+
+    fn read(&self, document: &Value) -> Option<Task> {
+        let mut task = (self.task)(document, &self.look())?;
+        if let Some(error) = task.error.take() {
+            let keys = self.shared.storage_secrets.mask(&task.reference);
+            task.error = Some(self.answers.reason(TaskError {
+                code: keys.masked(&error.code),
+                message: keys.masked(&error.message),
+            }));
+        }
         if task.stage == Stage::Unknown {
             self.shared.unknown_states.count(&self.service);
         }

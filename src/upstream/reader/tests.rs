@@ -6,7 +6,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     domain::{clock::SystemClock, task::DeleteGate},
-    upstream::{UnknownStates, metrics::Metrics, oms, secrets::Secrets, sms},
+    upstream::{UnknownStates, keys, oms, sms},
 };
 
 const ID: &str = "204871530992144";
@@ -16,7 +16,7 @@ fn reader(service: &str, dialect: &Dialect) -> (Reader, UnknownStates) {
     let shared = Shared {
         clock: Arc::new(SystemClock),
         unknown_states: unknown_states.clone(),
-        secrets: Secrets::new(Metrics::default()),
+        storage_secrets: keys::tests::without_configured(),
     };
     let project = ProjectName::parse("prod").unwrap();
     let service = ServiceName::parse(service).unwrap();
@@ -78,6 +78,36 @@ fn texts_for_callers_do_not_name_the_account_or_the_user() {
 fn a_task_that_was_asked_for_is_shown() {
     let task = show(200, &json!({"id": 204_871_530_992_144_u64, "status": 3})).unwrap();
     assert_eq!(task.unwrap().reference.id, id(ID));
+}
+
+#[test]
+fn a_document_is_shown_without_secrets_names_and_the_keys_of_its_starts() {
+    let (reader, _) = oms();
+    let start =
+        json!({"dst_sk": "svc-migrate.key", "src_ak": "abcdef", "migrate_failed_object": false});
+    reader.hide_texts(&id(ID), Some(&start));
+    let document = json!({
+        "id": 204_871_530_992_144_u64, "status": 4, "src_node": {"sk": "TOP", "bucket": "acme_1"},
+        "error_reason": {"error_code": "abcdef", "error_msg": "Wrong: svc-migrate.key."},
+        "told": ["The key svc-migrate.key is wrong.", "HPUA0T3EXAMPLEKEY123"],
+    });
+    let shown = json!({
+        "id": 204_871_530_992_144_u64, "status": 4, "src_node": {"bucket": "***_1"},
+        "error_reason": {"error_code": "***", "error_msg": "Wrong: ***."},
+        "told": ["The key *** is wrong.", "***"],
+    });
+    let task = reader.task(&response(200, &document), &id(ID));
+    let task = task.unwrap().unwrap();
+    assert_eq!(task.details, shown);
+    let error = task.error.unwrap();
+    assert_eq!(
+        (error.code.as_str(), error.message.as_str()),
+        ("***", "Wrong: ***.")
+    );
+    let page = json!({"count": 1, "tasks": [document]});
+    let page = reader.page(&response(200, &page)).unwrap();
+    let row = page.rows[0].as_ref().unwrap();
+    assert_eq!((&row.error, &row.details), (&Some(error), &Value::Null));
 }
 
 #[test]

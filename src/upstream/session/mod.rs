@@ -1,12 +1,15 @@
 //! One service of one project, spoken to with the project's credential.
 
-mod credential;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
 use std::{cell::Cell, rc::Rc, time::Instant};
 
-use self::credential::{refused_credential_code, shows_accepted_credential, wrong_signature};
+use tokio::task::spawn_local;
+use tracing::Instrument as _;
+
+use self::verdict::{refused_credential_code, shows_accepted_credential, wrong_signature};
 use super::{
     echo, fault,
     flow::{Attempt, Call, Exchange, Flow},
@@ -27,7 +30,8 @@ use crate::{
 /// How often a request waits for a place, when its credential dies in the wait.
 const WAITS_MAX: usize = 3;
 
-/// One service of one project, on this thread.
+/// One service of one project, on this thread. Clones are the same.
+#[derive(Clone)]
 pub(super) struct Session {
     transport: Rc<Transport>,
     credentials: Credentials,
@@ -179,23 +183,69 @@ impl Session {
             let sending = Sending {
                 session: self,
                 request,
-                clearance: call.clearance.cloned(),
-                used: Cell::new(None),
+                clearance: call.clearance,
+                tried: Cell::new(None),
             };
             let response = self.flow.carry(call, &sending).await?;
-            let refusal = refused_credential_code(&response).zip(sending.used.take());
-            let Some((code, credential)) = refusal else {
+            let tried = sending.tried.take();
+            let Some((lease, refusal)) =
+                tried.and_then(|tried| Some((tried.lease, tried.refusal?)))
+            else {
                 return Ok(response);
             };
-            // If it is sent twice, it must not be taken for a refusal of the next credential.
-            self.transport.distrust();
-            let error = self.refusal(&credential, &response, code);
-            let refused = self.credentials.refused(&credential, &self.service, &error);
-            if !refused.await || is_repeated {
-                return Err(self.credentials.give_up(&credential, &self.service, error));
+            if !refusal.is_replaced || is_repeated {
+                return Err(self
+                    .credentials
+                    .give_up(&lease, &self.service, refusal.error));
             }
             is_repeated = true;
         }
+    }
+
+    /// Makes one attempt, and notes what the answer says of the credential.
+    async fn attempt(
+        &self,
+        request: &Request,
+        (lease, place): (Lease, Place),
+        limits: Limits,
+        clearance: Option<&Clearance>,
+    ) -> Result<(Response, Tried), TransportError> {
+        let authentication = lease.authenticate(&self.endpoint, request, self.credentials.now());
+        let begun = Instant::now();
+        let headers = &authentication.headers;
+        let sending = self
+            .transport
+            .send_once((place, limits), &self.endpoint, headers, request);
+        // A connection can take long to be made.
+        let is_known = self.credentials.watch(&lease);
+        let clearance = clearance.cloned();
+        let is_cleared = move || {
+            clearance
+                .as_ref()
+                .is_none_or(|clearance| clearance.is_good(Instant::now()))
+        };
+        let result = transport::while_good(move || is_known() && is_cleared(), sending).await;
+        self.metrics
+            .exchanged(self.service.as_str(), begun.elapsed());
+        let mut response = result?;
+        if shows_accepted_credential(&self.service, &response) {
+            self.credentials.worked(&lease, &self.service);
+        }
+        response.request_id = response.request_id.map(|id| self.names.masked(&id));
+        // The service may know those before this one, and what came meanwhile.
+        let recent = self.credentials.recent(&self.project);
+        let mut secrets = lease.secrets();
+        secrets.extend(&authentication.signature);
+        secrets.extend(recent.iter().flat_map(Credential::secrets));
+        let response = echo::without_secrets(response, &secrets);
+        let refusal = refused_credential_code(&response).map(|code| {
+            // If it is sent twice, it must not be taken for a refusal of the next credential.
+            self.transport.distrust();
+            let error = self.refusal(&lease, &response, code);
+            let is_replaced = self.credentials.refused(&lease, &self.service, &error);
+            Refusal { error, is_replaced }
+        });
+        Ok((response, Tried { lease, refusal }))
     }
 
     /// Whether the service may be asked: not if it has refused fresh credentials a moment ago.
@@ -235,13 +285,26 @@ impl Session {
 struct Sending<'a> {
     session: &'a Session,
     request: &'a Request,
-    clearance: Option<Clearance>,
+    clearance: Option<&'a Clearance>,
     /// That of the last attempt.
-    used: Cell<Option<Lease>>,
+    tried: Cell<Option<Tried>>,
 }
 
-impl<'a> Exchange for Sending<'a> {
-    type Means = (Lease, Place<'a>);
+/// A credential that a service was shown.
+struct Tried {
+    lease: Lease,
+    refusal: Option<Refusal>,
+}
+
+/// That it was refused, which is noted.
+struct Refusal {
+    error: UpstreamError,
+    /// Whether the request may be tried with another one at once.
+    is_replaced: bool,
+}
+
+impl Exchange for Sending<'_> {
+    type Means = (Lease, Place);
 
     async fn at_hand(&self) -> Result<Option<Self::Means>, UpstreamError> {
         let Session {
@@ -252,7 +315,7 @@ impl<'a> Exchange for Sending<'a> {
             ..
         } = self.session;
         // An attempt before this one must not keep it waiting.
-        drop(self.used.take());
+        drop(self.tried.take());
         // The credential from before the wait may be known to be dead.
         self.session.may_ask()?;
         let lease = credentials.lease_now(project).await;
@@ -284,42 +347,30 @@ impl<'a> Exchange for Sending<'a> {
         )))
     }
 
-    async fn send(&self, (lease, place): Self::Means, mut limits: Limits) -> Attempt {
-        let session = self.session;
-        // What is taken for an answer to keys that are tried must be one.
-        limits.fresh_connection |= lease.is_on_trial();
-        let now = session.credentials.now();
-        let authentication = lease.authenticate(&session.endpoint, self.request, now);
-        let begun = Instant::now();
-        let headers = &authentication.headers;
-        let sending =
+    async fn send(&self, means: Self::Means, mut limits: Limits) -> Attempt {
+        let (session, request) = (self.session, self.request);
+        let (response, tried) = if means.0.is_on_trial() {
+            // What is taken for an answer to keys that are tried must be one.
+            limits.fresh_connection = true;
+            let (session, request, method) = (session.clone(), request.clone(), request.method);
+            let clearance = self.clearance.cloned();
+            let trial = async move {
+                let clearance = clearance.as_ref();
+                session.attempt(&request, means, limits, clearance).await
+            };
+            // A task of its own: the vendor counts wrong signatures, also if whoever asked has left before the answer.
+            let trial = transport::taken_along(trial.in_current_span());
+            let tried = spawn_local(trial).await;
+            tried.unwrap_or_else(|_| {
+                let lost = TransportErrorKind::Interrupted;
+                Err(TransportError::new(lost, method))
+            })?
+        } else {
             session
-                .transport
-                .send_once((place, limits), &session.endpoint, headers, self.request);
-        // A connection can take long to be made.
-        let is_known = session.credentials.watch(&lease);
-        let clearance = self.clearance.clone();
-        let is_cleared = move || {
-            clearance
-                .as_ref()
-                .is_none_or(|clearance| clearance.is_good(Instant::now()))
+                .attempt(request, means, limits, self.clearance)
+                .await?
         };
-        let result = transport::while_good(move || is_known() && is_cleared(), sending).await;
-        session
-            .metrics
-            .exchanged(session.service.as_str(), begun.elapsed());
-        let mut response = result?;
-        if shows_accepted_credential(&session.service, &response) {
-            session.credentials.worked(&lease, &session.service);
-        }
-        response.request_id = response.request_id.map(|id| session.names.masked(&id));
-        // The service may know those before this one, and what came meanwhile.
-        let recent = session.credentials.recent(&session.project);
-        let mut secrets = lease.secrets();
-        secrets.extend(&authentication.signature);
-        secrets.extend(recent.iter().flat_map(Credential::secrets));
-        let response = echo::without_secrets(response, &secrets);
-        self.used.set(Some(lease));
+        self.tried.set(Some(tried));
         Ok(response)
     }
 }

@@ -328,6 +328,14 @@ impl Place {
         text + &self.extra
     }
 
+    /// Puts a pipe in the place of a file, to which nobody writes: who opens it waits, as for a file on a mount that hangs.
+    pub(crate) fn make_hang(&self, name: &str) {
+        let path = self.file(name);
+        fs::remove_file(&path).expect("a file");
+        let made = std::process::Command::new("mkfifo").arg(path).status();
+        assert!(made.expect("mkfifo").success());
+    }
+
     /// Writes the configuration, and gives its path.
     pub(crate) fn write_configuration(&self) -> PathBuf {
         let file = self.file("gateway.toml");

@@ -56,7 +56,7 @@ async fn while_a_token_serves_a_refused_password_is_not_tried_again() {
     // It knows it, and ends all tokens.
     is_known.store(true, Ordering::SeqCst);
     let error = failure(UpstreamErrorKind::CredentialsRefused, "x");
-    credentials.refused(&first, &oms(), &error).await;
+    credentials.refused(&first, &oms(), &error);
     until(async || {
         // When the refusal was noted, nobody can tell.
         cloud.clock.forward(2);
@@ -86,7 +86,7 @@ async fn who_comes_while_a_refused_password_is_spared_has_it_tried() {
     cloud.clock.forward(24 * 3600 - 20 * 60);
     assert_eq!(text(&credentials).await, "token-0");
     let error = failure(UpstreamErrorKind::CredentialsRefused, "x");
-    credentials.refused(&first, &oms(), &error).await;
+    credentials.refused(&first, &oms(), &error);
     let waits = actix_rt::spawn(async move { text(&waits).await });
     tokio::task::yield_now().await;
     release.send(()).unwrap();
@@ -182,7 +182,7 @@ async fn of_two_projects_with_changed_keys_that_are_refused_one_tries_them() {
     }
     let lease = credentials.lease(&names[0]).await.unwrap();
     let error = failure(UpstreamErrorKind::CredentialsRefused, "x");
-    assert!(credentials.refused(&lease, &oms(), &error).await);
+    assert!(credentials.refused(&lease, &oms(), &error));
     drop(lease);
     for name in &names {
         let lease = credentials.lease(name).await.unwrap();
@@ -197,25 +197,25 @@ async fn late_answers_to_a_dead_token_change_nothing_for_the_one_that_followed_i
     let refused = failure(UpstreamErrorKind::CredentialsRefused, "x");
     let first = credentials.credential(&project()).await.unwrap();
     credentials.worked(&first, &oms());
-    assert!(credentials.refused(&first, &oms(), &refused).await);
+    assert!(credentials.refused(&first, &oms(), &refused));
     let second = credentials.credential(&project()).await.unwrap();
-    assert!(credentials.refused(&first, &oms(), &refused).await);
+    assert!(credentials.refused(&first, &oms(), &refused));
     assert_eq!(text(&credentials).await, "token-1");
     // It is dead before its first success.
-    assert!(!credentials.refused(&second, &oms(), &refused).await);
+    assert!(!credentials.refused(&second, &oms(), &refused));
     credentials.give_up(&second, &oms(), refused.clone());
     credentials.worked(&first, &oms());
     assert!(credentials.given_up(&project(), &oms()).is_some());
-    assert!(credentials.refused(&first, &oms(), &refused).await);
+    assert!(credentials.refused(&first, &oms(), &refused));
     let third = credentials.credential(&project()).await.unwrap();
     for late in [&first, &second] {
-        credentials.refused(late, &oms(), &refused).await;
+        credentials.refused(late, &oms(), &refused);
         credentials.give_up(late, &oms(), refused.clone());
         assert_eq!(text(&credentials).await, "token-2");
     }
     credentials.worked(&third, &oms());
     assert!(credentials.given_up(&project(), &oms()).is_none());
-    assert!(credentials.refused(&second, &oms(), &refused).await);
+    assert!(credentials.refused(&second, &oms(), &refused));
     assert_eq!(text(&credentials).await, "token-2");
     assert_eq!(cloud.logins(), 3);
 }

@@ -82,7 +82,7 @@ fn refusal() -> UpstreamError {
 
 async fn refuse(credentials: &Credentials) {
     let lease = credentials.lease(&project()).await.unwrap();
-    credentials.refused(&lease, &oms(), &refusal()).await;
+    credentials.refused(&lease, &oms(), &refusal());
 }
 
 #[actix_rt::test]
@@ -175,7 +175,7 @@ async fn projects_with_the_same_keys_share_the_attempts() {
             // Others come for it while the service is asked.
             tokio::task::yield_now().await;
             tried += 1;
-            credentials.refused(&lease, &oms(), &refusal()).await;
+            credentials.refused(&lease, &oms(), &refusal());
         }
         tried
     }))
@@ -228,7 +228,7 @@ async fn who_waits_for_keys_that_are_refused_meanwhile_gets_other_ones() {
     let waiting = actix_rt::spawn(async move { key(&waiting).await });
     tokio::task::yield_now().await;
     bench.write("AK2", "second-secret");
-    credentials.refused(&first, &oms(), &refusal()).await;
+    credentials.refused(&first, &oms(), &refusal());
     drop(first);
     assert_eq!(waiting.await.unwrap(), "AK2");
 }
@@ -296,7 +296,7 @@ async fn a_changed_password_that_is_refused_has_one_more_attempt_when_the_token_
     })
     .await;
     assert!(cloud.peer.seen()[2].body.contains("third-word"));
-    credentials.refused(&first, &oms(), &refusal()).await;
+    credentials.refused(&first, &oms(), &refusal());
     until(async || {
         cloud.clock.forward(2);
         credentials.lease(&project()).await.is_ok()
@@ -336,10 +336,10 @@ async fn a_refreshed_token_that_is_refused_at_once_leaves_the_one_before_it() {
     credentials.look_at_secrets();
     until(async || text(&credentials).await == "token-1").await;
     let second = credentials.lease(&project()).await.unwrap();
-    assert!(credentials.refused(&second, &oms(), &refusal()).await);
+    assert!(credentials.refused(&second, &oms(), &refusal()));
     assert_eq!(text(&credentials).await, "token-0");
     credentials.worked(&first, &oms());
-    assert!(credentials.refused(&first, &oms(), &refusal()).await);
+    assert!(credentials.refused(&first, &oms(), &refusal()));
     until(async || {
         cloud.clock.forward(2);
         credentials.lease(&project()).await.is_ok()

@@ -180,7 +180,7 @@ async fn a_token_that_is_refused_while_its_replacement_is_under_way_is_not_given
     cloud.clock.forward(24 * 3600 - 20 * 60);
     assert_eq!(text(&credentials).await, "token-0");
     until(async || cloud.logins() == 2).await;
-    assert!(credentials.refused(&old, &oms(), &error).await);
+    assert!(credentials.refused(&old, &oms(), &error));
     let waits = text(&credentials);
     tokio::pin!(waits);
     tokio::select! {

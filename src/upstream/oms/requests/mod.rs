@@ -88,15 +88,6 @@ impl Requests {
         })
     }
 
-    /// The keys that a start could have named, as far as they can be had.
-    pub(super) async fn storage_keys(&self) -> Vec<StorageKeys> {
-        let mut keys = Vec::new();
-        for name in self.settings.storage_credentials.keys() {
-            keys.extend(self.named_keys(name).await);
-        }
-        keys
-    }
-
     /// A request about one task. An id has no character with a meaning in a URL.
     fn about(&self, method: Method, id: &TaskId, action: &str) -> Request {
         Request {

@@ -1,3 +1,5 @@
+use std::borrow::Borrow;
+
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -6,7 +8,7 @@ use crate::domain::service::{ProjectName, ServiceName};
 
 const AT: Timestamp = Timestamp::UNIX_EPOCH;
 
-fn read(document: Value) -> Option<Task> {
+fn read(document: impl Borrow<Value>) -> Option<Task> {
     let project = ProjectName::parse("prod").unwrap();
     let service = ServiceName::parse("oms").unwrap();
     let look = Look {
@@ -14,7 +16,7 @@ fn read(document: Value) -> Option<Task> {
         service: &service,
         at: AT,
     };
-    task(document, &look)
+    task(document.borrow(), &look)
 }
 
 fn running() -> Value {
@@ -69,7 +71,6 @@ fn a_running_task_is_read_whole() {
     assert_eq!(task.started_at, "2026-01-05T10:15:31Z".parse().ok());
     assert_eq!(task.error, None);
     assert_eq!(task.observed_at, AT);
-    assert_eq!(task.details, running());
 }
 
 #[test]
@@ -152,16 +153,4 @@ fn a_failed_task_says_why() {
     let error = task.error.unwrap();
     assert_eq!(error.code, "TRF.0155");
     assert_eq!(error.message, "The source bucket is missing.");
-}
-
-#[test]
-fn details_hold_no_secrets() {
-    let task = read(json!({
-        "id": 1, "status": 4, "src_node": {"ak": "TOP", "sk": "TOP", "bucket": "b"},
-    }))
-    .unwrap();
-    assert_eq!(
-        task.details,
-        json!({"id": 1, "status": 4, "src_node": {"bucket": "b"}})
-    );
 }

@@ -9,7 +9,9 @@ use crate::{
         service::{MigrationService, Patience, ProjectName, UpstreamError},
         task::{Task, TaskId},
     },
-    upstream::{Lane, Parts, Shared, Upstream, oms, secrets::Secrets, unknown::UnknownStates},
+    upstream::{
+        Lane, Parts, Shared, Upstream, keys, oms, secrets::Secrets, unknown::UnknownStates,
+    },
 };
 
 /// Answers each request as it says, after the answer to the one before on the same connection has come once more.
@@ -60,8 +62,9 @@ fn service(bench: &Bench) -> Rc<dyn MigrationService> {
         shared: Shared {
             clock: Arc::new(SystemClock),
             unknown_states: UnknownStates::default(),
-            secrets: Secrets::new(bench.metrics.clone()),
+            storage_secrets: keys::tests::without_configured(),
         },
+        secrets: Secrets::new(bench.metrics.clone()),
     })
 }
 

@@ -343,7 +343,7 @@ async fn a_token_that_ends_while_a_connection_is_made_is_not_sent() {
             session: &session,
             request: &request,
             clearance: None,
-            used: super::Cell::new(None),
+            tried: super::Cell::new(None),
         };
         let place = bench.transport.place_now(request.method).unwrap();
         let means = (lease, place);
@@ -982,4 +982,27 @@ async fn those_who_try_keys_one_after_the_other_keep_to_the_pace() {
     assert_eq!(signed.seen().len(), 60);
     let busiest = arrivals.busiest_second();
     assert!(busiest <= 22, "{busiest} requests in a second");
+}
+
+#[actix_rt::test]
+async fn a_refusal_is_noted_although_who_caused_it_has_left() {
+    let (answer_one, is_answered) = mpsc::channel::<()>();
+    let is_answered = Mutex::new(is_answered);
+    let signed = SignedBench::new(move |_, writer| {
+        // Until the test has left.
+        _ = is_answered.lock().unwrap().recv();
+        refuse(writer, "APIGW.0301")
+    });
+    let session = Rc::new(signed.bench.session());
+    for round in 0..6 {
+        let asking = Rc::clone(&session);
+        let caller = actix_rt::spawn(async move {
+            let request = read();
+            asking.exchange("list", &request, None).await.is_err()
+        });
+        tests::until(async || signed.seen().len() > round || caller.is_finished()).await;
+        caller.abort();
+        _ = answer_one.send(());
+    }
+    assert_eq!(signed.seen().len(), 2, "more would lock the keys");
 }

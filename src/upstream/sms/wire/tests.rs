@@ -1,3 +1,5 @@
+use std::borrow::Borrow;
+
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -7,7 +9,7 @@ use crate::domain::service::{ProjectName, ServiceName};
 const AT: Timestamp = Timestamp::UNIX_EPOCH;
 const ID: &str = "7a9a9540-ff28-4869-b9e4-855fbe120001";
 
-fn read(document: Value) -> Option<Task> {
+fn read(document: impl Borrow<Value>) -> Option<Task> {
     let project = ProjectName::parse("prod").unwrap();
     let service = ServiceName::parse("sms").unwrap();
     let look = Look {
@@ -15,7 +17,7 @@ fn read(document: Value) -> Option<Task> {
         service: &service,
         at: AT,
     };
-    task(document, &look)
+    task(document.borrow(), &look)
 }
 
 fn paused() -> Value {
@@ -52,7 +54,6 @@ fn a_paused_task_is_read_whole() {
     assert_eq!(task.started_at, "2026-01-05T08:01:40Z".parse().ok());
     assert_eq!(task.error, None);
     assert_eq!(task.observed_at, AT);
-    assert_eq!(task.details, paused());
 }
 
 #[test]
@@ -218,12 +219,4 @@ fn a_document_without_id_or_state_is_no_task() {
     ] {
         assert_eq!(read(document.clone()), None, "{document}");
     }
-}
-
-#[test]
-fn details_hold_no_secrets() {
-    let mut document = paused();
-    document["target_server"]["target_password"] = json!("TOP");
-    document["private_key"] = json!("TOP");
-    assert_eq!(read(document).unwrap().details, paused());
 }

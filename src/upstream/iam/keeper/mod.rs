@@ -1,17 +1,19 @@
 //! Who has credentials obtained: one thread, so that a caller who leaves neither disturbs nor repeats a login.
 
+mod desk;
+
 use std::{collections::HashMap, rc::Rc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot},
-    task::{Id, JoinError, JoinSet},
+    task::{JoinError, JoinSet},
     time::{MissedTickBehavior, interval},
 };
 
+use self::desk::{Desk, count};
 use super::{
     CredentialResult,
-    attempts::{Identity, Urgency},
-    backoff::Backoff,
+    attempts::Urgency,
     clerk::{Account, Clerk, Failure, Look},
     credential::Credential,
     login::failure,
@@ -19,7 +21,7 @@ use super::{
 };
 use crate::domain::{
     secret::{SecretForm, SecretSource},
-    service::{ProjectName, UpstreamError, UpstreamErrorKind, status::CredentialKind},
+    service::{ProjectName, ServiceName, UpstreamError, UpstreamErrorKind, status::CredentialKind},
 };
 
 /// The most callers that wait for one login.
@@ -39,10 +41,10 @@ pub(super) enum Command {
     Refresh { project: ProjectName },
     /// The files of secrets may have changed.
     Look,
-    /// A service refused the replacement of a credential, which serves on.
-    Restored {
-        project: ProjectName,
-        identity: Identity,
+    /// A service refused a credential.
+    Refused {
+        credential: Credential,
+        service: ServiceName,
         error: UpstreamError,
     },
 }
@@ -60,24 +62,6 @@ pub(super) struct Keeper {
     looks_again: bool,
 }
 
-/// What the keeper knows of one project.
-struct Desk {
-    account: Rc<Account>,
-    login: Option<Id>,
-    waiting: Vec<oneshot::Sender<CredentialResult>>,
-    failures: Backoff,
-    /// Replacements that could not be had, or that a service refused, so that what they were to replace serves on. They
-    /// rest for a while then, but a credential that is needed is obtained all the same.
-    replacements: Backoff,
-    /// The secret that was refused, if the last failure was such a one.
-    refused: Option<Identity>,
-    /// The failure that the log knows of.
-    told: Option<Told>,
-}
-
-/// A failure, as far as the same one is not told again.
-type Told = (UpstreamErrorKind, Option<u16>, Option<String>);
-
 impl Keeper {
     pub(super) fn new(
         clerk: Clerk,
@@ -86,15 +70,7 @@ impl Keeper {
         others: Vec<SecretSource>,
     ) -> Self {
         let desks = accounts.into_iter().map(|account| {
-            let desk = Desk {
-                account: Rc::new(account),
-                login: None,
-                waiting: Vec::new(),
-                failures: Backoff::default(),
-                replacements: Backoff::default(),
-                refused: None,
-                told: None,
-            };
+            let desk = Desk::new(account);
             (desk.account.project.clone(), desk)
         });
         Self {
@@ -133,16 +109,39 @@ impl Keeper {
             Command::Need { project, reply } => self.need(project, reply).await,
             Command::Refresh { project } => self.refresh(&project),
             Command::Look => self.look(),
-            Command::Restored {
-                project,
-                identity,
+            Command::Refused {
+                credential,
+                service,
                 error,
-            } => {
-                if let Some(desk) = self.desks.get_mut(&project) {
-                    desk.replacements.failed(error, self.vault.clock.now());
-                    desk.refused = Some(identity);
-                }
-            }
+            } => self.remove(&credential, &service, error).await,
+        }
+    }
+
+    /// Takes a refused credential out of use, for the one that worked before it if there is one. Whoever asks for another
+    /// one later is served after that.
+    async fn remove(
+        &mut self,
+        credential: &Credential,
+        service: &ServiceName,
+        error: UpstreamError,
+    ) {
+        let (project, kind) = (credential.project(), credential.kind().as_str());
+        let has_successor = credential.previous(self.vault.clock.now()).is_some();
+        if !self.vault.remove(credential).await {
+            return;
+        }
+        tracing::warn!(project = %project, service = %service, kind, "a token or a signature was refused");
+        if !credential.has_worked() {
+            // That it was obtained is counted as well.
+            let result = error.kind.as_str();
+            self.vault.metrics.credential_refresh(kind, result);
+        }
+        if has_successor && let Some(desk) = self.desks.get_mut(project) {
+            // What worked before it serves on, but somebody should know.
+            let now = self.vault.clock.now();
+            self.vault.logins.failed(project, &error, now);
+            desk.replacements.failed(error, now);
+            desk.refused = Some(credential.identity());
         }
     }
 
@@ -315,68 +314,6 @@ impl Keeper {
     }
 }
 
-impl Desk {
-    /// Notes that the vendor was asked in vain, perhaps because it refused this secret.
-    fn failed(
-        &mut self,
-        error: UpstreamError,
-        secret: Option<Identity>,
-        vault: &Vault,
-    ) -> UpstreamError {
-        if secret.is_some() && secret != self.refused {
-            // Whoever has put another one in its place wants to know how it fares.
-            self.told = None;
-        }
-        self.refused = secret;
-        count(vault, self.account.kind(), error.kind.as_str());
-        let error = self.withheld(error, vault);
-        let backoff = if self.waiting.is_empty() {
-            &mut self.replacements
-        } else {
-            &mut self.failures
-        };
-        backoff.failed(error, vault.clock.now())
-    }
-
-    /// Notes that there is no credential, although the vendor was not asked. Nothing rests for it: the next who needs one
-    /// reads the secret again.
-    fn withheld(&mut self, error: UpstreamError, vault: &Vault) -> UpstreamError {
-        self.tell(&error);
-        let now = vault.clock.now();
-        vault.logins.failed(&self.account.project, &error, now);
-        error
-    }
-
-    /// Notes which secret there is. Nothing rests any longer for the refusal of another one.
-    fn forget_refusal_of_another(&mut self, secret: Identity) {
-        if self.refused.is_some_and(|refused| refused != secret) {
-            self.refused = None;
-            self.failures.forget();
-            self.replacements.forget();
-        }
-    }
-
-    /// Logs a failure that is another one than the last.
-    fn tell(&mut self, error: &UpstreamError) {
-        let answer = error.answer.as_ref();
-        let status = answer.map(|answer| answer.status);
-        let code = answer.and_then(|answer| answer.error_code.clone());
-        let told = Some((error.kind, status, code.clone()));
-        if self.told == told {
-            return;
-        }
-        self.told = told;
-        tracing::warn!(
-            project = %self.account.project,
-            kind = error.kind.as_str(),
-            status,
-            code,
-            %error,
-            "the login failed"
-        );
-    }
-}
-
 /// What is logged when a credential was obtained.
 fn success(kind: CredentialKind) -> &'static str {
     match kind {
@@ -384,13 +321,6 @@ fn success(kind: CredentialKind) -> &'static str {
         CredentialKind::AccessKey => "an access key was read",
         CredentialKind::EcsAgency => "temporary keys were fetched",
     }
-}
-
-fn count(vault: &Vault, kind: CredentialKind, result: &'static str) {
-    if kind == CredentialKind::Password {
-        vault.metrics.login(result);
-    }
-    vault.metrics.credential_refresh(kind.as_str(), result);
 }
 
 fn answer(reply: oneshot::Sender<CredentialResult>, result: CredentialResult) {

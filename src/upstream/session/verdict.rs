@@ -1,4 +1,4 @@
-//! What answers say about the credential that they were asked for with.
+//! What an answer says of the credential that the request showed.
 
 use crate::{domain::service::ServiceName, transport::Response, upstream::answer};
 
