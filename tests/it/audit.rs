@@ -898,6 +898,42 @@ fn strangers_cannot_fill_the_log() {
 }
 
 #[test]
+fn whatever_is_denied_to_callers_without_credentials_is_counted_with_the_strangers() {
+    let granted = r#"["tasks:read", "tasks:start", "operations:read-all"]"#;
+    let place = place().set("access.anonymous", granted);
+    let mut gateway = place.start();
+    let (tester, anonymous) = (gateway.client(), gateway.stranger());
+    let stuck = place.cloud.add_oms(OmsSpec::new("logs", 7));
+    let waiting = tester.ask("DELETE", &format!("/tasks/{stuck}?force=pause"), None);
+    let foreign = json!({"destination": "nobodys"});
+    for _ in 0..20 {
+        let nothing = "/operations/op_01JGZ4K8W3M5N7P9R1T3V5X7Z9/cancel";
+        assert_eq!(anonymous.post(nothing).status, 404);
+        let cancel = format!("/operations/{waiting}/cancel");
+        assert_eq!(anonymous.post(&cancel).status, 403);
+        let start = format!("/tasks/{stuck}/start");
+        assert_eq!(anonymous.post_json(&start, &foreign).status, 403);
+        assert_eq!(anonymous.delete(&format!("/tasks/{stuck}")).status, 401);
+        // A caller who is known has a line for each.
+        assert_eq!(tester.post(nothing).status, 404);
+    }
+    assert_eq!(number(&gateway, "audit_strangers_total"), 80);
+    gateway.signal("TERM");
+    assert!(gateway.ended().success());
+    let of = |caller: &str| {
+        let decisions = decisions(&place).into_iter();
+        decisions
+            .filter(|line| line[0] == caller && line[2] == "denied")
+            .count()
+    };
+    assert_eq!((of("anonymous"), of("tester")), (10, 20));
+    let counted = lines(&place, "strangers");
+    assert_eq!(counted.len(), 1);
+    assert_eq!(counted[0]["count"], 70);
+    assert_whole(&place);
+}
+
+#[test]
 fn on_the_standard_output_too_nothing_is_done_before_its_line_is_out() {
     let place = Place::new();
     let key = place.secret("audit-key", AUDIT_KEY);
