@@ -514,3 +514,32 @@ fn every_answer_tells_browsers_to_be_careful_and_nobody_what_made_it() {
         );
     }
 }
+
+#[test]
+fn bytes_that_are_no_request_are_not_logged() {
+    let place = Place::new();
+    let gateway = place.start();
+    let before = gateway.log();
+    let endless = format!(
+        "GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n",
+        "a".repeat(140_000)
+    );
+    for (bytes, status) in [
+        ("GET / HTTP/1.1\r\nHost: x\r\nX: a\0\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\n\r\n", 400),
+        ("\x16\x03\x01\0\0\r\n\r\n", 400),
+        ("GET /\x1b[31m HTTP/1.1\r\n\r\n", 400),
+        (
+            "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            400,
+        ),
+        (&endless, 431),
+    ] {
+        assert_eq!(statuses(&gateway, bytes.as_bytes()), [status], "{bytes:?}");
+    }
+    // This one is logged after whatever the others left.
+    assert_eq!(gateway.client().get("/whoami").status, 200);
+    let log = gateway.log();
+    let fresh: Vec<&str> = log.strip_prefix(&before).expect("more").lines().collect();
+    assert_eq!(fresh.len(), 1, "{fresh:?}");
+}
