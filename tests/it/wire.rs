@@ -153,6 +153,9 @@ impl Parts {
             (line("CONNECT /whoami HTTP/1.1"), &[405]),
             (line("TRACE /whoami HTTP/1.1"), &[405, 200]),
             (line("OPTIONS * HTTP/1.1"), &[404, 200]),
+            (line("GET ftp://gateway/whoami HTTP/1.1"), &[400, 200]),
+            // What stands in front may have ended TLS.
+            (line("GET https://gateway/whoami HTTP/1.1"), &[200, 200]),
             (line("get /whoami HTTP/1.1"), &[405, 200]),
             (line("GET  /whoami HTTP/1.1"), &[400]),
             (line("GET\t/whoami HTTP/1.1"), &[400]),
@@ -512,6 +515,72 @@ fn every_answer_tells_browsers_to_be_careful_and_nobody_what_made_it() {
             (answer.header("server"), answer.header("x-powered-by")),
             (None, None)
         );
+    }
+}
+
+#[test]
+fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
+    let place = Place::new();
+    let gateway = place.start();
+    let ask = |host: &str| {
+        let head = format!("GET /livez HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        statuses(&gateway, head.as_bytes())
+    };
+    let long = format!("{}:80", "a".repeat(256));
+    for none in [
+        "x:abc",
+        "x:99999",
+        "x:+80",
+        "x:-1",
+        "x:80:80",
+        "[zz]",
+        "[::1",
+        "[::1]x",
+        "[::1]:x",
+        "::1",
+        "[127.0.0.1]",
+        "a,b",
+        "*",
+        "..",
+        ".",
+        ".a",
+        "a..b",
+        "%41",
+        "x%00",
+        "x'",
+        "a;b",
+        "a!b",
+        "(a)",
+        "-",
+        "-a",
+        "@x",
+        "x@",
+        "x y",
+        "x/y",
+        "x?y",
+        "x#y",
+        ":80",
+        &long,
+    ] {
+        assert_eq!(ask(none), [400], "{none}");
+    }
+    for good in [
+        "",
+        "x",
+        "x:",
+        "x:0",
+        "x:65535",
+        "X.example.com:80",
+        "a-b.example.com.",
+        "my_gateway:8080",
+        "127.0.0.1",
+        "127.0.0.1:8080",
+        "[::1]",
+        "[::1]:8080",
+        "[::ffff:127.0.0.1]",
+        "xn--bcher-kva.example",
+    ] {
+        assert_eq!(ask(good), [200], "{good}");
     }
 }
 
