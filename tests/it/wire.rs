@@ -585,6 +585,33 @@ fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
 }
 
 #[test]
+fn a_websocket_is_refused_where_anybody_may_read_too() {
+    let place = Place::new();
+    let gateway = place.start();
+    let hidden = Parts::new("7").hidden;
+    for path in [
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/docs",
+        "/docs/",
+        "/openapi.json",
+        "/problems/forbidden",
+    ] {
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n{hidden}"
+        );
+        let seen = answers(&gateway, head.as_bytes());
+        assert_eq!(seen.len(), 1, "{path}: {seen:?}");
+        assert_eq!(seen[0].0, 400, "{path}: {seen:?}");
+        assert!(
+            seen[0].1.contains("/problems/invalid-request"),
+            "{path}: {seen:?}"
+        );
+    }
+}
+
+#[test]
 fn bytes_that_are_no_request_are_not_logged() {
     let place = Place::new();
     let gateway = place.start();

@@ -41,21 +41,23 @@ pub(in crate::api) async fn authenticate(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
-    if is_open(request.path()) {
-        return Ok(next.call(request).await?.map_into_left_body());
-    }
     let identity = match request.app_data::<web::Data<State>>() {
-        Some(state) => identify(&request, state).await,
+        _ if is_open(request.path()) => Ok(None),
+        Some(state) => identify(&request, state).await.map(Some),
         None => Err(Problem::internal()),
     };
-    match identity {
-        Ok(_) if asks_for_a_websocket(request.headers()) => {
+    let admitted = identity.and_then(|identity| {
+        if asks_for_a_websocket(request.headers()) {
             let detail = "There are no WebSockets here: leave out Upgrade.";
-            let problem = Problem::fault("header", "Upgrade", detail).sent(Sent::No);
-            Ok(request.error_response(problem).map_into_right_body())
+            return Err(Problem::fault("header", "Upgrade", detail).sent(Sent::No));
         }
+        Ok(identity)
+    });
+    match admitted {
         Ok(identity) => {
-            request.extensions_mut().insert(identity);
+            if let Some(identity) = identity {
+                request.extensions_mut().insert(identity);
+            }
             Ok(next.call(request).await?.map_into_left_body())
         }
         Err(problem) => Ok(request.error_response(problem).map_into_right_body()),
