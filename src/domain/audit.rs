@@ -74,6 +74,8 @@ words! {
         Requester = "requester",
         /// The caller may not use a storage credential of that name.
         StorageCredential = "storage-credential",
+        /// A browser sends the request for a page of another origin.
+        CrossOrigin = "cross-origin",
         /// Another operation is running on the task.
         OperationConflict = "operation-conflict",
         /// As many operations of the caller are running as may.

@@ -15,7 +15,7 @@ use crate::{
         audit::{Attempt, Auditor, Decision, Recording},
         task::TaskId,
     },
-    identity::{self, Refusal},
+    identity::{self, Identity},
 };
 
 /// A note on what a guard has denied, on its way; left with the request, since guards cannot wait.
@@ -52,8 +52,13 @@ pub(super) fn deny(request: &HttpRequest, auditor: &Auditor, rule: &'static str)
     request.extensions_mut().insert(Denial(noted));
 }
 
-/// Notes a request for a change whose caller is not known.
-pub(super) fn deny_stranger(request: &ServiceRequest, state: &State, refusal: Refusal) {
+/// Notes a request for a change that is denied by its head alone; without an identity, because its caller is not known.
+pub(super) fn deny_early(
+    request: &ServiceRequest,
+    state: &State,
+    identity: Option<&Identity>,
+    rule: &'static str,
+) {
     let Some(log) = state.operations.audit() else {
         return;
     };
@@ -70,8 +75,10 @@ pub(super) fn deny_stranger(request: &ServiceRequest, state: &State, refusal: Re
         log: log.clone(),
         attempt: Attempt {
             request_id: trace::request_id(request.request()),
-            caller: None,
-            method: identity::Method::Anonymous.as_str(),
+            caller: identity.map(|identity| identity.caller.name.clone()),
+            method: identity
+                .map_or(identity::Method::Anonymous, |identity| identity.method)
+                .as_str(),
             peer: peer::of(request.request(), &state.settings.trusted_proxies),
             action,
             project: None,
@@ -80,7 +87,7 @@ pub(super) fn deny_stranger(request: &ServiceRequest, state: &State, refusal: Re
         },
         granted_by: String::new(),
     };
-    deny(request.request(), &auditor, refusal.as_str());
+    deny(request.request(), &auditor, rule);
 }
 
 /// Waits until it is noted down what a guard has denied before its caller is told.

@@ -1,10 +1,11 @@
-//! Whether a request is for this host at all, said in one way only.
+//! Whether a request is for this host at all, said in one way only, and whether a browser sends it for a page of another
+//! origin.
 
 use std::net::Ipv6Addr;
 
 use actix_web::{
     dev::ServiceRequest,
-    http::header::{self, HeaderValue},
+    http::header::{self, HeaderMap, HeaderValue},
 };
 
 use crate::{api::problem::Problem, domain::service::Sent, listener::Exchange};
@@ -41,6 +42,77 @@ pub(in crate::api) fn check(request: &ServiceRequest) -> Result<(), Problem> {
         return Ok(());
     };
     Err(Problem::fault("header", "Host", detail).sent(Sent::No))
+}
+
+/// Whether a browser says that a page of another origin sends the request, in the name of whoever looks at that page. Programs
+/// say nothing of the kind. `public_url`: what the gateway is called from outside, if that is configured.
+pub(super) fn is_of_another_origin(headers: &HeaderMap, public_url: Option<&str>) -> bool {
+    let mut sites = headers.get_all("sec-fetch-site").peekable();
+    if sites.peek().is_some() {
+        // What the browser has found by the address that it asked for, whatever became of Host on the way.
+        return !sites.all(|site| {
+            ["same-origin", "none"]
+                .map(str::as_bytes)
+                .contains(&site.as_bytes())
+        });
+    }
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
+    let is_own = |origin: &HeaderValue| {
+        origin
+            .to_str()
+            .ok()
+            .and_then(Origin::parse)
+            .is_some_and(|origin| {
+                let public = public_url.and_then(Origin::of_url);
+                host.is_some_and(|host| origin.is_at(host))
+                    || public.is_some_and(|public| public == origin)
+            })
+    };
+    !headers.get_all(header::ORIGIN).all(is_own)
+}
+
+/// Where a page is from (RFC 6454).
+#[derive(PartialEq, Eq)]
+struct Origin {
+    /// The port that the scheme has where none is named; no two schemes here have the same.
+    default_port: u16,
+    host: String,
+    port: u16,
+}
+
+impl Origin {
+    fn parse(text: &str) -> Option<Self> {
+        let (scheme, authority) = text.split_once("://")?;
+        let default_port = match scheme {
+            "http" => 80,
+            "https" => 443,
+            _ => return None,
+        };
+        let (host, port) = split(authority)?;
+        Some(Self {
+            default_port,
+            host: host.to_ascii_lowercase(),
+            port: port.unwrap_or(default_port),
+        })
+    }
+
+    fn of_url(url: &str) -> Option<Self> {
+        let begin = url.find("://")? + "://".len();
+        let end = url[begin..]
+            .find('/')
+            .map_or(url.len(), |path| begin + path);
+        Self::parse(&url[..end])
+    }
+
+    /// Whether a request to this authority may be one to the origin: by which scheme it was made is not known, since something
+    /// in front may have ended TLS.
+    fn is_at(&self, authority: &str) -> bool {
+        split(authority).is_some_and(|(host, port)| {
+            self.host.eq_ignore_ascii_case(host) && self.port == port.unwrap_or(self.default_port)
+        })
+    }
 }
 
 /// The host and the port of an authority that has no user's name; `None` if it is not one.
