@@ -17,6 +17,10 @@ use tracing_subscriber::{
 /// Crates that handle whole messages of the wire, with tokens and keys in them.
 const WIRE: [&str; 6] = ["actix_http", "awc", "h2", "rustls", "tokio_rustls", "mio"];
 
+/// Says of each connection from a caller that it met bytes which are no request, as an error: anybody could fill the log with that,
+/// and nobody could do anything about it.
+const CALLERS: &str = "actix_http::h1::dispatcher";
+
 /// What is logged, and how: section `log` of the configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -100,14 +104,14 @@ fn filter(text: &str) -> Result<EnvFilter, Error> {
     EnvFilter::builder().parse(text).map_err(|_| Error::Filter)
 }
 
-/// Lets the wire's crates through from `INFO` on only.
+/// Lets the wire's crates through from `INFO` on only, and what strangers have one of them say not at all.
 fn quiet_wire() -> FilterFn {
     filter_fn(may_be_shown)
 }
 
 fn may_be_shown(metadata: &Metadata<'_>) -> bool {
     let root = metadata.target().split("::").next().unwrap_or_default();
-    *metadata.level() <= Level::INFO || !WIRE.contains(&root)
+    metadata.target() != CALLERS && (*metadata.level() <= Level::INFO || !WIRE.contains(&root))
 }
 
 #[expect(
@@ -157,11 +161,14 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             tracing::debug!(target: "awc::client", "canary");
             tracing::trace!(target: "actix_http", "canary");
+            tracing::error!(target: "actix_http::h1::dispatcher", "canary");
+            tracing::error!(target: "actix_http::h1::service", "a failure");
             tracing::warn!(target: "awc::client", "a warning");
             tracing::trace!("a trace of our own");
         });
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         assert!(!text.contains("canary"), "{text}");
+        assert!(text.contains("a failure"), "{text}");
         assert!(text.contains("a warning"), "{text}");
         assert!(text.contains("a trace of our own"), "{text}");
     }

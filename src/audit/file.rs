@@ -23,6 +23,9 @@ use super::{
     verify::Walk,
 };
 
+/// How often a file is opened that another process sets aside meanwhile.
+const OPENINGS_MAX: u32 = 10;
+
 /// A log in a file.
 pub(super) struct LogFile {
     path: PathBuf,
@@ -153,27 +156,7 @@ impl LogFile {
     }
 
     fn open_with(&mut self, reason: &str) -> io::Result<()> {
-        let mut options = OpenOptions::new();
-        options.read(true).append(true).mode(0o600);
-        let file = match options.open(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let file = options.create_new(true).open(&self.path)?;
-                aside::sync_folder(&self.path)?;
-                file
-            }
-            opened => opened?,
-        };
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Err(io::Error::other("it is not a regular file"));
-        }
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(io::Error::other("another process writes to it"));
-            }
-            Err(TryLockError::Error(error)) => return Err(error),
-        }
+        let file = self.open_for_itself()?;
         let found = self.look_into(&file)?;
         let before = found.head;
         let first_seq = found.first_seq.unwrap_or(before.seq + 1);
@@ -204,6 +187,26 @@ impl LogFile {
             );
         }
         Ok(())
+    }
+
+    /// Opens the file at the path, which is made if it is not there, and keeps other processes from writing to it.
+    fn open_for_itself(&self) -> io::Result<File> {
+        for _ in 0..OPENINGS_MAX {
+            let mut options = OpenOptions::new();
+            options.read(true).append(true).mode(0o600);
+            let file = match options.open(&self.path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let file = options.create_new(true).open(&self.path)?;
+                    aside::sync_folder(&self.path)?;
+                    file
+                }
+                opened => opened?,
+            };
+            if claim(&file, &self.path)? {
+                return Ok(file);
+            }
+        }
+        Err(io::Error::other("other processes go on replacing it"))
     }
 
     /// What is in the file at the path, and what its next line follows.
@@ -270,6 +273,26 @@ impl LogFile {
     }
 }
 
+/// Locks a file. `false` if it is not the one at the path: whoever wrote to it may have set it aside before it was locked.
+fn claim(file: &File, path: &Path) -> io::Result<bool> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(io::Error::other("another process writes to it"));
+        }
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    match fs::metadata(path) {
+        Ok(found) => Ok(id(&found) == id(&metadata)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// What a file held when it was opened.
 struct Found {
     head: Head,
@@ -294,4 +317,25 @@ fn id(metadata: &fs::Metadata) -> (u64, u64) {
 /// Whatever is done to a file moves this on, and nobody can set it back.
 fn changed_at(metadata: &fs::Metadata) -> (i64, i64) {
     (metadata.ctime(), metadata.ctime_nsec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_set_aside_before_it_was_locked_is_not_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.log");
+        let file = File::create(&path).unwrap();
+        assert!(claim(&file, &path).unwrap());
+        let second = File::open(&path).unwrap();
+        assert!(claim(&second, &path).is_err(), "another one has it");
+        drop(file);
+        fs::rename(&path, folder.path().join("audit.log.1")).unwrap();
+        let third = second.try_clone().unwrap();
+        assert!(!claim(&second, &path).unwrap(), "nothing is there");
+        File::create(&path).unwrap();
+        assert!(!claim(&third, &path).unwrap(), "there is another file");
+    }
 }

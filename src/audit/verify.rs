@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    fs::File,
+    fs::{self, File},
     io::{self, BufRead, BufReader, Read as _},
     path::{Path, PathBuf},
 };
@@ -42,9 +42,9 @@ pub struct Stretch {
     pub sha256: String,
 }
 
-/// The first place that is not as it was written.
+/// The first place that is not as it was written. The name of the file is shown quoted and escaped, in one line whatever is in it.
 #[derive(Debug, thiserror::Error)]
-#[error("{}, line {line}: {what}", .file.display())]
+#[error("{file:?}, line {line}: {what}")]
 pub struct Tampered {
     /// The file.
     pub file: PathBuf,
@@ -100,14 +100,14 @@ impl fmt::Display for Wrong {
     }
 }
 
-/// Why files could not be verified.
+/// Why files could not be verified. Names of files are shown quoted and escaped.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// They are not as they were written.
     #[error(transparent)]
     Tampered(#[from] Tampered),
     /// One of them cannot be read.
-    #[error("{} cannot be read", .0.display())]
+    #[error("{0:?} cannot be read")]
     Unreadable(PathBuf, #[source] io::Error),
 }
 
@@ -117,7 +117,7 @@ pub fn verify(key: &Key, files: &[PathBuf]) -> Result<Verified, VerifyError> {
     let mut sealed = Vec::new();
     for path in files {
         let unreadable = |error| VerifyError::Unreadable(path.clone(), error);
-        let file = File::open(path).map_err(unreadable)?;
+        let file = open(path).map_err(unreadable)?;
         walk.begin_file();
         walk.read(BufReader::new(file)).map_err(unreadable)?;
         sealed.extend(walk.sealed.drain(..).map(|(line, after, torn)| Stretch {
@@ -141,6 +141,15 @@ pub fn verify(key: &Key, files: &[PathBuf]) -> Result<Verified, VerifyError> {
         head: walk.head.unwrap_or(Head::NONE),
         sealed,
     })
+}
+
+/// Opens a regular file, perhaps by a link: to open a pipe can take for ever, and so can reading a device.
+fn open(path: &Path) -> io::Result<File> {
+    if fs::metadata(path)?.is_file() {
+        File::open(path)
+    } else {
+        Err(io::Error::other("it is not a regular file"))
+    }
 }
 
 fn tampered(path: &Path, line: u64, what: Wrong) -> Tampered {

@@ -5,6 +5,7 @@
 
 use std::{
     fmt,
+    future::ready,
     net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
@@ -73,6 +74,8 @@ words! {
         Requester = "requester",
         /// The caller may not use a storage credential of that name.
         StorageCredential = "storage-credential",
+        /// A browser sends the request for a page of another origin.
+        CrossOrigin = "cross-origin",
         /// Another operation is running on the task.
         OperationConflict = "operation-conflict",
         /// As many operations of the caller are running as may.
@@ -105,6 +108,14 @@ pub struct Attempt {
     pub service: Option<ServiceName>,
     /// The task.
     pub task: Option<TaskId>,
+}
+
+impl Attempt {
+    /// Whether anybody can have made it: with credentials that nobody has, or with none.
+    fn is_of_a_stranger(&self) -> bool {
+        let caller = self.caller.as_ref();
+        caller.is_none_or(|caller| *caller == CallerName::anonymous())
+    }
 }
 
 /// Where a request comes from: the other end of its connection, or whom a proxy that is trusted names.
@@ -222,20 +233,26 @@ impl Auditor {
         .await
     }
 
-    /// Notes that it is not going to be done, and what stands against it; also if nobody waits until that is written.
+    /// Notes that it is not going to be done, and what stands against it; also if nobody waits until that is written. What is
+    /// denied to somebody without credentials that are known goes to [`AuditLog::note_stranger`].
     pub fn turned_down(
         &self,
         decision: Decision,
         rule: &'static str,
         operation: Option<OperationId>,
     ) -> Recording {
-        self.record(Decided {
+        let decided = Decided {
             attempt: self.attempt.clone(),
             decision,
             rule: rule.to_owned(),
             course: None,
             operation,
-        })
+        };
+        if decision == Decision::Denied && self.attempt.is_of_a_stranger() {
+            self.log.note_stranger(decided);
+            return Box::pin(ready(Ok(())));
+        }
+        self.record(decided)
     }
 
     fn record(&self, decided: Decided) -> Recording {

@@ -133,7 +133,9 @@ impl Directory {
     fn with_header(&self, header: &[u8], now: Timestamp) -> Result<Identity, Failure> {
         let text = std::str::from_utf8(header).map_err(|_| Refusal::Unknown)?;
         let (scheme, credential) = text.split_once(' ').ok_or(Refusal::Unknown)?;
-        let credential = credential.trim();
+        // RFC 9110, sections 5.5 and 11.4. What else looks like a blank belongs to the credential.
+        let credential = credential.trim_start_matches(' ');
+        let credential = credential.trim_end_matches([' ', '\t']);
         if !scheme.eq_ignore_ascii_case("bearer") || credential.is_empty() {
             return Err(Refusal::Unknown.into());
         }

@@ -2,11 +2,15 @@
 
 use std::{
     collections::HashSet,
+    ffi::OsStr,
     fs::{self, File, Permissions},
     io::{BufRead as _, BufReader},
-    os::unix::fs::PermissionsExt as _,
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{PermissionsExt as _, symlink},
+    },
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -326,7 +330,7 @@ fn full_files_are_set_aside_under_load_and_verify_with_the_command() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
-        message.contains(&format!("{}, line 8:", files[1].display())),
+        message.contains(&format!("{:?}, line 8:", files[1])),
         "{message}"
     );
     fs::write(&files[1], &text).expect("a file");
@@ -681,9 +685,81 @@ fn the_command_finds_what_was_done_to_files() {
             (file, line)
         };
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
-        let at = format!("{}, line {line}:", named[file].display());
+        let at = format!("{:?}, line {line}:", named[file]);
         assert!(message.contains(&at), "{what}: {message}");
     }
+}
+
+#[test]
+fn a_name_of_a_file_forges_no_result_of_the_command() {
+    let place = place();
+    let mut gateway = place.start();
+    assert_eq!(gateway.client().delete("/tasks/7").status, 404);
+    gateway.signal("TERM");
+    assert!(gateway.ended().success());
+    let genuine = fs::read(log(&place)).expect("a log");
+    let name = b"audit.log.1\x1b[2K\r\nhead 250 abab\n\xff\xe2\x80\xae, line 1: 3 bytes \"";
+    let evil = place.file("audit").join(OsStr::from_bytes(name));
+    let shown = r#"audit.log.1\u{1b}[2K\r\nhead 250 abab\n\xFF\u{202e}, line 1: 3 bytes \"""#;
+    let said = |status: i32| {
+        let output = verify(&place, std::slice::from_ref(&evil));
+        assert_eq!(output.status.code(), Some(status), "{output:?}");
+        let bytes = [output.stdout, output.stderr].concat();
+        String::from_utf8(bytes).expect("text")
+    };
+    // A torn tail that was sealed, an end that is wrong, and nothing to read.
+    fs::write(log(&place), [&genuine[..], b"{\"seq\":"].concat()).expect("a log");
+    drop(gateway);
+    let mut gateway = place.start();
+    gateway.signal("TERM");
+    assert!(gateway.ended().success());
+    fs::copy(log(&place), &evil).expect("a copy");
+    let sealed = said(0);
+    assert_eq!(sealed.lines().count(), 3, "{sealed:?}");
+    assert!(sealed.contains(shown), "{sealed:?}");
+    let heads = sealed.lines().filter(|line| line.starts_with("head "));
+    assert!(
+        heads.map(|line| !line.contains("abab")).eq([true]),
+        "{sealed:?}"
+    );
+    fs::write(&evil, [&genuine[..], b"junk\n"].concat()).expect("a log");
+    let tampered = said(1);
+    assert!(tampered.contains(shown), "{tampered:?}");
+    fs::remove_file(&evil).expect("no file");
+    let missing = said(2);
+    assert!(missing.contains(shown), "{missing:?}");
+    for text in [sealed, tampered, missing] {
+        assert!(!text.contains(['\x1b', '\r', '\u{202e}']), "{text:?}");
+    }
+}
+
+#[test]
+fn the_command_reads_regular_files_only() {
+    let place = place();
+    drop(place.start());
+    let pipe = place.file("audit").join("audit.log.1");
+    let made = Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo").success());
+    let link = place.file("audit").join("audit.log.2");
+    symlink(&pipe, &link).expect("a link");
+    for path in [pipe, link, PathBuf::from("/dev/zero"), place.file("audit")] {
+        let mut command = Command::new("timeout");
+        command
+            .arg("20")
+            .arg(env!("CARGO_BIN_EXE_migration-gateway"));
+        command.args(["verify-audit", "--key-file"]);
+        command.arg(place.file("audit-key")).arg(&path);
+        let output = command.output().expect("the program");
+        assert_eq!(output.status.code(), Some(2), "{path:?}: {output:?}");
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            message.contains("is not a regular file"),
+            "{path:?}: {message}"
+        );
+    }
+    let link = place.file("audit").join("audit.log.3");
+    symlink(log(&place), &link).expect("a link");
+    assert!(verify(&place, &[link]).status.success());
 }
 
 #[test]
@@ -894,6 +970,42 @@ fn strangers_cannot_fill_the_log() {
     let counted = lines(&place, "strangers");
     assert_eq!(counted.len(), 1);
     assert_eq!(counted[0]["count"], 190);
+    assert_whole(&place);
+}
+
+#[test]
+fn whatever_is_denied_to_callers_without_credentials_is_counted_with_the_strangers() {
+    let granted = r#"["tasks:read", "tasks:start", "operations:read-all"]"#;
+    let place = place().set("access.anonymous", granted);
+    let mut gateway = place.start();
+    let (tester, anonymous) = (gateway.client(), gateway.stranger());
+    let stuck = place.cloud.add_oms(OmsSpec::new("logs", 7));
+    let waiting = tester.ask("DELETE", &format!("/tasks/{stuck}?force=pause"), None);
+    let foreign = json!({"destination": "nobodys"});
+    for _ in 0..20 {
+        let nothing = "/operations/op_01JGZ4K8W3M5N7P9R1T3V5X7Z9/cancel";
+        assert_eq!(anonymous.post(nothing).status, 404);
+        let cancel = format!("/operations/{waiting}/cancel");
+        assert_eq!(anonymous.post(&cancel).status, 403);
+        let start = format!("/tasks/{stuck}/start");
+        assert_eq!(anonymous.post_json(&start, &foreign).status, 403);
+        assert_eq!(anonymous.delete(&format!("/tasks/{stuck}")).status, 401);
+        // A caller who is known has a line for each.
+        assert_eq!(tester.post(nothing).status, 404);
+    }
+    assert_eq!(number(&gateway, "audit_strangers_total"), 80);
+    gateway.signal("TERM");
+    assert!(gateway.ended().success());
+    let of = |caller: &str| {
+        let decisions = decisions(&place).into_iter();
+        decisions
+            .filter(|line| line[0] == caller && line[2] == "denied")
+            .count()
+    };
+    assert_eq!((of("anonymous"), of("tester")), (10, 20));
+    let counted = lines(&place, "strangers");
+    assert_eq!(counted.len(), 1);
+    assert_eq!(counted[0]["count"], 70);
     assert_whole(&place);
 }
 

@@ -210,6 +210,29 @@ fn a_stream_is_refused_like_the_document_that_it_is_about() {
 }
 
 #[test]
+fn to_a_caller_of_http_1_0_a_stream_ends_with_the_connection() {
+    let place = Place::new();
+    let task = place.cloud.add_oms(stuck());
+    let gateway = place.start();
+    let client = gateway.client();
+    let id = delete(&client, &task);
+    let cancelled = client.post(&format!("/operations/{id}/cancel"));
+    assert_eq!(cancelled.status, 200, "{cancelled:?}");
+    for keep in ["", "Connection: keep-alive\r\n"] {
+        let request = format!(
+            "GET /operations/{id}/events HTTP/1.0\r\nAuthorization: Bearer {KEY}\r\n{keep}\r\n"
+        );
+        let answer = raw::exchange(gateway.authority(), request.as_bytes());
+        assert_eq!(answer.status, 200, "{answer:?}");
+        for not in ["transfer-encoding", "content-length", "keep-alive"] {
+            assert!(!answer.head.contains(not), "{answer:?}");
+        }
+        assert!(answer.body.starts_with("retry: 2000\n\nid: "), "{answer:?}");
+        assert!(answer.body.ends_with("\n\n"), "{answer:?}");
+    }
+}
+
+#[test]
 fn an_id_that_is_none_of_the_stream_is_refused_with_what_to_do() {
     let place = Place::new();
     let task = place.cloud.add_oms(stuck());

@@ -31,6 +31,7 @@ mod no_kill_points;
 mod openapi;
 mod operations;
 mod order;
+mod origins;
 mod problem_pages;
 mod program_text;
 mod proxies;

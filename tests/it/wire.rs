@@ -153,6 +153,9 @@ impl Parts {
             (line("CONNECT /whoami HTTP/1.1"), &[405]),
             (line("TRACE /whoami HTTP/1.1"), &[405, 200]),
             (line("OPTIONS * HTTP/1.1"), &[404, 200]),
+            (line("GET ftp://gateway/whoami HTTP/1.1"), &[400, 200]),
+            // What stands in front may have ended TLS.
+            (line("GET https://gateway/whoami HTTP/1.1"), &[200, 200]),
             (line("get /whoami HTTP/1.1"), &[405, 200]),
             (line("GET  /whoami HTTP/1.1"), &[400]),
             (line("GET\t/whoami HTTP/1.1"), &[400]),
@@ -513,4 +516,126 @@ fn every_answer_tells_browsers_to_be_careful_and_nobody_what_made_it() {
             (None, None)
         );
     }
+}
+
+#[test]
+fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
+    let place = Place::new();
+    let gateway = place.start();
+    let ask = |host: &str| {
+        let head = format!("GET /livez HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        statuses(&gateway, head.as_bytes())
+    };
+    let long = format!("{}:80", "a".repeat(256));
+    for none in [
+        "x:abc",
+        "x:99999",
+        "x:+80",
+        "x:-1",
+        "x:80:80",
+        "[zz]",
+        "[::1",
+        "[::1]x",
+        "[::1]:x",
+        "::1",
+        "[127.0.0.1]",
+        "a,b",
+        "*",
+        "..",
+        ".",
+        ".a",
+        "a..b",
+        "%41",
+        "x%00",
+        "x'",
+        "a;b",
+        "a!b",
+        "(a)",
+        "-",
+        "-a",
+        "@x",
+        "x@",
+        "x y",
+        "x/y",
+        "x?y",
+        "x#y",
+        ":80",
+        &long,
+    ] {
+        assert_eq!(ask(none), [400], "{none}");
+    }
+    for good in [
+        "",
+        "x",
+        "x:",
+        "x:0",
+        "x:65535",
+        "X.example.com:80",
+        "a-b.example.com.",
+        "my_gateway:8080",
+        "127.0.0.1",
+        "127.0.0.1:8080",
+        "[::1]",
+        "[::1]:8080",
+        "[::ffff:127.0.0.1]",
+        "xn--bcher-kva.example",
+    ] {
+        assert_eq!(ask(good), [200], "{good}");
+    }
+}
+
+#[test]
+fn a_websocket_is_refused_where_anybody_may_read_too() {
+    let place = Place::new();
+    let gateway = place.start();
+    let hidden = Parts::new("7").hidden;
+    for path in [
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/docs",
+        "/docs/",
+        "/openapi.json",
+        "/problems/forbidden",
+    ] {
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n{hidden}"
+        );
+        let seen = answers(&gateway, head.as_bytes());
+        assert_eq!(seen.len(), 1, "{path}: {seen:?}");
+        assert_eq!(seen[0].0, 400, "{path}: {seen:?}");
+        assert!(
+            seen[0].1.contains("/problems/invalid-request"),
+            "{path}: {seen:?}"
+        );
+    }
+}
+
+#[test]
+fn bytes_that_are_no_request_are_not_logged() {
+    let place = Place::new();
+    let gateway = place.start();
+    let before = gateway.log();
+    let endless = format!(
+        "GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n",
+        "a".repeat(140_000)
+    );
+    for (bytes, status) in [
+        ("GET / HTTP/1.1\r\nHost: x\r\nX: a\0\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\n\r\n", 400),
+        ("\x16\x03\x01\0\0\r\n\r\n", 400),
+        ("GET /\x1b[31m HTTP/1.1\r\n\r\n", 400),
+        (
+            "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            400,
+        ),
+        (&endless, 431),
+    ] {
+        assert_eq!(statuses(&gateway, bytes.as_bytes()), [status], "{bytes:?}");
+    }
+    // This one is logged after whatever the others left.
+    assert_eq!(gateway.client().get("/whoami").status, 200);
+    let log = gateway.log();
+    let fresh: Vec<&str> = log.strip_prefix(&before).expect("more").lines().collect();
+    assert_eq!(fresh.len(), 1, "{fresh:?}");
 }

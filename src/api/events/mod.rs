@@ -10,7 +10,11 @@ pub(super) mod places;
 
 use std::{convert::Infallible, time::Duration};
 
-use actix_web::{HttpRequest, HttpResponse, http::header, web::Bytes};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{ConnectionType, Version, header},
+    web::Bytes,
+};
 use futures_util::stream;
 use tokio::{
     sync::watch,
@@ -60,6 +64,7 @@ pub(super) fn answer(
     request: HttpRequest,
 ) -> HttpResponse {
     let mut feed = feed;
+    let knows_chunks = request.version() >= Version::HTTP_11;
     let stream = Stream {
         changes: feed.known().state.identities.changes(),
         feed,
@@ -68,12 +73,19 @@ pub(super) fn answer(
         request,
         _place: place,
     };
-    HttpResponse::Ok()
+    let mut response = HttpResponse::Ok()
         .content_type("text/event-stream")
         .insert_header((header::CACHE_CONTROL, "no-store"))
         // Of some proxies: they pass on each event as it comes.
         .insert_header(("X-Accel-Buffering", "no"))
-        .streaming(stream::unfold(stream, Stream::next))
+        .streaming(stream::unfold(stream, Stream::next));
+    if !knows_chunks {
+        // The body ends with the connection (RFC 9112, section 6.3).
+        let head = response.head_mut();
+        head.no_chunking(true);
+        head.set_connection_type(ConnectionType::Close);
+    }
+    response
 }
 
 /// The header that names the last event that a caller has seen.

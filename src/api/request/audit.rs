@@ -12,10 +12,10 @@ use super::guard::Known;
 use crate::{
     api::{State, peer, problem::Problem, trace},
     domain::{
-        audit::{Attempt, Auditor, Decided, Decision, Recording},
+        audit::{Attempt, Auditor, Decision, Recording},
         task::TaskId,
     },
-    identity::{self, Refusal},
+    identity::{self, Identity},
 };
 
 /// A note on what a guard has denied, on its way; left with the request, since guards cannot wait.
@@ -47,23 +47,18 @@ impl Known {
 }
 
 /// Notes a denial, and leaves the word on whether that was written with the request. It is noted also if the caller hangs up.
-pub(super) fn deny(request: &HttpRequest, known: &Known, auditor: Auditor, rule: &'static str) {
-    if known.caller().is_anonymous() {
-        auditor.log.note_stranger(Decided {
-            attempt: auditor.attempt,
-            decision: Decision::Denied,
-            rule: rule.to_owned(),
-            course: None,
-            operation: None,
-        });
-    } else {
-        let noted = auditor.turned_down(Decision::Denied, rule, None);
-        request.extensions_mut().insert(Denial(noted));
-    }
+pub(super) fn deny(request: &HttpRequest, auditor: &Auditor, rule: &'static str) {
+    let noted = auditor.turned_down(Decision::Denied, rule, None);
+    request.extensions_mut().insert(Denial(noted));
 }
 
-/// Notes a request for a change whose caller is not known.
-pub(super) fn deny_stranger(request: &ServiceRequest, state: &State, refusal: Refusal) {
+/// Notes a request for a change that is denied by its head alone; without an identity, because its caller is not known.
+pub(super) fn deny_early(
+    request: &ServiceRequest,
+    state: &State,
+    identity: Option<&Identity>,
+    rule: &'static str,
+) {
     let Some(log) = state.operations.audit() else {
         return;
     };
@@ -76,23 +71,23 @@ pub(super) fn deny_stranger(request: &ServiceRequest, state: &State, refusal: Re
         _ => return,
     };
     let id = request.path().split('/').nth(2).unwrap_or_default();
-    let denied = Decided {
+    let auditor = Auditor {
+        log: log.clone(),
         attempt: Attempt {
             request_id: trace::request_id(request.request()),
-            caller: None,
-            method: identity::Method::Anonymous.as_str(),
+            caller: identity.map(|identity| identity.caller.name.clone()),
+            method: identity
+                .map_or(identity::Method::Anonymous, |identity| identity.method)
+                .as_str(),
             peer: peer::of(request.request(), &state.settings.trusted_proxies),
             action,
             project: None,
             service: None,
             task: TaskId::parse(id).filter(|_| action != "cancel"),
         },
-        decision: Decision::Denied,
-        rule: refusal.as_str().to_owned(),
-        course: None,
-        operation: None,
+        granted_by: String::new(),
     };
-    log.note_stranger(denied);
+    deny(request.request(), &auditor, rule);
 }
 
 /// Waits until it is noted down what a guard has denied before its caller is told.

@@ -9,13 +9,13 @@ use actix_web::{
     web,
 };
 
-use super::audit;
+use super::{audit, form};
 use crate::{
     api::{
         State,
         problem::{Problem, kinds::ProblemType},
     },
-    domain::service::Sent,
+    domain::{audit::Rule, service::Sent},
     identity::{Credentials, Identity, Refusal},
     listener::Peer,
 };
@@ -41,21 +41,23 @@ pub(in crate::api) async fn authenticate(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
-    if is_open(request.path()) {
-        return Ok(next.call(request).await?.map_into_left_body());
-    }
     let identity = match request.app_data::<web::Data<State>>() {
-        Some(state) => identify(&request, state).await,
+        _ if is_open(request.path()) => Ok(None),
+        Some(state) => identify(&request, state).await.map(Some),
         None => Err(Problem::internal()),
     };
-    match identity {
-        Ok(_) if asks_for_a_websocket(request.headers()) => {
+    let admitted = identity.and_then(|identity| {
+        if asks_for_a_websocket(request.headers()) {
             let detail = "There are no WebSockets here: leave out Upgrade.";
-            let problem = Problem::fault("header", "Upgrade", detail).sent(Sent::No);
-            Ok(request.error_response(problem).map_into_right_body())
+            return Err(Problem::fault("header", "Upgrade", detail).sent(Sent::No));
         }
+        Ok(identity)
+    });
+    match admitted {
         Ok(identity) => {
-            request.extensions_mut().insert(identity);
+            if let Some(identity) = identity {
+                request.extensions_mut().insert(identity);
+            }
             Ok(next.call(request).await?.map_into_left_body())
         }
         Err(problem) => Ok(request.error_response(problem).map_into_right_body()),
@@ -97,16 +99,25 @@ fn asks_for_a_websocket(headers: &HeaderMap) -> bool {
     headers.get_all(header::UPGRADE).any(is_websocket)
 }
 
-/// The caller, if they may send one more request.
+/// The caller, if they may send one more request, and did not have it sent by a page of somebody else.
 async fn identify(request: &ServiceRequest, state: &State) -> Result<Identity, Problem> {
     let identity = find(request.request(), state).await;
     let identity = identity.map_err(|refusal| {
-        audit::deny_stranger(request, state, refusal);
+        audit::deny_early(request, state, None, refusal.as_str());
         unauthenticated(refusal)
     })?;
     let (left, counted) = state.rates.count(&identity.caller.name);
     request.extensions_mut().insert(left);
-    counted.map(|()| identity)
+    counted?;
+    let public_url = state.settings.public_url.as_deref();
+    let is_change = !request.method().is_safe();
+    if is_change && form::is_of_another_origin(request.headers(), public_url) {
+        audit::deny_early(request, state, Some(&identity), Rule::CrossOrigin.as_str());
+        let detail = "A browser sends this for a page of another origin. Changes are taken from programs, and from the gateway's \
+                      own page.";
+        return Err(Problem::new(ProblemType::Forbidden, detail).sent(Sent::No));
+    }
+    Ok(identity)
 }
 
 /// The caller whose credentials a request has, as far as callers are known at this moment.

@@ -98,7 +98,7 @@ impl Target for NamedTask {
         let authorised = access::authorise(known.caller(), needed, &task.project, &task.service);
         let names = authorised.map_err(|denied| {
             if let Some(auditor) = &auditor {
-                audit::deny(request, known, auditor.clone(), denied.rule());
+                audit::deny(request, auditor, denied.rule());
             }
             known.denied(denied)
         })?;

@@ -124,6 +124,35 @@ fn a_key_is_known_until_the_moment_it_ends_and_another_beside_it_goes_on() {
 }
 
 #[test]
+fn a_key_is_compared_as_it_was_sent_but_for_the_blanks_around_it() {
+    let settings = settings(&[]);
+    let with = |value: &str| {
+        identify(&settings, &[value], None, "2026-06-01T00:00:00Z").map(|found| found.0)
+    };
+    for good in ["Bearer new", "bEARER new", "Bearer   new", "Bearer new \t"] {
+        assert_eq!(with(good), Ok("team-a".to_owned()), "{good:?}");
+    }
+    for bad in [
+        "Bearer \u{a0}new",
+        "Bearer new\u{a0}",
+        "Bearer new\u{2003}",
+        "Bearer \u{3000}new",
+        "Bearer\u{a0}new",
+        "Bearer new\u{85}",
+        "Bearer new\u{feff}",
+        "Bearer new\u{c}",
+        "Bearer \tnew",
+        "Bearer\tnew",
+        "Bearer",
+        "Bearer ",
+        "Bearer  ",
+        "Bearer new x",
+    ] {
+        assert_eq!(with(bad), Err(Refusal::Unknown), "{bad:?}");
+    }
+}
+
+#[test]
 fn a_certificate_names_the_caller_whose_name_is_exactly_one_of_its() {
     let settings = settings(&[Permission::TasksRead]);
     let now = "2026-06-01T00:00:00Z";
