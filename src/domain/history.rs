@@ -310,6 +310,11 @@ impl History {
         };
     }
 
+    /// Notes a failure of an earlier exchange that stood in for one in this round: nobody was asked.
+    pub fn not_asked(&mut self, fault: &UpstreamError) {
+        self.last_fault = Some(Fault::from(fault));
+    }
+
     fn note_unknown(&mut self, change: Change) {
         self.attempts_mut(change).sent = true;
         self.pause_in_doubt |= change == Change::Pause;

@@ -95,7 +95,8 @@ impl Transport {
         }
     }
 
-    /// The same one with kept connections of its own, for those whose answers must not be taken for those of others.
+    /// The same one with kept connections of its own, for those whose answers must not be taken for those of others, and with
+    /// places of its own, for those who must not wait for each other.
     #[must_use]
     pub fn apart(&self) -> Self {
         Self {
@@ -108,8 +109,8 @@ impl Transport {
                 KEEP_ALIVE,
             )),
             single: self.single.clone(),
-            reads: Arc::clone(&self.reads),
-            changes: Arc::clone(&self.changes),
+            reads: Arc::new(Semaphore::new(LIMIT)),
+            changes: Arc::new(Semaphore::new(LIMIT)),
         }
     }
 

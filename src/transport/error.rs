@@ -45,7 +45,7 @@ impl TransportErrorKind {
             Self::Withdrawn => {
                 "what the request rests on had come to its end before it was written"
             }
-            Self::Busy => "no connection was free in time",
+            Self::Busy => "every connection that the gateway allows itself was in use",
             Self::Resolve => "the name of the host could not be resolved",
             Self::Connect => "no connection could be made",
             Self::Tls => "no encrypted connection could be made",

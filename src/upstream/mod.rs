@@ -265,9 +265,9 @@ impl Upstream {
         let transport = Transport::new(&self.transport)?;
         let mut bound = HashMap::new();
         for (project, of_project) in &self.settings.projects {
-            let transport = Rc::new(transport.apart());
             for entry in &CATALOGUE {
                 let service = entry.service();
+                let transport = Rc::new(transport.apart());
                 let Some(address) = of_project.endpoint(&service) else {
                     continue;
                 };

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::Round;
+use super::{Round, waits::RETRY_AFTER_MAX};
 use crate::{
     domain::{
         decide::{self, Action},
@@ -37,9 +37,17 @@ impl Round<'_> {
                 None => error.kind.as_str().to_owned(),
             })),
         };
-        let was_asked = event.is_some();
+        // Credentials that were refused are left alone for minutes. Until they are tried again, that they were refused is no
+        // news: it must not end what mended ones could still carry out.
+        let is_remembered = error.kind == UpstreamErrorKind::CredentialsRefused
+            && error.retry_after.is_some_and(|left| left > RETRY_AFTER_MAX);
+        let was_asked = event.is_some() && !is_remembered;
         if let Some(event) = event {
-            self.operation.history.round_ended(Some(error));
+            if was_asked {
+                self.operation.history.round_ended(Some(error));
+            } else {
+                self.operation.history.not_asked(error);
+            }
             self.hide_keys_of_fault();
             self.note_once(event);
         }

@@ -215,8 +215,13 @@ impl Flow {
                 permit: permit.used(),
             });
         }
+        let kind = if call.is_good() {
+            TransportErrorKind::Busy
+        } else {
+            TransportErrorKind::Withdrawn
+        };
         Err(self.failed(TransportError {
-            kind: TransportErrorKind::Busy,
+            kind,
             sent: Sent::No,
         }))
     }

@@ -17,6 +17,11 @@ use tokio::sync::OwnedMutexGuard;
 use crate::domain::service::UpstreamError;
 
 const WINDOW: Duration = Duration::from_mins(15);
+/// How many refusals there may be within [`WINDOW`] of a pair of keys that has signed what a service accepted: as many on end as
+/// the vendor allows. Such a pair may be refused for no fault of its own, say because a clock was wrong for a while.
+const PROVEN_MOST: usize = 5;
+/// How long such a pair is left alone after its second refusal; three times as long after each further one.
+const PROVEN_PAUSE: Duration = Duration::from_secs(10);
 
 /// Who asks with what, as a digest: the same user of two projects counts as one. It is as secret as what it is made of.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -72,6 +77,8 @@ impl Urgency {
 pub(super) struct Refusals {
     at: Vec<Timestamp>,
     last: Option<UpstreamError>,
+    /// Whether it is a pair of keys that a service has accepted.
+    is_proven: bool,
 }
 
 impl Refusals {
@@ -83,9 +90,23 @@ impl Refusals {
         }
         self.at
             .retain(|at| at.duration_until(now).unsigned_abs() < WINDOW);
+        let since = |at: &Timestamp| at.duration_until(now).unsigned_abs();
+        let count = self.at.len();
+        let is_spared = self.is_proven && urgency == Urgency::Needed;
+        let most = if is_spared {
+            PROVEN_MOST
+        } else {
+            urgency.most()
+        };
         // When this one is over, there are few enough.
-        let first = self.at[self.at.len().checked_sub(urgency.most())?];
-        let left = WINDOW.saturating_sub(first.duration_until(now).unsigned_abs());
+        let first = count.checked_sub(most).map(|first| &self.at[first]);
+        let by_number = first.map(|first| WINDOW.saturating_sub(since(first)));
+        let by_pause = self.at.last().filter(|_| is_spared).and_then(|last| {
+            let further = count.checked_sub(urgency.most())?;
+            let pause = PROVEN_PAUSE.saturating_mul(3_u32.pow(u32::try_from(further).ok()?));
+            pause.checked_sub(since(last))
+        });
+        let left = by_number.max(by_pause).filter(|left| !left.is_zero())?;
         self.last.clone().map(|error| error.not_before(left))
     }
 
@@ -94,8 +115,17 @@ impl Refusals {
         self.last = Some(error.clone());
     }
 
+    /// The vendor has accepted a password.
     pub(super) fn accepted(&mut self) {
         *self = Self::default();
+    }
+
+    /// A service has accepted a signature.
+    pub(super) fn proven(&mut self) {
+        *self = Self {
+            is_proven: true,
+            ..Self::default()
+        };
     }
 }
 
@@ -187,6 +217,32 @@ mod tests {
         assert!(refusals.forbid(after(14), CanWait).is_some());
         assert!(refusals.forbid(after(14), Needed).is_none());
         assert!(refusals.forbid(after(15), CanWait).is_none());
+    }
+
+    #[test]
+    fn keys_that_have_worked_are_tried_after_growing_pauses_five_times_in_all() {
+        let now = Timestamp::UNIX_EPOCH;
+        let after = |seconds| now + SignedDuration::from_secs(seconds);
+        let mut refusals = Refusals::default();
+        refusals.proven();
+        refusals.refused(&error(), now);
+        assert!(refusals.forbid(now, Needed).is_none());
+        for (refused, free) in [(0, 10), (10, 40), (40, 130)] {
+            refusals.refused(&error(), after(refused));
+            let withheld = refusals.forbid(after(refused), Needed).unwrap();
+            let left = u64::try_from(free - refused).unwrap();
+            assert_eq!(withheld.retry_after, Some(Duration::from_secs(left)));
+            assert!(refusals.forbid(after(free - 1), Needed).is_some());
+            assert!(refusals.forbid(after(free), CanWait).is_some());
+            assert!(refusals.forbid(after(free), Needed).is_none(), "{free}");
+        }
+        refusals.refused(&error(), after(130));
+        assert!(refusals.forbid(after(899), Needed).is_some());
+        // Others that worked before show that these were not to blame.
+        refusals.proven();
+        assert!(refusals.forbid(after(899), Needed).is_none());
+        refusals.refused(&error(), after(899));
+        assert!(refusals.forbid(after(899), Needed).is_none());
     }
 
     #[test]

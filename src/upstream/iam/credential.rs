@@ -180,7 +180,7 @@ impl Credential {
         }
         *self.previous_slot() = None;
         if self.signs() {
-            self.0.trials.refusals().accepted();
+            self.0.trials.refusals().proven();
         }
         true
     }

@@ -17,7 +17,7 @@ use super::{
     Shared,
     answer::{self, Answers, Codes},
     details,
-    echo::Names,
+    echo::{self, Names},
     loose,
 };
 
@@ -180,7 +180,13 @@ impl Reader {
     fn shown(&self, document: Value, task: &TaskRef) -> Value {
         let keys = self.shared.storage_secrets.mask(task);
         details::redacted(document, &|text| {
-            self.answers.shown_text(&keys.masked(text))
+            let text = keys.masked(text);
+            // Sentences can name users; what is one word is a name or an id of the task.
+            if text.contains(' ') {
+                self.answers.shown_text(&text)
+            } else {
+                echo::without_keys(&text)
+            }
         })
     }
 

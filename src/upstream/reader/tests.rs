@@ -92,7 +92,7 @@ fn a_document_is_shown_without_secrets_names_and_the_keys_of_its_starts() {
         "told": ["The key svc-migrate.key is wrong.", "HPUA0T3EXAMPLEKEY123"],
     });
     let shown = json!({
-        "id": 204_871_530_992_144_u64, "status": 4, "src_node": {"bucket": "***_1"},
+        "id": 204_871_530_992_144_u64, "status": 4, "src_node": {"bucket": "acme_1"},
         "error_reason": {"error_code": "***", "error_msg": "Wrong: ***."},
         "told": ["The key *** is wrong.", "***"],
     });

@@ -116,12 +116,20 @@ impl Session {
         request: &Request,
         read: impl Fn(&Response) -> Result<Option<T>, UpstreamError>,
     ) -> Result<Option<T>, UpstreamError> {
-        let response = self.exchange("show", request, None).await?;
+        // Both questions together wait for the pace no longer than one may.
+        let patience = &Patience::default();
+        let call = Call {
+            method: request.method,
+            clearance: None,
+            patience,
+            fresh_connection: false,
+        };
+        let response = self.counted("show", request, call).await?;
         let seen = self.judged(read(&response));
         if !response.is_doubtful || speaks_for_itself(&seen) {
             return seen;
         }
-        let response = self.read("show", request, &Patience::default()).await?;
+        let response = self.read("show", request, patience).await?;
         let seen = self.judged(read(&response));
         if matches!(seen, Ok(Some(_))) {
             // The other answer was none to this request, and what is is still to come there.
