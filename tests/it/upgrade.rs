@@ -180,13 +180,17 @@ fn upgrade_from(version: i64) {
     let expected = if version < 2 { 404 } else { 200 };
     assert_eq!(again.status, expected, "{version}: {again:?}");
 
-    gateway.signal("TERM");
-    assert!(gateway.ended().success());
     // Before there were audit logs nothing began in one, and so nothing ends there.
     let mut expected = vec![by.clone()];
     if version >= 4 {
         expected.extend([by, waits, sent]);
     }
+    // An end of another process is left to it for a while.
+    wait_for("the ends", || {
+        (told_ends(&place).len() >= expected.len()).then_some(())
+    });
+    gateway.signal("TERM");
+    assert!(gateway.ended().success());
     let mut told = told_ends(&place);
     told.sort();
     expected.sort();

@@ -1,34 +1,25 @@
 //! One service of one project, spoken to with the project's credential.
 
+mod sending;
 #[cfg(test)]
 mod tests;
 mod verdict;
 
-use std::{cell::Cell, rc::Rc, time::Instant};
+use std::{cell::Cell, rc::Rc};
 
-use tokio::task::spawn_local;
-use tracing::Instrument as _;
-
-use self::verdict::{refused_credential_code, shows_accepted_credential, wrong_signature};
+use self::sending::Sending;
 use super::{
-    echo, fault,
-    flow::{Attempt, Call, Exchange, Flow},
-    iam::{Credential, Credentials, Lease},
+    echo,
+    flow::{Call, Flow},
+    iam::Credentials,
     metrics::Metrics,
 };
 use crate::{
     domain::service::{
-        Clearance, Patience, ProjectName, Sent, ServiceName, UpstreamAnswer, UpstreamError,
-        UpstreamErrorKind,
+        Clearance, Patience, ProjectName, ServiceName, UpstreamError, UpstreamErrorKind,
     },
-    transport::{
-        self, Endpoint, Limits, Place, Request, Response, Transport, TransportError,
-        TransportErrorKind,
-    },
+    transport::{Endpoint, Request, Response, Transport},
 };
-
-/// How often a request waits for a place, when its credential dies in the wait.
-const WAITS_MAX: usize = 3;
 
 /// One service of one project, on this thread. Clones are the same.
 #[derive(Clone)]
@@ -210,176 +201,10 @@ impl Session {
         }
     }
 
-    /// Makes one attempt, and notes what the answer says of the credential.
-    async fn attempt(
-        &self,
-        request: &Request,
-        (lease, place): (Lease, Place),
-        limits: Limits,
-        clearance: Option<&Clearance>,
-    ) -> Result<(Response, Tried), TransportError> {
-        let authentication = lease.authenticate(&self.endpoint, request, self.credentials.now());
-        let begun = Instant::now();
-        let headers = &authentication.headers;
-        let sending = self
-            .transport
-            .send_once((place, limits), &self.endpoint, headers, request);
-        // A connection can take long to be made.
-        let is_known = self.credentials.watch(&lease);
-        let clearance = clearance.cloned();
-        let is_cleared = move || {
-            clearance
-                .as_ref()
-                .is_none_or(|clearance| clearance.is_good(Instant::now()))
-        };
-        let result = transport::while_good(move || is_known() && is_cleared(), sending).await;
-        self.metrics
-            .exchanged(self.service.as_str(), begun.elapsed());
-        let mut response = result?;
-        if shows_accepted_credential(&self.service, &response) {
-            self.credentials.worked(&lease, &self.service);
-        }
-        response.request_id = response.request_id.map(|id| self.names.masked(&id));
-        // The service may know those before this one, and what came meanwhile.
-        let recent = self.credentials.recent(&self.project);
-        let mut secrets = lease.secrets();
-        secrets.extend(&authentication.signature);
-        secrets.extend(recent.iter().flat_map(Credential::secrets));
-        let response = echo::without_secrets(response, &secrets);
-        let refusal = refused_credential_code(&response).map(|code| {
-            // If it is sent twice, it must not be taken for a refusal of the next credential.
-            self.transport.distrust();
-            let error = self.refusal(&lease, &response, code);
-            let is_replaced = self.credentials.refused(&lease, &self.service, &error);
-            Refusal { error, is_replaced }
-        });
-        Ok((response, Tried { lease, refusal }))
-    }
-
     /// Whether the service may be asked: not if it has refused fresh credentials a moment ago.
     fn may_ask(&self) -> Result<(), UpstreamError> {
         let error = self.credentials.given_up(&self.project, &self.service);
         error.map_or(Ok(()), Err)
-    }
-
-    fn refusal(&self, credential: &Credential, response: &Response, code: String) -> UpstreamError {
-        let service = &self.service;
-        let detail = if credential.signs() {
-            let reason = wrong_signature(response);
-            format!("The service {service} refused the gateway's signature: {reason}.")
-        } else {
-            format!(
-                "The service {service} refused a fresh token of the gateway; the endpoint may belong to another region."
-            )
-        };
-        UpstreamError {
-            kind: UpstreamErrorKind::CredentialsRefused,
-            // The API gateway passes on nothing whose credential it refuses.
-            sent: Sent::No,
-            retry_after: response.retry_after,
-            answer: Some(Box::new(UpstreamAnswer {
-                service: self.service.as_str().to_owned(),
-                status: response.status,
-                error_code: Some(code),
-                error_msg: None,
-                request_id: response.request_id.clone(),
-            })),
-            detail,
-        }
-    }
-}
-
-/// A request that is sent with a credential.
-struct Sending<'a> {
-    session: &'a Session,
-    request: &'a Request,
-    clearance: Option<&'a Clearance>,
-    /// That of the last attempt.
-    tried: Cell<Option<Tried>>,
-}
-
-/// A credential that a service was shown.
-struct Tried {
-    lease: Lease,
-    refusal: Option<Refusal>,
-}
-
-/// That it was refused, which is noted.
-struct Refusal {
-    error: UpstreamError,
-    /// Whether the request may be tried with another one at once.
-    is_replaced: bool,
-}
-
-impl Exchange for Sending<'_> {
-    type Means = (Lease, Place);
-
-    async fn at_hand(&self) -> Result<Option<Self::Means>, UpstreamError> {
-        let Session {
-            transport,
-            credentials,
-            project,
-            service,
-            ..
-        } = self.session;
-        // An attempt before this one must not keep it waiting.
-        drop(self.tried.take());
-        // The credential from before the wait may be known to be dead.
-        self.session.may_ask()?;
-        let lease = credentials.lease_now(project).await;
-        let Some((lease, place)) = lease.zip(transport.place_now(self.request.method)) else {
-            return Ok(None);
-        };
-        Ok(Some((credentials.admit(lease, service)?, place)))
-    }
-
-    async fn wait(&self, by: Option<tokio::time::Instant>) -> Result<Self::Means, UpstreamError> {
-        let session = self.session;
-        let failed = |error| {
-            let begun = format!("The exchange with the service {} failed", session.service);
-            fault::of_transport(&begun, error)
-        };
-        for _ in 0..WAITS_MAX {
-            let lease = session.credentials.lease(&session.project).await?;
-            let place = session.transport.place(self.request.method, by).await;
-            let place = place.map_err(failed)?;
-            // It can have died in the wait for the place, which others may use while another one is obtained.
-            if lease.is_good(session.credentials.now()) {
-                return Ok((session.credentials.admit(lease, &session.service)?, place));
-            }
-        }
-        let method = self.request.method;
-        Err(failed(TransportError::new(
-            TransportErrorKind::Withdrawn,
-            method,
-        )))
-    }
-
-    async fn send(&self, means: Self::Means, mut limits: Limits) -> Attempt {
-        let (session, request) = (self.session, self.request);
-        let (response, tried) = if means.0.is_on_trial() {
-            // What is taken for an answer to keys that are tried must be one.
-            limits.fresh_connection = true;
-            let (session, request, method) = (session.clone(), request.clone(), request.method);
-            let clearance = self.clearance.cloned();
-            let trial = async move {
-                let clearance = clearance.as_ref();
-                session.attempt(&request, means, limits, clearance).await
-            };
-            // A task of its own: the vendor counts wrong signatures, also if whoever asked has left before the answer.
-            let trial = transport::taken_along(trial.in_current_span());
-            let tried = spawn_local(trial).await;
-            tried.unwrap_or_else(|_| {
-                let lost = TransportErrorKind::Interrupted;
-                Err(TransportError::new(lost, method))
-            })?
-        } else {
-            session
-                .attempt(request, means, limits, self.clearance)
-                .await?
-        };
-        self.tried.set(Some(tried));
-        Ok(response)
     }
 }
 

@@ -347,7 +347,11 @@ async fn a_token_that_ends_while_a_connection_is_made_is_not_sent() {
         };
         let place = bench.transport.place_now(request.method).unwrap();
         let means = (lease, place);
-        let attempt = super::Exchange::send(&sending, means, crate::transport::Limits::default());
+        let attempt = crate::upstream::flow::Exchange::send(
+            &sending,
+            means,
+            crate::transport::Limits::default(),
+        );
         // The time that a connection takes.
         bench.cloud.clock.forward(24 * 3600);
         let error = attempt.await.unwrap_err();
