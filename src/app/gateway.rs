@@ -15,6 +15,7 @@ use actix_web::{
     web,
 };
 use prometheus_client::registry::Registry;
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::Notify,
@@ -40,6 +41,9 @@ use crate::{
 
 /// How long each of the audit log and the record may take to be closed, after the time for draining.
 const CLOSING_MAX: Duration = Duration::from_secs(4);
+
+/// How much of an answer the system holds for a caller, in bytes; it takes twice as much for itself.
+const SEND_BUFFER: usize = 64 * 1024;
 
 /// Everything that runs.
 pub(super) struct Gateway {
@@ -247,6 +251,8 @@ fn start_operations(
 /// A listener and its address, whose port may have been left to the system.
 fn bind(listen: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(listen)?;
+    // Connections inherit it. Left to itself the system would buffer megabytes for each caller who does not read.
+    set_socket_send_buffer_size(&listener, SEND_BUFFER)?;
     let address = listener.local_addr()?;
     Ok((listener, address))
 }
