@@ -286,6 +286,10 @@ fn killed_in_the_midst_of_it_the_log_verifies_and_no_change_is_without_its_line(
         let left = gateway.client().get(list).json();
         (left["operations"] == json!([])).then_some(())
     });
+    // Those that another process made are left to it for a while.
+    wait_for("all ends to be told", || {
+        (place.sql("SELECT 1 FROM operations WHERE owes_end = 1") == 0).then_some(())
+    });
     gateway.signal("TERM");
     assert!(gateway.ended().success());
     assert_whole(&place);
