@@ -248,7 +248,10 @@ impl Auditor {
             course: None,
             operation,
         };
-        if decision == Decision::Denied && self.attempt.is_of_a_stranger() {
+        // What a page of somebody else has a caller's browser send is the stranger's.
+        let is_sent_for_a_stranger =
+            self.attempt.is_of_a_stranger() || rule == Rule::CrossOrigin.as_str();
+        if decision == Decision::Denied && is_sent_for_a_stranger {
             self.log.note_stranger(decided);
             return Box::pin(ready(Ok(())));
         }

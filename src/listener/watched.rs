@@ -224,7 +224,13 @@ impl<T: AsyncRead + Unpin> Watched<T> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let next = &self.kept[..self.kept.len().min(buffer.remaining())];
-        let taken = self.exchange.take(next);
+        // An answer counts as taken by the framework's buffer, which has no end: whoever does not read gets no further one.
+        let is_blocked = self.full_since.is_some() && self.exchange.0.framing.get().is_between();
+        let taken = if is_blocked {
+            0
+        } else {
+            self.exchange.take(next)
+        };
         if taken > 0 || (self.kept.is_empty() && self.is_over) {
             buffer.put_slice(&self.kept[..taken]);
             self.kept.drain(..taken);
@@ -234,7 +240,7 @@ impl<T: AsyncRead + Unpin> Watched<T> {
             ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
             let bytes = &buffer.filled()[before..];
             self.is_over = bytes.is_empty();
-            let taken = if self.kept.is_empty() {
+            let taken = if self.kept.is_empty() && !is_blocked {
                 self.exchange.take(bytes)
             } else {
                 0
@@ -286,8 +292,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Asked for when everything was written.
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        if flushed.is_ready() {
-            self.full_since = None;
+        if flushed.is_ready() && self.full_since.take().is_some() {
+            self.exchange.wake();
         }
         flushed
     }
@@ -404,6 +410,28 @@ mod tests {
             drop(answer);
             assert_eq!(watched.read(&mut bytes).await.unwrap(), behind.len());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_does_not_read_an_answer_is_given_no_further_one() {
+        let (mut watched, mut there) = connection();
+        let exchange = watched.exchange();
+        let mut bytes = [0; 32];
+        there.write_all(b"GET\r\n\r\nGET\r\n\r\n").await.unwrap();
+        assert_eq!(watched.read(&mut bytes).await.unwrap(), 7);
+        drop(exchange.begin(BodyLength::Known(0)));
+        // The framework has the answer, and the connection takes no more than a part of it.
+        let answer = [0; 100];
+        let second = Duration::from_secs(1);
+        let written = tokio::time::timeout(second, watched.write_all(&answer)).await;
+        assert!(written.is_err(), "{written:?}");
+        let read = tokio::time::timeout(second, watched.read(&mut bytes)).await;
+        assert!(read.is_err(), "{read:?}");
+        let mut taken = [0; 64];
+        there.read_exact(&mut taken).await.unwrap();
+        watched.write_all(&answer[64..]).await.unwrap();
+        watched.flush().await.unwrap();
+        assert_eq!(watched.read(&mut bytes).await.unwrap(), 7);
     }
 
     #[tokio::test(start_paused = true)]
