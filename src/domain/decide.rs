@@ -102,7 +102,8 @@ pub fn after_fault(kind: UpstreamErrorKind, history: &History, overdue: bool) ->
         UpstreamErrorKind::CredentialsRefused => Some(Reason::CredentialsRefused),
         UpstreamErrorKind::Forbidden => Some(Reason::UpstreamForbidden),
         UpstreamErrorKind::Rejected => Some(Reason::UpstreamRejected),
-        UpstreamErrorKind::Refused
+        UpstreamErrorKind::CredentialsResting
+        | UpstreamErrorKind::Refused
         | UpstreamErrorKind::StillInProgress
         | UpstreamErrorKind::Gone
         | UpstreamErrorKind::Throttled

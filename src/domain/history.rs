@@ -288,6 +288,7 @@ impl History {
             }
             UpstreamErrorKind::StillInProgress
             | UpstreamErrorKind::CredentialsRefused
+            | UpstreamErrorKind::CredentialsResting
             | UpstreamErrorKind::Forbidden
             | UpstreamErrorKind::Rejected
             | UpstreamErrorKind::Throttled

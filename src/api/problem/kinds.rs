@@ -131,7 +131,9 @@ impl From<Reason> for ProblemType {
 impl From<UpstreamErrorKind> for ProblemType {
     fn from(kind: UpstreamErrorKind) -> Self {
         match kind {
-            UpstreamErrorKind::CredentialsRefused => Self::CredentialsRefused,
+            UpstreamErrorKind::CredentialsRefused | UpstreamErrorKind::CredentialsResting => {
+                Self::CredentialsRefused
+            }
             UpstreamErrorKind::Forbidden => Self::UpstreamForbidden,
             UpstreamErrorKind::Refused
             | UpstreamErrorKind::StillInProgress

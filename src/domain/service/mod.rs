@@ -224,6 +224,8 @@ impl Sent {
 pub enum UpstreamErrorKind {
     /// The vendor refused the gateway's own credentials, or refused to issue a token for them.
     CredentialsRefused,
+    /// They were refused a while ago and are left alone until they are tried again, so that nobody was asked.
+    CredentialsResting,
     /// The gateway's identity lacks a permission at the vendor.
     Forbidden,
     /// The service refused to change the task, in its present state, with a code of its own. Nothing was changed.
@@ -250,7 +252,7 @@ impl UpstreamErrorKind {
     /// The word used in logs, metrics and events.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::CredentialsRefused => "credentials-refused",
+            Self::CredentialsRefused | Self::CredentialsResting => "credentials-refused",
             Self::Forbidden => "forbidden",
             Self::Refused => "refused",
             Self::StillInProgress => "still-in-progress",
@@ -309,6 +311,16 @@ impl UpstreamError {
         }
     }
 
+    /// The same, standing in for a further attempt, which is made after this time at the earliest.
+    #[must_use]
+    pub fn remembered(self, left: Duration) -> Self {
+        let mut error = self.not_before(left);
+        if error.kind == UpstreamErrorKind::CredentialsRefused {
+            error.kind = UpstreamErrorKind::CredentialsResting;
+        }
+        error
+    }
+
     /// Whether a change that ended in this error may have had an effect all the same.
     pub fn may_have_changed(&self) -> bool {
         match self.kind {
@@ -316,6 +328,7 @@ impl UpstreamError {
             | UpstreamErrorKind::Timeout
             | UpstreamErrorKind::Malformed => self.sent != Sent::No,
             UpstreamErrorKind::CredentialsRefused
+            | UpstreamErrorKind::CredentialsResting
             | UpstreamErrorKind::Forbidden
             | UpstreamErrorKind::Refused
             | UpstreamErrorKind::StillInProgress
@@ -337,7 +350,8 @@ impl UpstreamError {
             UpstreamErrorKind::CredentialsRefused
             | UpstreamErrorKind::Forbidden
             | UpstreamErrorKind::Rejected => true,
-            UpstreamErrorKind::Refused
+            UpstreamErrorKind::CredentialsResting
+            | UpstreamErrorKind::Refused
             | UpstreamErrorKind::StillInProgress
             | UpstreamErrorKind::Gone
             | UpstreamErrorKind::Throttled

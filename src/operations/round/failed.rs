@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Round, waits::RETRY_AFTER_MAX};
+use super::Round;
 use crate::{
     domain::{
         decide::{self, Action},
@@ -27,6 +27,7 @@ impl Round<'_> {
             | UpstreamErrorKind::StillInProgress
             | UpstreamErrorKind::Gone => Some(EventKind::Refused(code)),
             UpstreamErrorKind::CredentialsRefused
+            | UpstreamErrorKind::CredentialsResting
             | UpstreamErrorKind::Forbidden
             | UpstreamErrorKind::Rejected
             | UpstreamErrorKind::Throttled
@@ -37,10 +38,8 @@ impl Round<'_> {
                 None => error.kind.as_str().to_owned(),
             })),
         };
-        // Credentials that were refused are left alone for minutes. Until they are tried again, that they were refused is no
-        // news: it must not end what mended ones could still carry out.
-        let is_remembered = error.kind == UpstreamErrorKind::CredentialsRefused
-            && error.retry_after.is_some_and(|left| left > RETRY_AFTER_MAX);
+        // That refused credentials rest is no news, and must not end what mended ones could still carry out.
+        let is_remembered = error.kind == UpstreamErrorKind::CredentialsResting;
         let was_asked = event.is_some() && !is_remembered;
         if let Some(event) = event {
             if was_asked {

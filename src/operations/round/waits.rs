@@ -6,7 +6,7 @@ use super::Round;
 use crate::operations::Settings;
 
 /// The longest that a wish of the vendor's to wait is heeded.
-pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
+const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 /// By how much the clocks of two machines that share a record may differ.
 const CLOCKS_APART: Duration = Duration::from_secs(10);
 

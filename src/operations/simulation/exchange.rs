@@ -132,7 +132,9 @@ impl Scene {
                     _ => Sent::Yes,
                 };
             }
-            Kind::CredentialsRefused | Kind::CircuitOpen => plan.sent = Sent::No,
+            Kind::CredentialsRefused | Kind::CredentialsResting | Kind::CircuitOpen => {
+                plan.sent = Sent::No;
+            }
             Kind::Forbidden
             | Kind::Refused
             | Kind::StillInProgress

@@ -296,7 +296,7 @@ fn sent(kind: UpstreamErrorKind, origin: Origin, status: u16) -> Sent {
 
 fn sentence(kind: UpstreamErrorKind, service: &ServiceName, status: u16) -> String {
     match kind {
-        UpstreamErrorKind::CredentialsRefused => {
+        UpstreamErrorKind::CredentialsRefused | UpstreamErrorKind::CredentialsResting => {
             format!("The service {service} refused the gateway's credentials.")
         }
         UpstreamErrorKind::Forbidden => {

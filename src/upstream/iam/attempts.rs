@@ -17,11 +17,11 @@ use tokio::sync::OwnedMutexGuard;
 use crate::domain::service::UpstreamError;
 
 const WINDOW: Duration = Duration::from_mins(15);
-/// How many refusals there may be within [`WINDOW`] of a pair of keys that has signed what a service accepted: as many on end as
-/// the vendor allows. Such a pair may be refused for no fault of its own, say because a clock was wrong for a while.
-const PROVEN_MOST: usize = 5;
-/// How long such a pair is left alone after its second refusal; three times as long after each further one.
+/// How long a pair of keys that has signed what a service accepted is left alone after its second refusal within [`WINDOW`]; three times as
+/// long after each further one, up to the time for which the vendor locks it. Such a pair may be refused for no fault of its own,
+/// say because a clock was wrong for a while.
 const PROVEN_PAUSE: Duration = Duration::from_secs(10);
+const PROVEN_PAUSE_MAX: Duration = Duration::from_mins(5);
 
 /// Who asks with what, as a digest: the same user of two projects counts as one. It is as secret as what it is made of.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -91,23 +91,18 @@ impl Refusals {
         self.at
             .retain(|at| at.duration_until(now).unsigned_abs() < WINDOW);
         let since = |at: &Timestamp| at.duration_until(now).unsigned_abs();
-        let count = self.at.len();
-        let is_spared = self.is_proven && urgency == Urgency::Needed;
-        let most = if is_spared {
-            PROVEN_MOST
+        let further = self.at.len().checked_sub(urgency.most())?;
+        let left = if self.is_proven && urgency == Urgency::Needed {
+            let growth = 3_u32.saturating_pow(u32::try_from(further).unwrap_or(u32::MAX));
+            let pause = PROVEN_PAUSE.saturating_mul(growth).min(PROVEN_PAUSE_MAX);
+            let last = self.at.last()?;
+            let left = pause.checked_sub(since(last))?;
+            (!left.is_zero()).then_some(left)?
         } else {
-            urgency.most()
+            // When this one is over, there are few enough.
+            WINDOW.saturating_sub(since(&self.at[further]))
         };
-        // When this one is over, there are few enough.
-        let first = count.checked_sub(most).map(|first| &self.at[first]);
-        let by_number = first.map(|first| WINDOW.saturating_sub(since(first)));
-        let by_pause = self.at.last().filter(|_| is_spared).and_then(|last| {
-            let further = count.checked_sub(urgency.most())?;
-            let pause = PROVEN_PAUSE.saturating_mul(3_u32.pow(u32::try_from(further).ok()?));
-            pause.checked_sub(since(last))
-        });
-        let left = by_number.max(by_pause).filter(|left| !left.is_zero())?;
-        self.last.clone().map(|error| error.not_before(left))
+        self.last.clone().map(|error| error.remembered(left))
     }
 
     pub(super) fn refused(&mut self, error: &UpstreamError, now: Timestamp) {
@@ -220,29 +215,31 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_have_worked_are_tried_after_growing_pauses_five_times_in_all() {
+    fn keys_that_have_worked_are_tried_again_after_growing_pauses() {
         let now = Timestamp::UNIX_EPOCH;
         let after = |seconds| now + SignedDuration::from_secs(seconds);
         let mut refusals = Refusals::default();
         refusals.proven();
         refusals.refused(&error(), now);
         assert!(refusals.forbid(now, Needed).is_none());
-        for (refused, free) in [(0, 10), (10, 40), (40, 130)] {
+        let mut refused = 0;
+        for pause in [10, 30, 90, 270, 300] {
             refusals.refused(&error(), after(refused));
             let withheld = refusals.forbid(after(refused), Needed).unwrap();
-            let left = u64::try_from(free - refused).unwrap();
-            assert_eq!(withheld.retry_after, Some(Duration::from_secs(left)));
+            assert_eq!(withheld.retry_after, Some(Duration::from_secs(pause)));
+            assert_eq!(withheld.kind, UpstreamErrorKind::CredentialsResting);
+            let free = refused + i64::try_from(pause).unwrap();
             assert!(refusals.forbid(after(free - 1), Needed).is_some());
             assert!(refusals.forbid(after(free), CanWait).is_some());
             assert!(refusals.forbid(after(free), Needed).is_none(), "{free}");
+            refused = free;
         }
-        refusals.refused(&error(), after(130));
-        assert!(refusals.forbid(after(899), Needed).is_some());
         // Others that worked before show that these were not to blame.
+        refusals.refused(&error(), after(refused));
         refusals.proven();
-        assert!(refusals.forbid(after(899), Needed).is_none());
-        refusals.refused(&error(), after(899));
-        assert!(refusals.forbid(after(899), Needed).is_none());
+        assert!(refusals.forbid(after(refused), Needed).is_none());
+        refusals.refused(&error(), after(refused));
+        assert!(refusals.forbid(after(refused), Needed).is_none());
     }
 
     #[test]

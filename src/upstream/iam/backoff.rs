@@ -26,13 +26,13 @@ impl Backoff {
         let (error, until) = self.last.as_ref()?;
         let left = Duration::try_from(until.duration_since(now)).ok()?;
         // More is left than ever was when the machine's clock was set back.
-        (!left.is_zero() && left <= LONGEST_ASKED).then(|| error.clone().not_before(left))
+        (!left.is_zero() && left <= LONGEST_ASKED).then(|| error.clone().remembered(left))
     }
 
     /// As [`Backoff::remembered`], while somebody tries again: the shortest wait stands in when none is left.
     pub(super) fn next(&self, now: Timestamp) -> Option<UpstreamError> {
         let (error, _) = self.last.as_ref()?;
-        let fallback = || error.clone().not_before(FIRST);
+        let fallback = || error.clone().remembered(FIRST);
         Some(self.remembered(now).unwrap_or_else(fallback))
     }
 

@@ -223,6 +223,7 @@ fn not_about_a_task(error: UpstreamError) -> UpstreamError {
             ..error
         },
         UpstreamErrorKind::CredentialsRefused
+        | UpstreamErrorKind::CredentialsResting
         | UpstreamErrorKind::Forbidden
         | UpstreamErrorKind::Refused
         | UpstreamErrorKind::StillInProgress

@@ -216,6 +216,7 @@ fn speaks_for_itself<T>(seen: &Result<Option<T>, UpstreamError>) -> bool {
         Err(error) => match error.kind {
             Kind::Throttled | Kind::CircuitOpen | Kind::Unavailable | Kind::Timeout => true,
             Kind::CredentialsRefused
+            | Kind::CredentialsResting
             | Kind::Forbidden
             | Kind::Refused
             | Kind::StillInProgress
