@@ -61,6 +61,9 @@ pub enum Error {
     /// The engine's thread was lost: nothing would be driven any more.
     #[error("the engine broke off")]
     EngineLost,
+    /// The thread that obtains credentials was lost: the cloud would let nobody in any more.
+    #[error("the thread that logs in broke off")]
+    LoginsLost,
     /// The simulated cloud cannot be started.
     #[error("the simulated cloud cannot be started")]
     Cloud(#[source] io::Error),

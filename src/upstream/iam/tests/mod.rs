@@ -18,15 +18,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future::join_all;
+use futures_util::{FutureExt as _, future::join_all};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tempfile::NamedTempFile;
+use tokio::time::timeout;
 
 use super::{
     Credentials, CredentialsError,
     attempts::Identity,
     credential::{Credential, Parts, Proof},
+    keeper::Command,
     lifetime::{Begun, Lifetime},
     login::failure,
     vault::Vault,
@@ -643,6 +645,23 @@ async fn a_login_that_breaks_leaves_its_project_usable() {
     assert_eq!(error.detail, "The login ended abnormally.");
     cloud.clock.forward(60);
     assert_eq!(text(&credentials).await, "token-0");
+}
+
+#[actix_rt::test]
+async fn a_thread_that_breaks_is_told_of() {
+    let cloud = Cloud::of_tokens();
+    let clock = Arc::new(BrokenClock(
+        Arc::clone(&cloud.clock),
+        AtomicI64::new(i64::MAX),
+    ));
+    let credentials = start(&cloud.settings(&["p"]), clock.clone()).unwrap();
+    text(&credentials).await;
+    assert!(credentials.lost().now_or_never().is_none());
+    clock.1.store(0, Ordering::SeqCst);
+    let command = Command::Refresh { project: project() };
+    credentials.commands.try_send(command).unwrap();
+    let lost = timeout(Duration::from_secs(10), credentials.lost()).await;
+    assert!(lost.is_ok(), "nobody was told");
 }
 
 #[test]
