@@ -159,6 +159,7 @@ impl Gateway {
         tokio::select! {
             ended = &mut server => return ended.map_err(Error::Server),
             () = engine.stopped() => return Err(Error::EngineLost),
+            () = upstream.lost() => return Err(Error::LoginsLost),
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
             never = watching => match never {},

@@ -4,7 +4,7 @@ mod gateway;
 mod sandbox_config;
 mod server;
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{io, mem, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use actix_web::rt::System;
 use prometheus_client::registry::Registry;
@@ -61,6 +61,9 @@ pub enum Error {
     /// The engine's thread was lost: nothing would be driven any more.
     #[error("the engine broke off")]
     EngineLost,
+    /// The thread that obtains credentials was lost: the cloud would let nobody in any more.
+    #[error("the thread that logs in broke off")]
+    LoginsLost,
     /// The simulated cloud cannot be started.
     #[error("the simulated cloud cannot be started")]
     Cloud(#[source] io::Error),
@@ -69,9 +72,18 @@ pub enum Error {
     Folder(#[source] io::Error),
 }
 
+/// Runs something to its end. What hangs then, as the reading of a file may for ever, is left to the end of the process:
+/// a runtime that is dropped waits for it.
+fn run<T>(work: impl Future<Output = T>) -> T {
+    let system = System::new();
+    let ended = system.block_on(work);
+    mem::forget(system);
+    ended
+}
+
 /// Serves until the process is told to stop by SIGTERM or SIGINT. `path` is the file that the configuration came from.
 pub fn serve(config: Config, path: PathBuf) -> Result<(), Error> {
-    System::new().block_on(async {
+    run(async {
         let gateway = Gateway::start(config, Some(path)).await?;
         tracing::info!(address = %gateway.address, tls = gateway.tls.is_some(), "serving");
         gateway.run().await
@@ -89,7 +101,7 @@ pub struct Sandbox {
 /// Serves a simulated cloud, and a gateway in front of it that lets everybody in, until the process is told to stop.
 /// `listen` is a loopback address. `greet` is called once requests are answered.
 pub fn sandbox(listen: SocketAddr, greet: impl FnOnce(&Sandbox)) -> Result<(), Error> {
-    System::new().block_on(async {
+    run(async {
         let cloud = Cloud::start(CloudOptions::for_people()).map_err(Error::Cloud)?;
         let tasks = cloud.seed();
         let folder = tempfile::tempdir().map_err(Error::Folder)?;
@@ -125,7 +137,7 @@ pub struct Login {
 
 /// Has the cloud let the gateway in once for each project, one after the other. Nothing is served and nothing changed.
 pub fn log_in(config: Config) -> Result<Vec<Login>, Error> {
-    System::new().block_on(async {
+    run(async {
         let projects = config.upstream.projects.keys().cloned().collect::<Vec<_>>();
         let mut registry = Registry::default();
         let upstream = Upstream::start(

@@ -126,8 +126,23 @@ pub(super) struct Stream {
     key: Key,
     file: Option<File>,
     head: Head,
-    /// What was written of a line before writing failed.
-    torn: Option<Torn>,
+    /// What stands behind the last whole line: what was written of further ones before writing failed, each time.
+    torn: Option<Piece>,
+}
+
+#[derive(Default)]
+struct Piece {
+    bytes: u64,
+    digest: Sha256,
+}
+
+impl Piece {
+    fn torn(&self) -> Torn {
+        Torn {
+            bytes: self.bytes,
+            sha256: hex(&self.digest.clone().finalize()),
+        }
+    }
 }
 
 impl Stream {
@@ -145,20 +160,24 @@ impl Stream {
             // Not through the buffer of the program, so that a failure is seen.
             let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
             self.file = Some(file);
-            let is_new = self.head == Head::NONE;
-            let why = (if is_new { "start" } else { "recovery" }, is_new);
-            let torn = self.torn.take();
-            let mut opening = Batch::opening(&self.key, self.head, why, torn.clone())?;
-            if torn.is_some() {
-                opening.bytes.insert(0, b'\n');
-                opening.ends[0].0 += 1;
-            }
-            if let Err(error) = self.write(&opening) {
-                self.torn = self.torn.take().or(torn);
-                return Err(error);
-            }
+            let opening = self.opening()?;
+            self.write(&opening)?;
         }
         Ok(())
+    }
+
+    /// The line to begin or to go on with, behind what is torn.
+    fn opening(&self) -> io::Result<Batch> {
+        let is_new = self.head == Head::NONE;
+        let why = (if is_new { "start" } else { "recovery" }, is_new);
+        let torn = self.torn.as_ref().map(Piece::torn);
+        let is_behind_piece = torn.is_some();
+        let mut opening = Batch::opening(&self.key, self.head, why, torn)?;
+        if is_behind_piece {
+            opening.bytes.insert(0, b'\n');
+            opening.ends[0].0 += 1;
+        }
+        Ok(opening)
     }
 
     fn add(&mut self, contents: &[Content]) -> io::Result<()> {
@@ -180,8 +199,14 @@ impl Stream {
                 Err(error) => return self.broken(batch, written, error),
             }
         }
-        self.head = batch.head();
+        self.accepted(batch);
         Ok(())
+    }
+
+    /// Goes on from the last line of what was written, which seals what was torn before.
+    fn accepted(&mut self, batch: &Batch) {
+        self.head = batch.head();
+        self.torn = None;
     }
 
     /// Goes on from the last line that is whole.
@@ -190,11 +215,51 @@ impl Stream {
         let begin = whole.map_or(0, |(end, _)| *end);
         self.head = whole.map_or(self.head, |(_, head)| *head);
         let rest = &batch.bytes[begin..written];
-        self.torn = (!rest.is_empty()).then(|| Torn {
-            bytes: rest.len() as u64,
-            sha256: hex(&Sha256::digest(rest)),
-        });
+        if whole.is_some() {
+            self.torn = None;
+        }
+        if !rest.is_empty() {
+            // A further failure leaves a further piece behind the one that is there.
+            let torn = self.torn.get_or_insert_default();
+            torn.bytes += rest.len() as u64;
+            torn.digest.update(rest);
+        }
         self.file = None;
         Err(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, io::Write as _};
+
+    use super::{Stream, line::Key};
+    use crate::{audit::verify, domain::secret::Secret};
+
+    #[test]
+    fn all_pieces_that_failures_one_after_the_other_leave_are_sealed() {
+        let key = || Key::new(&Secret::new("k".repeat(32))).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("stream");
+        let mut file = File::create(&path).unwrap();
+        let mut stream = Stream::new(key());
+        let mut write = |stream: &mut Stream, written: Option<usize>| {
+            let batch = stream.opening().unwrap();
+            let written = written.unwrap_or(batch.bytes.len());
+            file.write_all(&batch.bytes[..written]).unwrap();
+            if written < batch.bytes.len() {
+                let error = std::io::ErrorKind::StorageFull.into();
+                stream.broken(&batch, written, error).unwrap_err();
+            } else {
+                stream.accepted(&batch);
+            }
+        };
+        for failures in [&[][..], &[10], &[10, 7], &[20, 1, 0, 30], &[0]] {
+            for written in failures {
+                write(&mut stream, Some(*written));
+            }
+            write(&mut stream, None);
+            verify(&key(), std::slice::from_ref(&path)).unwrap();
+        }
     }
 }

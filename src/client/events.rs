@@ -8,8 +8,8 @@ use std::{
 use serde_json::Value;
 use ureq::{Body, BodyReader};
 
-/// The longest line that is read, in bytes. The document of an operation has some 40 KiB at most.
-const LINE_MAX: u64 = 4 << 20;
+/// The longest line, and the most data of one event, in bytes. The document of an operation has some 40 KiB at most.
+const SIZE_MAX: usize = 4 << 20;
 
 /// One event.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -51,7 +51,7 @@ impl<R: BufRead> Events<R> {
     fn line(&mut self) -> io::Result<Option<String>> {
         let mut line = Vec::new();
         let read = (&mut self.reader)
-            .take(LINE_MAX)
+            .take(SIZE_MAX as u64)
             .read_until(b'\n', &mut line)?;
         if read == 0 {
             return Ok(None);
@@ -87,6 +87,9 @@ impl<R: BufRead> Events<R> {
             match field {
                 "id" => event.id = Some(value.to_owned()),
                 "event" => value.clone_into(&mut event.name),
+                "data" if data.len() + value.len() > SIZE_MAX => {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
                 "data" => data.push_str(value),
                 // A comment, how long to wait, and what is unknown.
                 _ => {}
@@ -152,5 +155,12 @@ mod tests {
         assert!(read("data: {\n\n").pop().unwrap().is_err());
         let endless = format!("data: {}", "1".repeat(5 << 20));
         assert!(read(&endless).pop().unwrap().is_err());
+        let line = format!("data: {}\n", "1".repeat(1 << 20));
+        assert!(
+            read(&format!("{}\n", line.repeat(5)))
+                .pop()
+                .unwrap()
+                .is_err()
+        );
     }
 }

@@ -10,6 +10,7 @@ mod problem;
 use std::{
     fmt,
     io::ErrorKind,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -19,7 +20,7 @@ use rustls::crypto::aws_lc_rs;
 use serde_json::Value;
 use ureq::{
     Agent, Body, Timeout,
-    http::{Request, Response, Uri, header},
+    http::{Request, Response, Uri, header, uri::Scheme},
     tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
 };
 
@@ -71,8 +72,15 @@ pub enum ClientError {
         silence: Duration,
     },
     /// Whatever answers there is no gateway, or something between it and here.
-    #[error("what answers at {0} is not a gateway: {1}")]
-    Foreign(String, String),
+    #[error("what answers at {address} is not a gateway: {why}")]
+    Foreign {
+        /// The address.
+        address: String,
+        /// What shows it.
+        why: String,
+        /// The status of an answer that is not of the kind that a gateway gives.
+        status: Option<u16>,
+    },
     /// The gateway answered with an error.
     #[error("{0}")]
     Problem(Box<Problem>),
@@ -84,18 +92,25 @@ impl ClientError {
         let source = match self {
             Self::Unreachable { source, .. } => source,
             Self::Silent { .. } => return true,
-            Self::Settings(_) | Self::Foreign(..) | Self::Problem(_) => return false,
+            // Whatever stands before the gateway may have passed the request on, and not had its answer.
+            Self::Foreign { status, .. } => {
+                return status.is_some_and(|status| status >= 500);
+            }
+            Self::Settings(_) | Self::Problem(_) => return false,
         };
         // Nothing is sent without a connection, a name that is known and a certificate that is trusted.
         if let ureq::Error::Io(error) = &**source {
-            !matches!(
-                error.kind(),
-                ErrorKind::ConnectionRefused
-                    | ErrorKind::HostUnreachable
-                    | ErrorKind::NetworkUnreachable
-                    | ErrorKind::AddrNotAvailable
-                    | ErrorKind::PermissionDenied
-            )
+            let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+            let is_untrusted = matches!(cause, Some(rustls::Error::InvalidCertificate(_)));
+            !is_untrusted
+                && !matches!(
+                    error.kind(),
+                    ErrorKind::ConnectionRefused
+                        | ErrorKind::HostUnreachable
+                        | ErrorKind::NetworkUnreachable
+                        | ErrorKind::AddrNotAvailable
+                        | ErrorKind::PermissionDenied
+                )
         } else if let ureq::Error::Timeout(limit) = &**source {
             !matches!(limit, Timeout::Connect | Timeout::Resolve)
         } else {
@@ -104,8 +119,9 @@ impl ClientError {
     }
 }
 
-/// What is asked for.
-#[derive(Clone, Debug)]
+/// What is asked for. It may hold keys to storage, so that it is not to be shown.
+#[expect(missing_debug_implementations, reason = "a body may hold secrets")]
+#[derive(Clone)]
 pub struct Ask<'a> {
     /// `GET`, `POST` or `DELETE`.
     pub method: &'a str,
@@ -134,13 +150,16 @@ impl<'a> Ask<'a> {
 pub struct Client {
     base: String,
     key: Option<Secret>,
+    /// Whether what is sent goes over a network in clear text.
+    is_open: bool,
     agent: Agent,
 }
 
 impl Client {
     /// Makes ready. Nothing is sent.
     pub fn new(settings: &Settings) -> Result<Self, ClientError> {
-        let base = base(&settings.address)?;
+        let (base, uri) = base(&settings.address)?;
+        let is_encrypted = uri.scheme() == Some(&Scheme::HTTPS);
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -150,25 +169,20 @@ impl Client {
             .timeout_per_read(Some(SILENCE_MAX))
             .timeout_per_write(Some(SILENCE_MAX))
             .timeout_global(Some(EXCHANGE_MAX));
-        if base.starts_with("https://") {
+        if is_encrypted {
             config = config.tls_config(tls(settings.ca_file.as_deref())?);
         }
         Ok(Self {
             base,
             key: settings.key.clone(),
+            is_open: !is_encrypted && !is_loopback(&uri),
             agent: config.build().into(),
         })
     }
 
     /// Whether the caller's key would go over a network in clear text.
     pub fn shows_key(&self) -> bool {
-        let Some(rest) = self.base.strip_prefix("http://") else {
-            return false;
-        };
-        let is_loopback = ["127.", "localhost", "[::1]"]
-            .iter()
-            .any(|local| rest.starts_with(local));
-        self.key.is_some() && !is_loopback
+        self.key.is_some() && self.is_open
     }
 
     /// The address of a page about an error, to be read in a browser.
@@ -187,8 +201,12 @@ impl Client {
         let status = response.status().as_u16();
         let text = response.body_mut().read_to_string();
         let text = text.map_err(|error| self.unreachable(error))?;
-        let document = serde_json::from_str(&text)
-            .map_err(|_| self.foreign(&format!("its answer of status {status} is not JSON")))?;
+        let document = serde_json::from_str(&text).map_err(|_| {
+            self.answered(
+                status,
+                &format!("its answer of status {status} is not JSON"),
+            )
+        })?;
         if response.status().is_success() {
             Ok((status, document))
         } else {
@@ -252,7 +270,7 @@ impl Client {
     fn refused(&self, status: u16, document: Value) -> ClientError {
         match Problem::read(document) {
             Some(problem) => ClientError::Problem(Box::new(problem)),
-            None => self.foreign(&format!("it answers with status {status}")),
+            None => self.answered(status, &format!("it answers with status {status}")),
         }
     }
 
@@ -276,12 +294,33 @@ impl Client {
 
     /// Of an answer that no gateway gives; `why` goes on a sentence about who gave it.
     pub fn foreign(&self, why: &str) -> ClientError {
-        ClientError::Foreign(self.base.clone(), why.to_owned())
+        ClientError::Foreign {
+            address: self.base.clone(),
+            why: why.to_owned(),
+            status: None,
+        }
+    }
+
+    /// As [`Client::foreign`], of an answer with this status.
+    fn answered(&self, status: u16, why: &str) -> ClientError {
+        ClientError::Foreign {
+            address: self.base.clone(),
+            why: why.to_owned(),
+            status: Some(status),
+        }
     }
 }
 
-/// An address without a slash at its end.
-fn base(address: &str) -> Result<String, ClientError> {
+/// Whether an address is on this machine.
+fn is_loopback(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse();
+    host.eq_ignore_ascii_case("localhost")
+        || address.is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+/// An address without a slash at its end, as it is written and as it is understood.
+fn base(address: &str) -> Result<(String, Uri), ClientError> {
     let base = address.trim_end_matches('/');
     let fault = || {
         let expected =
@@ -289,12 +328,12 @@ fn base(address: &str) -> Result<String, ClientError> {
         ClientError::Settings(expected.to_owned())
     };
     let uri: Uri = base.parse().map_err(|_| fault())?;
-    let is_web = matches!(uri.scheme_str(), Some("http" | "https"));
+    let is_web = [Some(&Scheme::HTTP), Some(&Scheme::HTTPS)].contains(&uri.scheme());
     let host = uri.authority().ok_or_else(fault)?;
     if !is_web || host.as_str().contains('@') || uri.query().is_some() || base.contains('#') {
         return Err(fault());
     }
-    Ok(base.to_owned())
+    Ok((base.to_owned(), uri))
 }
 
 /// Who is trusted.
@@ -356,7 +395,7 @@ mod tests {
             ),
             ("https://example.com/gateway", "https://example.com/gateway"),
         ] {
-            assert_eq!(base(address).unwrap(), read);
+            assert_eq!(base(address).unwrap().0, read);
         }
         for address in [
             "",
@@ -377,6 +416,11 @@ mod tests {
         for (address, key, shows) in [
             ("http://192.0.2.1", Some("k"), true),
             ("http://192.0.2.1", None, false),
+            ("HTTP://192.0.2.1", Some("k"), true),
+            ("http://127.0.0.1.example.com", Some("k"), true),
+            ("http://localhost.example.com", Some("k"), true),
+            ("HTTP://LOCALHOST:8080", Some("k"), false),
+            ("HTTPS://192.0.2.1", Some("k"), false),
             ("http://127.0.0.1:8080", Some("k"), false),
             ("http://[::1]:8080", Some("k"), false),
             ("http://localhost", Some("k"), false),

@@ -3,7 +3,7 @@
 use super::kill_point::kill_point;
 use crate::domain::{
     history::Change,
-    service::{BoundService, Clearance, Receipt, UpstreamError},
+    service::{BoundService, Clearance, Receipt, Sent, UpstreamError, UpstreamErrorKind},
     start::StartRequest,
     task::TaskId,
 };
@@ -23,7 +23,14 @@ pub(super) async fn send(
             kill_point!("round.start.after");
             sent
         }
-        (Change::Pause | Change::Start, _) => {
+        (Change::Start, None) => Err(UpstreamError {
+            kind: UpstreamErrorKind::Rejected,
+            sent: Sent::No,
+            retry_after: None,
+            answer: None,
+            detail: "There is nothing to start the task with.".to_owned(),
+        }),
+        (Change::Pause, _) => {
             kill_point!("round.pause.before");
             let sent = service.port.pause(id, clearance).await;
             kill_point!("round.pause.after");

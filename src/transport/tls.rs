@@ -16,9 +16,12 @@ pub enum TransportSetupError {
     /// The configured file of further roots cannot be read.
     #[error("the certificate file {} cannot be read", .0.display())]
     CaFile(PathBuf, #[source] rustls::pki_types::pem::Error),
-    /// The configured file of further roots holds no certificate that can be used.
-    #[error("the certificate file {} holds no usable certificate", .0.display())]
+    /// The configured file of further roots holds no certificate.
+    #[error("the certificate file {} holds no certificate", .0.display())]
     CaFileEmpty(PathBuf),
+    /// A certificate in the configured file of further roots cannot be used: the number tells which, from 1.
+    #[error("certificate {1} in the file {path} cannot be used", path = .0.display())]
+    CaFileUnusable(PathBuf, usize, #[source] rustls::Error),
     /// The TLS library refuses its own defaults.
     #[error("TLS cannot be set up")]
     Tls(#[source] rustls::Error),
@@ -60,9 +63,12 @@ fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), TransportSetup
         .map_err(unreadable)?
         .collect::<Result<Vec<_>, _>>()
         .map_err(unreadable)?;
-    let (added, ignored) = roots.add_parsable_certificates(certificates);
-    if added == 0 || ignored > 0 {
+    if certificates.is_empty() {
         return Err(TransportSetupError::CaFileEmpty(path.to_owned()));
+    }
+    for (number, certificate) in (1..).zip(certificates) {
+        let unusable = |error| TransportSetupError::CaFileUnusable(path.to_owned(), number, error);
+        roots.add(certificate).map_err(unusable)?;
     }
     Ok(())
 }

@@ -237,6 +237,11 @@ impl Upstream {
         Ok(Admission::Signature)
     }
 
+    /// Returns if the thread that obtains credentials is lost: nobody is let in by the cloud any more.
+    pub async fn lost(&self) {
+        self.credentials.lost().await;
+    }
+
     /// Looks at the files of secrets now: one that has changed is used from here on. That is done every 10 seconds anyhow.
     pub fn look_at_secrets(&self) {
         self.credentials.look_at_secrets();

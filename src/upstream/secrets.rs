@@ -6,14 +6,18 @@
 use std::{
     collections::HashMap,
     error::Error as _,
-    fs::File,
+    fs::{self, File},
     io::{self, Read as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
-use tokio::{task::spawn_blocking, time::timeout};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, timeout_at},
+};
 
 use super::metrics::Metrics;
 use crate::domain::secret::{Secret, SecretError, SecretForm, SecretSource};
@@ -24,6 +28,12 @@ const MAX_SIZE: u64 = 64 << 10;
 /// The longest that the reading of a secret may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How many readings of one path may be under way, those included that hang. Each takes a thread, and none can be ended.
+const READINGS_MAX: usize = 4;
+
+/// After what time a reading that nobody waits for any more is taken for one that hangs.
+const HANGS_AFTER: Duration = Duration::from_secs(1);
+
 /// Reads secrets, and remembers what files held. Clones share the memory.
 #[derive(Clone)]
 pub(super) struct Secrets {
@@ -33,10 +43,22 @@ pub(super) struct Secrets {
 
 #[derive(Default)]
 struct SecretFile {
-    /// Held while it is read, also by a reading that nobody waits for any more, so that no more of them hang.
-    reading: Arc<tokio::sync::Mutex<()>>,
+    /// Held by whoever waits for a reading until its result is noted, so that what is noted last was read last.
+    turn: tokio::sync::Mutex<()>,
+    /// Those that are under way, also those that nobody waits for any more.
+    readings: Mutex<Vec<Weak<Reading>>>,
     known: Mutex<Known>,
 }
+
+/// One reading, for as long as it is under way.
+struct Reading {
+    begun: Instant,
+    /// What it reads, once that is known.
+    inode: OnceLock<Inode>,
+}
+
+/// What a path leads to: a device and a number on it.
+type Inode = (u64, u64);
 
 #[derive(Default)]
 struct Known {
@@ -64,19 +86,14 @@ impl Secrets {
             return resolve(source, form);
         };
         let file = self.file(path);
-        let owned = source.clone();
-        let reading = async {
-            let alone = Arc::clone(&file.reading).lock_owned().await;
-            let work = move || {
-                let _alone = alone;
-                resolve(&owned, form)
-            };
-            spawn_blocking(work).await
+        let by = Instant::now() + PATIENCE;
+        let late = || SecretError::Late(place(source));
+        // Kept until the result is noted. Whoever has it when this is given up notes what becomes of that.
+        let Ok(_turn) = timeout_at(by, file.turn.lock()).await else {
+            return self.known(source).ok_or_else(late);
         };
-        let found = match timeout(PATIENCE, reading).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) | Err(_) => Err(SecretError::Late(place(source))),
-        };
+        let found = timeout_at(by, file.look(path, source, form)).await;
+        let found = found.unwrap_or_else(|_| Err(late()));
         let mut known = file.known.lock().unwrap_or_else(PoisonError::into_inner);
         self.note(path, &mut known, found)
     }
@@ -147,6 +164,52 @@ impl Secrets {
     }
 }
 
+impl SecretFile {
+    /// Reads the file on another thread, unless it is one whose reading hangs.
+    async fn look(
+        &self,
+        path: &Path,
+        source: &SecretSource,
+        form: SecretForm,
+    ) -> Result<Secret, SecretError> {
+        let late = || SecretError::Late(place(source));
+        let (reading, hung) = self.begin().ok_or_else(late)?;
+        let (path, source) = (path.to_owned(), source.clone());
+        let work = move || {
+            // A file that is not there is told of by whoever opens it.
+            if let Ok(file) = fs::metadata(path) {
+                let inode = (file.dev(), file.ino());
+                if hung.contains(&inode) {
+                    return Err(SecretError::Late(place(&source)));
+                }
+                reading.inode.get_or_init(|| inode);
+            }
+            resolve(&source, form)
+        };
+        spawn_blocking(work).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// A reading, and the files whose reading hangs; `None` if there are too many of them.
+    fn begin(&self) -> Option<(Arc<Reading>, Vec<Inode>)> {
+        let mut readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
+        readings.retain(|reading| reading.strong_count() > 0);
+        if readings.len() >= READINGS_MAX {
+            return None;
+        }
+        let others = readings.iter().filter_map(Weak::upgrade);
+        let hung = others.filter(|other| other.begun.elapsed() >= HANGS_AFTER);
+        let hung = hung
+            .filter_map(|other| other.inode.get().copied())
+            .collect();
+        let reading = Arc::new(Reading {
+            begun: Instant::now(),
+            inode: OnceLock::new(),
+        });
+        readings.push(Arc::downgrade(&reading));
+        Some((reading, hung))
+    }
+}
+
 fn place(source: &SecretSource) -> String {
     match source {
         SecretSource::File(path) => path.display().to_string(),
@@ -201,11 +264,11 @@ fn variable(name: &str) -> Result<String, SecretError> {
 
 #[cfg(test)]
 mod tests {
-    use std::{error::Error as _, fs};
+    use std::{error::Error as _, fs, sync::Weak, time::Duration};
 
     use prometheus_client::{encoding::text::encode, registry::Registry};
 
-    use super::{Secrets, resolve};
+    use super::{PATIENCE, READINGS_MAX, Secrets, resolve};
     use crate::{
         domain::secret::{
             SecretError,
@@ -299,6 +362,82 @@ mod tests {
         let (secret, written) = tokio::join!(secrets.read(&source, Text), write);
         written.unwrap().unwrap();
         assert_eq!(secret.unwrap().expose(), "s3cret");
+    }
+
+    /// Waits for what another thread does.
+    fn until(condition: impl Fn() -> bool) {
+        let mut looks = 0;
+        while !condition() {
+            looks += 1;
+            assert!(looks < 10_000, "it never came");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Pipes whose readers wait until this is dropped, also when a test fails.
+    #[derive(Default)]
+    struct Pipes(Vec<std::path::PathBuf>);
+
+    impl Drop for Pipes {
+        fn drop(&mut self) {
+            for pipe in &self.0 {
+                // Opened for both, it waits for nobody.
+                let both = fs::File::options().read(true).write(true).open(pipe);
+                drop(both.unwrap());
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_hangs_is_read_once_and_another_in_its_place_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        let source = SecretSource::File(path.clone());
+        let secrets = Secrets::new(Metrics::default());
+        let mut pipes = Pipes::default();
+        for round in 1..=READINGS_MAX {
+            let pipe = folder.path().join(format!("pipe-{round}"));
+            let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+            assert!(made.unwrap().success());
+            fs::hard_link(&pipe, &path).unwrap();
+            pipes.0.push(pipe);
+            // Others who come meanwhile, or later, take no thread each.
+            let (late, too, ()) = tokio::join!(
+                secrets.read(&source, Text),
+                secrets.read(&source, Text),
+                async {
+                    let file = secrets.file(&path);
+                    until(|| {
+                        let last = file.readings.lock().unwrap().last().and_then(Weak::upgrade);
+                        last.is_some_and(|reading| reading.inode.get().is_some())
+                    });
+                    tokio::time::advance(PATIENCE).await;
+                }
+            );
+            assert_eq!((late.is_ok(), too.is_ok()), (round > 1, round > 1));
+            for _ in 0..READINGS_MAX {
+                let again = secrets.read(&source, Text).await;
+                assert_eq!(again.is_ok(), round > 1);
+            }
+            assert!(secrets.is_unusable(&source));
+            fs::remove_file(&path).unwrap();
+            fs::write(&path, format!("secret-{round}")).unwrap();
+            if round < READINGS_MAX {
+                let read = secrets.read(&source, Text).await.unwrap();
+                assert_eq!(read.expose(), format!("secret-{round}"));
+                assert!(!secrets.is_unusable(&source));
+            }
+            fs::remove_file(&path).unwrap();
+        }
+        // There may be no more threads that hang.
+        fs::write(&path, "other").unwrap();
+        let last = format!("secret-{}", READINGS_MAX - 1);
+        let read = secrets.read(&source, Text).await.unwrap();
+        assert_eq!(read.expose(), last);
+        drop(pipes);
+        until(|| secrets.file(&path).begin().is_some());
+        let read = secrets.read(&source, Text).await.unwrap();
+        assert_eq!(read.expose(), "other");
     }
 
     #[tokio::test]

@@ -7,8 +7,10 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
     },
     thread,
+    time::Duration,
 };
 
 use rcgen::{CertificateParams, date_time_ymd};
@@ -388,4 +390,22 @@ fn a_certificate_that_has_ended_is_warned_of() {
     hang_up(&gateway, READ);
     let client = gateway.encrypted(&trusted, None, Some(KEY));
     assert_eq!(client.get("/tasks").status, 200);
+}
+
+#[test]
+fn a_file_whose_reading_hangs_does_not_keep_the_process() {
+    let (trusted, callers) = (Authority::new(), Authority::new());
+    let place = Place::new().encrypted(&trusted.listener(), &callers);
+    let mut gateway = place.start();
+    let key = place.file("listener-key.pem");
+    place.make_hang("listener-key.pem");
+    gateway.signal("HUP");
+    let (opened, reader) = mpsc::channel();
+    // This end is opened when the other one is; nothing is written to it until it is dropped.
+    thread::spawn(move || opened.send(fs::File::options().write(true).open(key)));
+    let reader = reader.recv_timeout(Duration::from_secs(10));
+    let reader = reader.expect("somebody reads").expect("a pipe");
+    gateway.signal("TERM");
+    assert!(gateway.ended().success());
+    drop(reader);
 }

@@ -67,7 +67,7 @@ impl Session {
         if self.json {
             super::print(&document.to_string())
         } else {
-            super::print(&text(document))
+            super::print(&text::lines(&text(document)))
         }
     }
 
@@ -104,7 +104,7 @@ impl Session {
             ClientError::Settings(_) => Failure::Usage(super::sentence(&error)),
             ClientError::Unreachable { .. }
             | ClientError::Silent { .. }
-            | ClientError::Foreign(..) => Failure::Status(UNREACHABLE, super::sentence(&error)),
+            | ClientError::Foreign { .. } => Failure::Status(UNREACHABLE, super::sentence(&error)),
             ClientError::Problem(problem) => self.problem(&problem),
         }
     }
@@ -156,7 +156,7 @@ fn run(
     let (done, ended) = oneshot::channel();
     // The work blocks. It ends with the process when it is broken off.
     thread::spawn(move || done.send(work(&session)));
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         tokio::select! {
             ended = ended => ended.unwrap_or_else(|_| {
                 Err(Failure::Other("Error: the command broke off.".to_owned()))
@@ -166,5 +166,12 @@ fn run(
                 Err(Failure::Status(INTERRUPTED, format!("\n{parting}")))
             }
         }
+    });
+    // What is told of a failure may have been said by others.
+    ended.map_err(|failure| match failure {
+        Failure::Usage(told) => Failure::Usage(text::lines(&told)),
+        Failure::Other(told) => Failure::Other(text::lines(&told)),
+        Failure::Status(status, told) => Failure::Status(status, text::lines(&told)),
+        Failure::Silent(status) => Failure::Silent(status),
     })
 }

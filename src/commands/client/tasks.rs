@@ -223,7 +223,9 @@ fn end(session: &Session, end: &Value) -> Result<(), Failure> {
     } else {
         Failure::Status(
             1,
-            format!("Error: the migration has failed. {code} {message}"),
+            text::plain(&format!(
+                "Error: the migration has failed. {code} {message}"
+            )),
         )
     })
 }

@@ -14,6 +14,12 @@ pub(super) fn plain(text: &str) -> String {
     text.replace(|character: char| character.is_control(), "\u{fffd}")
 }
 
+/// As [`plain`], of a text that has several lines.
+pub(super) fn lines(text: &str) -> String {
+    let lines: Vec<_> = text.split('\n').map(plain).collect();
+    lines.join("\n")
+}
+
 /// Columns as wide as what stands in them.
 pub(super) fn table(rows: &[Vec<String>]) -> String {
     let plain = |row: &Vec<String>| row.iter().map(|cell| plain(cell)).collect();

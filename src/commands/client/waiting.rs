@@ -242,9 +242,9 @@ pub(super) fn outcome(session: &Session, operation: &Value) -> Result<(), Failur
 fn is_passing(error: &ClientError) -> bool {
     match error {
         ClientError::Settings(_) => false,
-        ClientError::Unreachable { .. } | ClientError::Silent { .. } | ClientError::Foreign(..) => {
-            true
-        }
+        ClientError::Unreachable { .. }
+        | ClientError::Silent { .. }
+        | ClientError::Foreign { .. } => true,
         ClientError::Problem(problem) => problem.is_passing(),
     }
 }

@@ -209,6 +209,11 @@ fn a_file_of_roots_that_is_missing_or_holds_none_is_refused() {
         with(empty.path()),
         Some(TransportSetupError::CaFileEmpty(_))
     ));
+    let good = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let bad = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    std::fs::write(empty.path(), good.cert.pem() + bad).unwrap();
+    let told = with(empty.path()).unwrap().to_string();
+    assert!(told.contains("certificate 2 in the file "), "{told}");
     let missing = with(std::path::Path::new("/nonexistent/roots.pem"));
     assert!(matches!(missing, Some(TransportSetupError::CaFile(..))));
 }

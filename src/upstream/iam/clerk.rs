@@ -147,7 +147,7 @@ impl Clerk {
 
     /// Fails if a secret was refused too often to be tried.
     pub(super) fn may_try(&self, trials: &Trials, urgency: Urgency) -> Result<(), Failure> {
-        let refusal = trials.refusals().forbid(self.clock.now(), urgency);
+        let refusal = trials.refusals().forbid(self.clock.uptime(), urgency);
         match (refusal, urgency) {
             (None, _) => Ok(()),
             (Some(refusal), Urgency::CanWait) => Err(Failure::Spared(refusal)),
@@ -237,7 +237,7 @@ impl Clerk {
         urgency: Urgency,
     ) -> Result<Credential, Failure> {
         let identity = keys.identity();
-        let trials = self.attempts.borrow_mut().of(identity);
+        let trials = self.attempts.borrow_mut().of(identity, self.clock.uptime());
         self.may_try(&trials, urgency)?;
         Ok(self.credential(account, (identity, trials), Proof::Keys(keys), lifetime))
     }

@@ -190,18 +190,18 @@ impl Credential {
     }
 
     /// Notes that a service refused it. Of many who used it at the same time, the first one counts; tells whether it is that.
-    pub(super) fn set_refused(&self, error: &UpstreamError, now: Timestamp) -> bool {
+    pub(super) fn set_refused(&self, error: &UpstreamError, uptime: Duration) -> bool {
         let mut refusals = self.0.trials.refusals();
         let is_first = !self.0.refused.swap(true, Ordering::Relaxed);
         if is_first && self.signs() {
-            refusals.refused(error, now);
+            refusals.refused(error, uptime);
         }
         is_first
     }
 
     /// Whether what it was obtained with has been refused too often to be tried.
-    pub(super) fn is_forbidden(&self, now: Timestamp, urgency: Urgency) -> bool {
-        self.0.trials.refusals().forbid(now, urgency).is_some()
+    pub(super) fn is_forbidden(&self, uptime: Duration, urgency: Urgency) -> bool {
+        self.0.trials.refusals().forbid(uptime, urgency).is_some()
     }
 
     /// The one before it that worked, if this one has not worked yet and that one is still good.
@@ -344,7 +344,7 @@ impl KeyPair {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{sync::Arc, time::Duration};
 
     use jiff::Timestamp;
 
@@ -428,7 +428,7 @@ mod tests {
         second.follow(&first);
         third.follow(&second);
         assert_eq!((serial(&second), serial(&third)), (None, Some(1)));
-        first.set_refused(&refusal(), now);
+        first.set_refused(&refusal(), Duration::ZERO);
         assert_eq!(serial(&third), None);
         let fourth = keys(4);
         third.set_worked();
@@ -440,7 +440,7 @@ mod tests {
 
     #[test]
     fn a_refusal_counts_once_for_all_who_used_the_credential_and_before_it_is_gone() {
-        let now = Timestamp::UNIX_EPOCH;
+        let now = Duration::from_hours(1);
         let trials = Arc::default();
         let [first, second] = [1, 2].map(|serial| tried(serial, Arc::clone(&trials)));
         first.set_refused(&refusal(), now);

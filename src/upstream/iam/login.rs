@@ -39,7 +39,7 @@ impl Clerk {
             .await
             .map_err(Failure::Withheld)?;
         let identity = Self::user(domain, user, &secret);
-        let trials = self.attempts.borrow_mut().of(identity);
+        let trials = self.attempts.borrow_mut().of(identity, self.clock.uptime());
         let _turn = trials.turn().await;
         self.may_try(&trials, urgency)?;
         let request = Request {
@@ -55,7 +55,7 @@ impl Clerk {
         match &result {
             Ok(_) => trials.refusals().accepted(),
             Err(error) if is_wrong_secret(error) => {
-                trials.refusals().refused(error, self.clock.now());
+                trials.refusals().refused(error, self.clock.uptime());
             }
             Err(_) => {}
         }

@@ -156,6 +156,11 @@ impl Credentials {
         registry.register_collector(Box::new(Ages(self.vault.clone())));
     }
 
+    /// Returns if the thread that obtains credentials is lost, without which nobody is let in any more.
+    pub(super) async fn lost(&self) {
+        self.commands.closed().await;
+    }
+
     /// Looks at the files of secrets now, and not only in a few seconds.
     pub(super) fn look_at_secrets(&self) {
         // Should the thread be busy beyond measure, it looks in a few seconds all the same.
@@ -190,7 +195,7 @@ impl Credentials {
             if credential.is_refused() {
                 continue;
             }
-            if !credential.is_forbidden(self.now(), urgency) {
+            if !credential.is_forbidden(self.vault.clock.uptime(), urgency) {
                 return Ok(Lease {
                     credential,
                     _turn: Some(turn),
@@ -218,8 +223,8 @@ impl Credentials {
         let Some(turn) = credential.trials().turn_now() else {
             return previous.map(Lease::of);
         };
-        let may_be_tried =
-            !credential.is_refused() && !credential.is_forbidden(self.now(), urgency);
+        let may_be_tried = !credential.is_refused()
+            && !credential.is_forbidden(self.vault.clock.uptime(), urgency);
         may_be_tried.then_some(Lease {
             credential,
             _turn: Some(turn),

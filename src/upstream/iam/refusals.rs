@@ -98,7 +98,7 @@ impl Credentials {
         if !is_dead {
             return false;
         }
-        if credential.set_refused(error, self.now()) {
+        if credential.set_refused(error, self.vault.clock.uptime()) {
             // Lost only if the thread is busy beyond measure. Nobody is given it then either, and whoever needs another one
             // asks for that.
             let _ = self.commands.try_send(Command::Refused {

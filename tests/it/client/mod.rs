@@ -8,7 +8,7 @@ use std::{
     io::Write as _,
     net::TcpListener,
     process::{Command, Output, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use migration_gateway::sandbox::{
@@ -577,6 +577,17 @@ fn an_encrypted_gateway_is_verified() {
     let line = format!("tasks show {task} --address {address}");
     let unknown = ask(&gateway, &line);
     assert_eq!(unknown.status, Some(3), "{unknown:?}");
-    let shown = out(&gateway, &format!("{line} --ca-file {}", roots.display()));
-    assert!(shown.contains("paused"), "{shown}");
+    let loud = line.replace("https", "HTTPS");
+    for line in [&line, &loud] {
+        let shown = out(&gateway, &format!("{line} --ca-file {}", roots.display()));
+        assert!(shown.contains("paused"), "{shown}");
+    }
+    // Nothing was sent to whoever is not trusted, so that there is nothing to wait for.
+    let delete = format!("tasks delete {task} --address {address}");
+    let began = Instant::now();
+    let unsent = ask(&gateway, &delete);
+    assert_eq!(unsent.status, Some(3), "{unsent:?}");
+    assert!(unsent.err.contains("UnknownIssuer"), "{unsent:?}");
+    assert!(!unsent.err.contains("may go on"), "{unsent:?}");
+    assert!(began.elapsed() < Duration::from_secs(30));
 }

@@ -115,6 +115,52 @@ fn what_no_gateway_says_is_an_error_and_no_empty_result() {
 }
 
 #[test]
+fn a_change_that_something_before_the_gateway_did_not_answer_is_asked_for_again() {
+    let page = answer(502, "content-type: text/html\r\n", "<h1>Bad Gateway</h1>");
+    let done = json!({
+        "id": OPERATION, "kind": "delete", "status": "succeeded", "outcome": "deleted",
+        "task": {"id": "7"}, "events": [],
+    });
+    let done = answer(200, "content-type: application/json\r\n", &done.to_string());
+    for (page, repeats) in [(&page, true), (&page.replace("502", "404"), false)] {
+        let (page, done) = (page.clone(), done.clone());
+        let peer = Vendor::start(move |asked, writer| {
+            let is_first = asked.number == 0;
+            write(writer, if is_first { &page } else { &done });
+            Then::Close
+        });
+        let told = at(&peer.url(), "tasks delete 7");
+        let status = if repeats { 0 } else { 3 };
+        assert_eq!(told.status, Some(status), "{told:?}");
+        assert_eq!(peer.asked().len(), 1 + usize::from(repeats));
+    }
+}
+
+#[test]
+fn no_text_of_others_orders_the_terminal_about() {
+    let task = json!({
+        "id": "7", "state": "failed",
+        "error": {"code": "\u{1b}[2J", "message": "\u{9b}31m\nfaked"},
+    });
+    let end = json!({"ending": "failed", "task": task});
+    let stream = format!("event: end\nid: 1\ndata: {end}\n\n");
+    let stream = answer(200, "content-type: text/event-stream\r\n", &stream);
+    let peer = Vendor::start(move |_, writer| {
+        write(writer, &stream);
+        Then::Close
+    });
+    let told = at(&peer.url(), "tasks watch 7");
+    assert_eq!(told.status, Some(1), "{told:?}");
+    assert!(
+        told.err.contains("[2J") && told.err.contains("faked"),
+        "{told:?}"
+    );
+    assert_eq!(told.err.lines().count(), 1, "{told:?}");
+    let orders = |character: char| character.is_control() && character != '\n';
+    assert!(!told.err.contains(orders), "{told:?}");
+}
+
+#[test]
 fn a_list_that_never_ends_is_given_up() {
     let peer = answering(&json!({"tasks": [], "next_page_token": "again"}));
     let told = at(&peer.url(), "tasks list");

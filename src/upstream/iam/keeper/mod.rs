@@ -4,6 +4,7 @@ mod desk;
 
 use std::{collections::HashMap, rc::Rc, time::Duration};
 
+use futures_util::future::{join, join_all};
 use tokio::{
     sync::{mpsc, oneshot},
     task::{JoinError, JoinSet},
@@ -274,15 +275,12 @@ impl Keeper {
             .map(|desk| Rc::clone(&desk.account))
             .collect();
         self.look.spawn_local(async move {
-            for source in &*others {
-                // What is wrong with it is told where it is read, and whoever needs it reads it again.
-                _ = clerk.secrets.read(source, SecretForm::Key).await;
-            }
-            let mut seen = Vec::new();
-            for account in accounts {
-                seen.push(clerk.look(&account).await);
-            }
-            seen
+            // Each may take its time, so that none waits for another.
+            let others = others.iter();
+            // What is wrong with it is told where it is read, and whoever needs it reads it again.
+            let others = join_all(others.map(|source| clerk.secrets.read(source, SecretForm::Key)));
+            let seen = join_all(accounts.iter().map(|account| clerk.look(account)));
+            join(others, seen).await.1
         });
     }
 

@@ -131,7 +131,7 @@ async fn whoever_is_told_of_a_refusal_is_told_when_the_next_try_may_be() {
     }
     let wait = async || {
         let error = credentials.lease(&project()).await.unwrap_err();
-        assert_eq!(error.kind, UpstreamErrorKind::CredentialsRefused);
+        assert_eq!(error.kind.as_str(), "credentials-refused");
         error.retry_after.unwrap()
     };
     let first = wait().await;

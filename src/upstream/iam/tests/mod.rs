@@ -18,15 +18,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future::join_all;
+use futures_util::{FutureExt as _, future::join_all};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tempfile::NamedTempFile;
+use tokio::time::timeout;
 
 use super::{
     Credentials, CredentialsError,
     attempts::Identity,
     credential::{Credential, Parts, Proof},
+    keeper::Command,
     lifetime::{Begun, Lifetime},
     login::failure,
     vault::Vault,
@@ -444,7 +446,7 @@ async fn a_wrong_password_is_tried_twice_in_15_minutes_unless_it_changes() {
     assert_eq!(cloud.logins(), 2);
     for _ in 0..12 {
         cloud.clock.forward(60);
-        assert_eq!(refused().await.kind, UpstreamErrorKind::CredentialsRefused);
+        assert_eq!(refused().await.kind.as_str(), "credentials-refused");
     }
     assert_eq!(cloud.logins(), 2, "two are enough");
     cloud.clock.forward(4 * 60);
@@ -481,7 +483,12 @@ async fn projects_of_one_user_share_the_attempts() {
             .kind
     }))
     .await;
-    assert_eq!(results, vec![UpstreamErrorKind::CredentialsRefused; 4]);
+    // Those who come after the second refusal are told of it.
+    let [refused, resting] = [
+        UpstreamErrorKind::CredentialsRefused,
+        UpstreamErrorKind::CredentialsResting,
+    ];
+    assert_eq!(results, [refused, refused, resting, resting]);
     assert_eq!(cloud.logins(), 2);
 }
 
@@ -643,6 +650,23 @@ async fn a_login_that_breaks_leaves_its_project_usable() {
     assert_eq!(error.detail, "The login ended abnormally.");
     cloud.clock.forward(60);
     assert_eq!(text(&credentials).await, "token-0");
+}
+
+#[actix_rt::test]
+async fn a_thread_that_breaks_is_told_of() {
+    let cloud = Cloud::of_tokens();
+    let clock = Arc::new(BrokenClock(
+        Arc::clone(&cloud.clock),
+        AtomicI64::new(i64::MAX),
+    ));
+    let credentials = start(&cloud.settings(&["p"]), clock.clone()).unwrap();
+    text(&credentials).await;
+    assert!(credentials.lost().now_or_never().is_none());
+    clock.1.store(0, Ordering::SeqCst);
+    let command = Command::Refresh { project: project() };
+    credentials.commands.try_send(command).unwrap();
+    let lost = timeout(Duration::from_secs(10), credentials.lost()).await;
+    assert!(lost.is_ok(), "nobody was told");
 }
 
 #[test]
