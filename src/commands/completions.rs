@@ -20,5 +20,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         "migration-gateway",
         &mut script,
     );
-    super::print(&String::from_utf8_lossy(&script))
+    let mut script = String::from_utf8_lossy(&script).into_owned();
+    if arguments.shell == Shell::Bash {
+        // The generator writes a name with a hyphen in two ways, and then finds no command.
+        script = script.replace("migration__subcmd__gateway", "migration__gateway");
+    }
+    super::print(&script)
 }

@@ -51,7 +51,12 @@ impl From<StoreError> for Problem {
             )
             .sent(Sent::No)
             .retry_after(5),
-            StoreError::Unreadable(_) => Self::internal(),
+            StoreError::Unreadable(_) => Self::new(
+                ProblemType::Internal,
+                "What is on record of the operation cannot be read by this version of the gateway, and nothing was sent. The log \
+                 says which operation it is.",
+            )
+            .sent(Sent::No),
         }
     }
 }

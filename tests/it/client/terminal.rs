@@ -229,6 +229,29 @@ fn completions_know_the_commands_of_every_shell_and_are_scripts_of_it() {
     assert_eq!(unknown.status, Some(2));
 }
 
+#[test]
+fn bash_completes_the_commands_and_their_options() {
+    let script = said(&mut gateway_command(), "completions bash").out;
+    for (words, offered) in [
+        ("operations ''", "cancel"),
+        ("tasks ''", "watch"),
+        ("tasks delete --no", "--no-wait"),
+        ("''", "verify-audit"),
+    ] {
+        let count = words.split(' ').count();
+        let ask = format!(
+            "{script}\nCOMP_WORDS=(migration-gateway {words}) COMP_CWORD={count}\n\
+             _migration__gateway migration-gateway\nprintf '%s\\n' \"${{COMPREPLY[@]}}\""
+        );
+        let output = Command::new("bash").args(["-c", &ask]).output();
+        let told = Said::of(&output.expect("bash"));
+        assert!(
+            told.out.lines().any(|line| line == offered),
+            "{words}: {told:?}"
+        );
+    }
+}
+
 /// Has a shell read a script without running it, if there is this shell.
 fn check(shell: &str, script: &str) {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
