@@ -23,7 +23,11 @@ mod sentences;
 mod simulation;
 mod watching;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use tokio::{
@@ -108,10 +112,14 @@ struct Shared {
     /// The owner of leases: a name that no other process has, and no other run of this one.
     owner: String,
     draining: watch::Sender<bool>,
+    /// When an operation could last not be recorded, if none was since. A disk can be full for those and take a probe.
+    refused_at: Mutex<Option<Instant>>,
     /// When the engine last came round its loop.
     heartbeat: watch::Sender<Option<Instant>>,
 }
 
+/// For how long a record that did not take an operation counts as one that cannot be written to.
+const REFUSED_FOR: Duration = Duration::from_secs(5);
 /// So many operations that may have deleted a task are looked through for one that a caller may see.
 const DELETIONS_MAX: u32 = 10;
 
@@ -138,6 +146,7 @@ impl Operations {
             inline_keys: InlineKeys::default(),
             owner,
             draining: watch::Sender::new(false),
+            refused_at: Mutex::default(),
             heartbeat: watch::Sender::new(None),
         }))
     }
@@ -314,6 +323,11 @@ impl Operations {
     /// Whether the record can be written to.
     pub async fn check_store(&self) -> Result<(), StoreError> {
         let running = self.0.store.check().await?;
+        let refused_at = *self.0.refused_at();
+        if refused_at.is_some_and(|at| at.elapsed() < REFUSED_FOR) {
+            let reason = "an operation could not be recorded a moment ago";
+            return Err(StoreError::Unavailable(reason.into()));
+        }
         // Other processes end operations too, so that counting up and down alone goes astray.
         self.0
             .metrics
@@ -324,6 +338,13 @@ impl Operations {
 }
 
 impl Shared {
+    fn refused_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        // Whole at any moment.
+        self.refused_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Tells everybody that an operation has ended, which is on record already.
     fn ended(&self, operation: &Operation) {
         let kind = operation.goal.kind();

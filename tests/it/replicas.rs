@@ -229,6 +229,7 @@ fn wait_for_writes(hindrance: Hindrance) {
         );
         assert_eq!(answer.json()["sent"], "no", "{hindrance:?}");
     }
+    wait_until_ready(&gateway, 503, &json!(["store"]));
     wait_for("a failed write of the engine", || {
         let log = gateway.log();
         let failed = ["cannot be taken up", "cannot be recorded"];
@@ -248,6 +249,7 @@ fn wait_for_writes(hindrance: Hindrance) {
     wait_for("the record to be found again", || {
         (gateway.client().delete(&path).status == 200).then_some(())
     });
+    wait_until_ready(&gateway, 200, &json!([]));
     assert!(!gateway.log().contains(Database::new().password()));
 }
 

@@ -240,6 +240,12 @@ impl Operations {
                 creation = Ok(Creation::Created);
             }
         }
+        if let Err(StoreError::Unavailable(_)) = creation {
+            self.0.metrics.store_faults.inc();
+            *self.0.refused_at() = Some(Instant::now());
+        } else {
+            *self.0.refused_at() = None;
+        }
         if !matches!(creation, Ok(Creation::Created)) {
             self.0.inline_keys.forget(operation.id);
         }
