@@ -21,7 +21,7 @@ use prometheus_client::{
 };
 use sha2::{Digest as _, Sha256};
 use tokio::{
-    sync::{Mutex, Notify, oneshot},
+    sync::{Notify, Semaphore, oneshot},
     time::{sleep, timeout},
 };
 
@@ -35,6 +35,8 @@ const INTERVAL: Duration = Duration::from_secs(10);
 
 /// For how long a file has to stay as it is before it is used.
 const SETTLING: Duration = Duration::from_secs(1);
+/// How many readings may be under way, those included that hang: what made them hang may have been replaced meanwhile.
+const READINGS_MAX: usize = 4;
 /// The longest that a reading may take: the file, and what the secrets in it refer to.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The most looks at a file that goes on changing, one after the other.
@@ -52,8 +54,8 @@ pub struct Reload {
     /// How many callers are in use.
     callers: usize,
     settling: Duration,
-    /// Held by a reading, also by one that nobody waits for any more, so that no more of them hang.
-    reading: Arc<Mutex<()>>,
+    /// One is held by each reading, also by one that hangs and that nobody waits for any more.
+    readings: Arc<Semaphore>,
     /// Whether the log knows that the last reading failed.
     is_stuck: bool,
 }
@@ -140,7 +142,7 @@ impl Reload {
             used: Fingerprint::of(config),
             callers: config.identity.callers.len(),
             settling: SETTLING,
-            reading: Arc::default(),
+            readings: Arc::new(Semaphore::new(READINGS_MAX)),
             is_stuck: false,
         }
     }
@@ -191,15 +193,18 @@ impl Reload {
         &mut self,
         read: impl FnOnce(&Path) -> T + Send + 'static,
     ) -> Option<T> {
-        let (path, reading) = (self.path.clone(), Arc::clone(&self.reading));
+        let (path, readings) = (self.path.clone(), Arc::clone(&self.readings));
         let reading = async {
-            let alone = reading.lock_owned().await;
+            let place = readings
+                .acquire_owned()
+                .await
+                .map_err(|_| ReadError::Lost)?;
             let (sender, result) = oneshot::channel();
             // A thread of its own, for which no runtime waits when the gateway stops.
             let thread = thread::Builder::new().name("reload".to_owned());
             thread.spawn(move || {
                 let result = read(&path);
-                drop(alone);
+                drop(place);
                 // Nobody may wait for it any more.
                 _ = sender.send(result);
             })?;

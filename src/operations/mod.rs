@@ -42,14 +42,15 @@ use self::{
     inline_keys::InlineKeys,
     kill_point::kill_point,
     metrics::{Ended, Metrics},
+    sentences::log_event,
 };
 use crate::domain::{
     audit::AuditLog,
     clock::Clock,
     history::Change,
-    operation::{EventKind, Operation, OperationEvent, OperationId, Outcome, Status},
+    operation::{EventKind, Operation, OperationEvent, OperationId, Status},
     store::{Hold, OperationQuery, OperationStore, Running, StoreError},
-    task::{TaskRef, TaskState},
+    task::TaskRef,
 };
 
 pub(crate) use self::accept::to_its_end;
@@ -364,39 +365,6 @@ impl Shared {
             self.own_ends.add(operation.id);
         }
     }
-}
-
-/// The one log line of an event of an operation.
-fn log_event(operation: &Operation, event: &EventKind) {
-    let (state, code) = match event {
-        EventKind::Observed(state) => (Some(state.map_or("gone", TaskState::as_str)), None),
-        EventKind::Refused(code) => (None, code.as_deref()),
-        EventKind::Fault(what) => (None, Some(what.as_str())),
-        EventKind::Accepted
-        | EventKind::Joined
-        | EventKind::PauseSent(_)
-        | EventKind::StartSent(_)
-        | EventKind::DeleteSent(_)
-        | EventKind::Resumed
-        | EventKind::Superseded
-        | EventKind::Cancelled
-        | EventKind::Ended => (None, None),
-    };
-    tracing::info!(
-        operation.id = %operation.id,
-        operation.kind = operation.goal.kind(),
-        operation.force = operation.goal.force(),
-        operation.status = operation.status.as_str(),
-        operation.outcome = operation.outcome.map(Outcome::as_str),
-        operation.error = operation.failure.as_ref().map(|failure| failure.reason.as_str()),
-        task.service = %operation.task.service,
-        task.project = %operation.task.project,
-        task.id = %operation.task.id,
-        task.state = state,
-        upstream.code = code,
-        "operation {}",
-        event.as_str()
-    );
 }
 
 /// A moment so much later, or the end of time.

@@ -1,4 +1,5 @@
-//! The sentences that tell a person why a request was refused or an operation failed, and what to do about it.
+//! The sentences that tell a person why a request was refused or an operation failed, and what to do about it, and the lines of
+//! the log about operations.
 
 use super::{
     accept::Ask,
@@ -7,7 +8,7 @@ use super::{
 use crate::domain::{
     decide::Action,
     history::Change,
-    operation::{Goal, Operation, Outcome, Reason},
+    operation::{EventKind, Goal, Operation, Outcome, Reason},
     task::{TaskError, TaskRef, TaskState},
 };
 
@@ -152,4 +153,37 @@ pub(super) fn task_failed(operation: &Operation, error: Option<&TaskError>) -> S
         Some(error) => format!("Task {id} was started and failed with {}.", error.code),
         None => format!("Task {id} was started and failed; the service gives no reason."),
     }
+}
+
+/// The one log line of an event of an operation.
+pub(super) fn log_event(operation: &Operation, event: &EventKind) {
+    let (state, code) = match event {
+        EventKind::Observed(state) => (Some(state.map_or("gone", TaskState::as_str)), None),
+        EventKind::Refused(code) => (None, code.as_deref()),
+        EventKind::Fault(what) => (None, Some(what.as_str())),
+        EventKind::Accepted
+        | EventKind::Joined
+        | EventKind::PauseSent(_)
+        | EventKind::StartSent(_)
+        | EventKind::DeleteSent(_)
+        | EventKind::Resumed
+        | EventKind::Superseded
+        | EventKind::Cancelled
+        | EventKind::Ended => (None, None),
+    };
+    tracing::info!(
+        operation.id = %operation.id,
+        operation.kind = operation.goal.kind(),
+        operation.force = operation.goal.force(),
+        operation.status = operation.status.as_str(),
+        operation.outcome = operation.outcome.map(Outcome::as_str),
+        operation.error = operation.failure.as_ref().map(|failure| failure.reason.as_str()),
+        task.service = %operation.task.service,
+        task.project = %operation.task.project,
+        task.id = %operation.task.id,
+        task.state = state,
+        upstream.code = code,
+        "operation {}",
+        event.as_str()
+    );
 }
