@@ -1,6 +1,6 @@
 //! What the keeper knows of one project, and what it makes of failures.
 
-use std::{rc::Rc, time::Duration};
+use std::rc::Rc;
 
 use tokio::{sync::oneshot, task::Id};
 
@@ -8,11 +8,6 @@ use super::super::{
     CredentialResult, attempts::Identity, backoff::Backoff, clerk::Account, vault::Vault,
 };
 use crate::domain::service::{UpstreamError, UpstreamErrorKind, status::CredentialKind};
-
-/// So many tokens may be fetched one behind the other, and then one more in each [`TOKEN_EVERY`]: a service that refuses good
-/// ones now and then must not lead to a login for each.
-const TOKENS_MAX: u32 = 20;
-const TOKEN_EVERY: Duration = Duration::from_secs(3);
 
 /// What the keeper knows of one project.
 pub(super) struct Desk {
@@ -27,8 +22,6 @@ pub(super) struct Desk {
     pub(super) refused: Option<Identity>,
     /// The failure that the log knows of.
     pub(super) told: Option<Told>,
-    /// When as many tokens may be fetched again as ever, on [`Clock::uptime`](crate::domain::clock::Clock::uptime).
-    tokens_free_at: Duration,
 }
 
 /// A failure, as far as the same one is not told again.
@@ -44,20 +37,7 @@ impl Desk {
             replacements: Backoff::default(),
             refused: None,
             told: None,
-            tokens_free_at: Duration::ZERO,
         }
-    }
-
-    /// How long no token is fetched, since too many were. `None`: one may be.
-    pub(super) fn tokens_rest(&self, uptime: Duration) -> Option<Duration> {
-        let spent = self.tokens_free_at.saturating_sub(uptime);
-        let left = spent.checked_sub(TOKEN_EVERY * (TOKENS_MAX - 1))?;
-        (!left.is_zero()).then_some(left)
-    }
-
-    /// Notes that a token was fetched.
-    pub(super) fn token_fetched(&mut self, uptime: Duration) {
-        self.tokens_free_at = self.tokens_free_at.max(uptime) + TOKEN_EVERY;
     }
 
     /// Notes that the vendor was asked in vain, perhaps because it refused this secret.
@@ -127,35 +107,4 @@ pub(super) fn count(vault: &Vault, kind: CredentialKind, result: &'static str) {
         vault.metrics.login(result);
     }
     vault.metrics.credential_refresh(kind.as_str(), result);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        domain::service::ProjectName, transport::Endpoint, upstream::iam::CredentialSettings,
-    };
-
-    #[test]
-    fn tokens_are_fetched_twenty_behind_each_other_and_then_one_in_three_seconds() {
-        let mut desk = Desk::new(Account {
-            project: ProjectName::parse("prod").unwrap(),
-            project_id: String::new(),
-            endpoint: Endpoint::parse("https://iam.example").unwrap(),
-            credentials: CredentialSettings::EcsAgency {
-                metadata_address: String::new(),
-            },
-        });
-        let second = Duration::from_secs;
-        for _ in 0..TOKENS_MAX {
-            assert_eq!(desk.tokens_rest(second(100)), None);
-            desk.token_fetched(second(100));
-        }
-        assert_eq!(desk.tokens_rest(second(100)), Some(second(3)));
-        assert_eq!(desk.tokens_rest(second(102)), Some(second(1)));
-        assert_eq!(desk.tokens_rest(second(103)), None);
-        desk.token_fetched(second(103));
-        assert_eq!(desk.tokens_rest(second(103)), Some(second(3)));
-        assert_eq!(desk.tokens_rest(second(200)), None);
-    }
 }

@@ -195,14 +195,6 @@ impl Keeper {
         if desk.login.is_some() {
             return;
         }
-        if let Some(left) = desk.tokens_rest(self.vault.clock.uptime()) {
-            let detail = "Tokens of the gateway were refused one after the other; it logs in again in a moment.";
-            let error = failure(UpstreamErrorKind::Unavailable, detail).not_before(left);
-            for reply in desk.waiting.drain(..) {
-                answer(reply, Err(error.clone()));
-            }
-            return;
-        }
         let (clerk, account) = (Rc::clone(&self.clerk), Rc::clone(&desk.account));
         let urgency = if desk.waiting.is_empty() {
             Urgency::CanWait
@@ -231,7 +223,6 @@ impl Keeper {
                 logins.obtained(project);
                 if !credential.signs() {
                     logins.logged_in(project, self.vault.clock.now());
-                    desk.token_fetched(self.vault.clock.uptime());
                 }
                 self.vault.put(credential.clone()).await;
                 desk.failures.forget();
