@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 use ureq::{Agent, Body, BodyReader, http, tls::TlsConfig};
 
-use super::wait_for;
+use super::{PATIENCE, wait_within};
 
 /// An answer, read to its end.
 #[derive(Debug)]
@@ -260,7 +260,12 @@ impl Client {
 
     /// The document of an operation once it has ended.
     pub(crate) fn ended(&self, id: &str) -> Value {
-        wait_for("the end of an operation", || {
+        self.ended_within(PATIENCE, id)
+    }
+
+    /// As [`Client::ended`], for so long at most.
+    pub(crate) fn ended_within(&self, limit: Duration, id: &str) -> Value {
+        wait_within(limit, "the end of an operation", || {
             let answer = self.get(&format!("/operations/{id}"));
             assert_eq!(answer.status, 200, "an operation was lost: {answer:?}");
             let operation = answer.json();
