@@ -95,7 +95,7 @@ impl Exchange {
         }
     }
 
-    /// Whether the target of a request had a fragment, see [`Framing::has_fragment`].
+    /// Whether the target of a request had a fragment, which none may have (RFC 9112, section 3.2).
     pub fn has_fragment(&self) -> bool {
         self.0.framing.get().has_fragment()
     }
