@@ -3,7 +3,7 @@
 use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use migration_gateway::sandbox::{
@@ -147,6 +147,39 @@ fn with_a_third_of_the_answers_lost_or_spoilt_every_force_delete_ends_right() {
         let labels = format!("service=\"{service}\",result=\"succeeded\"");
         assert_ne!(metric(&gateway, "upstream_retries_total", &labels), "0");
     }
+}
+
+#[test]
+fn reads_go_on_with_few_logins_while_a_service_refuses_one_in_ten_good_tokens() {
+    let place = Place::new().set("upstream.freshness", "\"0s\"");
+    let gateway = place.start();
+    let cloud = &place.cloud;
+    assert_eq!(gateway.client().get("/tasks?service=oms").status, 200);
+    let fault = Fault::on_any(Service::Oms, FaultKind::token_refused()).always();
+    let fault = cloud.fault(fault.share(0.1));
+    let began = Instant::now();
+    let good = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..20 {
+            let (client, good) = (gateway.client(), &good);
+            let id = cloud.add_oms(OmsSpec::new("logs", 2));
+            scope.spawn(move || {
+                for _ in 0..20 {
+                    let status = client.get(&format!("/tasks/{id}")).status;
+                    if status == 200 {
+                        good.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    assert!(fault.fired() > 0, "{fault:?}");
+    // Three refusals in a row happen to one request in a thousand.
+    let good = good.into_inner();
+    assert!(good > 350, "{good} of 400");
+    let logins = u64::try_from(cloud.tokens_issued()).expect("few");
+    let most = 21 + began.elapsed().as_secs();
+    assert!(logins <= most, "{logins} logins, {most} at most");
 }
 
 /// A place where this many operations wait for tasks that do not come to rest, at a pace of 20 requests a second and a burst

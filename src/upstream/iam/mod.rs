@@ -38,6 +38,7 @@ use tokio::{
 };
 
 pub use self::credential::{Credential, Lease};
+pub(crate) use self::refusals::passing;
 use self::{
     attempts::{Attempts, Urgency},
     clerk::{Account, Clerk},

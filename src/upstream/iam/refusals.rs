@@ -19,6 +19,10 @@ const REPLACED_AGAIN_AFTER: Duration = Duration::from_mins(15);
 /// How many fresh tokens in a row are taken for dead, each replaced after a longer wait, when a service refuses them that has
 /// accepted others. After that it is the service that refuses, whatever it is sent.
 const DEAD_IN_A_ROW: u32 = 5;
+/// How many credentials in a row are replaced at once, and how many tokens of a service that has accepted others: one of those may
+/// be refused by chance.
+const REPLACED_IN_A_ROW: u32 = 1;
+const REPLACED_IN_A_ROW_IF_OTHERS: u32 = 2;
 
 type Key = (ProjectName, ServiceName);
 
@@ -33,8 +37,9 @@ pub(super) struct Refusals {
 /// What a service has refused since it last accepted a credential.
 #[derive(Default)]
 struct Refusal {
-    /// The credential that was replaced for it. Serials begin with 1.
+    /// The last credential that was replaced at once for it, and how many were. Serials begin with 1.
     replaced: u64,
+    replacements: u32,
     /// The last credential that was refused in spite of that.
     doubted: u64,
     /// The credential for which the service is left alone, and what that was obtained with.
@@ -125,8 +130,14 @@ impl Credentials {
             {
                 return Verdict::Replaced;
             }
+            let takes_others = refusals.takes_others(&key, credential);
+            let most = if takes_others {
+                REPLACED_IN_A_ROW_IF_OTHERS
+            } else {
+                REPLACED_IN_A_ROW
+            };
             let is_doubted = if let Some(refusal) = refusal {
-                refusal.replaced != serial
+                refusal.replaced != serial && refusal.replacements >= most
             } else {
                 // Nobody has accepted it, and it has replaced one that another service refused.
                 let mut others = refusals
@@ -136,13 +147,17 @@ impl Credentials {
                 !credential.has_worked()
                     && others.any(|(_, refusal)| ![0, serial].contains(&refusal.replaced))
             };
-            let takes_others = refusals.takes_others(&key, credential);
             let refusal = refusals.standing.entry(key).or_default();
             if !is_doubted || is_old {
+                if refusal.replaced != serial {
+                    refusal.replacements = refusal.replacements.saturating_add(1);
+                }
                 refusal.replaced = serial;
                 return Verdict::Replaced;
             }
             refusal.doubted = serial;
+            // None after it is replaced at once either, until one is accepted.
+            refusal.replacements = refusal.replacements.max(most);
             if takes_others {
                 Verdict::Dead
             } else {
@@ -289,12 +304,12 @@ impl Refusal {
     }
 }
 
-/// The refusal of a token by a service that has accepted others: the next one is due in a moment.
-fn passing(service: &ServiceName, error: UpstreamError) -> UpstreamError {
+/// The refusal of a credential by a service that has accepted others: the next one is due in a moment.
+pub(crate) fn passing(service: &ServiceName, error: UpstreamError) -> UpstreamError {
     UpstreamError {
         kind: UpstreamErrorKind::Unavailable,
         detail: format!(
-            "The service {service} refused a fresh token of the gateway, although it has accepted others; the gateway logs in again in a moment."
+            "The service {service} refused fresh credentials of the gateway, although it has accepted others; the gateway tries others in a moment."
         ),
         ..error
     }

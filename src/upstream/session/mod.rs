@@ -11,7 +11,7 @@ use self::sending::Sending;
 use super::{
     echo,
     flow::{Call, Flow},
-    iam::Credentials,
+    iam::{self, Credentials},
     metrics::Metrics,
 };
 use crate::{
@@ -20,6 +20,9 @@ use crate::{
     },
     transport::{Endpoint, Request, Response, Transport},
 };
+
+/// How often a request is sent again because the credential that it showed was refused.
+const REPEATS_MAX: u32 = 2;
 
 /// One service of one project, on this thread. Clones are the same.
 #[derive(Clone)]
@@ -75,10 +78,10 @@ impl Session {
     }
 
     /// Sends a request with a token or a signature and gives back whatever complete answer comes, refusals of every kind
-    /// included, unless the answer says that the credential is dead. Then it is replaced and the request is sent once more,
+    /// included, unless the answer says that the credential is dead. Then it is replaced and the request is sent again,
     /// which is safe since it was not carried out. If the replacement is refused too, that is
-    /// [`UpstreamErrorKind::CredentialsRefused`], also for the next requests of a while; or
-    /// [`UpstreamErrorKind::Unavailable`] at first, if it is a token and the service has accepted others.
+    /// [`UpstreamErrorKind::CredentialsRefused`], also for the next requests of a while; or, if it is a token and the service
+    /// has accepted others, it is replaced once more, and then that is [`UpstreamErrorKind::Unavailable`] at first.
     ///
     /// `operation` is the name under which the request is counted. Nothing is sent without a clearance that is good, if there
     /// is one.
@@ -174,7 +177,7 @@ impl Session {
     }
 
     async fn perform(&self, request: &Request, call: Call<'_>) -> Result<Response, UpstreamError> {
-        let mut is_repeated = false;
+        let mut repeats = 0;
         loop {
             // Whoever cannot be let in need not wait for the pace.
             self.may_ask()?;
@@ -192,12 +195,16 @@ impl Session {
             else {
                 return Ok(response);
             };
-            if !refusal.is_replaced || is_repeated {
+            if !refusal.is_replaced {
                 return Err(self
                     .credentials
                     .give_up(&lease, &self.service, refusal.error));
             }
-            is_repeated = true;
+            if repeats == REPEATS_MAX {
+                // Others were let in meanwhile: the service is not to be left alone for it.
+                return Err(iam::passing(&self.service, refusal.error));
+            }
+            repeats += 1;
         }
     }
 

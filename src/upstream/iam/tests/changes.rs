@@ -201,21 +201,23 @@ async fn late_answers_to_a_dead_token_change_nothing_for_the_one_that_followed_i
     let second = credentials.credential(&project()).await.unwrap();
     assert!(credentials.refused(&first, &oms(), &refused));
     assert_eq!(text(&credentials).await, "token-1");
-    // It is dead before its first success.
-    assert!(!credentials.refused(&second, &oms(), &refused));
-    credentials.give_up(&second, &oms(), refused.clone());
+    // Both are dead before their first success.
+    assert!(credentials.refused(&second, &oms(), &refused));
+    let third = credentials.credential(&project()).await.unwrap();
+    assert!(!credentials.refused(&third, &oms(), &refused));
+    credentials.give_up(&third, &oms(), refused.clone());
     credentials.worked(&first, &oms());
     assert!(credentials.given_up(&project(), &oms()).is_some());
     assert!(credentials.refused(&first, &oms(), &refused));
-    let third = credentials.credential(&project()).await.unwrap();
-    for late in [&first, &second] {
+    let fourth = credentials.credential(&project()).await.unwrap();
+    for late in [&first, &second, &third] {
         credentials.refused(late, &oms(), &refused);
         credentials.give_up(late, &oms(), refused.clone());
-        assert_eq!(text(&credentials).await, "token-2");
+        assert_eq!(text(&credentials).await, "token-3");
     }
-    credentials.worked(&third, &oms());
+    credentials.worked(&fourth, &oms());
     assert!(credentials.given_up(&project(), &oms()).is_none());
     assert!(credentials.refused(&second, &oms(), &refused));
-    assert_eq!(text(&credentials).await, "token-2");
-    assert_eq!(cloud.logins(), 3);
+    assert_eq!(text(&credentials).await, "token-3");
+    assert_eq!(cloud.logins(), 4);
 }
