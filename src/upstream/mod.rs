@@ -224,7 +224,7 @@ impl Upstream {
         services: &Services,
         project: &ProjectName,
     ) -> Result<Admission, UpstreamError> {
-        let signs = self.credentials.lease(project).await?.signs();
+        let signs = self.credentials.credential(project).await?.signs();
         if !signs {
             return Ok(Admission::Token);
         }

@@ -40,7 +40,7 @@ impl Clerk {
             .map_err(Failure::Withheld)?;
         let identity = Self::user(domain, user, &secret);
         let trials = self.attempts.borrow_mut().of(identity, self.clock.uptime());
-        let _turn = trials.turn().await;
+        let _turn = trials.turn(&account.endpoint, urgency, &*self.clock).await;
         self.may_try(&trials, urgency)?;
         let request = Request {
             method: Method::Post,

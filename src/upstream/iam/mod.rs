@@ -40,7 +40,7 @@ use tokio::{
 pub use self::credential::{Credential, Lease};
 pub(crate) use self::refusals::passing;
 use self::{
-    attempts::{Attempts, Urgency},
+    attempts::Attempts,
     clerk::{Account, Clerk},
     keeper::{Command, Keeper},
     login::failure,
@@ -67,10 +67,6 @@ use crate::{
 const MAX_COMMANDS: usize = 10_000;
 /// What a caller waits beyond the parts of a login that have limits of their own: other logins of the same user.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The longest that a request waits for its turn to try keys that have not worked yet.
-const TURN_PATIENCE: Duration = Duration::from_secs(10);
-/// How often a request looks for other keys, when those that it waited for were refused meanwhile.
-const LEASE_ATTEMPTS: usize = 4;
 /// The longest that the metadata service may take to answer.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -166,71 +162,6 @@ impl Credentials {
     pub(super) fn look_at_secrets(&self) {
         // Should the thread be busy beyond measure, it looks in a few seconds all the same.
         let _ = self.commands.try_send(Command::Look);
-    }
-
-    /// A credential of the project, to be held while it is used once: the one at hand, or else the result of one login
-    /// that all who wait share. A failed login is answered from memory for a while. Never waits longer than a login may
-    /// take, and for keys that others try.
-    pub async fn lease(&self, project: &ProjectName) -> Result<Lease, UpstreamError> {
-        for _ in 0..LEASE_ATTEMPTS {
-            let credential = self.credential(project).await?;
-            if !credential.is_on_trial() {
-                return Ok(Lease::of(credential));
-            }
-            let previous = credential.previous(self.now());
-            let urgency = Urgency::beside(previous.as_ref());
-            let turn = match previous {
-                // While somebody tries the successor, what worked before it still does.
-                Some(previous) => match credential.trials().turn_now() {
-                    Some(turn) => turn,
-                    None => return Ok(Lease::of(previous)),
-                },
-                None => match timeout(TURN_PATIENCE, credential.trials().turn()).await {
-                    Ok(turn) => turn,
-                    Err(_) => break,
-                },
-            };
-            if credential.has_worked() {
-                return Ok(Lease::of(credential));
-            }
-            if credential.is_refused() {
-                continue;
-            }
-            if !credential.is_forbidden(self.vault.clock.uptime(), urgency) {
-                return Ok(Lease {
-                    credential,
-                    _turn: Some(turn),
-                    _probe: None,
-                });
-            }
-            // It was obtained just before the last refusal was noted. What worked before it comes back, or else another one
-            // is made of other keys or withheld.
-            self.vault.remove(&credential).await;
-        }
-        Err(failure(
-            UpstreamErrorKind::Unavailable,
-            "Others try the keys of the gateway, which have not worked yet.",
-        ))
-    }
-
-    /// As [`Credentials::lease`], but `None` if that has to wait: for a login, or for others who try the keys.
-    pub(crate) async fn lease_now(&self, project: &ProjectName) -> Option<Lease> {
-        let credential = self.at_hand(project).await?;
-        if !credential.is_on_trial() {
-            return Some(Lease::of(credential));
-        }
-        let previous = credential.previous(self.now());
-        let urgency = Urgency::beside(previous.as_ref());
-        let Some(turn) = credential.trials().turn_now() else {
-            return previous.map(Lease::of);
-        };
-        let may_be_tried = !credential.is_refused()
-            && !credential.is_forbidden(self.vault.clock.uptime(), urgency);
-        may_be_tried.then_some(Lease {
-            credential,
-            _turn: Some(turn),
-            _probe: None,
-        })
     }
 
     async fn at_hand(&self, project: &ProjectName) -> Option<Credential> {

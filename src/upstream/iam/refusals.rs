@@ -255,10 +255,7 @@ impl Credentials {
             }
             let probe = Arc::new(());
             refusal.probe = Arc::downgrade(&probe);
-            Ok(Lease {
-                _probe: Some(probe),
-                ..lease
-            })
+            Ok(lease.with_probe(probe))
         })
     }
 

@@ -53,13 +53,14 @@ impl Exchange for Sending<'_> {
             credentials,
             project,
             service,
+            endpoint,
             ..
         } = self.session;
         // An attempt before this one must not keep it waiting.
         drop(self.tried.take());
         // The credential from before the wait may be known to be dead.
         self.session.may_ask()?;
-        let lease = credentials.lease_now(project).await;
+        let lease = credentials.lease_now(project, endpoint).await;
         let Some((lease, place)) = lease.zip(transport.place_now(self.request.method)) else {
             return Ok(None);
         };
@@ -73,7 +74,10 @@ impl Exchange for Sending<'_> {
             fault::of_transport(&begun, error)
         };
         for _ in 0..WAITS_MAX {
-            let lease = session.credentials.lease(&session.project).await?;
+            let lease = session
+                .credentials
+                .lease(&session.project, &session.endpoint);
+            let lease = lease.await?;
             let place = session.transport.place(self.request.method, by).await;
             let place = place.map_err(failed)?;
             // It can have died in the wait for the place, which others may use while another one is obtained.

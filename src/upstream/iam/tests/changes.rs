@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Cloud, issue, keys, project, text, until, wrong_password};
+use super::{Cloud, endpoint, issue, keys, lease, project, text, until, wrong_password};
 use crate::{
     domain::{
         clock::Clock as _,
@@ -28,7 +28,7 @@ fn oms() -> ServiceName {
 async fn while_a_token_serves_a_refused_password_is_not_tried_again() {
     let cloud = Cloud::of_tokens();
     let credentials = cloud.credentials(&["p"]);
-    let first = credentials.lease(&project()).await.unwrap();
+    let first = lease(&credentials).await.unwrap();
     // The token is about to be replaced, when the file gets a password that the vendor does not know yet.
     cloud.clock.forward(24 * 3600 - 20 * 60);
     let is_known = Arc::new(AtomicBool::new(false));
@@ -50,7 +50,7 @@ async fn while_a_token_serves_a_refused_password_is_not_tried_again() {
         credentials.look_at_secrets();
         // The answer comes after what was asked for before.
         let nobody = ProjectName::parse("nobody").unwrap();
-        assert!(credentials.lease(&nobody).await.is_err());
+        assert!(credentials.lease(&nobody, &endpoint()).await.is_err());
     }
     assert_eq!(cloud.logins(), 2);
     // It knows it, and ends all tokens.
@@ -60,7 +60,7 @@ async fn while_a_token_serves_a_refused_password_is_not_tried_again() {
     until(async || {
         // When the refusal was noted, nobody can tell.
         cloud.clock.forward(2);
-        credentials.lease(&project()).await.is_ok()
+        lease(&credentials).await.is_ok()
     })
     .await;
     assert_eq!(text(&credentials).await, "token-2");
@@ -70,7 +70,7 @@ async fn while_a_token_serves_a_refused_password_is_not_tried_again() {
 async fn who_comes_while_a_refused_password_is_spared_has_it_tried() {
     let cloud = Cloud::of_tokens();
     let credentials = cloud.credentials(&["p", "q"]);
-    let first = credentials.lease(&project()).await.unwrap();
+    let first = lease(&credentials).await.unwrap();
     let (release, released) = mpsc::channel::<()>();
     let released = Mutex::new(released);
     cloud.answer_login(move |seen, writer| {
@@ -80,7 +80,7 @@ async fn who_comes_while_a_refused_password_is_spared_has_it_tried() {
     fs::write(cloud.password.path(), "another-word").unwrap();
     let other = ProjectName::parse("q").unwrap();
     let (tries, waits) = (credentials.clone(), credentials.clone());
-    let tries = actix_rt::spawn(async move { tries.lease(&other).await.map(|_| ()) });
+    let tries = actix_rt::spawn(async move { tries.lease(&other, &endpoint()).await.map(|_| ()) });
     until(async || cloud.logins() == 2).await;
     // The replacement waits for the result of the other project's try, and so does who comes for it.
     cloud.clock.forward(24 * 3600 - 20 * 60);
@@ -98,7 +98,7 @@ async fn who_comes_while_a_refused_password_is_spared_has_it_tried() {
 async fn another_password_is_used_at_once_however_long_the_one_before_it_rests() {
     let cloud = Cloud::of_tokens();
     let credentials = cloud.credentials(&["p"]);
-    let fails = async || credentials.lease(&project()).await.is_err();
+    let fails = async || lease(&credentials).await.is_err();
     for _ in 0..3 {
         cloud.answer_login(wrong_password);
     }
@@ -130,7 +130,7 @@ async fn whoever_is_told_of_a_refusal_is_told_when_the_next_try_may_be() {
         cloud.answer_login(wrong_password);
     }
     let wait = async || {
-        let error = credentials.lease(&project()).await.unwrap_err();
+        let error = lease(&credentials).await.unwrap_err();
         assert_eq!(error.kind.as_str(), "credentials-refused");
         error.retry_after.unwrap()
     };
@@ -151,11 +151,11 @@ async fn a_wait_that_the_vendor_asks_for_is_kept_whatever_the_file_says() {
     let cloud = Cloud::of_tokens();
     let credentials = cloud.credentials(&["p"]);
     cloud.answer_login(|_, writer| answer(writer, 429, "Retry-After: 20\r\n", "{}"));
-    assert!(credentials.lease(&project()).await.is_err());
+    assert!(lease(&credentials).await.is_err());
     fs::write(cloud.password.path(), "another-word").unwrap();
     for _ in 0..50 {
         credentials.look_at_secrets();
-        assert!(credentials.lease(&project()).await.is_err());
+        assert!(lease(&credentials).await.is_err());
     }
     assert_eq!(cloud.logins(), 1);
     cloud.clock.forward(20);
@@ -168,7 +168,7 @@ async fn of_two_projects_with_changed_keys_that_are_refused_one_tries_them() {
     let names = ["a", "b"].map(|name| ProjectName::parse(name).unwrap());
     let credentials = bench.credentials_of(&["a", "b"]);
     for name in &names {
-        let lease = credentials.lease(name).await.unwrap();
+        let lease = credentials.lease(name, &endpoint()).await.unwrap();
         credentials.worked(&lease, &oms());
     }
     bench.write("AK2", "second-secret");
@@ -180,12 +180,12 @@ async fn of_two_projects_with_changed_keys_that_are_refused_one_tries_them() {
         })
         .await;
     }
-    let lease = credentials.lease(&names[0]).await.unwrap();
+    let lease = credentials.lease(&names[0], &endpoint()).await.unwrap();
     let error = failure(UpstreamErrorKind::CredentialsRefused, "x");
     assert!(credentials.refused(&lease, &oms(), &error));
     drop(lease);
     for name in &names {
-        let lease = credentials.lease(name).await.unwrap();
+        let lease = credentials.lease(name, &endpoint()).await.unwrap();
         assert_eq!(keys::access_key(&lease), "AK1");
     }
 }

@@ -63,7 +63,7 @@ fn signed(credential: &Credential) -> BTreeMap<&'static str, String> {
 
 /// The access key of the credential at hand.
 async fn key(credentials: &Credentials) -> String {
-    access_key(&credentials.lease(&project()).await.unwrap())
+    access_key(&lease(&credentials).await.unwrap())
 }
 
 pub(super) fn access_key(credential: &Credential) -> String {
@@ -81,7 +81,7 @@ fn refusal() -> UpstreamError {
 }
 
 async fn refuse(credentials: &Credentials) {
-    let lease = credentials.lease(&project()).await.unwrap();
+    let lease = lease(&credentials).await.unwrap();
     credentials.refused(&lease, &oms(), &refusal());
 }
 
@@ -91,7 +91,7 @@ async fn an_access_key_needs_no_login_and_has_no_end() {
     let credentials = bench.credentials();
     assert_eq!(key(&credentials).await, "AK1");
     bench.cloud.clock.forward(400 * 24 * 3600);
-    let lease = credentials.lease(&project()).await.unwrap();
+    let lease = lease(&credentials).await.unwrap();
     let headers = signed(&lease);
     assert_eq!(headers["x-project-id"], PROJECT_ID);
     assert_eq!(headers.get("x-security-token"), None);
@@ -115,7 +115,7 @@ async fn a_file_that_is_of_no_use_leaves_the_access_key_as_it_is() {
     let bench = Bench::new();
     let credentials = bench.credentials();
     assert_eq!(key(&credentials).await, "AK1");
-    credentials.worked(&credentials.lease(&project()).await.unwrap(), &oms());
+    credentials.worked(&lease(&credentials).await.unwrap(), &oms());
     bench.write("AK1", "\n");
     credentials.look_at_secrets();
     bench.write("AK2", "\n");
@@ -136,7 +136,7 @@ async fn a_file_that_is_of_no_use_leaves_the_access_key_as_it_is() {
         key(&credentials).await == "AK2"
     })
     .await;
-    credentials.worked(&credentials.lease(&project()).await.unwrap(), &oms());
+    credentials.worked(&lease(&credentials).await.unwrap(), &oms());
     refuse(&credentials).await;
     assert_eq!(key(&credentials).await, "AK2", "it had worked");
 }
@@ -149,7 +149,7 @@ async fn refused_keys_are_tried_twice_in_15_minutes_unless_they_change() {
         refuse(&credentials).await;
     }
     for _ in 0..14 {
-        let error = credentials.lease(&project()).await.unwrap_err();
+        let error = lease(&credentials).await.unwrap_err();
         assert_eq!(error.detail, "refused by the test");
         bench.cloud.clock.forward(60);
     }
@@ -157,7 +157,7 @@ async fn refused_keys_are_tried_twice_in_15_minutes_unless_they_change() {
     assert_eq!(key(&credentials).await, "AK1", "15 minutes are over");
     refuse(&credentials).await;
     refuse(&credentials).await;
-    assert!(credentials.lease(&project()).await.is_err());
+    assert!(lease(&credentials).await.is_err());
     bench.write("AK2", "second-secret");
     bench.cloud.clock.forward(60);
     assert_eq!(key(&credentials).await, "AK2");
@@ -171,7 +171,7 @@ async fn projects_with_the_same_keys_share_the_attempts() {
     let tried = join_all(names.map(async |name| {
         let project = ProjectName::parse(name).unwrap();
         let mut tried = 0;
-        while let Ok(lease) = credentials.lease(&project).await {
+        while let Ok(lease) = credentials.lease(&project, &endpoint()).await {
             // Others come for it while the service is asked.
             tokio::task::yield_now().await;
             tried += 1;
@@ -189,7 +189,7 @@ async fn keys_that_work_again_have_all_their_attempts() {
     let credentials = bench.credentials();
     for _ in 0..5 {
         refuse(&credentials).await;
-        let lease = credentials.lease(&project()).await.unwrap();
+        let lease = lease(&credentials).await.unwrap();
         credentials.worked(&lease, &oms());
     }
 }
@@ -198,11 +198,11 @@ async fn keys_that_work_again_have_all_their_attempts() {
 async fn keys_that_have_not_worked_yet_are_tried_by_one_at_a_time() {
     let bench = Bench::new();
     let credentials = bench.credentials();
-    let first = credentials.lease(&project()).await.unwrap();
+    let first = lease(&credentials).await.unwrap();
     let others: Vec<_> = (0..20)
         .map(|_| {
             let credentials = credentials.clone();
-            actix_rt::spawn(async move { credentials.lease(&project()).await.map(|_| ()) })
+            actix_rt::spawn(async move { lease(&credentials).await.map(|_| ()) })
         })
         .collect();
     tokio::task::yield_now().await;
@@ -212,18 +212,57 @@ async fn keys_that_have_not_worked_yet_are_tried_by_one_at_a_time() {
     for other in others {
         assert!(other.await.unwrap().is_ok());
     }
-    let both = [
-        credentials.lease(&project()).await,
-        credentials.lease(&project()).await,
-    ];
+    let both = [lease(&credentials).await, lease(&credentials).await];
     assert!(both.iter().all(Result::is_ok), "they have worked");
+}
+
+#[actix_rt::test]
+async fn an_endpoint_that_does_not_answer_leaves_a_place_to_another() {
+    let bench = Bench::new();
+    let credentials = bench.credentials();
+    let _hangs = lease(&credentials).await.unwrap();
+    assert!(
+        credentials
+            .lease_now(&project(), &endpoint())
+            .await
+            .is_none()
+    );
+    let elsewhere = Endpoint::parse("https://sms.example").unwrap();
+    let other = credentials.lease(&project(), &elsewhere).await.unwrap();
+    let third = Endpoint::parse("https://third.example").unwrap();
+    assert!(credentials.lease_now(&project(), &third).await.is_none());
+    credentials.worked(&other, &oms());
+    assert!(credentials.lease_now(&project(), &third).await.is_some());
+}
+
+#[actix_rt::test]
+async fn no_more_attempts_are_under_way_than_may_fail() {
+    let bench = Bench::new();
+    let credentials = bench.credentials();
+    let elsewhere = Endpoint::parse("https://sms.example").unwrap();
+    let hangs = lease(&credentials).await.unwrap();
+    let other = credentials.lease(&project(), &elsewhere).await.unwrap();
+    credentials.refused(&other, &oms(), &refusal());
+    drop(other);
+    // Of two refusals one has come, and the other may be on its way.
+    until(async || credentials.credential(&project()).await.is_ok()).await;
+    assert!(
+        credentials
+            .lease_now(&project(), &elsewhere)
+            .await
+            .is_none()
+    );
+    credentials.refused(&hangs, &oms(), &refusal());
+    drop(hangs);
+    let error = credentials.lease(&project(), &elsewhere).await.unwrap_err();
+    assert_eq!(error.kind, UpstreamErrorKind::CredentialsResting);
 }
 
 #[actix_rt::test]
 async fn who_waits_for_keys_that_are_refused_meanwhile_gets_other_ones() {
     let bench = Bench::new();
     let credentials = bench.credentials();
-    let first = credentials.lease(&project()).await.unwrap();
+    let first = lease(&credentials).await.unwrap();
     let waiting = credentials.clone();
     let waiting = actix_rt::spawn(async move { key(&waiting).await });
     tokio::task::yield_now().await;
@@ -237,11 +276,11 @@ async fn who_waits_for_keys_that_are_refused_meanwhile_gets_other_ones() {
 async fn while_one_request_tries_changed_keys_the_others_use_those_that_worked() {
     let bench = Bench::new();
     let credentials = bench.credentials();
-    credentials.worked(&credentials.lease(&project()).await.unwrap(), &oms());
+    credentials.worked(&lease(&credentials).await.unwrap(), &oms());
     bench.write("AK2", "second-secret");
     credentials.look_at_secrets();
     until(async || key(&credentials).await == "AK2").await;
-    let trial = credentials.lease(&project()).await.unwrap();
+    let trial = lease(&credentials).await.unwrap();
     for _ in 0..3 {
         assert_eq!(key(&credentials).await, "AK1");
     }
@@ -276,7 +315,7 @@ async fn a_changed_password_is_used_for_a_login_while_the_token_serves() {
 async fn a_changed_password_that_is_refused_has_one_more_attempt_when_the_token_ends() {
     let cloud = Cloud::of_tokens();
     let credentials = cloud.credentials(&["p"]);
-    let first = credentials.lease(&project()).await.unwrap();
+    let first = lease(&credentials).await.unwrap();
     credentials.worked(&first, &oms());
     cloud.answer_login(wrong_password);
     fs::write(cloud.password.path(), "another-word").unwrap();
@@ -299,7 +338,7 @@ async fn a_changed_password_that_is_refused_has_one_more_attempt_when_the_token_
     credentials.refused(&first, &oms(), &refusal());
     until(async || {
         cloud.clock.forward(2);
-        credentials.lease(&project()).await.is_ok()
+        lease(&credentials).await.is_ok()
     })
     .await;
     assert_eq!(text(&credentials).await, "token-3");
@@ -330,19 +369,19 @@ async fn a_login_reads_the_password_afresh_and_else_takes_the_last_good_one() {
 async fn a_refreshed_token_that_is_refused_at_once_leaves_the_one_before_it() {
     let cloud = Cloud::of_tokens();
     let credentials = cloud.credentials(&["p"]);
-    let first = credentials.lease(&project()).await.unwrap();
+    let first = lease(&credentials).await.unwrap();
     credentials.worked(&first, &oms());
     fs::write(cloud.password.path(), "another-word").unwrap();
     credentials.look_at_secrets();
     until(async || text(&credentials).await == "token-1").await;
-    let second = credentials.lease(&project()).await.unwrap();
+    let second = lease(&credentials).await.unwrap();
     assert!(credentials.refused(&second, &oms(), &refusal()));
     assert_eq!(text(&credentials).await, "token-0");
     credentials.worked(&first, &oms());
     assert!(credentials.refused(&first, &oms(), &refusal()));
     until(async || {
         cloud.clock.forward(2);
-        credentials.lease(&project()).await.is_ok()
+        lease(&credentials).await.is_ok()
     })
     .await;
     assert_eq!(text(&credentials).await, "token-2");
@@ -403,7 +442,7 @@ async fn temporary_keys_are_asked_for_with_a_token_of_the_metadata_service() {
         }
         answer(writer, 200, "", &keys_document(seen.number, now, 6))
     });
-    let lease = credentials.lease(&project()).await.unwrap();
+    let lease = lease(&credentials).await.unwrap();
     let headers = signed(&lease);
     assert!(headers["authorization"].contains("Access=HST1,"));
     assert_eq!(headers["x-security-token"], "hidden-security-token");
@@ -454,7 +493,7 @@ async fn keys_that_were_refused_are_not_fetched_again_and_again() {
     let fetched = || cloud.peer.seen().len() / 2;
     for minute in 0..14 {
         for _ in 0..5 {
-            let error = credentials.lease(&project()).await.unwrap_err();
+            let error = lease(&credentials).await.unwrap_err();
             assert_eq!(error.detail, "refused by the test");
             assert_eq!(error.retry_after, Some(Duration::from_mins(1)));
         }
@@ -508,7 +547,7 @@ async fn a_metadata_token_that_is_refused_is_replaced_once() {
         0 => answer(writer, 200, "", "token"),
         _ => answer(writer, 401, "", "Unauthorized"),
     });
-    let error = credentials.lease(&project()).await.unwrap_err();
+    let error = lease(&credentials).await.unwrap_err();
     assert_eq!(error.kind, UpstreamErrorKind::CredentialsRefused);
     assert_eq!(cloud.peer.seen().len(), 4);
 }
@@ -526,7 +565,7 @@ async fn a_machine_without_an_agency_is_told_so() {
             "{\"error\": \"Please configure Cloud Service Agency first.\"}",
         )
     });
-    let error = credentials.lease(&project()).await.unwrap_err();
+    let error = lease(&credentials).await.unwrap_err();
     assert_eq!(error.kind, UpstreamErrorKind::CredentialsRefused);
     assert!(error.detail.contains("agency"), "{}", error.detail);
     let told = error.answer.unwrap();
@@ -549,7 +588,7 @@ async fn temporary_keys_are_renewed_40_minutes_before_their_end_while_they_serve
         answer(writer, 200, "", &keys_document(seen.number, now, hours))
     });
     assert_eq!(key(&credentials).await, "HST1");
-    credentials.worked(&credentials.lease(&project()).await.unwrap(), &oms());
+    credentials.worked(&lease(&credentials).await.unwrap(), &oms());
     // The keys end 7 hours after the start.
     cloud.clock.forward((7 * 60 - 47) * 60);
     assert_eq!(key(&credentials).await, "HST1");
@@ -589,7 +628,7 @@ async fn keys_in_every_spelling_are_read_and_nonsense_is_not() {
         .chain(nonsense.into_iter().map(|body| (body, false)))
     {
         let (cloud, credentials) = of_document(body.clone());
-        match credentials.lease(&project()).await {
+        match lease(&credentials).await {
             Ok(lease) => {
                 assert!(is_good, "{body}");
                 assert!(signed(&lease)["authorization"].contains("Access=HST,"));
@@ -623,7 +662,7 @@ async fn a_metadata_service_with_a_fault_is_a_failure_that_is_remembered() {
     for (kind, answers) in answers {
         let (cloud, credentials) = of_ecs(answers);
         for _ in 0..3 {
-            let error = credentials.lease(&project()).await.unwrap_err();
+            let error = lease(&credentials).await.unwrap_err();
             assert_eq!(error.kind, kind, "{error}");
         }
         assert_eq!(cloud.peer.seen().len(), 1);

@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::future::join_all;
 
-use super::{Cloud, SetClock, issue, project, start_with, text, until};
+use super::{Cloud, SetClock, issue, lease, start_with, text, until};
 use crate::{
     domain::{
         clock::Clock as _,
@@ -112,20 +112,19 @@ async fn nobody_waits_longer_for_a_slow_login_than_its_limit() {
     }
     let credentials = impatient(&cloud);
     let begun = Instant::now();
-    let project = project();
-    let results = join_all((0..20).map(|_| credentials.lease(&project))).await;
+    let results = join_all((0..20).map(|_| lease(&credentials))).await;
     for result in results {
         assert_eq!(result.unwrap_err().kind, UpstreamErrorKind::Timeout);
     }
     assert!(begun.elapsed() < Duration::from_secs(5));
     // What was learned is told at once to whoever comes next, and forgotten soon.
-    let error = credentials.lease(&project).await.unwrap_err();
+    let error = lease(&credentials).await.unwrap_err();
     assert_eq!(
         (error.kind, cloud.logins()),
         (UpstreamErrorKind::Timeout, 1)
     );
     cloud.clock.forward(1);
-    let error = credentials.lease(&project).await.unwrap_err();
+    let error = lease(&credentials).await.unwrap_err();
     assert_eq!(
         (error.kind, cloud.logins()),
         (UpstreamErrorKind::Timeout, 2)
@@ -160,7 +159,7 @@ async fn every_fault_of_the_token_service_is_remembered_and_served_meanwhile() {
     for (number, (script, kind)) in faults.into_iter().enumerate() {
         cloud.answer_login(script);
         for _ in 0..50 {
-            assert_eq!(credentials.lease(&project()).await.unwrap_err().kind, kind);
+            assert_eq!(lease(&credentials).await.unwrap_err().kind, kind);
         }
         assert_eq!(cloud.logins(), number + 1);
         cloud.clock.forward(31);
@@ -172,7 +171,7 @@ async fn every_fault_of_the_token_service_is_remembered_and_served_meanwhile() {
 async fn a_token_that_is_refused_while_its_replacement_is_under_way_is_not_given_out() {
     let cloud = Cloud::of_tokens();
     let credentials = cloud.credentials(&["p"]);
-    let old = credentials.lease(&project()).await.unwrap();
+    let old = lease(&credentials).await.unwrap();
     let error = failure(UpstreamErrorKind::CredentialsRefused, "x");
     let release = held(&cloud, |seen, writer, clock| {
         issue(seen, writer, clock.now())
@@ -204,7 +203,7 @@ async fn a_token_that_ends_before_it_arrives_is_given_to_nobody() {
         issue(seen, writer, issued)
     });
     let credentials = cloud.credentials(&["p"]);
-    let error = credentials.lease(&project()).await.unwrap_err();
+    let error = lease(&credentials).await.unwrap_err();
     assert_eq!(error.kind, UpstreamErrorKind::Unavailable);
     assert!(!format!("{error:?}").contains("token-0"));
     cloud.clock.forward(1);
@@ -227,7 +226,7 @@ async fn a_replacement_that_ends_before_it_arrives_is_given_to_nobody_either() {
     assert_eq!(text(&credentials).await, "token-0");
     until(async || cloud.logins() == 2).await;
     // By now both are over.
-    until(async || credentials.lease(&project()).await.is_err() || cloud.logins() == 3).await;
+    until(async || lease(&credentials).await.is_err() || cloud.logins() == 3).await;
     cloud.clock.forward(2);
     assert_eq!(text(&credentials).await, "token-2");
 }

@@ -208,13 +208,23 @@ pub(crate) fn wrong_password(_: &Seen, writer: &mut dyn Write) -> Then {
     answer(writer, 401, "X-Request-Id: a-7\r\n", &body.to_string())
 }
 
+/// What the project has for one request.
+pub(crate) async fn lease(credentials: &Credentials) -> Result<super::Lease, UpstreamError> {
+    credentials.lease(&project(), &endpoint()).await
+}
+
+/// Where leases are used.
+pub(crate) fn endpoint() -> Endpoint {
+    Endpoint::parse("https://oms.example").unwrap()
+}
+
 pub(crate) fn project() -> ProjectName {
     ProjectName::parse("p").unwrap()
 }
 
 /// The text of the token at hand.
 async fn text(credentials: &Credentials) -> String {
-    let lease = credentials.lease(&project()).await.unwrap();
+    let lease = lease(&credentials).await.unwrap();
     token_of(&lease)
 }
 
@@ -399,7 +409,7 @@ async fn a_refused_token_is_removed_only_while_it_is_the_one_at_hand() {
     let credentials = cloud.credentials(&["p"]);
     let service = ServiceName::parse("oms").unwrap();
     let error = failure(UpstreamErrorKind::CredentialsRefused, "x");
-    let old = credentials.lease(&project()).await.unwrap();
+    let old = lease(&credentials).await.unwrap();
     credentials.refused(&old, &service, &error);
     assert_eq!(text(&credentials).await, "token-1");
     credentials.refused(&old, &service, &error);
@@ -415,7 +425,7 @@ async fn an_id_of_a_request_that_repeats_the_password_is_not_passed_on() {
         answer(writer, 401, "X-Request-Id: s3cret\r\n", body)
     });
     let credentials = cloud.credentials(&["p"]);
-    let error = credentials.lease(&project()).await.unwrap_err();
+    let error = lease(&credentials).await.unwrap_err();
     assert_eq!(error.kind, UpstreamErrorKind::CredentialsRefused);
     assert!(!format!("{error:?}").contains("s3cret"), "{error:?}");
 }
@@ -427,7 +437,7 @@ async fn a_wrong_password_is_tried_twice_in_15_minutes_unless_it_changes() {
         cloud.answer_login(wrong_password);
     }
     let credentials = cloud.credentials(&["p"]);
-    let refused = async || credentials.lease(&project()).await.unwrap_err();
+    let refused = async || lease(&credentials).await.unwrap_err();
     let error = refused().await;
     assert_eq!(error.kind, UpstreamErrorKind::CredentialsRefused);
     let answer = error.answer.as_ref().unwrap();
@@ -477,7 +487,7 @@ async fn projects_of_one_user_share_the_attempts() {
     let credentials = cloud.credentials(&names);
     let results = join_all(names.map(async |name| {
         credentials
-            .lease(&ProjectName::parse(name).unwrap())
+            .lease(&ProjectName::parse(name).unwrap(), &endpoint())
             .await
             .unwrap_err()
             .kind
@@ -579,14 +589,14 @@ async fn an_answer_that_is_no_token_is_an_error_of_its_kind() {
     for (number, (kind, status, headers, body)) in cases.into_iter().enumerate() {
         let body = body.map_or_else(|| good(&cloud.clock), str::to_owned);
         cloud.answer_login(move |_, writer| answer(writer, status, headers, &body));
-        let error = credentials.lease(&project()).await.unwrap_err();
+        let error = lease(&credentials).await.unwrap_err();
         assert_eq!(error.kind, kind, "{status} {headers} {number}");
         assert_eq!(error.answer.is_some(), status >= 200);
         assert_eq!(cloud.logins(), number + 1);
         cloud.clock.forward(60);
     }
     cloud.answer_login(|_, _| Then::Close);
-    let error = credentials.lease(&project()).await.unwrap_err();
+    let error = lease(&credentials).await.unwrap_err();
     assert_eq!(error.kind, UpstreamErrorKind::Unavailable);
     cloud.clock.forward(60);
     text(&credentials).await;
@@ -597,7 +607,7 @@ async fn a_password_that_cannot_be_read_is_no_login() {
     let cloud = Cloud::of_tokens();
     fs::write(cloud.password.path(), "\n").unwrap();
     let credentials = cloud.credentials(&["p"]);
-    let error = credentials.lease(&project()).await.unwrap_err();
+    let error = lease(&credentials).await.unwrap_err();
     assert_eq!(error.kind, UpstreamErrorKind::Unavailable);
     assert!(!error.detail.contains('/'), "{}", error.detail);
     assert_eq!(cloud.logins(), 0);
@@ -611,10 +621,10 @@ async fn a_vendor_that_asks_for_a_wait_gets_it() {
     let cloud = Cloud::of_tokens();
     cloud.answer_login(|_, writer| answer(writer, 429, "Retry-After: 20\r\n", "{}"));
     let credentials = cloud.credentials(&["p"]);
-    let error = credentials.lease(&project()).await.unwrap_err();
+    let error = lease(&credentials).await.unwrap_err();
     assert_eq!(error.retry_after, Some(Duration::from_secs(20)));
     cloud.clock.forward(19);
-    assert!(credentials.lease(&project()).await.is_err());
+    assert!(lease(&credentials).await.is_err());
     assert_eq!(cloud.logins(), 1);
     cloud.clock.forward(1);
     text(&credentials).await;
@@ -645,7 +655,7 @@ async fn a_login_that_breaks_leaves_its_project_usable() {
     let clock = Arc::new(BrokenClock(Arc::clone(&cloud.clock), AtomicI64::new(1)));
     let settings = cloud.settings(&["p"]);
     let credentials = start(&settings, clock).unwrap();
-    let error = credentials.lease(&project()).await.unwrap_err();
+    let error = lease(&credentials).await.unwrap_err();
     assert_eq!(error.kind, UpstreamErrorKind::Unavailable);
     assert_eq!(error.detail, "The login ended abnormally.");
     cloud.clock.forward(60);

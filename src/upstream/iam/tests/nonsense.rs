@@ -5,7 +5,7 @@ use std::io::Write;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::{Cloud, PROJECT_ID, project, text};
+use super::{Cloud, PROJECT_ID, lease, text};
 use crate::{
     domain::{clock::Clock as _, service::UpstreamErrorKind},
     transport::tests::peer::{Then, answer},
@@ -23,9 +23,9 @@ async fn is_no_token(
     let clock = cloud.clock.clone();
     cloud.answer_login(move |_, writer| script(writer, clock.now()));
     let credentials = cloud.credentials(&["p"]);
-    let error = credentials.lease(&project()).await.expect_err(what);
+    let error = lease(&credentials).await.expect_err(what);
     assert_eq!(error.kind, kind, "{what}");
-    assert!(credentials.lease(&project()).await.is_err(), "{what}");
+    assert!(lease(&credentials).await.is_err(), "{what}");
     assert_eq!(cloud.logins(), 1, "{what}");
     cloud.clock.forward(1);
     assert_eq!(text(&credentials).await, "token-1", "{what}");

@@ -19,18 +19,18 @@ fn refusal() -> UpstreamError {
 }
 
 async fn key(credentials: &Credentials) -> String {
-    access_key(&credentials.lease(&project()).await.unwrap())
+    access_key(&lease(&credentials).await.unwrap())
 }
 
 /// Keys that work, and those after them that are being tried.
 async fn tried_beside_others(bench: &Bench) -> (Credentials, [Credential; 2]) {
     let credentials = bench.credentials_of(&["p"]);
-    let first = credentials.lease(&project()).await.unwrap();
+    let first = lease(&credentials).await.unwrap();
     credentials.worked(&first, &oms());
     bench.write("AK2", "second-secret");
     credentials.look_at_secrets();
     until(async || key(&credentials).await == "AK2").await;
-    let second = credentials.lease(&project()).await.unwrap();
+    let second = lease(&credentials).await.unwrap();
     let both = [first.clone(), second.clone()];
     (credentials, both)
 }
@@ -42,7 +42,12 @@ async fn refused_keys_that_come_back_are_given_to_nobody() {
     // What another thread brings back that saw them good a moment ago.
     credentials.refused(&first, &oms(), &refusal());
     credentials.vault.cache.insert(project(), first).await;
-    assert!(credentials.lease_now(&project()).await.is_none());
+    assert!(
+        credentials
+            .lease_now(&project(), &endpoint())
+            .await
+            .is_none()
+    );
     assert!(credentials.vault.at_hand(&project()).is_none());
     bench.write("AK3", "third-secret");
     assert_eq!(key(&credentials).await, "AK3");
@@ -59,7 +64,7 @@ async fn keys_are_removed_although_nobody_waits_for_it() {
     let mut busy = Box::pin(busy);
     assert!((&mut busy).now_or_never().is_none());
     credentials.refused(&second, &oms(), &refusal());
-    assert!(credentials.lease_now(&project).await.is_none());
+    assert!(credentials.lease_now(&project, &endpoint()).await.is_none());
     drop(busy);
     assert_eq!(key(&credentials).await, "AK1");
 }

@@ -36,7 +36,7 @@ use crate::{
         flow::{self, tests::PACE},
         iam::{
             Credentials,
-            tests::{self, Cloud, PROJECT_ID, project},
+            tests::{self, Cloud, PROJECT_ID, endpoint, lease, project},
         },
         metrics::Metrics,
     },
@@ -338,7 +338,7 @@ async fn a_token_that_ends_while_a_connection_is_made_is_not_sent() {
     for request in [read(), change()] {
         let bench = Bench::new(fine);
         let session = bench.session();
-        let lease = bench.credentials.lease(&project()).await.unwrap();
+        let lease = lease(&bench.credentials).await.unwrap();
         let sending = super::Sending {
             session: &session,
             request: &request,
@@ -379,7 +379,13 @@ async fn keys_that_are_accepted_by_refusals_only_are_used_by_many_at_once() {
         let signed = SignedBench::new(move |_, writer| answer(writer, status, "", &answered));
         let session = signed.bench.session();
         session.exchange("show", &read(), None).await.unwrap();
-        let lease = async || signed.bench.credentials.lease_now(&project()).await;
+        let lease = async || {
+            signed
+                .bench
+                .credentials
+                .lease_now(&project(), &endpoint())
+                .await
+        };
         let both = (lease().await, lease().await);
         assert!(both.0.is_some(), "{status} {body}");
         assert_eq!(both.1.is_some(), is_accepted, "{status} {body}");

@@ -3,17 +3,13 @@
 //! The vendor locks an account after a few wrong passwords: five in 15 minutes by default, three in the strictest setting.
 //! It locks an access key for five minutes after more than five wrong signatures on end.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+mod trials;
 
-use sha2::{Digest as _, Sha256};
-use tokio::sync::OwnedMutexGuard;
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
+pub(super) use self::trials::{Trials, Turn};
 use crate::domain::service::UpstreamError;
+use sha2::{Digest as _, Sha256};
 
 const WINDOW: Duration = Duration::from_mins(15);
 /// How long a pair of keys that has signed what a service accepted is left alone after its second refusal within [`WINDOW`]; three times as
@@ -100,6 +96,12 @@ impl Refusals {
         self.last.clone().map(|error| error.remembered(left))
     }
 
+    /// Whether no more than one further attempt may fail.
+    fn is_last(&mut self, uptime: Duration, urgency: Urgency) -> bool {
+        self.forget(uptime);
+        self.at.len() + 1 >= urgency.most()
+    }
+
     /// Forgets what is out of the window; tells whether nothing is left.
     fn forget(&mut self, uptime: Duration) -> bool {
         self.at.retain(|at| uptime.saturating_sub(*at) < WINDOW);
@@ -122,31 +124,6 @@ impl Refusals {
             is_proven: true,
             ..Self::default()
         };
-    }
-}
-
-/// How one identity fares. Whoever tries it holds its turn until the result is noted, and asks under it whether it may
-/// be tried, so that no more attempts are under way than may fail.
-#[derive(Debug, Default)]
-pub(super) struct Trials {
-    turn: Arc<tokio::sync::Mutex<()>>,
-    refusals: Mutex<Refusals>,
-}
-
-impl Trials {
-    /// Waits until nobody else tries it.
-    pub(super) async fn turn(&self) -> OwnedMutexGuard<()> {
-        Arc::clone(&self.turn).lock_owned().await
-    }
-
-    /// As [`Trials::turn`], but `None` if somebody else tries it.
-    pub(super) fn turn_now(&self) -> Option<OwnedMutexGuard<()>> {
-        Arc::clone(&self.turn).try_lock_owned().ok()
-    }
-
-    pub(super) fn refusals(&self) -> MutexGuard<'_, Refusals> {
-        // They are whole between any two statements, so a panic elsewhere does not spoil them.
-        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,7 +1,9 @@
 //! What requests show to say who sends them: a token, or a signature by a pair of keys.
 
+mod lease;
+mod proof;
+
 use std::{
-    ops::Deref,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -10,48 +12,21 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::sync::OwnedMutexGuard;
 
+pub use self::lease::Lease;
+pub(crate) use self::proof::Authentication;
+pub(super) use self::proof::{KeyPair, Proof};
 use super::{
     attempts::{Identity, Trials, Urgency},
     lifetime::Lifetime,
-    signature::{self, DATE_HEADER, Signable},
 };
 use crate::{
     domain::{
         secret::Secret,
         service::{ProjectName, UpstreamError, status::CredentialKind},
     },
-    transport::{CONTENT_TYPE, Endpoint, Header, Request},
+    transport::{Endpoint, Request},
 };
-
-const TOKEN_HEADER: &str = "x-auth-token";
-const PROJECT_HEADER: &str = "x-project-id";
-const SECURITY_TOKEN_HEADER: &str = "x-security-token";
-
-/// How a request shows who sends it.
-#[derive(Debug)]
-pub(super) enum Proof {
-    /// By a token.
-    Token {
-        text: Secret,
-        /// What it was issued for, which no answer may show either.
-        password: Secret,
-    },
-    /// By a signature.
-    Keys(KeyPair),
-}
-
-/// An access key with its secret key.
-#[derive(Debug)]
-pub(super) struct KeyPair {
-    pub(super) access_key: Secret,
-    pub(super) secret_key: Secret,
-    /// Temporary keys have one.
-    pub(super) security_token: Option<Secret>,
-    /// The vendor's id of the project that requests are for.
-    pub(super) project_id: String,
-}
 
 /// A credential of one project. Clones are the same one.
 #[derive(Clone, Debug)]
@@ -87,14 +62,6 @@ pub(super) struct Parts {
     pub(super) lifetime: Option<Lifetime>,
 }
 
-/// What is added to a request.
-pub(crate) struct Authentication {
-    /// The headers that say who sends the request.
-    pub(crate) headers: Vec<Header>,
-    /// What of the request alone no answer may repeat, beside [`Credential::secrets`].
-    pub(crate) signature: Option<Secret>,
-}
-
 impl Credential {
     pub(super) fn new(parts: Parts) -> Self {
         Self(Arc::new(Issued {
@@ -119,27 +86,12 @@ impl Credential {
         request: &Request,
         now: Timestamp,
     ) -> Authentication {
-        match &self.0.proof {
-            Proof::Token { text, .. } => Authentication {
-                headers: vec![Header {
-                    name: TOKEN_HEADER,
-                    value: text.clone(),
-                }],
-                signature: None,
-            },
-            Proof::Keys(keys) => keys.sign(endpoint, request, now),
-        }
+        self.0.proof.authenticate(endpoint, request, now)
     }
 
     /// What no answer may repeat.
     pub(crate) fn secrets(&self) -> Vec<&Secret> {
-        match &self.0.proof {
-            Proof::Token { text, password } => vec![text, password],
-            Proof::Keys(keys) => [&keys.access_key, &keys.secret_key]
-                .into_iter()
-                .chain(&keys.security_token)
-                .collect(),
-        }
+        self.0.proof.secrets()
     }
 
     /// Whether it signs requests, as opposed to a token.
@@ -189,11 +141,13 @@ impl Credential {
         self.0.refused.load(Ordering::Relaxed)
     }
 
-    /// Notes that a service refused it. Of many who used it at the same time, the first one counts; tells whether it is that.
+    /// Notes that a service refused it. Of many who used it at the same time, the first one counts, except where they tried it: the
+    /// vendor counts them all. Tells whether it is the first one.
     pub(super) fn set_refused(&self, error: &UpstreamError, uptime: Duration) -> bool {
+        let is_on_trial = self.is_on_trial();
         let mut refusals = self.0.trials.refusals();
         let is_first = !self.0.refused.swap(true, Ordering::Relaxed);
-        if is_first && self.signs() {
+        if is_on_trial || is_first && self.signs() {
             refusals.refused(error, uptime);
         }
         is_first
@@ -258,7 +212,7 @@ impl Credential {
             .is_some_and(|lifetime| lifetime.asks_for_replacement(now))
     }
 
-    /// Whether it is tried by one request at a time: the vendor locks keys after a few wrong signatures. Many may try a
+    /// Whether it is tried by few requests at a time: the vendor locks keys after a few wrong signatures. Many may try a
     /// token at the same time.
     pub(crate) fn is_on_trial(&self) -> bool {
         self.signs() && !self.has_worked()
@@ -266,79 +220,6 @@ impl Credential {
 
     pub(super) fn trials(&self) -> &Trials {
         &self.0.trials
-    }
-}
-
-/// A credential for one request, and perhaps the right to be the only one who tries it.
-#[derive(Debug)]
-pub struct Lease {
-    pub(super) credential: Credential,
-    pub(super) _turn: Option<OwnedMutexGuard<()>>,
-    /// Keeps others back from a service that refused credentials.
-    pub(super) _probe: Option<Arc<()>>,
-}
-
-impl Lease {
-    /// Without that right.
-    pub(super) fn of(credential: Credential) -> Self {
-        Self {
-            credential,
-            _turn: None,
-            _probe: None,
-        }
-    }
-}
-
-impl Deref for Lease {
-    type Target = Credential;
-
-    fn deref(&self) -> &Credential {
-        &self.credential
-    }
-}
-
-impl KeyPair {
-    /// What the keys are, as a digest.
-    pub(super) fn identity(&self) -> Identity {
-        Identity::of(&["keys", self.access_key.expose(), self.secret_key.expose()])
-    }
-
-    fn sign(&self, endpoint: &Endpoint, request: &Request, now: Timestamp) -> Authentication {
-        let (host, date) = (endpoint.host_header(), signature::date(now));
-        let mut added = vec![
-            (DATE_HEADER, date.as_str()),
-            (PROJECT_HEADER, self.project_id.as_str()),
-        ];
-        if let Some(token) = &self.security_token {
-            added.push((SECURITY_TOKEN_HEADER, token.expose()));
-        }
-        let of_all = [("content-type", CONTENT_TYPE), ("host", host.as_str())];
-        let signed = signature::sign(
-            &Signable {
-                method: request.method.as_str(),
-                target: &request.path,
-                headers: &[&added[..], &of_all].concat(),
-                body: &request.content(),
-            },
-            &self.access_key,
-            &self.secret_key,
-            &date,
-        );
-        let mut headers: Vec<Header> = added
-            .into_iter()
-            .map(|(name, value)| Header {
-                name,
-                value: Secret::new(value),
-            })
-            .collect();
-        headers.push(Header {
-            name: "authorization",
-            value: signed.authorization,
-        });
-        Authentication {
-            headers,
-            signature: Some(signed.code),
-        }
     }
 }
 
@@ -439,16 +320,20 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_counts_once_for_all_who_used_the_credential_and_before_it_is_gone() {
+    fn a_refusal_counts_once_for_all_who_used_the_credential_and_for_each_who_tried_it() {
         let now = Duration::from_hours(1);
         let trials = Arc::default();
-        let [first, second] = [1, 2].map(|serial| tried(serial, Arc::clone(&trials)));
-        first.set_refused(&refusal(), now);
-        first.clone().set_refused(&refusal(), now);
+        let [first, second, third] = [1, 2, 3].map(|serial| tried(serial, Arc::clone(&trials)));
+        first.set_worked();
+        assert!(first.set_refused(&refusal(), now));
+        assert!(!first.clone().set_refused(&refusal(), now));
         assert!(!second.is_forbidden(now, Needed));
-        second.set_refused(&refusal(), now);
-        assert!(tried(3, Arc::clone(&trials)).is_forbidden(now, Needed));
+        assert!(second.set_refused(&refusal(), now));
+        assert!(third.is_forbidden(now, Needed));
         second.set_worked();
-        assert!(!tried(4, trials).is_forbidden(now, Needed));
+        assert!(!third.is_forbidden(now, Needed));
+        assert!(third.set_refused(&refusal(), now));
+        assert!(!third.clone().set_refused(&refusal(), now));
+        assert!(tried(4, trials).is_forbidden(now, Needed));
     }
 }

@@ -1,0 +1,138 @@
+//! Credentials as requests use them.
+
+use std::{ops::Deref, sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+
+use super::{
+    super::{
+        Credentials,
+        attempts::{Turn, Urgency},
+        login::failure,
+    },
+    Credential,
+};
+use crate::{
+    domain::service::{ProjectName, UpstreamError, UpstreamErrorKind},
+    transport::Endpoint,
+};
+
+/// The longest that a request waits for its turn to try keys that have not worked yet.
+const TURN_PATIENCE: Duration = Duration::from_secs(10);
+/// How often a request looks for other keys, when those that it waited for were refused meanwhile.
+const LEASE_ATTEMPTS: usize = 4;
+
+/// A credential for one request, and perhaps the right to try it.
+#[derive(Debug)]
+pub struct Lease {
+    credential: Credential,
+    _turn: Option<Turn>,
+    /// Keeps others back from a service that refused credentials.
+    _probe: Option<Arc<()>>,
+}
+
+impl Lease {
+    /// Without that right.
+    fn of(credential: Credential) -> Self {
+        Self {
+            credential,
+            _turn: None,
+            _probe: None,
+        }
+    }
+
+    fn on_trial(credential: Credential, turn: Turn) -> Self {
+        Self {
+            _turn: Some(turn),
+            ..Self::of(credential)
+        }
+    }
+
+    /// The same, which keeps others back for as long as it is held.
+    pub(in crate::upstream::iam) fn with_probe(self, probe: Arc<()>) -> Self {
+        Self {
+            _probe: Some(probe),
+            ..self
+        }
+    }
+}
+
+impl Deref for Lease {
+    type Target = Credential;
+
+    fn deref(&self) -> &Credential {
+        &self.credential
+    }
+}
+
+impl Credentials {
+    /// A credential of the project, to be held while it is used once at this endpoint: the one at hand, or else the result of one login
+    /// that all who wait share. A failed login is answered from memory for a while. Never waits longer than a login may
+    /// take, and for keys that others try.
+    pub(crate) async fn lease(
+        &self,
+        project: &ProjectName,
+        endpoint: &Endpoint,
+    ) -> Result<Lease, UpstreamError> {
+        let clock = &*self.vault.clock;
+        for _ in 0..LEASE_ATTEMPTS {
+            let credential = self.credential(project).await?;
+            if !credential.is_on_trial() {
+                return Ok(Lease::of(credential));
+            }
+            let previous = credential.previous(self.now());
+            let urgency = Urgency::beside(previous.as_ref());
+            let turn = match previous {
+                // While somebody tries the successor, what worked before it still does.
+                Some(previous) => match credential.trials().turn_now(endpoint, urgency, clock) {
+                    Some(turn) => turn,
+                    None => return Ok(Lease::of(previous)),
+                },
+                None => {
+                    let turn = credential.trials().turn(endpoint, urgency, clock);
+                    match timeout(TURN_PATIENCE, turn).await {
+                        Ok(turn) => turn,
+                        Err(_) => break,
+                    }
+                }
+            };
+            if credential.has_worked() {
+                return Ok(Lease::of(credential));
+            }
+            if credential.is_refused() {
+                continue;
+            }
+            if !credential.is_forbidden(clock.uptime(), urgency) {
+                return Ok(Lease::on_trial(credential, turn));
+            }
+            // It was obtained just before the last refusal was noted. What worked before it comes back, or else another one
+            // is made of other keys or withheld.
+            self.vault.remove(&credential).await;
+        }
+        Err(failure(
+            UpstreamErrorKind::Unavailable,
+            "Others try the keys of the gateway, which have not worked yet.",
+        ))
+    }
+
+    /// As [`Credentials::lease`], but `None` if that has to wait: for a login, or for others who try the keys.
+    pub(crate) async fn lease_now(
+        &self,
+        project: &ProjectName,
+        endpoint: &Endpoint,
+    ) -> Option<Lease> {
+        let clock = &*self.vault.clock;
+        let credential = self.at_hand(project).await?;
+        if !credential.is_on_trial() {
+            return Some(Lease::of(credential));
+        }
+        let previous = credential.previous(self.now());
+        let urgency = Urgency::beside(previous.as_ref());
+        let Some(turn) = credential.trials().turn_now(endpoint, urgency, clock) else {
+            return previous.map(Lease::of);
+        };
+        let may_be_tried =
+            !credential.is_refused() && !credential.is_forbidden(clock.uptime(), urgency);
+        may_be_tried.then(|| Lease::on_trial(credential, turn))
+    }
+}
