@@ -63,7 +63,7 @@ fn signed(credential: &Credential) -> BTreeMap<&'static str, String> {
 
 /// The access key of the credential at hand.
 async fn key(credentials: &Credentials) -> String {
-    access_key(&lease(&credentials).await.unwrap())
+    access_key(&lease(credentials).await.unwrap())
 }
 
 pub(super) fn access_key(credential: &Credential) -> String {
@@ -81,7 +81,7 @@ fn refusal() -> UpstreamError {
 }
 
 async fn refuse(credentials: &Credentials) {
-    let lease = lease(&credentials).await.unwrap();
+    let lease = lease(credentials).await.unwrap();
     credentials.refused(&lease, &oms(), &refusal());
 }
 

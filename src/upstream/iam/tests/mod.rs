@@ -224,7 +224,7 @@ pub(crate) fn project() -> ProjectName {
 
 /// The text of the token at hand.
 async fn text(credentials: &Credentials) -> String {
-    let lease = lease(&credentials).await.unwrap();
+    let lease = lease(credentials).await.unwrap();
     token_of(&lease)
 }
 

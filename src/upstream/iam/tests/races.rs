@@ -19,7 +19,7 @@ fn refusal() -> UpstreamError {
 }
 
 async fn key(credentials: &Credentials) -> String {
-    access_key(&lease(&credentials).await.unwrap())
+    access_key(&lease(credentials).await.unwrap())
 }
 
 /// Keys that work, and those after them that are being tried.
