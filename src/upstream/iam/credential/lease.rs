@@ -82,19 +82,19 @@ impl Credentials {
             }
             let previous = credential.previous(self.now());
             let urgency = Urgency::beside(previous.as_ref());
-            let turn = match previous {
+            let trials = credential.trials();
+            let turn = if let Some(previous) = previous {
                 // While somebody tries the successor, what worked before it still does.
-                Some(previous) => match credential.trials().turn_now(endpoint, urgency, clock) {
-                    Some(turn) => turn,
-                    None => return Ok(Lease::of(previous)),
-                },
-                None => {
-                    let turn = credential.trials().turn(endpoint, urgency, clock);
-                    match timeout(TURN_PATIENCE, turn).await {
-                        Ok(turn) => turn,
-                        Err(_) => break,
-                    }
-                }
+                let Some(turn) = trials.turn_now(endpoint, urgency, clock) else {
+                    return Ok(Lease::of(previous));
+                };
+                turn
+            } else {
+                let turn = timeout(TURN_PATIENCE, trials.turn(endpoint, urgency, clock));
+                let Ok(turn) = turn.await else {
+                    break;
+                };
+                turn
             };
             if credential.has_worked() {
                 return Ok(Lease::of(credential));
