@@ -175,10 +175,7 @@ fn configuration(
             writeln!(text, "{key} = {value}")?;
         }
     }
-    let digest = Sha256::digest(KEY.as_bytes());
-    let digest = digest
-        .iter()
-        .fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    let digest = hex::encode(Sha256::digest(KEY));
     writeln!(
         text,
         "[projects.default]\nproject_id = \"{}\"\nregion = \"{}\"\n\

@@ -3,10 +3,7 @@
 //! A line is one JSON object of ASCII characters. Its last member `hmac` is the HMAC-SHA256, by the key of the log, of the seal
 //! of the line before (32 bytes; zeros before the first line) and of everything that stands in the line before this member.
 
-use std::{
-    fmt::{self, Write as _},
-    io,
-};
+use std::{fmt, io};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Serialize};
@@ -72,7 +69,7 @@ impl Head {
 
 impl fmt::Display for Head {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} {}", self.seq, hex(&self.seal))
+        write!(formatter, "{} {}", self.seq, hex::encode(self.seal))
     }
 }
 
@@ -128,7 +125,7 @@ pub(super) fn seal<T: Serialize>(
     line.pop();
     let seal: Seal = key.over(&before.seal, &line).finalize().into_bytes().into();
     line.extend_from_slice(BEFORE_SEAL);
-    line.extend_from_slice(hex(&seal).as_bytes());
+    line.extend_from_slice(hex::encode(seal).as_bytes());
     line.extend_from_slice(AFTER_SEAL);
     line.push(b'\n');
     Ok((line, Head { seq, seal }))
@@ -236,27 +233,12 @@ pub(super) fn bounded(text: &str) -> String {
     }
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a text does not fail.
-        let _written = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 /// Lower-case digits only, so that there is one way to write a seal.
 fn unhex(digits: &[u8]) -> Option<Seal> {
-    let value = |digit: u8| match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    };
-    let mut seal = [0; 32];
-    if digits.len() != SEAL_DIGITS {
+    if digits.iter().any(u8::is_ascii_uppercase) {
         return None;
     }
-    for (byte, pair) in seal.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = value(pair[0])? << 4 | value(pair[1])?;
-    }
+    let mut seal = [0; 32];
+    hex::decode_to_slice(digits, &mut seal).ok()?;
     Some(seal)
 }

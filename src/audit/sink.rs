@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     content::Content,
     file::LogFile,
-    line::{self, Head, Key, Opened, Torn, hex},
+    line::{self, Head, Key, Opened, Torn},
 };
 use crate::domain::clock::{Clock as _, SystemClock};
 
@@ -109,7 +109,7 @@ impl Batch {
     ) -> io::Result<Self> {
         let opened = Opened {
             reason: reason.to_owned(),
-            previous: hex(&before.seal),
+            previous: hex::encode(before.seal),
             new_file,
             torn,
         };
@@ -140,7 +140,7 @@ impl Piece {
     fn torn(&self) -> Torn {
         Torn {
             bytes: self.bytes,
-            sha256: hex(&self.digest.clone().finalize()),
+            sha256: hex::encode(self.digest.clone().finalize()),
         }
     }
 }

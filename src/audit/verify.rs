@@ -9,7 +9,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use super::line::{Head, Key, Sealed, Torn, hex};
+use super::line::{Head, Key, Sealed, Torn};
 
 /// The longest line that is read as one: no line of a log is as long.
 pub(super) const LINE_MAX: u64 = 64 << 10;
@@ -200,7 +200,7 @@ impl Rest {
     pub(super) fn torn(&self) -> Torn {
         Torn {
             bytes: self.bytes,
-            sha256: hex(&self.digest.clone().finalize()),
+            sha256: hex::encode(self.digest.clone().finalize()),
         }
     }
 

@@ -1,9 +1,6 @@
 //! `new-key`.
 
-use std::{
-    fmt::Write as _,
-    io::{self, Write as _},
-};
+use std::io::{self, Write as _};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use clap::Args;
@@ -38,7 +35,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         .map_err(|error| Failure::Other(format!("There is no randomness: {error}.")))?;
     let key = format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(random));
     let name = &arguments.name;
-    let digest = hex(&Sha256::digest(&key));
+    let digest = hex::encode(Sha256::digest(&key));
     super::print(&format!(
         "{key}\n\n[callers.{name}]\nkey_sha256 = \"{digest}\""
     ))?;
@@ -49,12 +46,4 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
          The lines below it belong into the configuration, with `permissions` and `projects`."
     );
     Ok(())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a text does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

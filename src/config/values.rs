@@ -99,13 +99,10 @@ pub(super) fn digest(entry: &Entry) -> Reading<[u8; 32]> {
 }
 
 fn parse_digest(text: &str) -> Option<[u8; 32]> {
-    let lower_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    if text.len() != 64 || !text.bytes().all(lower_hex) {
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return None;
     }
     let mut digest = [0; 32];
-    for (index, byte) in digest.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).ok()?;
-    }
+    hex::decode_to_slice(text, &mut digest).ok()?;
     Some(digest)
 }

@@ -482,7 +482,12 @@ fn a_disk_that_fills_up_leaves_a_whole_log_and_nothing_is_sent_without_a_line() 
     gateway.signal("TERM");
     assert!(gateway.ended().success());
     assert_whole(&place);
-    assert_eq!(lines(&place, "opened")[0]["reason"], "recovery");
+    // The line that opens a file is shorter: there may have been room for it in the full one, before that was set aside.
+    let reason = lines(&place, "opened")[0]["reason"].clone();
+    assert!(
+        ["recovery", "replaced"].contains(&reason.as_str().unwrap_or_default()),
+        "{reason}"
+    );
     let tasks: Vec<String> = [full, log(&place)]
         .iter()
         .flat_map(|path| {

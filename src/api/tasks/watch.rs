@@ -1,6 +1,6 @@
 //! `GET /tasks/{id}/events`.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, get};
 use serde::Serialize;
@@ -165,14 +165,6 @@ fn state_id(text: &str) -> Option<String> {
     (text.len() == 32 && text.bytes().all(is_digit)).then(|| text.to_owned())
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // A string takes whatever is written to it.
-        _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 /// A task as one caller sees it.
 struct Sight {
     /// The same for the same sight, whenever it was taken.
@@ -199,7 +191,7 @@ impl Sight {
             | TaskState::Unknown => None,
         };
         Self {
-            id: hex(&digest[..16]),
+            id: hex::encode(&digest[..16]),
             view,
             ending,
         }

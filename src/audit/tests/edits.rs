@@ -8,7 +8,6 @@ use std::{
 };
 
 use super::*;
-use crate::audit::line::hex;
 
 /// What becomes of a log that was changed like this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,7 +157,7 @@ async fn what_is_done_to_its_end_between_two_runs_is_found() {
                 assert!(
                     !fs::read_to_string(&path)
                         .unwrap()
-                        .contains(&hex(&noted.seal))
+                        .contains(&hex::encode(noted.seal))
                 );
                 ByHead
             }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::*;
-use crate::audit::{line::hex, strangers::LINES_MAX, verify::Stretch};
+use crate::audit::{strangers::LINES_MAX, verify::Stretch};
 
 fn lines(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap();
@@ -113,7 +113,7 @@ async fn the_beginning_of_a_line_is_sealed_at_the_next_start_and_named() {
             line: after + 1,
             after,
             bytes: tail.len() as u64,
-            sha256: hex(&Sha256::digest(tail)),
+            sha256: hex::encode(Sha256::digest(tail)),
         };
         // The second begins one line further down, since the first takes one.
         let second = Stretch {

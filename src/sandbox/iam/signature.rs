@@ -4,8 +4,6 @@
 //! the digest of the body. The key of the code is the secret key as it is. A request with temporary keys also brings their
 //! security token, whether or not that is signed.
 
-use std::fmt::Write as _;
-
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use jiff::{civil::DateTime, tz::TimeZone};
 use sha2::{Digest as _, Sha256};
@@ -125,7 +123,7 @@ fn canonical_request(call: &Call, names: &str) -> Option<String> {
     let body = match call.header("x-sdk-content-sha256") {
         _ if call.body.is_empty() => NO_BODY.to_owned(),
         Some(given) => given.to_owned(),
-        None => hex(&Sha256::digest(&call.body)),
+        None => hex::encode(Sha256::digest(&call.body)),
     };
     Some(format!(
         "{method}\n{path}\n{query}\n{}\n{names}\n{body}",
@@ -172,26 +170,18 @@ fn encode(text: &str) -> String {
 }
 
 fn signature(canonical: &str, date: &str, secret_key: &str) -> String {
-    let digest = hex(&Sha256::digest(canonical));
+    let digest = hex::encode(Sha256::digest(canonical));
     let mut code = Hmac::<Sha256>::new_from_slice(secret_key.as_bytes())
         .expect("the code takes keys of every length");
     code.update(format!("{ALGORITHM}\n{date}\n{digest}").as_bytes());
-    hex(&code.finalize().into_bytes())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a text cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex::encode(code.finalize().into_bytes())
 }
 
 #[cfg(test)]
 mod tests {
     use sha2::{Digest as _, Sha256};
 
-    use super::{canonical_request, check, hex, signature};
+    use super::{canonical_request, check, signature};
     use crate::sandbox::{
         Service,
         call::{Call, Route},
@@ -327,7 +317,7 @@ mod tests {
         for vector in vectors() {
             let canonical = canonical_request(&vector.call, &vector.names).unwrap();
             assert_eq!(
-                hex(&Sha256::digest(&canonical)),
+                hex::encode(Sha256::digest(&canonical)),
                 vector.digest,
                 "{canonical}"
             );

@@ -57,11 +57,11 @@ pub fn sign(
     date: &str,
 ) -> Signature {
     let (canonical, names) = canonical_request(request);
-    let digest = hex(&Sha256::digest(canonical));
+    let digest = hex::encode(Sha256::digest(canonical));
     let mut code = Hmac::<Sha256>::new_from_slice(secret_key.expose().as_bytes())
         .expect("the code takes keys of every length");
     code.update(format!("{ALGORITHM}\n{date}\n{digest}").as_bytes());
-    let code = hex(&code.finalize().into_bytes());
+    let code = hex::encode(code.finalize().into_bytes());
     let access_key = access_key.expose();
     Signature {
         authorization: Secret::new(format!(
@@ -89,7 +89,7 @@ fn canonical_request(request: &Signable<'_>) -> (String, String) {
         request.method,
         canonical_path(path),
         canonical_query(query),
-        hex(&Sha256::digest(request.body)),
+        hex::encode(Sha256::digest(request.body)),
     );
     (canonical, names)
 }
@@ -182,19 +182,11 @@ fn encode(bytes: &[u8], text: &mut String) {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use sha2::{Digest as _, Sha256};
 
-    use super::{Signable, canonical_path, canonical_query, canonical_request, date, hex, sign};
+    use super::{Signable, canonical_path, canonical_query, canonical_request, date, sign};
     use crate::domain::secret::Secret;
 
     const DATE: &str = "20260101T000000Z";
@@ -208,7 +200,7 @@ mod tests {
         let access_key = Secret::new("EXAMPLEAK0123456789A");
         let secret_key = Secret::new("exampleSecretKey0123456789abcdefABCDEF01");
         assert_eq!(canonical_request(request).0, canonical);
-        assert_eq!(hex(&Sha256::digest(canonical)), digest);
+        assert_eq!(hex::encode(Sha256::digest(canonical)), digest);
         let signature = sign(request, &access_key, &secret_key, DATE);
         assert_eq!(signature.code.expose(), code);
         assert_eq!(

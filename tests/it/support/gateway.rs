@@ -25,9 +25,7 @@ pub(crate) const KEY: &str = "test-key-of-the-caller-who-may-do-everything";
 
 /// The lower-case hex SHA-256 of a key, as the configuration has it.
 pub(crate) fn digest(key: &str) -> String {
-    Sha256::digest(key.as_bytes())
-        .iter()
-        .fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    hex::encode(Sha256::digest(key))
 }
 
 /// A place for a gateway: its cloud, its configuration and its record. A gateway can be started here again and again.
