@@ -108,7 +108,7 @@ pub trait OperationStore: Send + Sync {
         service: &ServiceName,
     ) -> Result<u64, StoreError>;
 
-    /// How many operations are running that this caller asked for first.
+    /// How many operations are running that this caller asked for first. Those that were found to be unreadable do not count.
     async fn count_running_of(&self, caller: &CallerName) -> Result<u64, StoreError>;
 
     /// How many operations are running. Also tells whether the store can be written to, by writing.

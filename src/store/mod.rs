@@ -136,9 +136,9 @@ impl fmt::Debug for SqlOperationStore {
 #[async_trait]
 impl OperationStore for SqlOperationStore {
     async fn create(&self, fresh: &NewOperation) -> Result<Creation, StoreError> {
-        let fresh = fresh.clone();
+        let (fresh, reports) = (fresh.clone(), Arc::clone(&self.reports));
         self.database
-            .write(|transaction| write::create(transaction, fresh))
+            .write(|transaction| write::create(transaction, fresh, reports))
             .await
     }
 
@@ -273,9 +273,9 @@ impl OperationStore for SqlOperationStore {
     }
 
     async fn count_running_of(&self, caller: &CallerName) -> Result<u64, StoreError> {
-        let caller = caller.clone();
+        let (caller, reports) = (caller.clone(), Arc::clone(&self.reports));
         self.database
-            .read(|transaction| read::count_running_of(transaction, caller))
+            .read(|transaction| read::count_running_of(transaction, caller, reports))
             .await
     }
 

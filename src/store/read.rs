@@ -141,12 +141,14 @@ pub(super) async fn count_running(
     Ok(u64::try_from(running).unwrap_or(0))
 }
 
-/// How many operations are running that a caller asked for first.
+/// How many operations are running that a caller asked for first, but for those that were found to be unreadable: this program
+/// does not bring them to an end.
 pub(super) async fn count_running_of(
     mut transaction: AnyTransaction,
     caller: CallerName,
+    reports: Arc<Reports>,
 ) -> Result<u64, StoreError> {
-    let running = running_of(&mut transaction, &caller).await?;
+    let running = running_of(&mut transaction, &caller, &reports).await?;
     Ok(u64::try_from(running).unwrap_or(0))
 }
 
@@ -154,13 +156,24 @@ pub(super) async fn count_running_of(
 pub(super) async fn running_of(
     connection: &mut AnyConnection,
     caller: &CallerName,
+    reports: &Reports,
 ) -> Result<i64, StoreError> {
-    let count = sqlx::query_scalar(
-        "SELECT COUNT(*) FROM operations WHERE status = 'running' AND requested_by = $1",
-    )
-    .bind(caller.as_str())
-    .fetch_one(connection)
-    .await?;
+    let mut sql =
+        "SELECT COUNT(*) FROM operations WHERE status = 'running' AND requested_by = $1".to_owned();
+    let mut arguments = AnyArguments::default();
+    arguments.add(caller.as_str()).map_err(unavailable)?;
+    for (index, id) in reports.unreadable().into_iter().enumerate() {
+        let before = if index == 0 { " AND id NOT IN (" } else { ", " };
+        arguments.add(id).map_err(unavailable)?;
+        write!(sql, "{before}${}", arguments.len()).map_err(unavailable)?;
+    }
+    if arguments.len() > 1 {
+        sql.push(')');
+    }
+    // The text is made of constants and numbers.
+    let count = sqlx::query_scalar_with(AssertSqlSafe(sql), arguments)
+        .fetch_one(connection)
+        .await?;
     Ok(count)
 }
 
@@ -362,6 +375,12 @@ impl Reports {
                 None
             }
         }
+    }
+
+    /// The ids of those that were reported.
+    fn unreadable(&self) -> Vec<String> {
+        let reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        reported.iter().cloned().collect()
     }
 
     fn report(&self, unreadable: Unreadable) {

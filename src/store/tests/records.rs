@@ -29,6 +29,8 @@ on_both_engines! {
     a_list_holds_what_was_asked_for,
     a_list_may_be_longer_than_one_statement_takes_ids,
     what_cannot_be_read_is_reported_once,
+    what_cannot_be_read_takes_no_place_from_its_caller,
+    the_statement_of_the_runbook_rids_the_record_of_what_cannot_be_read,
 }
 
 fn ended(operation: &Operation, status: Status) -> Operation {
@@ -501,4 +503,65 @@ async fn what_cannot_be_read_is_reported_once(place: Place) {
     for id in [strange, stranger] {
         assert_eq!(text.matches(&id.to_string()).count(), 1, "{text}");
     }
+}
+
+/// Claims, as every process does all the time, so that it has come across all that is due.
+async fn claimed(store: &SqlOperationStore) -> Vec<OperationId> {
+    let claim = store.claim(&lease("a", 1), 10).await.unwrap();
+    claim
+        .operations
+        .iter()
+        .map(|one| one.operation.id)
+        .collect()
+}
+
+async fn what_cannot_be_read_takes_no_place_from_its_caller(place: Place) {
+    let store = place.open().await;
+    let one_of_two = |id: &str| NewOperation {
+        running_max: Some(2),
+        ..NewOperation::new(fresh(id))
+    };
+    for id in ["1", "2"] {
+        store.add(fresh(id)).await;
+    }
+    store
+        .meddle("UPDATE operations SET phase = 'pondering'".to_owned())
+        .await;
+    assert_eq!(claimed(&store).await, []);
+    let caller = caller("team-a");
+    for (id, running) in [("3", 1), ("4", 2)] {
+        let creation = store.create(&one_of_two(id)).await.unwrap();
+        assert!(matches!(creation, Creation::Created), "{creation:?}");
+        assert_eq!(store.count_running_of(&caller).await.unwrap(), running);
+    }
+    let creation = store.create(&one_of_two("5")).await.unwrap();
+    assert!(matches!(creation, Creation::TooMany), "{creation:?}");
+}
+
+async fn the_statement_of_the_runbook_rids_the_record_of_what_cannot_be_read(place: Place) {
+    let store = place.open().await;
+    let (strange, other) = (store.add(fresh("1")).await.id, store.add(fresh("2")).await);
+    store
+        .meddle(format!(
+            "UPDATE operations SET phase = 'pondering' WHERE id = '{strange}'"
+        ))
+        .await;
+    let runbook = include_str!("../../../docs/runbook.md");
+    let (_, statement) = runbook.split_once("    UPDATE operations").unwrap();
+    let (statement, _) = statement.split_once(';').unwrap();
+    let statement = format!(
+        "UPDATE operations{}",
+        statement.replace("$ID", &strange.to_string())
+    );
+    assert!(statement.contains(&strange.to_string()), "{statement}");
+    store.meddle(statement).await;
+    assert_eq!(claimed(&store).await, [other.id]);
+    assert_eq!(store.owed_ends(10).await.unwrap(), []);
+    assert_eq!(store.remove_ended(moment(0), 10).await.unwrap(), 1);
+    assert_eq!(store.find(strange).await.unwrap(), None);
+    assert_eq!(
+        store.find(other.id).await.unwrap().unwrap().task,
+        other.task
+    );
+    store.add(fresh("1")).await;
 }
