@@ -18,12 +18,13 @@ mod rows;
 mod running;
 mod sqlite;
 mod upkeep;
+mod watched;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -41,7 +42,7 @@ use crate::domain::{
     service::{CallerName, ProjectName, ServiceName},
     store::{
         Claim, Creation, Former, Hold, IdempotencyKey, Joining, Lease, NewOperation,
-        OperationQuery, OperationStore, Running, StoreError,
+        OperationQuery, OperationStore, Progress, Running, StoreError,
     },
     task::TaskRef,
 };
@@ -232,6 +233,16 @@ impl OperationStore for SqlOperationStore {
         operation.version += 1;
         operation.events.extend(kept);
         Ok(())
+    }
+
+    async fn progress(
+        &self,
+        ids: &[OperationId],
+    ) -> Result<HashMap<OperationId, Progress>, StoreError> {
+        let ids = ids.to_vec();
+        self.database
+            .read(|transaction| watched::progress(transaction, ids))
+            .await
     }
 
     async fn next_end(&self) -> OperationId {

@@ -9,7 +9,9 @@ use super::{Place, SqlOperationStore, caller, event, fresh, lease, moment, task}
 use crate::domain::{
     history::Change,
     operation::{EVENTS_MAX, EventKind, Operation, OperationId, Outcome, Status},
-    store::{Creation, Hold, NewOperation, OperationQuery, OperationStore as _, StoreError},
+    store::{
+        Creation, Hold, Joining, NewOperation, OperationQuery, OperationStore as _, StoreError,
+    },
     task::TaskState,
 };
 
@@ -28,6 +30,7 @@ on_both_engines! {
     a_list_is_newest_first_and_goes_on_where_a_page_ended,
     a_list_holds_what_was_asked_for,
     a_list_may_be_longer_than_one_statement_takes_ids,
+    how_far_operations_have_come_changes_with_every_event_and_every_write,
     what_cannot_be_read_is_reported_once,
     what_cannot_be_read_takes_no_place_from_its_caller,
     the_statement_of_the_runbook_rids_the_record_of_what_cannot_be_read,
@@ -564,4 +567,32 @@ async fn the_statement_of_the_runbook_rids_the_record_of_what_cannot_be_read(pla
         other.task
     );
     store.add(fresh("1")).await;
+}
+
+async fn how_far_operations_have_come_changes_with_every_event_and_every_write(place: Place) {
+    let store = place.open().await;
+    let (mut one, other) = (store.add(fresh("1")).await, store.add(fresh("2")).await);
+    // More than one statement takes, most of them not on record.
+    let mut ids: Vec<OperationId> = (0..600).map(|_| fresh("3").id).collect();
+    ids.extend([one.id, other.id]);
+    let mut told = Vec::new();
+    told.push(store.progress(&ids).await.unwrap());
+    // It leaves the version as it is.
+    let joined = store.join(one.id, &caller("b"), None, moment(1)).await;
+    assert_eq!(joined.unwrap(), Joining::Joined);
+    told.push(store.progress(&ids).await.unwrap());
+    store.save(&mut one, &[], Hold::Keep).await.unwrap();
+    told.push(store.progress(&ids).await.unwrap());
+    let mut end = ended(&one, Status::Cancelled);
+    store.save(&mut end, &[], Hold::Keep).await.unwrap();
+    told.push(store.progress(&ids).await.unwrap());
+    for (before, after) in told.iter().zip(&told[1..]) {
+        assert_eq!(before.len(), 2);
+        assert_ne!(before[&one.id], after[&one.id]);
+        assert_eq!(before[&other.id], after[&other.id]);
+        assert!(!before[&one.id].has_ended);
+    }
+    let last = told.last().unwrap();
+    assert!(last[&one.id].has_ended && !last[&other.id].has_ended);
+    assert_eq!(store.progress(&[]).await.unwrap().len(), 0);
 }
