@@ -251,7 +251,7 @@ impl Database {
         ));
     }
 
-    /// Runs statements in it as a user who may do everything. Gives how many rows they changed.
+    /// Runs statements in it as a user who may do everything. Gives how many rows they changed or found.
     pub(crate) fn sql(&self, sql: &str) -> u64 {
         let (before, after) = self
             .server
