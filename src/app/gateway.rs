@@ -165,7 +165,7 @@ impl Gateway {
             never = watching => match never {},
             // Returns after `drain` only, and is awaited again then.
             () = &mut telling => {}
-            never = operations.hear_ends() => match never {},
+            never = operations.follow_others() => match never {},
         }
         tracing::info!("stopping: waiting requests are answered, rounds in flight end");
         operations.drain();

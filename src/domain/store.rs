@@ -4,7 +4,7 @@
 //! it is on disk. Every write of a driver is guarded by the operation's `version`, so that a late driver cannot
 //! overwrite a newer one, and no transaction of the store is open while the vendor is asked.
 
-use std::{error::Error as _, time::Duration};
+use std::{collections::HashMap, error::Error as _, time::Duration};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -85,6 +85,12 @@ pub trait OperationStore: Send + Sync {
         hold: Hold,
     ) -> Result<(), StoreError>;
 
+    /// How far each of these operations has come. Those that are not there are left out.
+    async fn progress(
+        &self,
+        ids: &[OperationId],
+    ) -> Result<HashMap<OperationId, Progress>, StoreError>;
+
     /// An operation that was ended, by whichever process, soon after it was. Not every store tells, and none tells of all ends:
     /// whoever waits for one has to look by itself at times. For one listener.
     async fn next_end(&self) -> OperationId {
@@ -108,7 +114,7 @@ pub trait OperationStore: Send + Sync {
         service: &ServiceName,
     ) -> Result<u64, StoreError>;
 
-    /// How many operations are running that this caller asked for first.
+    /// How many operations are running that this caller asked for first. Those that were found to be unreadable do not count.
     async fn count_running_of(&self, caller: &CallerName) -> Result<u64, StoreError>;
 
     /// How many operations are running. Also tells whether the store can be written to, by writing.
@@ -180,6 +186,17 @@ pub enum Creation {
     Lost,
     /// Nothing was written: as many operations of its caller are running as may.
     TooMany,
+}
+
+/// How far an operation has come: it has changed if this has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Its version.
+    pub version: i64,
+    /// How many events it has.
+    pub events: i64,
+    /// Whether it has ended.
+    pub has_ended: bool,
 }
 
 /// A running operation in short.

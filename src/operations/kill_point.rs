@@ -15,7 +15,7 @@ compile_error!("the feature kill-points is for tests, and has no place in a rele
 
 /// Every place, in the order in which an operation comes to them.
 #[cfg(any(test, feature = "kill-points"))]
-pub const KILL_POINTS: [&str; 91] = [
+pub const KILL_POINTS: [&str; 93] = [
     "accept.recall.before",
     "accept.recall.after",
     "accept.running.before",
@@ -32,6 +32,8 @@ pub const KILL_POINTS: [&str; 91] = [
     "accept.supersede.before",
     "accept.create.before",
     "accept.create.after",
+    "accept.again.before",
+    "accept.again.after",
     "accept.find.before",
     "accept.find.after",
     "accept.create.lost",

@@ -24,7 +24,6 @@ mod simulation;
 mod watching;
 
 use std::{
-    convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -59,9 +58,6 @@ pub use self::accept::{Accepted, Ask, AskError};
 pub use self::kill_point::KILL_POINTS;
 pub use self::plan::{Course, Plan};
 pub use self::watching::Watch;
-
-/// How often a waiting request looks at the record by itself: it may not be told of what another process does.
-const RECHECK: Duration = Duration::from_secs(2);
 
 /// How operations are driven: section `operations` of the configuration.
 #[derive(Clone, Debug)]
@@ -217,23 +213,14 @@ impl Operations {
             if !is_running || *draining.borrow_and_update() || Instant::now() >= until {
                 return Ok(found);
             }
-            let recheck = until.min(Instant::now() + RECHECK);
             tokio::select! {
                 biased;
                 () = subscription.announced() => {}
-                () = tokio::time::sleep_until(recheck) => {}
+                () = tokio::time::sleep_until(until) => {}
                 // An error means that the sender is gone, and with it this process's operations.
                 _ = draining.changed() => {}
             }
             kill_point!("wait.woken");
-        }
-    }
-
-    /// Passes on, for ever, what the record tells of ends in other processes.
-    pub async fn hear_ends(&self) -> Infallible {
-        loop {
-            let id = self.0.store.next_end().await;
-            self.0.endings.announce(id);
         }
     }
 

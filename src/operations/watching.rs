@@ -1,12 +1,15 @@
-//! Whoever watches an operation is told of every change of it.
+//! Whoever waits for or watches an operation is told of what this process and others do to it.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use super::{Operations, RECHECK, Shared, endings::Subscription};
+use super::{Operations, Shared, endings::Subscription};
 use crate::domain::{
     operation::{Operation, OperationId},
     store::StoreError,
 };
+
+/// How often the record is looked at for what this process is not told of, all operations together.
+const RECHECK: Duration = Duration::from_secs(2);
 
 /// One who watches an operation.
 pub struct Watch {
@@ -30,15 +33,48 @@ impl Operations {
     }
 }
 
+impl Operations {
+    /// Passes on, for ever, what other processes do to operations that somebody waits for or watches here. Of ends the record may
+    /// tell at once, of all else it is asked every two seconds.
+    pub async fn follow_others(&self) -> Infallible {
+        let hearing = async {
+            loop {
+                let id = self.0.store.next_end().await;
+                self.0.endings.announce(id);
+            }
+        };
+        let looking = async {
+            loop {
+                tokio::time::sleep(RECHECK).await;
+                self.look_for_changes().await;
+            }
+        };
+        tokio::select! {
+            never = hearing => never,
+            never = looking => never,
+        }
+    }
+
+    async fn look_for_changes(&self) {
+        let endings = &self.0.endings;
+        let followed = endings.followed();
+        if followed.is_empty() {
+            return;
+        }
+        match self.0.store.progress(&followed).await {
+            Ok(found) => endings.compare(&followed, &found),
+            // Everybody asks the record, and tells what it says of this.
+            Err(_) => followed.into_iter().for_each(|id| endings.announce(id)),
+        }
+    }
+}
+
 impl Watch {
     /// How the operation stands: at first at once, then when it may have changed. What another process does to it is known
     /// after two seconds. `None`: there is no such operation. Whoever breaks this off misses nothing if they ask again.
     pub async fn next(&mut self) -> Result<Option<Operation>, StoreError> {
         if self.is_up_to_date {
-            tokio::select! {
-                () = self.subscription.changed() => {}
-                () = tokio::time::sleep(RECHECK) => {}
-            }
+            self.subscription.changed().await;
             self.is_up_to_date = false;
         }
         let found = self.shared.store.find(self.id).await?;

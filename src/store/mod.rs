@@ -18,12 +18,13 @@ mod rows;
 mod running;
 mod sqlite;
 mod upkeep;
+mod watched;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -41,7 +42,7 @@ use crate::domain::{
     service::{CallerName, ProjectName, ServiceName},
     store::{
         Claim, Creation, Former, Hold, IdempotencyKey, Joining, Lease, NewOperation,
-        OperationQuery, OperationStore, Running, StoreError,
+        OperationQuery, OperationStore, Progress, Running, StoreError,
     },
     task::TaskRef,
 };
@@ -136,9 +137,9 @@ impl fmt::Debug for SqlOperationStore {
 #[async_trait]
 impl OperationStore for SqlOperationStore {
     async fn create(&self, fresh: &NewOperation) -> Result<Creation, StoreError> {
-        let fresh = fresh.clone();
+        let (fresh, reports) = (fresh.clone(), Arc::clone(&self.reports));
         self.database
-            .write(|transaction| write::create(transaction, fresh))
+            .write(|transaction| write::create(transaction, fresh, reports))
             .await
     }
 
@@ -234,6 +235,16 @@ impl OperationStore for SqlOperationStore {
         Ok(())
     }
 
+    async fn progress(
+        &self,
+        ids: &[OperationId],
+    ) -> Result<HashMap<OperationId, Progress>, StoreError> {
+        let ids = ids.to_vec();
+        self.database
+            .read(|transaction| watched::progress(transaction, ids))
+            .await
+    }
+
     async fn next_end(&self) -> OperationId {
         self.ends.next().await
     }
@@ -273,9 +284,9 @@ impl OperationStore for SqlOperationStore {
     }
 
     async fn count_running_of(&self, caller: &CallerName) -> Result<u64, StoreError> {
-        let caller = caller.clone();
+        let (caller, reports) = (caller.clone(), Arc::clone(&self.reports));
         self.database
-            .read(|transaction| read::count_running_of(transaction, caller))
+            .read(|transaction| read::count_running_of(transaction, caller, reports))
             .await
     }
 

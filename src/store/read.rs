@@ -39,7 +39,7 @@ macro_rules! select_operations {
 pub(super) use select_operations;
 
 /// The most ids in one statement; engines limit the number of parameters.
-const IDS_PER_STATEMENT: usize = 500;
+pub(super) const IDS_PER_STATEMENT: usize = 500;
 
 /// What could be read of some rows, in their order.
 pub(super) type Read = Vec<Result<Operation, Unreadable>>;
@@ -141,12 +141,14 @@ pub(super) async fn count_running(
     Ok(u64::try_from(running).unwrap_or(0))
 }
 
-/// How many operations are running that a caller asked for first.
+/// How many operations are running that a caller asked for first, but for those that were found to be unreadable: this program
+/// does not bring them to an end.
 pub(super) async fn count_running_of(
     mut transaction: AnyTransaction,
     caller: CallerName,
+    reports: Arc<Reports>,
 ) -> Result<u64, StoreError> {
-    let running = running_of(&mut transaction, &caller).await?;
+    let running = running_of(&mut transaction, &caller, &reports).await?;
     Ok(u64::try_from(running).unwrap_or(0))
 }
 
@@ -154,13 +156,24 @@ pub(super) async fn count_running_of(
 pub(super) async fn running_of(
     connection: &mut AnyConnection,
     caller: &CallerName,
+    reports: &Reports,
 ) -> Result<i64, StoreError> {
-    let count = sqlx::query_scalar(
-        "SELECT COUNT(*) FROM operations WHERE status = 'running' AND requested_by = $1",
-    )
-    .bind(caller.as_str())
-    .fetch_one(connection)
-    .await?;
+    let mut sql =
+        "SELECT COUNT(*) FROM operations WHERE status = 'running' AND requested_by = $1".to_owned();
+    let mut arguments = AnyArguments::default();
+    arguments.add(caller.as_str()).map_err(unavailable)?;
+    for (index, id) in reports.unreadable().into_iter().enumerate() {
+        let before = if index == 0 { " AND id NOT IN (" } else { ", " };
+        arguments.add(id).map_err(unavailable)?;
+        write!(sql, "{before}${}", arguments.len()).map_err(unavailable)?;
+    }
+    if arguments.len() > 1 {
+        sql.push(')');
+    }
+    // The text is made of constants and numbers.
+    let count = sqlx::query_scalar_with(AssertSqlSafe(sql), arguments)
+        .fetch_one(connection)
+        .await?;
     Ok(count)
 }
 
@@ -256,10 +269,10 @@ fn seen(
         let services = reach.services.names().map(ServiceName::as_str);
         text.push_str(" OR (1 = 1");
         if reach.projects != Scope::All {
-            one_of("project", projects, arguments, &mut text)?;
+            write!(text, " AND project{}", one_of(projects, arguments)?)?;
         }
         if reach.services != Scope::All {
-            one_of("service", services, arguments, &mut text)?;
+            write!(text, " AND service{}", one_of(services, arguments)?)?;
         }
         text.push(')');
     }
@@ -267,20 +280,19 @@ fn seen(
     Ok(text)
 }
 
-fn one_of<'n>(
-    column: &str,
-    names: impl Iterator<Item = &'n str>,
+/// The end of a condition that a column is one of these, of which there can be none.
+pub(super) fn one_of<'n>(
+    texts: impl Iterator<Item = &'n str>,
     arguments: &mut AnyArguments,
-    text: &mut String,
-) -> Result<(), sqlx::error::BoxDynError> {
-    // No name at all is `NULL`, which nothing is one of.
-    write!(text, " AND {column} IN (NULL")?;
-    for name in names {
-        arguments.add(name)?;
-        write!(text, ", ${}", arguments.len())?;
+) -> Result<String, sqlx::error::BoxDynError> {
+    // No text at all is `NULL`, which nothing is one of.
+    let mut end = " IN (NULL".to_owned();
+    for text in texts {
+        arguments.add(text)?;
+        write!(end, ", ${}", arguments.len())?;
     }
-    text.push(')');
-    Ok(())
+    end.push(')');
+    Ok(end)
 }
 
 /// Adds callers and events to rows of operations, by two statements for every 500 rows.
@@ -321,17 +333,9 @@ async fn children(
     select: &'static str,
     ids: &[&str],
 ) -> Result<HashMap<String, Vec<AnyRow>>, StoreError> {
-    if ids.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let mut sql = format!("{select} WHERE operation_id IN (");
     let mut arguments = AnyArguments::default();
-    for (index, id) in ids.iter().enumerate() {
-        let comma = if index == 0 { "" } else { ", " };
-        write!(sql, "{comma}${}", index + 1).map_err(unavailable)?;
-        arguments.add(*id).map_err(unavailable)?;
-    }
-    sql.push_str(") ORDER BY operation_id, number");
+    let chosen = one_of(ids.iter().copied(), &mut arguments).map_err(unavailable)?;
+    let sql = format!("{select} WHERE operation_id{chosen} ORDER BY operation_id, number");
     // The text is made of constants and numbers.
     let rows = sqlx::query_with(AssertSqlSafe(sql), arguments)
         .fetch_all(connection)
@@ -362,6 +366,12 @@ impl Reports {
                 None
             }
         }
+    }
+
+    /// The ids of those that were reported.
+    fn unreadable(&self) -> Vec<String> {
+        let reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        reported.iter().cloned().collect()
     }
 
     fn report(&self, unreadable: Unreadable) {

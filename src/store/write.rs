@@ -1,11 +1,14 @@
 //! Statements that write operations. Each function commits at its end. Who writes at the same time, on an engine where
 //! somebody can, is kept from the same task, the same caller and the same rows.
 
+use std::sync::Arc;
+
 use sqlx::AnyConnection;
 
 use super::{
     database::{AnyTransaction, Engine, unavailable},
-    postgres, read,
+    postgres,
+    read::{self, Reports},
     rows::{self, Mutable},
 };
 use crate::domain::{
@@ -19,6 +22,7 @@ use crate::domain::{
 pub(super) async fn create(
     mut transaction: AnyTransaction,
     fresh: NewOperation,
+    reports: Arc<Reports>,
 ) -> Result<Creation, StoreError> {
     let NewOperation {
         operation,
@@ -51,7 +55,7 @@ pub(super) async fn create(
     if let Some(most) = running_max {
         let caller = &operation.requested_by;
         alone_with(&mut transaction, &format!("caller {caller}")).await?;
-        if read::running_of(&mut transaction, caller).await? >= i64::from(most) {
+        if read::running_of(&mut transaction, caller, &reports).await? >= i64::from(most) {
             return Ok(Creation::TooMany);
         }
     }

@@ -173,3 +173,70 @@ fn a_variable_that_is_not_text_is_refused_without_its_value() {
     assert!(errors.contains("store.url"), "{errors}");
     assert!(!errors.contains("canary"), "{errors}");
 }
+
+#[test]
+fn what_is_wrong_with_the_address_of_a_database_is_said_by_the_check_and_by_a_start() {
+    let folder = TempDir::new().expect("a folder");
+    let write = |name: &str, text: &str| {
+        let file = folder.path().join(name);
+        fs::write(&file, text).expect("a file");
+        file.display().to_string()
+    };
+    let password = write("password", "canary-password");
+    let empty = write("empty.pem", "");
+    let key = write("key.pem", &Authority::new().listener().key_pem());
+    let cut = write("cut.pem", "-----BEGIN CERTIFICATE-----\nMIIB\n");
+    let strange = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+    let strange = write("strange.pem", strange);
+    let good = write("good%.pem", &Authority::new().pem()).replace('%', "%25");
+    let roots = |path: &str| format!("?sslrootcert={path}");
+    for (query, wanted) in [
+        (roots("/nowhere/canary.pem"), "cannot be read"),
+        (
+            roots(&folder.path().display().to_string()),
+            "cannot be read",
+        ),
+        (roots(&empty), "no certificate"),
+        (roots(&key), "no certificate"),
+        (roots(&cut), "not PEM"),
+        (roots(&strange), "certificate 1"),
+        (roots("canary.pem"), "absolute path"),
+        (
+            roots(&good) + "&sslmode=require",
+            "\"verify-full\" or \"verify-ca\"",
+        ),
+        (
+            "?sslmode=verify_full".to_owned(),
+            "\"verify-full\", \"verify-ca\"",
+        ),
+        ("?sslcert=canary".to_owned(), "not known"),
+        ("?canary".to_owned(), "not known"),
+    ] {
+        let text = format!(
+            "[store]\nurl = \"postgres://gateway@db/operations{query}\"\npassword = {{ file = \"{password}\" }}\n"
+        );
+        let file = folder.path().join("gateway.toml");
+        fs::write(&file, &text).expect("a file");
+        for command in ["check-config", "serve"] {
+            let output = finish(gateway().args([command, "--config"]).arg(&file));
+            assert_eq!(output.status.code(), Some(2), "{text}");
+            let errors = errors(&output);
+            let said = errors.lines().find(|line| line.contains("store.url"));
+            let said = said.unwrap_or_else(|| panic!("{query}: {errors}"));
+            assert!(said.contains(wanted), "{query}: {said}");
+            assert!(!errors.contains("canary"), "{query}: {errors}");
+        }
+    }
+    let text = format!(
+        "[store]\nurl = \"postgres://gateway@db/operations{}\"\n",
+        roots(&good)
+    );
+    let file = folder.path().join("gateway.toml");
+    fs::write(&file, &text).expect("a file");
+    let output = finish(&mut check(&file));
+    assert!(
+        !errors(&output).contains("store.url"),
+        "{}",
+        errors(&output)
+    );
+}

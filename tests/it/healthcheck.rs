@@ -1,10 +1,12 @@
 //! `healthcheck`: what a container engine learns by it.
 
 use std::{
-    fs,
+    env, fs,
     io::{Read as _, Write as _},
     net::TcpListener,
-    process::Output,
+    os::unix::net::UnixListener,
+    path::Path,
+    process::{Command, Output},
     thread,
     time::{Duration, Instant},
 };
@@ -13,7 +15,11 @@ use tempfile::TempDir;
 
 use crate::{
     gateway,
-    support::{gateway::Place, wait_for},
+    support::{
+        gateway::Place,
+        postgres::{Server, free_port, programs},
+        wait_for,
+    },
 };
 
 /// Checks by a configuration of this text.
@@ -177,4 +183,49 @@ fn an_address_that_cannot_be_read_is_status_1_too() {
     assert_eq!(output.status.code(), Some(1));
     let message = text(&output.stderr);
     assert!(message.contains("server.listen"), "{message}");
+}
+
+#[test]
+fn the_database_of_the_compose_file_is_healthy_once_it_answers_over_the_network() {
+    let compose = Path::new(env!("CARGO_MANIFEST_DIR")).join("compose.yaml");
+    let compose = fs::read_to_string(compose).expect("the compose file");
+    let check = |line: &str| {
+        let check = line.trim().strip_prefix("test: [CMD, pg_isready, ")?;
+        let words = check.strip_suffix(']')?.split(", ");
+        Some(words.map(str::to_owned).collect::<Vec<String>>())
+    };
+    let check = compose.lines().find_map(check).expect("a check");
+    let sockets = TempDir::new().expect("a folder");
+    let ready = |port: u16, arguments: &[String]| {
+        let path = env::var_os("PATH").unwrap_or_default();
+        let path = env::split_paths(&path).chain([programs()]);
+        Command::new("pg_isready")
+            .args(arguments)
+            .env("PATH", env::join_paths(path).expect("a path"))
+            .env("PGHOST", sockets.path())
+            .env("PGPORT", port.to_string())
+            .status()
+            .expect("pg_isready")
+            .success()
+    };
+    // While the image sets the database up, its server answers on a socket alone.
+    let port = free_port();
+    let socket = sockets.path().join(format!(".s.PGSQL.{port}"));
+    let socket = UnixListener::bind(socket).expect("a socket");
+    thread::spawn(move || {
+        for stream in socket.incoming() {
+            let mut stream = stream.expect("a connection");
+            let _request = stream.read(&mut [0; 1024]).expect("a request");
+            // "AuthenticationOk" of the protocol.
+            stream.write_all(b"R\0\0\0\x08\0\0\0\0").expect("an answer");
+        }
+    });
+    assert!(ready(port, &[]), "the socket does not answer");
+    assert!(!ready(port, &check), "healthy before it can be reached");
+
+    let server = Server::start(None);
+    let url = server.database().url();
+    let (_, port) = url.rsplit_once(':').expect("a port");
+    let (port, _) = port.split_once('/').expect("a port");
+    assert!(ready(port.parse().expect("a port"), &check));
 }

@@ -23,6 +23,7 @@ mod kill_matrix;
 mod limits;
 mod login;
 mod looks;
+mod lost_answers;
 mod lost_replicas;
 mod main_job;
 mod matrix;

@@ -125,6 +125,7 @@ fn many_repeats_at_once_are_one_operation() {
         .iter()
         .filter(|one| one.header("idempotency-replayed").is_none());
     assert_eq!(fresh.count(), 1);
+    assert_eq!(place.sql("SELECT 1 FROM operations"), 1);
     assert_eq!(place.cloud.count(Operation::Pause, Some(&id)), 1);
 }
 

@@ -61,6 +61,18 @@ impl From<StoreError> for Problem {
     }
 }
 
+impl Problem {
+    /// The operation may be on record, and be carried out then.
+    fn unsure(error: StoreError) -> Self {
+        let mut problem = Self::from(error);
+        let detail = "The gateway's record was lost while this was being recorded. It may have been recorded, and is carried out then. \
+             Repeat the request, with the same Idempotency-Key if it had one: that is safe, for it finds the operation if there \
+             is one.";
+        detail.clone_into(&mut problem.0.document.detail);
+        problem.sent(Sent::Unknown)
+    }
+}
+
 impl From<AuditUnavailable> for Problem {
     fn from(_: AuditUnavailable) -> Self {
         Self::new(
@@ -110,6 +122,7 @@ impl From<AskError> for Problem {
             AskError::Unseen(error) => error.into(),
             AskError::Unaudited(error) => error.into(),
             AskError::Store(error) => error.into(),
+            AskError::Unsure(error) => Self::unsure(error),
         }
     }
 }

@@ -6,6 +6,7 @@
 mod inheritance;
 mod look;
 mod noted;
+mod record;
 mod standing;
 
 use tokio::time::Instant;
@@ -104,6 +105,9 @@ pub enum AskError {
     /// It could not be recorded.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// It may have been recorded: the record was lost meanwhile.
+    #[error("it is not known whether the operation was recorded")]
+    Unsure(#[source] StoreError),
 }
 
 impl Operations {
@@ -228,25 +232,9 @@ impl Operations {
         if let (true, Some(start)) = (operation.start.inline, &ask.start) {
             self.0.inline_keys.keep(operation.id, start.clone());
         }
-        kill_point!("accept.create.before");
-        let mut creation = self.0.store.create(&fresh).await;
-        kill_point!("accept.create.after");
-        // The store's word can get lost although it did what it was asked for.
-        if matches!(creation, Err(StoreError::Unavailable(_))) {
-            kill_point!("accept.find.before");
-            let found = self.0.store.find(operation.id).await;
-            kill_point!("accept.find.after");
-            if matches!(found, Ok(Some(_))) {
-                creation = Ok(Creation::Created);
-            }
-        }
-        if let Err(StoreError::Unavailable(_)) = creation {
-            self.0.metrics.store_faults.inc();
-            *self.0.refused_at() = Some(Instant::now());
-        } else {
-            *self.0.refused_at() = None;
-        }
-        if !matches!(creation, Ok(Creation::Created)) {
+        let creation = self.record(&fresh).await;
+        // What may be on record needs its keys. If it is not, they are dropped later.
+        if !matches!(creation, Ok(Creation::Created) | Err(AskError::Unsure(_))) {
             self.0.inline_keys.forget(operation.id);
         }
         match creation? {

@@ -4,6 +4,13 @@
 //! somebody wakes it. It keeps nothing in memory that is not on record, but for what the board knows of tasks: after a crash
 //! the next process goes on. On a
 //! stop it takes up nothing more; rounds in flight end, or are left to the next start.
+//!
+//! A round has a place until its requests are answered, also by a service that hangs: that bounds what is under way at the same
+//! time, and what is held in memory for it. What is due beyond that is leased by the process that has a place first, the oldest
+//! look first. Nothing is leased ahead, also not what a dead process drove: nobody would look at it any sooner, and a lease that
+//! waits for a place keeps the operation from all processes that have one. So it is taken over within ten seconds by a process
+//! with a place; where requests that hang have them all, once they are given up, after which the circuit breaker keeps the next
+//! ones from hanging.
 
 mod leases;
 

@@ -97,6 +97,8 @@ impl Process {
             ECONOMY,
         );
         tasks.spawn_local(engine.run());
+        let others = operations.clone();
+        tasks.spawn_local(async move { others.follow_others().await });
         memory.tasks.replace(Some(tasks));
         spawn_local(Run(Rc::clone(&memory)));
         Self {

@@ -1,6 +1,7 @@
 //! The record as one process reaches it: slowly, and with answers that get lost, before or after the commit.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -15,7 +16,7 @@ use crate::domain::{
     service::{CallerName, ProjectName, ServiceName},
     store::{
         Claim, Creation, Former, Hold, IdempotencyKey, Joining, Lease, NewOperation,
-        OperationQuery, OperationStore, Running, StoreError,
+        OperationQuery, OperationStore, Progress, Running, StoreError,
     },
     task::TaskRef,
 };
@@ -115,6 +116,26 @@ impl OperationStore for Store {
     async fn find(&self, id: OperationId) -> Result<Option<Operation>, StoreError> {
         self.call("find", |scene| {
             Ok(scene.records.rows.get(&id).map(|row| row.operation.clone()))
+        })
+        .await
+    }
+
+    async fn progress(
+        &self,
+        ids: &[OperationId],
+    ) -> Result<HashMap<OperationId, Progress>, StoreError> {
+        self.call("progress", |scene| {
+            let rows = &scene.records.rows;
+            let found = ids.iter().filter_map(|id| {
+                let one = &rows.get(id)?.operation;
+                let progress = Progress {
+                    version: one.version,
+                    events: i64::try_from(one.events.len()).unwrap(),
+                    has_ended: one.status != Status::Running,
+                };
+                Some((*id, progress))
+            });
+            Ok(found.collect())
         })
         .await
     }

@@ -1,6 +1,13 @@
 //! Where a PostgreSQL database is, and how it is spoken to.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{
+    collections::BTreeMap, ffi::OsString, fmt, fs, net::IpAddr, os::unix::ffi::OsStringExt as _,
+};
+
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
 
 use crate::{domain::secret::Secret, store::open::escaped};
 
@@ -27,7 +34,8 @@ pub struct PostgresSettings {
 impl PostgresSettings {
     /// Reads `postgres://user@host:port/database`, after which `?` and parameters may come: `sslmode` (`verify-full`,
     /// `verify-ca`, `require` or `disable`), `sslrootcert` (a file of further roots), or, with no host before it, `host` (the
-    /// folder of the server's socket). The error is the rest of a sentence about the URL, and shows nothing of it.
+    /// folder of the server's socket). Also looks whether the roots can be used. The error is the rest of a sentence about the
+    /// URL, and shows nothing of it.
     pub fn parse(url: &str) -> Result<Self, String> {
         let rest = url
             .strip_prefix("postgres://")
@@ -70,7 +78,18 @@ impl PostgresSettings {
             "verify-full"
         };
         let mode = || mode.to_owned();
-        parameters.entry("sslmode".to_owned()).or_insert_with(mode);
+        let mode = parameters.entry("sslmode".to_owned()).or_insert_with(mode);
+        // The driver does not look at them otherwise.
+        let are_roots_used = mode.starts_with("verify");
+        if let Some(path) = parameters.get("sslrootcert") {
+            if !are_roots_used {
+                return Err(
+                    "has \"sslrootcert\", which goes with \"verify-full\" or \"verify-ca\" as \"sslmode\" only"
+                        .to_owned(),
+                );
+            }
+            check_roots(path)?;
+        }
         Ok(Self {
             user: user.to_owned(),
             // A URL cannot be without one.
@@ -192,6 +211,44 @@ fn check(name: &str, value: &str) -> Result<(), String> {
     }
 }
 
+/// Whether the driver can use all certificates of a file, whose path is as a URL has it.
+fn check_roots(path: &str) -> Result<(), String> {
+    let names = |what: String| format!("names a file as \"sslrootcert\" that {what}");
+    let text =
+        fs::read(unescaped(path)).map_err(|error| names(format!("cannot be read: {error}")))?;
+    let certificates = CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| names("is not PEM".to_owned()))?;
+    if certificates.is_empty() {
+        return Err(names("has no certificate in the form PEM".to_owned()));
+    }
+    let mut roots = RootCertStore::empty();
+    for (number, certificate) in (1..).zip(certificates) {
+        let unusable = |error| names(format!("cannot be used: certificate {number}: {error}"));
+        roots.add(certificate).map_err(unusable)?;
+    }
+    Ok(())
+}
+
+/// A path without the escapes of a URL.
+fn unescaped(path: &str) -> OsString {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let digits = after
+            .get(..2)
+            .and_then(|digits| str::from_utf8(digits).ok());
+        let code = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        let (read, left) = match code {
+            Some(code) if byte == b'%' => (code, &after[2..]),
+            Some(_) | None => (byte, after),
+        };
+        bytes.push(read);
+        rest = left;
+    }
+    OsString::from_vec(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,6 +265,14 @@ mod tests {
 
     #[test]
     fn a_server_elsewhere_is_verified_unless_something_else_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let roots = folder.path().join("ä b.pem");
+        let certified = rcgen::generate_simple_self_signed(["db".to_owned()]).unwrap();
+        fs::write(&roots, certified.cert.pem()).unwrap();
+        let with_roots = format!(
+            "u@localhost:5432/d?sslmode=verify-ca&sslrootcert={}",
+            escaped(roots.to_str().unwrap())
+        );
         for (written, meant) in [
             ("u@db/d", "u@db:5432/d?sslmode=verify-full"),
             ("u@10.0.0.7:6543/d", "u@10.0.0.7:6543/d?sslmode=verify-full"),
@@ -219,10 +284,7 @@ mod tests {
             ("u@127.0.0.2/d", "u@127.0.0.2:5432/d?sslmode=disable"),
             ("u@[::1]:1/d", "u@[::1]:1/d?sslmode=disable"),
             ("u@db/d?sslmode=disable", "u@db:5432/d?sslmode=disable"),
-            (
-                "u@localhost/d?sslmode=verify-ca&sslrootcert=/a/b.pem",
-                "u@localhost:5432/d?sslmode=verify-ca&sslrootcert=/a/b.pem",
-            ),
+            (&with_roots, &with_roots),
             (
                 "u@/d?host=/run/pg",
                 "u@localhost:5432/d?host=/run/pg&sslmode=disable",
@@ -256,6 +318,9 @@ mod tests {
             ("u@db/d?sslrootcert=canary", "absolute path"),
             ("u@db/d?sslmode=prefer", "verify-full"),
             ("u@db/d?sslmode=disable&sslmode=require", "twice"),
+            ("u@db/d?sslrootcert=/canary", "cannot be read"),
+            ("u@db/d?sslrootcert=/canary&sslmode=require", "verify-ca"),
+            ("u@localhost/d?sslrootcert=/canary", "verify-ca"),
             ("u@db/d?options=canary", "not known"),
         ] {
             let fault = PostgresSettings::parse(&format!("postgres://{written}"));

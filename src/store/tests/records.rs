@@ -9,7 +9,9 @@ use super::{Place, SqlOperationStore, caller, event, fresh, lease, moment, task}
 use crate::domain::{
     history::Change,
     operation::{EVENTS_MAX, EventKind, Operation, OperationId, Outcome, Status},
-    store::{Creation, Hold, NewOperation, OperationQuery, OperationStore as _, StoreError},
+    store::{
+        Creation, Hold, Joining, NewOperation, OperationQuery, OperationStore as _, StoreError,
+    },
     task::TaskState,
 };
 
@@ -28,7 +30,10 @@ on_both_engines! {
     a_list_is_newest_first_and_goes_on_where_a_page_ended,
     a_list_holds_what_was_asked_for,
     a_list_may_be_longer_than_one_statement_takes_ids,
+    how_far_operations_have_come_changes_with_every_event_and_every_write,
     what_cannot_be_read_is_reported_once,
+    what_cannot_be_read_takes_no_place_from_its_caller,
+    the_statement_of_the_runbook_rids_the_record_of_what_cannot_be_read,
 }
 
 fn ended(operation: &Operation, status: Status) -> Operation {
@@ -501,4 +506,93 @@ async fn what_cannot_be_read_is_reported_once(place: Place) {
     for id in [strange, stranger] {
         assert_eq!(text.matches(&id.to_string()).count(), 1, "{text}");
     }
+}
+
+/// Claims, as every process does all the time, so that it has come across all that is due.
+async fn claimed(store: &SqlOperationStore) -> Vec<OperationId> {
+    let claim = store.claim(&lease("a", 1), 10).await.unwrap();
+    claim
+        .operations
+        .iter()
+        .map(|one| one.operation.id)
+        .collect()
+}
+
+async fn what_cannot_be_read_takes_no_place_from_its_caller(place: Place) {
+    let store = place.open().await;
+    let one_of_two = |id: &str| NewOperation {
+        running_max: Some(2),
+        ..NewOperation::new(fresh(id))
+    };
+    for id in ["1", "2"] {
+        store.add(fresh(id)).await;
+    }
+    store
+        .meddle("UPDATE operations SET phase = 'pondering'".to_owned())
+        .await;
+    assert_eq!(claimed(&store).await, []);
+    let caller = caller("team-a");
+    for (id, running) in [("3", 1), ("4", 2)] {
+        let creation = store.create(&one_of_two(id)).await.unwrap();
+        assert!(matches!(creation, Creation::Created), "{creation:?}");
+        assert_eq!(store.count_running_of(&caller).await.unwrap(), running);
+    }
+    let creation = store.create(&one_of_two("5")).await.unwrap();
+    assert!(matches!(creation, Creation::TooMany), "{creation:?}");
+}
+
+async fn the_statement_of_the_runbook_rids_the_record_of_what_cannot_be_read(place: Place) {
+    let store = place.open().await;
+    let (strange, other) = (store.add(fresh("1")).await.id, store.add(fresh("2")).await);
+    store
+        .meddle(format!(
+            "UPDATE operations SET phase = 'pondering' WHERE id = '{strange}'"
+        ))
+        .await;
+    let runbook = include_str!("../../../docs/runbook.md");
+    let (_, statement) = runbook.split_once("    UPDATE operations").unwrap();
+    let (statement, _) = statement.split_once(';').unwrap();
+    let statement = format!(
+        "UPDATE operations{}",
+        statement.replace("$ID", &strange.to_string())
+    );
+    assert!(statement.contains(&strange.to_string()), "{statement}");
+    store.meddle(statement).await;
+    assert_eq!(claimed(&store).await, [other.id]);
+    assert_eq!(store.owed_ends(10).await.unwrap(), []);
+    assert_eq!(store.remove_ended(moment(0), 10).await.unwrap(), 1);
+    assert_eq!(store.find(strange).await.unwrap(), None);
+    assert_eq!(
+        store.find(other.id).await.unwrap().unwrap().task,
+        other.task
+    );
+    store.add(fresh("1")).await;
+}
+
+async fn how_far_operations_have_come_changes_with_every_event_and_every_write(place: Place) {
+    let store = place.open().await;
+    let (mut one, other) = (store.add(fresh("1")).await, store.add(fresh("2")).await);
+    // More than one statement takes, most of them not on record.
+    let mut ids: Vec<OperationId> = (0..600).map(|_| fresh("3").id).collect();
+    ids.extend([one.id, other.id]);
+    let mut told = Vec::new();
+    told.push(store.progress(&ids).await.unwrap());
+    // It leaves the version as it is.
+    let joined = store.join(one.id, &caller("b"), None, moment(1)).await;
+    assert_eq!(joined.unwrap(), Joining::Joined);
+    told.push(store.progress(&ids).await.unwrap());
+    store.save(&mut one, &[], Hold::Keep).await.unwrap();
+    told.push(store.progress(&ids).await.unwrap());
+    let mut end = ended(&one, Status::Cancelled);
+    store.save(&mut end, &[], Hold::Keep).await.unwrap();
+    told.push(store.progress(&ids).await.unwrap());
+    for (before, after) in told.iter().zip(&told[1..]) {
+        assert_eq!(before.len(), 2);
+        assert_ne!(before[&one.id], after[&one.id]);
+        assert_eq!(before[&other.id], after[&other.id]);
+        assert!(!before[&one.id].has_ended);
+    }
+    let last = told.last().unwrap();
+    assert!(last[&one.id].has_ended && !last[&other.id].has_ended);
+    assert_eq!(store.progress(&[]).await.unwrap().len(), 0);
 }

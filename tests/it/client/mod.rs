@@ -509,6 +509,9 @@ fn operations_are_listed_shown_watched_and_cancelled() {
     );
     let cancelled = out(&gateway, &format!("operations cancel {paused}"));
     assert!(cancelled.contains("cancelled"), "{cancelled}");
+    // Whoever repeats it is told the same.
+    let again = out(&gateway, &format!("operations cancel {paused}"));
+    assert_eq!(again, cancelled);
     let late = ask(&gateway, &format!("operations cancel {deleted}"));
     assert_eq!(late.status, Some(1), "{late:?}");
     assert!(

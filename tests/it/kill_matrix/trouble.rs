@@ -61,7 +61,10 @@ impl Trouble {
             "accept.join.lost" | "accept.create.lost" => {
                 vec![trouble("key", "INSERT ON idempotency_keys", LOST)]
             }
-            "accept.find.before" | "accept.find.after" => {
+            "accept.again.before"
+            | "accept.again.after"
+            | "accept.find.before"
+            | "accept.find.after" => {
                 vec![trouble("create", "INSERT ON operations", REFUSED)]
             }
             "cancel.save.stale" => {

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::TryStreamExt as _;
 use migration_gateway::sandbox::{Cloud, CloudOptions};
 use sha2::{Digest as _, Sha256};
 use sqlx::Connection as _;
@@ -250,7 +251,7 @@ impl Place {
         assert!(aged > 0, "nothing had ended");
     }
 
-    /// Runs a statement in the database, as another process may. Gives how many rows it changed.
+    /// Runs a statement in the database, as another process may. Gives how many rows it changed or found.
     pub(crate) fn sql(&self, statement: &str) -> u64 {
         if let Some(database) = &self.database {
             return database.sql(statement);
@@ -264,12 +265,15 @@ impl Place {
             let mut database = sqlx::AnyConnection::connect(&url)
                 .await
                 .expect("the database");
-            let done = sqlx::raw_sql(sqlx::AssertSqlSafe(statement))
-                .execute(&mut database)
-                .await
-                .expect(statement);
+            let mut rows = 0;
+            let mut told = sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).fetch_many(&mut database);
+            while let Some(told) = told.try_next().await.expect(statement) {
+                // SQLite does not count what a `SELECT` finds.
+                rows += told.either(|done| done.rows_affected(), |_| 1);
+            }
+            drop(told);
             database.close().await.expect("an end");
-            done.rows_affected()
+            rows
         })
     }
 

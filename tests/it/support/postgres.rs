@@ -251,7 +251,7 @@ impl Database {
         ));
     }
 
-    /// Runs statements in it as a user who may do everything. Gives how many rows they changed.
+    /// Runs statements in it as a user who may do everything. Gives how many rows they changed or found.
     pub(crate) fn sql(&self, sql: &str) -> u64 {
         let (before, after) = self
             .server
@@ -315,7 +315,7 @@ fn give_away(program: &mut Command, files: &[PathBuf]) {
 }
 
 /// A port that no connection is given by itself: while the server is down, nobody else takes it.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     (0..1000)
         .map(|_| fastrand::u16(20_000..32_000))
         .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
@@ -323,7 +323,7 @@ fn free_port() -> u16 {
 }
 
 /// The folder of the server's programs.
-fn programs() -> PathBuf {
+pub(crate) fn programs() -> PathBuf {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = env::split_paths(&path).collect();
     let installed = fs::read_dir("/usr/lib/postgresql")
