@@ -6,6 +6,7 @@
 //! faults change nothing. Handshakes have a limit in time and in number. Whom a certificate stands for is not decided here.
 
 mod connections;
+mod exchange;
 mod files;
 mod framing;
 mod metrics;
@@ -41,10 +42,11 @@ use crate::domain::clock::Clock;
 
 pub use self::{
     connections::{ConnectionLimits, Connections, Place},
+    exchange::{Answering, Exchange, HEAD_TIMEOUT, IDLE_TIMEOUT},
     files::{FileFault, Settings, TlsFile, Validity, check},
     framing::BodyLength,
     peer::Peer,
-    watched::{Answering, Exchange, HEAD_TIMEOUT, IDLE_TIMEOUT, Watched},
+    watched::Watched,
 };
 
 /// The longest that a handshake may take.

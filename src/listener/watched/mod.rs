@@ -1,0 +1,171 @@
+//! Connections whose callers must keep up, and whose requests are read one at a time.
+//!
+//! The framework limits the time for the first head on a connection, and nothing after it: a second head that never ends,
+//! or an answer that is never read, would hold a connection for ever.
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    future::Future as _,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep, sleep_until},
+};
+
+use super::{connections::Place, exchange::Exchange};
+
+/// Nothing more is read while so much is kept for when the request in front is answered.
+const KEPT_MAX: usize = 16 * 1024;
+
+/// A connection that ends with an error when its caller does not keep up.
+pub struct Watched<T> {
+    stream: T,
+    exchange: Exchange,
+    /// What came behind the request that is being read.
+    kept: Vec<u8>,
+    /// Whether nothing comes behind that.
+    is_over: bool,
+    /// Since when it takes no more of an answer.
+    full_since: Option<Instant>,
+    timer: Pin<Box<Sleep>>,
+    _place: Place,
+}
+
+impl<T> Watched<T> {
+    /// Watches a connection, which keeps its place as long as it lives.
+    pub fn new(stream: T, place: Place) -> Self {
+        Self {
+            stream,
+            exchange: Exchange::default(),
+            kept: Vec::new(),
+            is_over: false,
+            full_since: None,
+            timer: Box::pin(sleep_until(Instant::now())),
+            _place: place,
+        }
+    }
+
+    /// What it is watched with.
+    pub fn exchange(&self) -> Exchange {
+        self.exchange.clone()
+    }
+
+    /// The connection itself.
+    pub fn stream(&self) -> &T {
+        &self.stream
+    }
+
+    /// An error if the caller is late; else whoever waits is woken when that has to be asked again.
+    fn keep_up(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let head = self.exchange.limit();
+        let (patience, look_again) = self.exchange.patience();
+        let reader = self.full_since.map(|since| since + patience);
+        let Some(limit) = [head, reader].into_iter().flatten().min() else {
+            return Ok(());
+        };
+        loop {
+            let now = Instant::now();
+            if limit <= now {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let next = look_again.map_or(limit, |after| limit.min(now + after));
+            if self.timer.is_elapsed() || self.timer.deadline() > next {
+                self.timer.as_mut().reset(next);
+            }
+            if self.timer.as_mut().poll(context).is_pending() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> Watched<T> {
+    /// Reads what belongs to the request in front. What comes behind it is read too, so that an end of the connection is
+    /// noticed, and kept.
+    fn read_on(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let next = &self.kept[..self.kept.len().min(buffer.remaining())];
+        // An answer counts as taken by the framework's buffer, which has no end: whoever does not read gets no further one.
+        let is_blocked = self.full_since.is_some() && self.exchange.is_between();
+        let taken = if is_blocked {
+            0
+        } else {
+            self.exchange.take(next)
+        };
+        if taken > 0 || (self.kept.is_empty() && self.is_over) {
+            buffer.put_slice(&self.kept[..taken]);
+            self.kept.drain(..taken);
+            return Poll::Ready(Ok(()));
+        }
+        while !self.is_over && self.kept.len() < KEPT_MAX {
+            ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+            let bytes = &buffer.filled()[before..];
+            self.is_over = bytes.is_empty();
+            let taken = if self.kept.is_empty() && !is_blocked {
+                self.exchange.take(bytes)
+            } else {
+                0
+            };
+            self.kept.extend_from_slice(&bytes[taken..]);
+            buffer.set_filled(before + taken);
+            if taken > 0 || (self.kept.is_empty() && self.is_over) {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = self.read_on(context, buffer);
+        self.exchange.keeps(!self.kept.is_empty());
+        self.keep_up(context)?;
+        if read.is_pending() {
+            self.exchange.wait(context.waker());
+        }
+        read
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        if written.is_pending() {
+            self.full_since.get_or_insert_with(Instant::now);
+            self.keep_up(context)?;
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Asked for when everything was written.
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if flushed.is_ready() && self.full_since.take().is_some() {
+            self.exchange.wake();
+        }
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
