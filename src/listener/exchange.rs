@@ -15,6 +15,8 @@ use super::framing::{BodyLength, Framing};
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection without requests is kept, and one that still sends the body of a request that was answered.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a caller is heard out whose head was refused.
+const PARTING_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest that an answer may wait to be read to its end, from when the connection first takes no more of it.
 const READER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The same, where the answer can be had again elsewhere and is in the way here, and how often that is asked.
@@ -123,6 +125,19 @@ impl Exchange {
         if self.0.has_kept.get() || !is_between {
             self.wake();
         }
+    }
+
+    /// Whether a head is larger than any may be.
+    pub(super) fn is_too_large(&self) -> bool {
+        self.0.framing.get().is_too_large()
+    }
+
+    /// Notes that nothing more is expected, and that the caller is to end the connection soon.
+    pub(super) fn part(&self) {
+        self.0.phase.set(Phase::Between {
+            by: Some(Instant::now() + PARTING_TIMEOUT),
+            is_head: true,
+        });
     }
 
     /// How many of these bytes belong to the request that is being read.

@@ -15,6 +15,9 @@ pub enum BodyLength {
     Unknown,
 }
 
+/// The largest head of a request, the empty lines before it and behind it included. The longest token has half of that.
+pub(super) const HEAD_MAX: usize = 16 << 10;
+
 /// What the next byte belongs to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Framing {
@@ -31,11 +34,14 @@ enum Part {
     Head(Head),
     /// A head is complete, and nobody has said yet what follows it.
     Complete,
+    /// A head has as many bytes as it may have, and is not complete.
+    TooLarge,
     Body(Body),
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Head {
+    length: usize,
     /// Whether there was a line before this one. Empty lines before the first do not count.
     has_line: bool,
     /// Whether there is something on this line, but its end.
@@ -90,7 +96,15 @@ impl Framing {
 
     /// Whether nothing more belongs to the request that is being read, as far as is known.
     pub(super) fn is_full(&self) -> bool {
-        matches!(self.part, Part::Complete | Part::Body(Body::Bytes(0)))
+        matches!(
+            self.part,
+            Part::Complete | Part::TooLarge | Part::Body(Body::Bytes(0))
+        )
+    }
+
+    /// Whether a head is larger than any may be. It stays so.
+    pub(super) fn is_too_large(&self) -> bool {
+        matches!(self.part, Part::TooLarge)
     }
 
     /// Whether the next byte is the first of a head.
@@ -158,7 +172,7 @@ impl Framing {
                     has_text: has_text || byte != b'\r',
                 },
             }),
-            Part::Body(Body::Endless) | Part::Complete => return bytes.len(),
+            Part::Body(Body::Endless) | Part::Complete | Part::TooLarge => return bytes.len(),
         };
         self.part = part;
         self.go_on();
@@ -166,22 +180,27 @@ impl Framing {
     }
 
     fn head(&mut self, head: Head, byte: u8) -> Part {
-        match byte {
-            b'\n' if head.has_text => {
-                return Part::Head(Head {
-                    has_line: true,
-                    ..Head::default()
-                });
-            }
+        let length = head.length + 1;
+        let head = match byte {
+            b'\n' if head.has_text => Head {
+                length,
+                has_line: true,
+                ..Head::default()
+            },
             b'\n' if head.has_line => return Part::Complete,
-            b'#' if head.has_blank => self.has_fragment = true,
-            _ => {}
+            _ => Head {
+                length,
+                has_text: head.has_text || !matches!(byte, b'\r' | b'\n'),
+                has_blank: head.has_blank || (byte == b' ' && !head.has_line),
+                ..head
+            },
+        };
+        self.has_fragment |= byte == b'#' && head.has_blank;
+        if length < HEAD_MAX {
+            Part::Head(head)
+        } else {
+            Part::TooLarge
         }
-        Part::Head(Head {
-            has_text: head.has_text || !matches!(byte, b'\r' | b'\n'),
-            has_blank: head.has_blank || (byte == b' ' && !head.has_line),
-            ..head
-        })
     }
 }
 
@@ -277,6 +296,32 @@ mod tests {
         framing.end();
         assert!(!framing.is_between());
         assert_eq!(framing.take(b"34GET / HTTP/1.1\r\n\r\nGET"), 20);
+    }
+
+    #[test]
+    fn a_head_has_a_limit() {
+        let filled = |length: usize| format!("\r\nGET {}\r\n\r\n", "a".repeat(length - 10));
+        for (length, is_too_large) in [(HEAD_MAX, false), (HEAD_MAX + 1, true)] {
+            let bytes = filled(length);
+            for size in [1, 1000, bytes.len()] {
+                let mut framing = Framing::default();
+                let taken: usize = bytes
+                    .as_bytes()
+                    .chunks(size)
+                    .map(|piece| framing.take(piece))
+                    .sum();
+                assert_eq!((taken, framing.is_full()), (HEAD_MAX, true));
+                assert_eq!(framing.is_too_large(), is_too_large);
+            }
+        }
+        // The next one has a limit of its own.
+        let mut framing = Framing::default();
+        for _ in 0..3 {
+            assert_eq!(framing.take(filled(HEAD_MAX).as_bytes()), HEAD_MAX);
+            assert!(!framing.is_too_large());
+            framing.begin(BodyLength::Known(0));
+            framing.end();
+        }
     }
 
     #[test]

@@ -449,6 +449,18 @@ fn handshakes_that_stall_are_ended_and_too_many_are_closed_at_once() {
 }
 
 #[test]
+fn a_head_that_is_too_large_is_refused_here_too() {
+    let scene = Scene::new();
+    let config = scene.trusted.for_socket(None);
+    let mut stream = scene.connect(config).expect("a connection");
+    assert_eq!(get(&mut stream, "/livez").expect("an answer").status, 200);
+    let head = format!("GET /{} HTTP/1.1", "a".repeat(20_000));
+    let answer = raw::exchange_on(&mut stream, head.as_bytes()).expect("an answer");
+    assert_eq!(answer.status, 431, "{answer:?}");
+    assert_eq!(stream.read(&mut [0; 16]).expect("an orderly end"), 0);
+}
+
+#[test]
 fn a_stop_waits_for_answers_and_not_for_handshakes() {
     let mut scene = Scene::new();
     let certified = scene.callers.caller(&["team-a.example.com"]);

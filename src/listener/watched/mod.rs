@@ -1,7 +1,8 @@
 //! Connections whose callers must keep up, and whose requests are read one at a time.
 //!
 //! The framework limits the time for the first head on a connection, and nothing after it: a second head that never ends,
-//! or an answer that is never read, would hold a connection for ever.
+//! or an answer that is never read, would hold a connection for ever. It keeps a head of up to 128 KiB before anything is known
+//! about who sends it, so that one that is too large is answered here, in the way in which the framework does it.
 
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use tokio::{
 };
 
 use super::{connections::Place, exchange::Exchange};
+use crate::domain::clock::{Clock as _, SystemClock};
 
 /// Nothing more is read while so much is kept for when the request in front is answered.
 const KEPT_MAX: usize = 16 * 1024;
@@ -105,6 +107,9 @@ impl<T: AsyncRead + Unpin> Watched<T> {
         if taken > 0 || (self.kept.is_empty() && self.is_over) {
             buffer.put_slice(&self.kept[..taken]);
             self.kept.drain(..taken);
+            if self.kept.is_empty() {
+                self.kept = Vec::new();
+            }
             return Poll::Ready(Ok(()));
         }
         while !self.is_over && self.kept.len() < KEPT_MAX {
@@ -126,13 +131,59 @@ impl<T: AsyncRead + Unpin> Watched<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> Watched<T> {
+    /// Says that the head is too large and ends this direction of the connection, unless that would have to wait.
+    fn refuse(&mut self, context: &mut Context<'_>) {
+        self.kept = Vec::new();
+        self.exchange.part();
+        let date = httpdate::fmt_http_date(SystemClock.now().into());
+        let answer = format!(
+            "HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\ndate: {date}\r\n\r\n"
+        );
+        // Everything before it was taken, so that there is room for these few bytes.
+        let written = Pin::new(&mut self.stream).poll_write(context, answer.as_bytes());
+        if written.is_ready() {
+            _ = Pin::new(&mut self.stream).poll_shutdown(context);
+        }
+    }
+
+    /// Reads what still comes, for nobody. A connection that is closed with something unread in it is reset, and its caller may
+    /// lose the answer.
+    fn hear_out(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        loop {
+            ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+            if buffer.filled().len() == before {
+                return Poll::Ready(Ok(()));
+            }
+            buffer.set_filled(before);
+        }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = self.read_on(context, buffer);
+        let before = buffer.filled().len();
+        let was_refused = self.exchange.is_too_large();
+        let mut read = Poll::Pending;
+        if !was_refused {
+            read = self.read_on(context, buffer);
+        }
+        if self.exchange.is_too_large() {
+            if !was_refused {
+                self.refuse(context);
+            }
+            buffer.set_filled(before);
+            read = self.hear_out(context, buffer);
+        }
         self.exchange.keeps(!self.kept.is_empty());
         self.keep_up(context)?;
         if read.is_pending() {
