@@ -83,9 +83,20 @@ impl Exchange {
         }
     }
 
-    /// Whether the target of a request had a fragment, which none may have (RFC 9112, section 3.2).
+    /// Whether caller and gateway may not agree where requests begin and end, so that no other one is to follow: a target had a
+    /// fragment, which none may have (RFC 9112, section 3.2), or a body broke a rule of chunks.
+    pub fn is_in_doubt(&self) -> bool {
+        self.has_fragment() || self.is_broken()
+    }
+
+    /// Whether the target of a request had a fragment.
     pub fn has_fragment(&self) -> bool {
         self.0.framing.get().has_fragment()
+    }
+
+    /// Whether the body of the request broke a rule of chunks.
+    pub fn is_broken(&self) -> bool {
+        self.0.framing.get().is_broken()
     }
 
     /// By when the caller must have gone on with what it began to send, if it began.

@@ -5,6 +5,7 @@
 //! hangup, and are replaced together, so that each connection is made with files that belong to each other; files with
 //! faults change nothing. Handshakes have a limit in time and in number. Whom a certificate stands for is not decided here.
 
+mod chunks;
 mod connections;
 mod exchange;
 mod files;

@@ -6,12 +6,15 @@
 use std::{
     io::{Read as _, Write as _},
     net::{Shutdown, TcpStream},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use migration_gateway::sandbox::{OmsSpec, Operation};
+use migration_gateway::sandbox::{Fault, FaultKind, OmsSpec, Operation, Service};
 
-use crate::support::gateway::{Gateway, KEY, Place};
+use crate::support::{
+    gateway::{Gateway, KEY, Place},
+    raw,
+};
 
 /// The statuses of all answers on a connection to which these bytes are sent.
 fn statuses(gateway: &Gateway, bytes: &[u8]) -> Vec<u16> {
@@ -99,7 +102,7 @@ impl Parts {
 
     /// Bodies in chunks.
     fn chunks(&self) -> Vec<(String, &'static [u16])> {
-        let bodies: [(&str, &[u16]); 9] = [
+        let bodies: [(&str, &[u16]); 14] = [
             ("0\r\n\r\n", &[404, 200]),
             ("0;name=value\r\n\r\n", &[404, 200]),
             (
@@ -112,6 +115,12 @@ impl Parts {
             ("1\r\nxy\r\n0\r\n\r\n", &[400]),
             ("1;a\nx\r\n0\r\n\r\n", &[400]),
             ("0\n\n", &[400]),
+            // Here an LF alone is no end of a line, and no part of one.
+            ("0\r\n\n", &[400]),
+            ("0\r\nX: y\n\r\n", &[400]),
+            ("0\r\nX: y\r\n\n", &[400]),
+            ("0\r\nX: y\r\r\n\r\n", &[400]),
+            ("1\r\nx\n0\r\n\r\n", &[400]),
         ];
         let case = |(body, expected)| {
             let head = format!("{}Transfer-Encoding: chunked\r\n\r\n", self.post);
@@ -239,6 +248,68 @@ fn a_request_is_read_in_one_way_or_not_at_all() {
     for operation in [Operation::Pause, Operation::Delete, Operation::Start] {
         assert_eq!(place.cloud.count(operation, None), 0);
     }
+}
+
+#[test]
+fn a_body_that_breaks_a_rule_is_refused_at_once_whoever_wants_it() {
+    let place = Place::new();
+    let gateway = place.start();
+    let task = place.cloud.add_oms(OmsSpec::new("logs", 5));
+    // Whoever asks the cloud would wait for long.
+    let _slow = place
+        .cloud
+        .fault(Fault::on_any(Service::Oms, FaultKind::Hang));
+    let began = Instant::now();
+    for (line, expected) in [
+        (format!("POST /tasks/{task}/pause"), 400),
+        (format!("POST /tasks/{task}/start"), 400),
+        (format!("DELETE /tasks/{task}"), 400),
+        (format!("GET /tasks/{task}"), 400),
+        (format!("HEAD /tasks/{task}"), 400),
+        ("GET /tasks".to_owned(), 400),
+        // What does not wait for anything is answered before the body is looked at.
+        ("GET /livez".to_owned(), 200),
+    ] {
+        for body in ["zz\r\n", "0\r\nX: y\n\r\n", "0\r\n\n", "1\r\nxy\r\n"] {
+            let head = format!(
+                "{line} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\
+                 Transfer-Encoding: chunked\r\n\r\n"
+            );
+            let mut stream = raw::connect(gateway.authority());
+            let hidden = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+            stream
+                .write_all(format!("{head}{body}{hidden}").as_bytes())
+                .expect("to send");
+            let mut read = Vec::new();
+            // A reset is an end too: not everything that was sent may have been read.
+            _ = stream.read_to_end(&mut read);
+            let text = String::from_utf8_lossy(&read);
+            assert!(
+                text.starts_with(&format!("HTTP/1.1 {expected} ")),
+                "{line} {body:?}: {text}"
+            );
+            assert_eq!(
+                text.matches("HTTP/1.1").count(),
+                1,
+                "{line} {body:?}: {text}"
+            );
+            if expected == 400 {
+                assert!(
+                    text.contains("connection: close\r\n"),
+                    "{line} {body:?}: {text}"
+                );
+                assert!(text.contains("application/problem+json"), "{line}: {text}");
+                let has_document = text.contains("/problems/invalid-request");
+                assert_eq!(has_document, !line.starts_with("HEAD"), "{line}: {text}");
+            }
+        }
+    }
+    // Nobody waited for the end of a body or of a connection, nor for the cloud.
+    assert!(began.elapsed() < Duration::from_secs(5));
+    for operation in [Operation::Pause, Operation::Delete, Operation::Start] {
+        assert_eq!(place.cloud.count(operation, None), 0);
+    }
+    assert!(!gateway.log().contains("broken off"), "{}", gateway.log());
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod common;
 mod entry;
 mod pieces;
 
-use std::panic::AssertUnwindSafe;
+use std::{future::poll_fn, panic::AssertUnwindSafe, task::Poll, thread};
 
 use actix_web::{
     Error, HttpMessage as _, HttpRequest,
@@ -111,18 +111,15 @@ pub(super) async fn finish(
         .as_ref()
         .map(|exchange| exchange.begin(body_length(request.head())));
     let outcome = match admitted {
-        Ok(_place) => {
-            let called = AssertUnwindSafe(next.call(request)).catch_unwind().await;
-            called.map(|outcome| outcome.map(ServiceResponse::map_into_boxed_body))
-        }
+        Ok(_place) => answer(request, next, exchange.as_ref()).await,
         Err(problem) => Ok(Ok(request.error_response(problem).map_into_boxed_body())),
     };
+    // The framework ends a connection that was to be another, and would not say so.
+    let is_last = is_upgrade || exchange.is_some_and(|exchange| exchange.is_in_doubt());
     match outcome {
         Ok(Ok(response)) => {
             let mut response = common.add_to(response);
-            // The framework ends a connection that was to be another, and would not say so. And if a target had a fragment,
-            // whoever wrote it and whoever read it do not agree where requests begin and end.
-            if is_upgrade || exchange.is_some_and(|exchange| exchange.has_fragment()) {
+            if is_last {
                 let head = response.response_mut().head_mut();
                 head.set_connection_type(ConnectionType::Close);
             }
@@ -146,9 +143,35 @@ pub(super) async fn finish(
             let problem = problem.unwrap_or_else(Problem::internal);
             let mut response = problem.render(&common.id.0);
             common.headers(response.headers_mut());
+            if is_last {
+                response
+                    .head_mut()
+                    .set_connection_type(ConnectionType::Close);
+            }
             entry.end(response.status().as_u16());
             Err(InternalError::from_response("the request was given up", response).into())
         }
+    }
+}
+
+/// What the layers inside answer, or how they panicked. A request that does not read its body, and may wait for something else,
+/// is given up when that breaks a rule of chunks. Nothing is lost by it: whatever changes something has read its body first.
+async fn answer(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+    exchange: Option<&Exchange>,
+) -> thread::Result<Result<ServiceResponse<BoxBody>, Error>> {
+    // Nobody has to be woken: what reads the connection is polled together with this, and before it.
+    let broken = poll_fn(|_| match exchange {
+        Some(exchange) if exchange.is_broken() => Poll::Ready(()),
+        Some(_) | None => Poll::Pending,
+    });
+    tokio::select! {
+        biased;
+        called = AssertUnwindSafe(next.call(request)).catch_unwind() => {
+            called.map(|outcome| outcome.map(ServiceResponse::map_into_boxed_body))
+        }
+        () = broken => Ok(Err(Problem::fault("body", "", "The body cannot be read.").into())),
     }
 }
 

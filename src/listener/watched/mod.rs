@@ -183,6 +183,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<T> {
             }
             buffer.set_filled(before);
             read = self.hear_out(context, buffer);
+        } else if self.exchange.is_broken() {
+            // For the framework the connection ends before the byte that breaks the rule.
+            self.kept = Vec::new();
+            self.is_over = true;
+            if read.is_pending() {
+                read = Poll::Ready(Ok(()));
+            }
         }
         self.exchange.keeps(!self.kept.is_empty());
         self.keep_up(context)?;
