@@ -19,9 +19,11 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const PARTING_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest that an answer may wait to be read to its end, from when the connection first takes no more of it.
 const READER_TIMEOUT: Duration = Duration::from_secs(30);
-/// The same, where the answer can be had again elsewhere and is in the way here, and how often that is asked.
+/// The same, where the answer can be had again elsewhere and is in the way here.
 const IMPATIENT_TIMEOUT: Duration = Duration::from_secs(1);
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How often it is asked what does not tell by itself: whether an answer is in the way, and whether a connection was reset from
+/// which nothing is read.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// What a connection is at. Clones are the same one; it lives on the thread of its connection.
 #[derive(Clone, Default)]

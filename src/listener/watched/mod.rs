@@ -16,11 +16,34 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
     time::{Instant, Sleep, sleep_until},
 };
+use tokio_rustls::server::TlsStream;
 
-use super::{connections::Place, exchange::Exchange};
+use super::{
+    connections::Place,
+    exchange::{Exchange, LOOK_EVERY},
+};
 use crate::domain::clock::{Clock as _, SystemClock};
+
+/// A connection of the system, which knows of a reset before that is read.
+pub trait Socket {
+    /// An error if the connection has failed.
+    fn check(&self) -> io::Result<()>;
+}
+
+impl Socket for TcpStream {
+    fn check(&self) -> io::Result<()> {
+        self.take_error()?.map_or(Ok(()), Err)
+    }
+}
+
+impl Socket for TlsStream<TcpStream> {
+    fn check(&self) -> io::Result<()> {
+        self.get_ref().0.check()
+    }
+}
 
 /// Nothing more is read while so much is kept for when the request in front is answered.
 const KEPT_MAX: usize = 16 * 1024;
@@ -63,20 +86,30 @@ impl<T> Watched<T> {
         &self.stream
     }
 
+    /// Whether so much is kept that nothing is read, so that a reset does not show by itself.
+    fn is_full(&self) -> bool {
+        self.kept.len() >= KEPT_MAX
+    }
+
     /// An error if the caller is late; else whoever waits is woken when that has to be asked again.
     fn keep_up(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let head = self.exchange.limit();
         let (patience, look_again) = self.exchange.patience();
         let reader = self.full_since.map(|since| since + patience);
-        let Some(limit) = [head, reader].into_iter().flatten().min() else {
+        let limit = [head, reader].into_iter().flatten().min();
+        if limit.is_none() && !self.is_full() {
             return Ok(());
-        };
+        }
+        let look_again = look_again.or(self.is_full().then_some(LOOK_EVERY));
         loop {
             let now = Instant::now();
-            if limit <= now {
+            if limit.is_some_and(|limit| limit <= now) {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            let next = look_again.map_or(limit, |after| limit.min(now + after));
+            let look_at = look_again.map(|after| now + after);
+            let Some(next) = limit.into_iter().chain(look_at).min() else {
+                return Ok(());
+            };
             if self.timer.is_elapsed() || self.timer.deadline() > next {
                 self.timer.as_mut().reset(next);
             }
@@ -112,7 +145,7 @@ impl<T: AsyncRead + Unpin> Watched<T> {
             }
             return Poll::Ready(Ok(()));
         }
-        while !self.is_over && self.kept.len() < KEPT_MAX {
+        while !self.is_over && !self.is_full() {
             ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
             let bytes = &buffer.filled()[before..];
             self.is_over = bytes.is_empty();
@@ -165,7 +198,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Watched<T> {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<T> {
+impl<T: AsyncRead + AsyncWrite + Socket + Unpin> AsyncRead for Watched<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -190,6 +223,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<T> {
             if read.is_pending() {
                 read = Poll::Ready(Ok(()));
             }
+        }
+        if self.is_full() {
+            self.stream.check()?;
         }
         self.exchange.keeps(!self.kept.is_empty());
         self.keep_up(context)?;

@@ -8,6 +8,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use super::*;
 use crate::listener::{BodyLength, ConnectionLimits, Connections};
 
+impl Socket for DuplexStream {
+    fn check(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A connection that takes few bytes, and its other end.
 fn connection() -> (Watched<DuplexStream>, DuplexStream) {
     let limits = ConnectionLimits {
