@@ -4,6 +4,8 @@
 //! its body if a `HEAD` follows it closely. It is therefore given no byte of a request before the one in front is answered. What
 //! the heads say is left to the framework, which tells what follows each.
 
+use super::chunks::Chunks;
+
 /// What follows a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyLength {
@@ -14,6 +16,9 @@ pub enum BodyLength {
     /// Nobody knows: no other request is expected.
     Unknown,
 }
+
+/// The largest head of a request, the empty lines before it and behind it included. The longest token has half of that.
+pub(super) const HEAD_MAX: usize = 16 << 10;
 
 /// What the next byte belongs to.
 #[derive(Clone, Copy, Debug)]
@@ -31,11 +36,14 @@ enum Part {
     Head(Head),
     /// A head is complete, and nobody has said yet what follows it.
     Complete,
+    /// A head has as many bytes as it may have, and is not complete.
+    TooLarge,
     Body(Body),
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Head {
+    length: usize,
     /// Whether there was a line before this one. Empty lines before the first do not count.
     has_line: bool,
     /// Whether there is something on this line, but its end.
@@ -47,26 +55,11 @@ struct Head {
 #[derive(Clone, Copy, Debug)]
 enum Body {
     Bytes(u64),
-    /// The line with the size of a chunk; whether the digits are over.
-    Size {
-        size: u64,
-        is_over: bool,
-    },
-    /// What is left of a chunk, and of the line end behind it.
-    Chunk(u64),
-    /// The lines behind the last chunk, whether there is something on this one.
-    Trailer {
-        has_text: bool,
-    },
+    Chunks(Chunks),
+    /// It breaks a rule, so that nothing after it means anything.
+    Broken,
     Endless,
 }
-
-const SIZE: Body = Body::Size {
-    size: 0,
-    is_over: false,
-};
-/// Behind each chunk.
-const LINE_END: u64 = b"\r\n".len() as u64;
 
 impl Default for Framing {
     fn default() -> Self {
@@ -90,7 +83,20 @@ impl Framing {
 
     /// Whether nothing more belongs to the request that is being read, as far as is known.
     pub(super) fn is_full(&self) -> bool {
-        matches!(self.part, Part::Complete | Part::Body(Body::Bytes(0)))
+        matches!(
+            self.part,
+            Part::Complete | Part::TooLarge | Part::Body(Body::Bytes(0) | Body::Broken)
+        )
+    }
+
+    /// Whether a head is larger than any may be. It stays so.
+    pub(super) fn is_too_large(&self) -> bool {
+        matches!(self.part, Part::TooLarge)
+    }
+
+    /// Whether a body broke a rule of chunks. It stays so.
+    pub(super) fn is_broken(&self) -> bool {
+        matches!(self.part, Part::Body(Body::Broken))
     }
 
     /// Whether the next byte is the first of a head.
@@ -108,7 +114,7 @@ impl Framing {
         self.is_answered = false;
         self.part = Part::Body(match length {
             BodyLength::Known(count) => Body::Bytes(count),
-            BodyLength::Chunked => SIZE,
+            BodyLength::Chunked => Body::Chunks(Chunks::START),
             BodyLength::Unknown => Body::Endless,
         });
     }
@@ -132,7 +138,7 @@ impl Framing {
         }
     }
 
-    /// Takes at least one byte.
+    /// Takes at least one byte, but for one that breaks a rule.
     fn advance(&mut self, bytes: &[u8]) -> usize {
         let part = match self.part {
             Part::Between => self.head(Head::default(), bytes[0]),
@@ -143,22 +149,27 @@ impl Framing {
                 self.go_on();
                 return taken;
             }
-            Part::Body(Body::Chunk(count)) => {
+            Part::Body(Body::Chunks(Chunks::Data(count))) => {
                 let (taken, left) = skip(count, bytes);
-                self.part = Part::Body(if left == 0 { SIZE } else { Body::Chunk(left) });
+                let next = if left == 0 {
+                    Chunks::DataEnd
+                } else {
+                    Chunks::Data(left)
+                };
+                self.part = Part::Body(Body::Chunks(next));
                 return taken;
             }
-            Part::Body(Body::Size { size, is_over }) => {
-                Part::Body(after_size(size, is_over, bytes[0]))
+            Part::Body(Body::Chunks(chunks)) => match chunks.after(bytes[0]) {
+                None => {
+                    self.part = Part::Body(Body::Broken);
+                    return 0;
+                }
+                Some(Chunks::Complete) => Part::Body(Body::Bytes(0)),
+                Some(next) => Part::Body(Body::Chunks(next)),
+            },
+            Part::Body(Body::Endless | Body::Broken) | Part::Complete | Part::TooLarge => {
+                return bytes.len();
             }
-            Part::Body(Body::Trailer { has_text }) => Part::Body(match bytes[0] {
-                b'\n' if !has_text => Body::Bytes(0),
-                b'\n' => Body::Trailer { has_text: false },
-                byte => Body::Trailer {
-                    has_text: has_text || byte != b'\r',
-                },
-            }),
-            Part::Body(Body::Endless) | Part::Complete => return bytes.len(),
         };
         self.part = part;
         self.go_on();
@@ -166,22 +177,27 @@ impl Framing {
     }
 
     fn head(&mut self, head: Head, byte: u8) -> Part {
-        match byte {
-            b'\n' if head.has_text => {
-                return Part::Head(Head {
-                    has_line: true,
-                    ..Head::default()
-                });
-            }
+        let length = head.length + 1;
+        let head = match byte {
+            b'\n' if head.has_text => Head {
+                length,
+                has_line: true,
+                ..Head::default()
+            },
             b'\n' if head.has_line => return Part::Complete,
-            b'#' if head.has_blank => self.has_fragment = true,
-            _ => {}
+            _ => Head {
+                length,
+                has_text: head.has_text || !matches!(byte, b'\r' | b'\n'),
+                has_blank: head.has_blank || (byte == b' ' && !head.has_line),
+                ..head
+            },
+        };
+        self.has_fragment |= byte == b'#' && head.has_blank;
+        if length < HEAD_MAX {
+            Part::Head(head)
+        } else {
+            Part::TooLarge
         }
-        Part::Head(Head {
-            has_text: head.has_text || !matches!(byte, b'\r' | b'\n'),
-            has_blank: head.has_blank || (byte == b' ' && !head.has_line),
-            ..head
-        })
     }
 }
 
@@ -189,23 +205,6 @@ impl Framing {
 fn skip(count: u64, bytes: &[u8]) -> (usize, u64) {
     let taken = usize::try_from(count).map_or(bytes.len(), |count| count.min(bytes.len()));
     (taken, count - taken as u64)
-}
-
-/// A size is over at its first character that is no digit; what is no size is refused by the framework.
-fn after_size(size: u64, is_over: bool, byte: u8) -> Body {
-    let digit = char::from(byte).to_digit(16).filter(|_| !is_over);
-    match (byte, digit) {
-        (b'\n', _) if size == 0 => Body::Trailer { has_text: false },
-        (b'\n', _) => Body::Chunk(size.saturating_add(LINE_END)),
-        (_, Some(digit)) => Body::Size {
-            size: size.saturating_mul(16).saturating_add(digit.into()),
-            is_over,
-        },
-        (_, None) => Body::Size {
-            size,
-            is_over: true,
-        },
-    }
 }
 
 #[cfg(test)]
@@ -255,7 +254,7 @@ mod tests {
                 Chunked,
             ),
             (
-                "PUT / HTTP/1.1\r\n\r\n1 \r\n0\r\n0\r\nA: b\r\nC: d\r\n\r\n",
+                "PUT / HTTP/1.1\r\n\r\n1 \t;a\tb\r\n0\r\n000;\r\nA: b\r\nC: d\r\n\r\n",
                 Chunked,
             ),
             ("GET /x HTTP/1.1\r\n\r\nwhatever\r\n\r\n", Unknown),
@@ -277,6 +276,76 @@ mod tests {
         framing.end();
         assert!(!framing.is_between());
         assert_eq!(framing.take(b"34GET / HTTP/1.1\r\n\r\nGET"), 20);
+    }
+
+    #[test]
+    fn a_body_in_chunks_ends_where_it_breaks_a_rule() {
+        // The rest of each begins with the byte that breaks it.
+        for (body, rest) in [
+            ("", "\r\n"),
+            ("", "\n"),
+            ("", ";a\r\n"),
+            ("", " 1\r\n"),
+            ("", "-1\r\n"),
+            ("0", "x0\r\n"),
+            ("1", "\n0"),
+            ("1 ", "1\r\n"),
+            ("1\r", "\r\n"),
+            ("1;a", "\n0\r\n"),
+            ("1;a", "\0\r\n"),
+            ("1;a", "\x7f\r\n"),
+            ("ffffffffffffffff", "f\r\n"),
+            ("1000000000000000", "00\r\n"),
+            ("1\r\nx", "y\r\n"),
+            ("1\r\nx", "\n0\r\n"),
+            ("1\r\nx\r", "0\r\n"),
+            ("0\r\n", "\n"),
+            ("0\r\n\r", "\r\n"),
+            ("0\r\nA: b", "\n\r\n"),
+            ("0\r\nA: b\r", "\r\n\r\n"),
+            ("0\r\nA: b\r\n", "\n"),
+            ("0\r\nA: b\r\n\r", "\0"),
+        ] {
+            let bytes = format!("{body}{rest}GET / HTTP/1.1\r\n\r\n");
+            for size in [1, 2, bytes.len()] {
+                let mut framing = Framing::default();
+                framing.take(b"PUT / HTTP/1.1\r\n\r\n");
+                framing.begin(BodyLength::Chunked);
+                let pieces = bytes.as_bytes().chunks(size);
+                let taken: usize = pieces.map(|piece| framing.take(piece)).sum();
+                assert_eq!(taken, body.len(), "{body:?} {rest:?} {size}");
+                assert!(framing.is_full() && framing.is_broken());
+                framing.end();
+                assert!(!framing.is_between());
+                assert_eq!(framing.take(b"GET / HTTP/1.1\r\n\r\n"), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_head_has_a_limit() {
+        let filled = |length: usize| format!("\r\nGET {}\r\n\r\n", "a".repeat(length - 10));
+        for (length, is_too_large) in [(HEAD_MAX, false), (HEAD_MAX + 1, true)] {
+            let bytes = filled(length);
+            for size in [1, 1000, bytes.len()] {
+                let mut framing = Framing::default();
+                let taken: usize = bytes
+                    .as_bytes()
+                    .chunks(size)
+                    .map(|piece| framing.take(piece))
+                    .sum();
+                assert_eq!((taken, framing.is_full()), (HEAD_MAX, true));
+                assert_eq!(framing.is_too_large(), is_too_large);
+            }
+        }
+        // The next one has a limit of its own.
+        let mut framing = Framing::default();
+        for _ in 0..3 {
+            assert_eq!(framing.take(filled(HEAD_MAX).as_bytes()), HEAD_MAX);
+            assert!(!framing.is_too_large());
+            framing.begin(BodyLength::Known(0));
+            framing.end();
+        }
     }
 
     #[test]

@@ -28,8 +28,8 @@ impl Metrics {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
             "tls_handshakes",
-            "Handshakes with callers, by result: ok, certificate (that of the caller is not trusted), late, shed (too many at \
-             the same time), failed",
+            "Handshakes with callers, by result: ok, certificate (that of the caller is not trusted), late, shed (it made room \
+             for newer ones), failed",
             self.handshakes.clone(),
         );
         registry.register(

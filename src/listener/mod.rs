@@ -5,9 +5,12 @@
 //! hangup, and are replaced together, so that each connection is made with files that belong to each other; files with
 //! faults change nothing. Handshakes have a limit in time and in number. Whom a certificate stands for is not decided here.
 
+mod chunks;
 mod connections;
+mod exchange;
 mod files;
 mod framing;
+mod handshakes;
 mod metrics;
 mod peer;
 mod watched;
@@ -27,7 +30,7 @@ use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 use tokio::{
     net::TcpStream,
-    sync::{Notify, Semaphore},
+    sync::Notify,
     task::spawn_blocking,
     time::{sleep, timeout},
 };
@@ -35,22 +38,22 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use self::{
     files::{Contents, Digest, Material},
+    handshakes::Handshakes,
     metrics::Metrics,
 };
 use crate::domain::clock::Clock;
 
 pub use self::{
     connections::{ConnectionLimits, Connections, Place},
+    exchange::{Answering, Exchange, HEAD_TIMEOUT, IDLE_TIMEOUT},
     files::{FileFault, Settings, TlsFile, Validity, check},
     framing::BodyLength,
     peer::Peer,
-    watched::{Answering, Exchange, HEAD_TIMEOUT, IDLE_TIMEOUT, Watched},
+    watched::Watched,
 };
 
 /// The longest that a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// The most handshakes at the same time. A connection beyond is closed at once.
-const HANDSHAKES_MAX: usize = 1024;
 /// How often the files are looked at. Their content is compared, not their dates: what a container mounts changes by links.
 const INTERVAL: Duration = Duration::from_secs(10);
 
@@ -77,7 +80,7 @@ pub struct Tls(Arc<Shared>);
 struct Shared {
     settings: Settings,
     current: RwLock<Arc<Material>>,
-    handshakes: Semaphore,
+    handshakes: Handshakes,
     asked: Notify,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
@@ -104,15 +107,15 @@ impl Tls {
         Ok(Self(Arc::new(Shared {
             settings,
             current: RwLock::new(Arc::new(material)),
-            handshakes: Semaphore::new(HANDSHAKES_MAX),
+            handshakes: Handshakes::default(),
             asked: Notify::new(),
             clock,
             metrics,
         })))
     }
 
-    /// Makes an encrypted connection of a plain one, or closes it: at the latest after five seconds, and at once when too
-    /// many are being made. A certificate that is not to be trusted is an error too.
+    /// Makes an encrypted connection of a plain one, or closes it: at the latest after five seconds, and before that to make room
+    /// when too many newer ones are being made. A certificate that is not to be trusted is an error too.
     pub async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let accepted = self.handshake(stream).await;
         let result = match &accepted {
@@ -131,10 +134,12 @@ impl Tls {
     }
 
     async fn handshake(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let place = self.0.handshakes.try_acquire();
-        let _place = place.map_err(|_| ErrorKind::QuotaExceeded)?;
+        let turn = self.0.handshakes.begin(stream.peer_addr()?.ip());
         let acceptor = TlsAcceptor::from(Arc::clone(&self.current().server));
-        timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await?
+        tokio::select! {
+            accepted = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)) => accepted?,
+            () = turn.displaced() => Err(ErrorKind::QuotaExceeded.into()),
+        }
     }
 
     /// Has the files looked at soon.

@@ -7,7 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use migration_gateway::sandbox::{AfterStop, OmsSpec, TaskSwitches};
+use migration_gateway::sandbox::{AfterStop, OmsSpec, Operation, TaskSwitches};
+use rustix::net::sockopt;
 
 use crate::support::{
     gateway::{Gateway, KEY, Place},
@@ -152,6 +153,32 @@ fn a_head_that_never_ends_is_given_up_on_every_request_of_a_connection() {
         });
     });
     assert_eq!(gateway.stranger().get("/livez").status, 200);
+}
+
+#[test]
+fn a_reset_is_noticed_however_much_was_sent_behind_a_request() {
+    let place = Place::new();
+    let gateway = place.start();
+    let whoami = format!("GET /whoami HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\r\n");
+    for many in [0, 1000] {
+        let task = stuck(&place);
+        let pause = whoami.replace("GET /whoami", &format!("POST /tasks/{task}/pause"));
+        let stream = connect(&gateway, &(pause + &whoami.repeat(many)));
+        wait_for("the pause to be sent", || {
+            let sent = place.cloud.count(Operation::Pause, Some(&task));
+            (sent > 0).then_some(())
+        });
+        let began = Instant::now();
+        sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).expect("a setting");
+        drop(stream);
+        wait_for("the end of the request", || {
+            let lines = gateway.log();
+            let broken_off = lines.matches("request broken off by its caller").count();
+            (broken_off == usize::from(many > 0) + 1).then_some(())
+        });
+        // The answer would come after 30 seconds.
+        assert!(began.elapsed() < Duration::from_secs(15), "{many}");
+    }
 }
 
 /// Whether the other side ended a connection on which nothing was sent.

@@ -131,7 +131,7 @@ fn what_is_refused_before_it_is_a_request_has_a_bare_status() {
         (400, "GET /livez HTTP/9.9\r\nHost: x\r\n\r\n".to_owned()),
         (400, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned()),
         (400, format!("{line}Connection: close\r\n\r\n")),
-        (400, target(65_534)),
+        (431, target(16 << 10)),
         (
             400,
             format!("{post}Content-Length: 0\r\nContent-Length: 0\r\n\r\n"),
@@ -142,7 +142,8 @@ fn what_is_refused_before_it_is_a_request_has_a_bare_status() {
         ),
         (400, format!("{post}Transfer-Encoding: gzip\r\n\r\n")),
         (431, format!("{head}{}\r\n", lines(95))),
-        (431, filled(128 << 10)),
+        (431, filled(16 << 10)),
+        (431, filled((16 << 10) - 3) + "\r\n\r\n"),
         (408, head.clone()),
     ] {
         let answer = send(&text);
@@ -153,9 +154,9 @@ fn what_is_refused_before_it_is_a_request_has_a_bare_status() {
     }
     // What is just below the limits is a request.
     for (status, text) in [
-        (401, target(65_533)),
+        (401, target((16 << 10) - 33)),
         (200, format!("{head}{}\r\n", lines(94))),
-        (200, filled((128 << 10) - 5) + "\r\n\r\n"),
+        (200, filled((16 << 10) - 4) + "\r\n\r\n"),
     ] {
         let answer = send(&text);
         assert_eq!(answer.status, status, "{answer:?}");
@@ -292,7 +293,7 @@ fn a_request_for_a_websocket_does_not_swallow_the_next_request() {
 fn a_request_with_thousands_of_faults_has_an_answer_of_bounded_length() {
     let place = Place::new();
     let gateway = place.start();
-    let keys: Vec<String> = (0..5000).map(|n| format!("k{n}=")).collect();
+    let keys: Vec<String> = (0..2000).map(|n| format!("k{n}=")).collect();
     let query = gateway.client().get(&format!("/tasks?{}", keys.join("&")));
     let members = (0..5000).map(|n| (format!("k{n}"), json!(n))).collect();
     let body = gateway

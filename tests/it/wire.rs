@@ -6,12 +6,15 @@
 use std::{
     io::{Read as _, Write as _},
     net::{Shutdown, TcpStream},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use migration_gateway::sandbox::{OmsSpec, Operation};
+use migration_gateway::sandbox::{Fault, FaultKind, OmsSpec, Operation, Service};
 
-use crate::support::gateway::{Gateway, KEY, Place};
+use crate::support::{
+    gateway::{Gateway, KEY, Place},
+    raw,
+};
 
 /// The statuses of all answers on a connection to which these bytes are sent.
 fn statuses(gateway: &Gateway, bytes: &[u8]) -> Vec<u16> {
@@ -99,7 +102,7 @@ impl Parts {
 
     /// Bodies in chunks.
     fn chunks(&self) -> Vec<(String, &'static [u16])> {
-        let bodies: [(&str, &[u16]); 9] = [
+        let bodies: [(&str, &[u16]); 14] = [
             ("0\r\n\r\n", &[404, 200]),
             ("0;name=value\r\n\r\n", &[404, 200]),
             (
@@ -112,6 +115,12 @@ impl Parts {
             ("1\r\nxy\r\n0\r\n\r\n", &[400]),
             ("1;a\nx\r\n0\r\n\r\n", &[400]),
             ("0\n\n", &[400]),
+            // Here an LF alone is no end of a line, and no part of one.
+            ("0\r\n\n", &[400]),
+            ("0\r\nX: y\n\r\n", &[400]),
+            ("0\r\nX: y\r\n\n", &[400]),
+            ("0\r\nX: y\r\r\n\r\n", &[400]),
+            ("1\r\nx\n0\r\n\r\n", &[400]),
         ];
         let case = |(body, expected)| {
             let head = format!("{}Transfer-Encoding: chunked\r\n\r\n", self.post);
@@ -239,6 +248,68 @@ fn a_request_is_read_in_one_way_or_not_at_all() {
     for operation in [Operation::Pause, Operation::Delete, Operation::Start] {
         assert_eq!(place.cloud.count(operation, None), 0);
     }
+}
+
+#[test]
+fn a_body_that_breaks_a_rule_is_refused_at_once_whoever_wants_it() {
+    let place = Place::new();
+    let gateway = place.start();
+    let task = place.cloud.add_oms(OmsSpec::new("logs", 5));
+    // Whoever asks the cloud would wait for long.
+    let _slow = place
+        .cloud
+        .fault(Fault::on_any(Service::Oms, FaultKind::Hang));
+    let began = Instant::now();
+    for (line, expected) in [
+        (format!("POST /tasks/{task}/pause"), 400),
+        (format!("POST /tasks/{task}/start"), 400),
+        (format!("DELETE /tasks/{task}"), 400),
+        (format!("GET /tasks/{task}"), 400),
+        (format!("HEAD /tasks/{task}"), 400),
+        ("GET /tasks".to_owned(), 400),
+        // What does not wait for anything is answered before the body is looked at.
+        ("GET /livez".to_owned(), 200),
+    ] {
+        for body in ["zz\r\n", "0\r\nX: y\n\r\n", "0\r\n\n", "1\r\nxy\r\n"] {
+            let head = format!(
+                "{line} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\
+                 Transfer-Encoding: chunked\r\n\r\n"
+            );
+            let mut stream = raw::connect(gateway.authority());
+            let hidden = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+            stream
+                .write_all(format!("{head}{body}{hidden}").as_bytes())
+                .expect("to send");
+            let mut read = Vec::new();
+            // A reset is an end too: not everything that was sent may have been read.
+            _ = stream.read_to_end(&mut read);
+            let text = String::from_utf8_lossy(&read);
+            assert!(
+                text.starts_with(&format!("HTTP/1.1 {expected} ")),
+                "{line} {body:?}: {text}"
+            );
+            assert_eq!(
+                text.matches("HTTP/1.1").count(),
+                1,
+                "{line} {body:?}: {text}"
+            );
+            if expected == 400 {
+                assert!(
+                    text.contains("connection: close\r\n"),
+                    "{line} {body:?}: {text}"
+                );
+                assert!(text.contains("application/problem+json"), "{line}: {text}");
+                let has_document = text.contains("/problems/invalid-request");
+                assert_eq!(has_document, !line.starts_with("HEAD"), "{line}: {text}");
+            }
+        }
+    }
+    // Nobody waited for the end of a body or of a connection, nor for the cloud.
+    assert!(began.elapsed() < Duration::from_secs(5));
+    for operation in [Operation::Pause, Operation::Delete, Operation::Start] {
+        assert_eq!(place.cloud.count(operation, None), 0);
+    }
+    assert!(!gateway.log().contains("broken off"), "{}", gateway.log());
 }
 
 #[test]
@@ -450,6 +521,57 @@ fn who_asks_for_much_and_does_not_read_it_costs_little() {
 }
 
 #[test]
+fn a_head_that_is_too_large_is_refused_before_it_is_kept_and_ends_the_connection() {
+    const CONNECTIONS: u64 = 300;
+    let place = Place::new();
+    let gateway = place.start();
+    let whole = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+    let part = format!("{whole}GET /livez HTTP/1.1\r\nHost: x\r\nX: ");
+    let much = "a".repeat(120_000);
+    for (bytes, expected) in [
+        (format!("{part}{much}"), vec![200, 431]),
+        (format!("{part}{much}\r\n\r\n{whole}"), vec![200, 431]),
+        (format!("{whole}{whole}GET /{much}"), vec![200, 200, 431]),
+        ("\r\n".repeat(60_000), vec![431]),
+    ] {
+        let answers = answers(&gateway, bytes.as_bytes());
+        let seen: Vec<u16> = answers.iter().map(|(status, _)| *status).collect();
+        assert_eq!(seen, expected, "{answers:?}");
+        let (_, last) = answers.last().expect("an answer");
+        assert!(last.contains("connection: close\r\n"), "{last}");
+        assert!(last.contains("content-length: 0\r\n"), "{last}");
+        assert!(last.contains("\r\ndate: "), "{last}");
+    }
+    let before = gateway.resident_kib();
+    let streams: Vec<TcpStream> = (0..CONNECTIONS)
+        .map(|_| {
+            let mut stream = TcpStream::connect(gateway.authority()).expect("a connection");
+            let patience = Some(Duration::from_secs(20));
+            stream.set_read_timeout(patience).expect("a time limit");
+            // The other side may end the connection while this is being written.
+            _ = stream.write_all(format!("{part}{much}").as_bytes());
+            stream
+        })
+        .collect();
+    let held = gateway.resident_kib().saturating_sub(before);
+    assert!(held < CONNECTIONS * 50, "{held} KiB");
+    drop(streams);
+    // Whoever goes on to send is heard out for a moment, so that no reset overtakes the answer.
+    let is_heard_out = (0..20).any(|_| {
+        let mut stream = raw::connect(gateway.authority());
+        let sent = stream.write_all(format!("{part}{}", &much[..50_000]).as_bytes());
+        sent.expect("to send");
+        let mut answers = Vec::new();
+        stream.read_to_end(&mut answers).expect("no reset");
+        let text = String::from_utf8_lossy(&answers);
+        assert!(text.contains("HTTP/1.1 431 "), "{text}");
+        std::thread::park_timeout(Duration::from_millis(50));
+        stream.write_all(b"a").is_ok()
+    });
+    assert!(is_heard_out);
+}
+
+#[test]
 fn who_is_refused_by_the_head_alone_is_not_told_to_go_on() {
     let place = Place::new();
     let gateway = place.start();
@@ -618,7 +740,7 @@ fn bytes_that_are_no_request_are_not_logged() {
     let before = gateway.log();
     let endless = format!(
         "GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n",
-        "a".repeat(140_000)
+        "a".repeat(20_000)
     );
     for (bytes, status) in [
         ("GET / HTTP/1.1\r\nHost: x\r\nX: a\0\r\n\r\n", 400),

@@ -1,18 +1,20 @@
 //! The outermost layer: every request gets an id, a span, a log line and a number; every answer its common headers, and
 //! every problem its document.
 
+mod common;
+mod entry;
 mod pieces;
 
-use std::{panic::AssertUnwindSafe, time::Instant};
+use std::{future::poll_fn, panic::AssertUnwindSafe, task::Poll, thread};
 
 use actix_web::{
-    Error, HttpMessage as _, HttpRequest, HttpResponse,
+    Error, HttpMessage as _, HttpRequest,
     body::{self, BodySize, BoxBody, MessageBody},
     dev::{RequestHead, ServiceRequest, ServiceResponse},
     error::InternalError,
     http::{
-        ConnectionType, Method, StatusCode,
-        header::{self, HeaderMap, HeaderName, HeaderValue},
+        ConnectionType, Method,
+        header::{self, HeaderValue},
     },
     middleware::Next,
     web,
@@ -23,10 +25,13 @@ use tracing::{Span, field};
 use tracing_actix_web::RootSpanBuilder;
 use ulid::Ulid;
 
-use self::pieces::in_pieces;
+use self::{
+    common::{Common, client_request_id},
+    entry::{Entry, route},
+    pieces::in_pieces,
+};
 use super::{
     State, problem::Problem, problem::kinds::ProblemType, request::auth::is_open, request::form,
-    request::rate::Left,
 };
 use crate::{
     domain::{
@@ -106,18 +111,15 @@ pub(super) async fn finish(
         .as_ref()
         .map(|exchange| exchange.begin(body_length(request.head())));
     let outcome = match admitted {
-        Ok(_place) => {
-            let called = AssertUnwindSafe(next.call(request)).catch_unwind().await;
-            called.map(|outcome| outcome.map(ServiceResponse::map_into_boxed_body))
-        }
+        Ok(_place) => answer(request, next, exchange.as_ref()).await,
         Err(problem) => Ok(Ok(request.error_response(problem).map_into_boxed_body())),
     };
+    // The framework ends a connection that was to be another, and would not say so.
+    let is_last = is_upgrade || exchange.is_some_and(|exchange| exchange.is_in_doubt());
     match outcome {
         Ok(Ok(response)) => {
             let mut response = common.add_to(response);
-            // The framework ends a connection that was to be another, and would not say so. And if a target had a fragment,
-            // whoever wrote it and whoever read it do not agree where requests begin and end.
-            if is_upgrade || exchange.is_some_and(|exchange| exchange.has_fragment()) {
+            if is_last {
                 let head = response.response_mut().head_mut();
                 head.set_connection_type(ConnectionType::Close);
             }
@@ -141,9 +143,35 @@ pub(super) async fn finish(
             let problem = problem.unwrap_or_else(Problem::internal);
             let mut response = problem.render(&common.id.0);
             common.headers(response.headers_mut());
+            if is_last {
+                response
+                    .head_mut()
+                    .set_connection_type(ConnectionType::Close);
+            }
             entry.end(response.status().as_u16());
             Err(InternalError::from_response("the request was given up", response).into())
         }
+    }
+}
+
+/// What the layers inside answer, or how they panicked. A request that does not read its body, and may wait for something else,
+/// is given up when that breaks a rule of chunks. Nothing is lost by it: whatever changes something has read its body first.
+async fn answer(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+    exchange: Option<&Exchange>,
+) -> thread::Result<Result<ServiceResponse<BoxBody>, Error>> {
+    // Nobody has to be woken: what reads the connection is polled together with this, and before it.
+    let broken = poll_fn(|_| match exchange {
+        Some(exchange) if exchange.is_broken() => Poll::Ready(()),
+        Some(_) | None => Poll::Pending,
+    });
+    tokio::select! {
+        biased;
+        called = AssertUnwindSafe(next.call(request)).catch_unwind() => {
+            called.map(|outcome| outcome.map(ServiceResponse::map_into_boxed_body))
+        }
+        () = broken => Ok(Err(Problem::fault("body", "", "The body cannot be read.").into())),
     }
 }
 
@@ -163,68 +191,6 @@ fn body_length(head: &RequestHead) -> BodyLength {
         _ if is_upgrade => BodyLength::Unknown,
         None => BodyLength::Known(0),
         Some(length) => length.map_or(BodyLength::Unknown, BodyLength::Known),
-    }
-}
-
-/// The label of whatever no route answered.
-const NO_ROUTE: &str = "none";
-/// What a request is counted and logged under whose caller reset the connection before the answer. It is no status of HTTP,
-/// and never sent. A caller who merely closes it cannot be told from one who has no more to say and waits.
-const BROKEN_OFF: u16 = 499;
-
-/// The line in the log and the number in the metrics that every request gets, also one that is broken off.
-struct Entry {
-    began: Instant,
-    method: Method,
-    route: Option<String>,
-    id: RequestId,
-    state: Option<web::Data<State>>,
-    has_ended: bool,
-}
-
-impl Entry {
-    fn begin(request: &ServiceRequest, id: RequestId, state: Option<web::Data<State>>) -> Self {
-        Self {
-            began: Instant::now(),
-            method: request.method().clone(),
-            route: request.match_pattern(),
-            id,
-            state,
-            has_ended: false,
-        }
-    }
-
-    fn end(&mut self, status: u16) {
-        self.has_ended = true;
-        let took = self.began.elapsed();
-        let route = self.route.as_deref().unwrap_or(NO_ROUTE);
-        let message = if status == BROKEN_OFF {
-            "request broken off by its caller"
-        } else {
-            "request answered"
-        };
-        tracing::info!(
-            http.method = %self.method,
-            http.route = route,
-            http.status_code = status,
-            duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            request_id = self.id.0,
-            "{message}"
-        );
-        if let Some(state) = &self.state {
-            state
-                .insight
-                .metrics
-                .count(self.method.as_str(), route, status, took);
-        }
-    }
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        if !self.has_ended {
-            self.end(BROKEN_OFF);
-        }
     }
 }
 
@@ -255,97 +221,6 @@ fn admit(
         .retry_after(seconds))
 }
 
-/// What browsers are told with every answer: take it for what it says it is, and tell nobody where it came from.
-const SECURITY: [(HeaderName, &str); 2] = [
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::REFERRER_POLICY, "no-referrer"),
-];
-/// Nothing of an answer is to be run or framed.
-const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
-/// The page for browsers runs its own scripts and styles, and asks this gateway.
-const PAGE_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'";
-
-/// What all answers to one request have in common.
-struct Common {
-    id: RequestId,
-    client_id: Option<HeaderValue>,
-    /// Whether it is about the page for browsers.
-    is_page: bool,
-}
-
-impl Common {
-    fn add_to(&self, mut response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
-        let problem = response.response().extensions().get::<Problem>().cloned();
-        let problem = problem.or_else(|| bare(&response));
-        if let Some(problem) = problem {
-            let rendered: HttpResponse = problem.render(&self.id.0);
-            response = response.into_response(rendered);
-        }
-        let left = response.request().extensions().get::<Left>().copied();
-        if let Some(left) = left {
-            left.show(response.headers_mut());
-        }
-        self.headers(response.headers_mut());
-        response
-    }
-
-    fn headers(&self, headers: &mut HeaderMap) {
-        if let Ok(id) = HeaderValue::from_str(&self.id.0) {
-            headers.insert(HeaderName::from_static("x-request-id"), id);
-        }
-        for (name, value) in SECURITY {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
-        let policy = if self.is_page { PAGE_POLICY } else { POLICY };
-        headers.insert(
-            header::CONTENT_SECURITY_POLICY,
-            HeaderValue::from_static(policy),
-        );
-        if let Some(id) = &self.client_id {
-            headers.insert(HeaderName::from_static("x-client-request-id"), id.clone());
-        }
-        if !headers.contains_key(header::CACHE_CONTROL) {
-            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        }
-    }
-}
-
-/// The problem of an error that has none, since it was not one of our handlers that answered: the pages of the document
-/// do, and the framework where it reads a request before any handler.
-fn bare(response: &ServiceResponse<BoxBody>) -> Option<Problem> {
-    let status = response.status();
-    let is_error = status.is_client_error() || status.is_server_error();
-    let is_foreign = response.response().error().is_some()
-        || response.response().body().size() == BodySize::Sized(0);
-    match status {
-        _ if !(is_error && is_foreign) => None,
-        StatusCode::NOT_FOUND => Some(Problem::not_found()),
-        _ if status.is_client_error() => Some(Problem::new(
-            ProblemType::InvalidRequest,
-            "The request cannot be read.",
-        )),
-        _ => Some(Problem::internal()),
-    }
-}
-
-/// The caller's own id of the request, if it is one that can be repeated without harm.
-fn client_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
-    let value = headers.get("x-request-id")?;
-    let text = value.as_bytes();
-    let is_clean = text
-        .iter()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte));
-    ((1..=128).contains(&text.len()) && is_clean).then(|| value.clone())
-}
-
-/// The template of the route that answered; one word for everything that no route answered.
-fn route<B>(response: &ServiceResponse<B>) -> String {
-    response
-        .request()
-        .match_pattern()
-        .unwrap_or_else(|| NO_ROUTE.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -354,7 +229,7 @@ mod tests {
         time::Duration,
     };
 
-    use actix_web::{App, HttpServer, middleware::from_fn};
+    use actix_web::{App, HttpResponse, HttpServer, middleware::from_fn};
     use serde_json::Value;
 
     use super::*;
