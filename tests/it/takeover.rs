@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use migration_gateway::sandbox::{
-    self, Fault, FaultKind, OmsSpec, Operation, Service, SmsSpec, TaskSwitches,
+    self, Fault, FaultHandle, FaultKind, OmsSpec, Operation, Service, SmsSpec, TaskSwitches,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{
     gateway::{Gateway, Place},
-    http::Answer,
+    http::{Answer, Client},
     wait_for,
 };
 
@@ -34,6 +34,21 @@ fn hanging(place: &Place) -> String {
         }
     ));
     id
+}
+
+/// Lets the next change of this kind have its effect, and be answered, late: after longer than three looks take, and sooner than
+/// an exchange must end.
+fn late(place: &Place, service: Service, change: Operation, id: &str) -> FaultHandle {
+    let late = FaultKind::DelayEffect(Duration::from_millis(1500));
+    place.cloud.fault(Fault::on(service, change, late).task(id))
+}
+
+/// The operation by which a task is paused.
+fn paused(client: &Client, id: &str) -> Value {
+    let pause = format!("/tasks/{id}/pause");
+    let answer = client.with("POST", &pause, ("prefer", "wait=20"));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()
 }
 
 fn keyed(gateway: &Gateway, method: &str, path: &str, key: &str) -> Answer {
@@ -459,19 +474,13 @@ fn a_pause_pauses_the_task_that_a_start_it_took_over_from_still_starts() {
     let gateway = place.start();
     let client = gateway.client();
     let id = place.cloud.add_sms(SmsSpec::new("web", "ABORT"));
-    // Longer than three looks take, and shorter than one exchange may.
-    let slow = FaultKind::DelayEffect(Duration::from_millis(1500));
-    let slow = Fault::on(Service::Sms, Operation::Start, slow).task(&id);
-    let slow = place.cloud.fault(slow);
+    let slow = late(&place, Service::Sms, Operation::Start, &id);
     let start = format!("/tasks/{id}/start");
     let start = client.with("POST", &start, ("prefer", "respond-async"));
     assert_eq!(start.status, 202, "{start:?}");
     wait_for("the start", || (slow.fired() == 1).then_some(()));
 
-    let pause = format!("/tasks/{id}/pause");
-    let pause = client.with("POST", &pause, ("prefer", "wait=20"));
-
-    assert_eq!(pause.json()["outcome"], "paused", "{pause:?}");
+    assert_eq!(paused(&client, &id)["outcome"], "paused");
     assert_eq!(place.cloud.sms_state(&id).as_deref(), Some("ABORT"));
     assert_eq!(place.cloud.count(Operation::Pause, Some(&id)), 1);
 }
@@ -482,19 +491,13 @@ fn a_pause_pauses_the_task_that_a_cancelled_start_still_starts() {
     let gateway = place.start();
     let client = gateway.client();
     let id = place.cloud.add_sms(SmsSpec::new("web", "ABORT"));
-    // Longer than three looks take, and shorter than one exchange may.
-    let slow = FaultKind::DelayEffect(Duration::from_millis(1500));
-    let slow = Fault::on(Service::Sms, Operation::Start, slow).task(&id);
-    let slow = place.cloud.fault(slow);
+    let slow = late(&place, Service::Sms, Operation::Start, &id);
     let start = client.ask("POST", &format!("/tasks/{id}/start"), None);
     wait_for("the start", || (slow.fired() == 1).then_some(()));
     let cancelled = client.post(&format!("/operations/{start}/cancel"));
     assert_eq!(cancelled.json()["status"], "cancelled", "{cancelled:?}");
 
-    let pause = format!("/tasks/{id}/pause");
-    let pause = client.with("POST", &pause, ("prefer", "wait=20"));
-
-    assert_eq!(pause.json()["outcome"], "paused", "{pause:?}");
+    assert_eq!(paused(&client, &id)["outcome"], "paused");
     assert_eq!(place.cloud.sms_state(&id).as_deref(), Some("ABORT"));
     assert_eq!(place.cloud.count(Operation::Pause, Some(&id)), 1);
 }
@@ -505,12 +508,9 @@ fn a_start_starts_the_task_that_a_cancelled_pause_still_pauses() {
     let gateway = place.start();
     let client = gateway.client();
     let id = place.cloud.add_sms(SmsSpec::new("web", "RUNNING"));
-    // Longer than three looks take, and shorter than one exchange may.
-    let late = FaultKind::DelayEffect(Duration::from_millis(1500));
-    let late = Fault::on(Service::Sms, Operation::Pause, late);
-    let late = place.cloud.fault(late.task(&id).times(1));
+    let slow = late(&place, Service::Sms, Operation::Pause, &id);
     let pause = client.ask("POST", &format!("/tasks/{id}/pause"), None);
-    wait_for("the pause", || (late.fired() == 1).then_some(()));
+    wait_for("the pause", || (slow.fired() == 1).then_some(()));
     let cancelled = client.post(&format!("/operations/{pause}/cancel"));
     assert_eq!(cancelled.status, 200, "{cancelled:?}");
 
@@ -546,9 +546,7 @@ fn a_pause_knows_of_a_start_that_was_cancelled_before_the_last_operation() {
     let gateway = place.start();
     let client = gateway.client();
     let id = place.cloud.add_sms(SmsSpec::new("web", "ABORT"));
-    let slow = FaultKind::DelayEffect(Duration::from_millis(1500));
-    let slow = Fault::on(Service::Sms, Operation::Start, slow).task(&id);
-    let slow = place.cloud.fault(slow);
+    let slow = late(&place, Service::Sms, Operation::Start, &id);
     let start = format!("/tasks/{id}/start");
     let first = client.ask("POST", &start, None);
     wait_for("the start", || (slow.fired() == 1).then_some(()));
@@ -559,9 +557,7 @@ fn a_pause_knows_of_a_start_that_was_cancelled_before_the_last_operation() {
     let second = client.ask("POST", &start, None);
     assert_eq!(cancel(&second).json()["status"], "cancelled");
 
-    let pause = format!("/tasks/{id}/pause");
-    let pause = client.with("POST", &pause, ("prefer", "wait=20"));
-    assert_eq!(pause.json()["outcome"], "paused", "{pause:?}");
+    assert_eq!(paused(&client, &id)["outcome"], "paused");
 }
 
 #[test]
@@ -581,10 +577,7 @@ fn a_pause_long_after_a_cancelled_start_looks_as_often_as_any_other() {
     let client = gateway.client();
     let before = place.cloud.count(Operation::Show, Some(&id));
 
-    let pause = format!("/tasks/{id}/pause");
-    let pause = client.with("POST", &pause, ("prefer", "wait=20"));
-
-    assert_eq!(pause.json()["outcome"], "already_paused", "{pause:?}");
+    assert_eq!(paused(&client, &id)["outcome"], "already_paused");
     // One before it is accepted, and one in its only round.
     assert_eq!(place.cloud.count(Operation::Show, Some(&id)) - before, 2);
 }
@@ -595,9 +588,7 @@ fn a_force_delete_that_takes_over_waits_for_the_answer_to_the_delete_that_was_se
     let gateway = place.start();
     let client = gateway.client();
     let id = place.cloud.add_oms(OmsSpec::new("logs", 3));
-    let slow = FaultKind::DelayEffect(Duration::from_millis(1500));
-    let slow = Fault::on(Service::Oms, Operation::Delete, slow).task(&id);
-    let slow = place.cloud.fault(slow);
+    let slow = late(&place, Service::Oms, Operation::Delete, &id);
     let plain = client.ask("DELETE", &format!("/tasks/{id}"), None);
     wait_for("the delete", || (slow.fired() == 1).then_some(()));
 
