@@ -357,6 +357,11 @@ pub(crate) fn error_code(body: &[u8]) -> Option<(String, String)> {
     code::first(form_of(body).json()?)
 }
 
+/// Whether a body is JSON or empty, as those of services are, and no page or text of something in between.
+pub(in crate::upstream) fn is_json_or_empty(body: &[u8]) -> bool {
+    matches!(form_of(body), Form::Json(_) | Form::Empty)
+}
+
 fn form_of(body: &[u8]) -> Form {
     let Ok(text) = std::str::from_utf8(body) else {
         return Form::Broken;

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use super::{
     attempts::Urgency,
@@ -42,6 +43,8 @@ impl Clerk {
         let trials = self.attempts.borrow_mut().of(identity, self.clock.uptime());
         let _turn = trials.turn(&account.endpoint, urgency, &*self.clock).await;
         self.may_try(&trials, urgency)?;
+        // Whoever else logs in as this user waits behind it.
+        sleep(trials.login_begins(self.clock.uptime())).await;
         let request = Request {
             method: Method::Post,
             path: PATH.to_owned(),

@@ -16,9 +16,10 @@ use crate::domain::service::{ProjectName, ServiceName, UpstreamError, UpstreamEr
 /// A credential that a service refuses along with the one before it is not replaced until it is this old: it is the
 /// service that refuses, for instance because it belongs to another region.
 const REPLACED_AGAIN_AFTER: Duration = Duration::from_mins(15);
-/// How many fresh tokens in a row are taken for dead, each replaced after a longer wait, when a service refuses them that has
-/// accepted others. After that it is the service that refuses, whatever it is sent.
-const DEAD_IN_A_ROW: u32 = 5;
+/// How often in a row a service that has accepted other tokens is left alone for a while and then asked again: with the same one, which it may
+/// not have known yet, and if it refuses that once more, with another one. After that it is the service that refuses, whatever
+/// it is sent.
+const LEFT_ALONE_IN_A_ROW: u32 = 6;
 /// How many credentials in a row are replaced at once, and how many tokens of a service that has accepted others: one of those may
 /// be refused by chance.
 const REPLACED_IN_A_ROW: u32 = 1;
@@ -45,7 +46,7 @@ struct Refusal {
     /// The credential for which the service is left alone, and what that was obtained with.
     given_up: u64,
     identity: Option<Identity>,
-    /// How many credentials it was left alone for.
+    /// How often it was left alone.
     count: u32,
     backoff: Backoff,
     /// Lives as long as a request that finds out whether the service accepts credentials again.
@@ -119,7 +120,8 @@ impl Credentials {
     /// no service has accepted one since.
     fn judge(&self, credential: &Credential, service: &ServiceName) -> Verdict {
         let (project, serial) = (credential.project(), credential.serial());
-        let is_old = credential.age(self.now()) >= REPLACED_AGAIN_AFTER;
+        let now = self.now();
+        let is_old = credential.age(now) >= REPLACED_AGAIN_AFTER;
         let key = (project.clone(), service.clone());
         self.with_refusals(|refusals| {
             let refusal = refusals.standing.get(&key);
@@ -155,10 +157,12 @@ impl Credentials {
                 refusal.replaced = serial;
                 return Verdict::Replaced;
             }
+            let is_asked_again =
+                refusal.given_up == serial && refusal.backoff.remembered(now).is_none();
             refusal.doubted = serial;
             // None after it is replaced at once either, until one is accepted.
             refusal.replacements = refusal.replacements.max(most);
-            if takes_others {
+            if takes_others && (is_asked_again || credential.is_refused()) {
                 Verdict::Dead
             } else {
                 Verdict::Doubted
@@ -279,7 +283,7 @@ impl Refusals {
     /// Whether another token is worth a login, since the service has accepted some and not refused too many since.
     fn takes_others(&self, key: &Key, credential: &Credential) -> bool {
         let count = self.standing.get(key).map_or(0, |refusal| refusal.count);
-        !credential.signs() && self.accepting.contains(key) && count < DEAD_IN_A_ROW
+        !credential.signs() && self.accepting.contains(key) && count < LEFT_ALONE_IN_A_ROW
     }
 }
 

@@ -43,14 +43,16 @@ pub(super) fn wrong_signature(response: &Response) -> &'static str {
     }
 }
 
-/// Whether an answer shows that the credential was accepted: not one that can come from before the check, or from a fault.
+/// Whether an answer shows that the credential was accepted: not one that can come from before the check, such as a path that the
+/// API gateway does not know, from something in between, such as a login page or a redirection, or from a fault.
 pub(super) fn shows_accepted_credential(service: &ServiceName, response: &Response) -> bool {
     match response.status {
+        200..300 => answer::is_json_or_empty(&response.body),
         407 | 408 | 429 => false,
-        401 | 403 => answer::error_code(&response.body)
+        400..500 => answer::error_code(&response.body)
             .and_then(|(code, _)| Some(is_said_to_somebody_known(service, code.split_once('.')?)))
             .unwrap_or_default(),
-        status => (200..500).contains(&status),
+        _ => false,
     }
 }
 

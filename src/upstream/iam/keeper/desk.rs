@@ -1,6 +1,6 @@
 //! What the keeper knows of one project, and what it makes of failures.
 
-use std::{rc::Rc, time::Duration};
+use std::rc::Rc;
 
 use tokio::{sync::oneshot, task::Id};
 
@@ -8,11 +8,6 @@ use super::super::{
     CredentialResult, attempts::Identity, backoff::Backoff, clerk::Account, vault::Vault,
 };
 use crate::domain::service::{UpstreamError, UpstreamErrorKind, status::CredentialKind};
-
-/// So many logins may follow each other closely, and then one in each [`LOGIN_EVERY`]: a service that refuses good tokens now
-/// and then must not lead to a login for each.
-const LOGINS_MAX: u32 = 20;
-const LOGIN_EVERY: Duration = Duration::from_secs(1);
 
 /// What the keeper knows of one project.
 pub(super) struct Desk {
@@ -27,8 +22,6 @@ pub(super) struct Desk {
     pub(super) refused: Option<Identity>,
     /// The failure that the log knows of.
     pub(super) told: Option<Told>,
-    /// When as many logins may follow each other as ever, by the uptime of the machine.
-    logins_free_at: Duration,
 }
 
 /// A failure, as far as the same one is not told again.
@@ -44,18 +37,7 @@ impl Desk {
             replacements: Backoff::default(),
             refused: None,
             told: None,
-            logins_free_at: Duration::ZERO,
         }
-    }
-
-    /// Notes that a login begins, and tells how long it has to wait.
-    pub(super) fn login_begins(&mut self, uptime: Duration) -> Duration {
-        if self.account.kind() != CredentialKind::Password {
-            return Duration::ZERO;
-        }
-        let spent = self.logins_free_at.saturating_sub(uptime);
-        self.logins_free_at = self.logins_free_at.max(uptime) + LOGIN_EVERY;
-        spent.saturating_sub(LOGIN_EVERY * (LOGINS_MAX - 1))
     }
 
     /// Notes that the vendor was asked in vain, perhaps because it refused this secret.
@@ -125,37 +107,4 @@ pub(super) fn count(vault: &Vault, kind: CredentialKind, result: &'static str) {
         vault.metrics.login(result);
     }
     vault.metrics.credential_refresh(kind.as_str(), result);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        domain::{secret::SecretSource, service::ProjectName},
-        transport::Endpoint,
-        upstream::iam::CredentialSettings,
-    };
-
-    #[test]
-    fn twenty_logins_follow_each_other_closely_and_then_one_in_a_second() {
-        let mut desk = Desk::new(Account {
-            project: ProjectName::parse("prod").unwrap(),
-            project_id: String::new(),
-            endpoint: Endpoint::parse("https://iam.example").unwrap(),
-            credentials: CredentialSettings::Password {
-                domain: "acme".to_owned(),
-                user: "robot".to_owned(),
-                password: SecretSource::File("password".into()),
-            },
-        });
-        let second = Duration::from_secs;
-        for _ in 0..LOGINS_MAX {
-            assert_eq!(desk.login_begins(second(100)), Duration::ZERO);
-        }
-        assert_eq!(desk.login_begins(second(100)), second(1));
-        assert_eq!(desk.login_begins(second(101)), second(1));
-        assert_eq!(desk.login_begins(second(103)), Duration::ZERO);
-        assert_eq!(desk.login_begins(second(103)), second(1));
-        assert_eq!(desk.login_begins(second(200)), Duration::ZERO);
-    }
 }

@@ -8,7 +8,7 @@ use futures_util::future::{join, join_all};
 use tokio::{
     sync::{mpsc, oneshot},
     task::{JoinError, JoinSet},
-    time::{MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval},
 };
 
 use self::desk::{Desk, count};
@@ -201,9 +201,7 @@ impl Keeper {
         } else {
             Urgency::Needed
         };
-        let wait = desk.login_begins(self.vault.clock.uptime());
         let task = self.running.spawn_local(async move {
-            sleep(wait).await;
             let result = clerk.obtain(&account, urgency).await;
             (account.project.clone(), result)
         });

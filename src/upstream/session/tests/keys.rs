@@ -53,9 +53,12 @@ fn signed_by(seen: &Seen, number: usize) -> bool {
 }
 
 #[actix_rt::test]
-async fn keys_that_are_accepted_by_refusals_only_are_used_by_many_at_once() {
+async fn keys_are_used_by_many_at_once_after_an_answer_that_only_somebody_known_gets() {
     let body = |code: &str| json!({"error_code": code, "error_msg": "x"}).to_string();
     for (status, body, is_accepted) in [
+        (200, "{}".to_owned(), true),
+        (204, String::new(), true),
+        (404, body("OMS.0066"), true),
         (403, body("OMS.0206"), true),
         (401, body("OMS.2005"), true),
         (403, body("APIGW.0302"), true),
@@ -65,6 +68,13 @@ async fn keys_that_are_accepted_by_refusals_only_are_used_by_many_at_once() {
         (403, String::new(), false),
         (401, body("APIGW.0303"), false),
         (429, body("OMS.0001"), false),
+        (404, body("APIG.0101"), false),
+        (400, body("APIGW.0201"), false),
+        (404, String::new(), false),
+        (404, "<html>OMS.0066</html>".to_owned(), false),
+        (200, "<html></html>".to_owned(), false),
+        (200, "Welcome".to_owned(), false),
+        (302, String::new(), false),
     ] {
         let answered = body.clone();
         let signed = SignedBench::new(move |_, writer| answer(writer, status, "", &answered));
