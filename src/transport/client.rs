@@ -242,6 +242,7 @@ impl Transport {
         prepared: &Prepared,
         connections: Connections,
     ) -> Result<LoginResponse, TransportErrorKind> {
+        prepared.status.set(None);
         if connections == Connections::Kept {
             // Lets the runtime look at the sockets: the client gives up a kept connection on which something came
             // unasked, but only if the runtime knows of it.
@@ -258,6 +259,7 @@ impl Transport {
         let sending = unconstrained(request.send_body(prepared.body()));
         let (answer, reuses) = noting_reuse(sending).await;
         let mut answer = answer?;
+        prepared.status.set(Some(answer.status().as_u16()));
         // The client puts a connection back as soon as it expects no more of an answer, although the real answer, or a
         // body, may be still to come. Before anybody else is polled, the pool that holds it is given up.
         let fault = answer::fault(&answer);

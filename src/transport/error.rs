@@ -84,6 +84,8 @@ pub struct TransportError {
     pub kind: TransportErrorKind,
     /// Whether a request that changes something may have arrived. `No` for reads.
     pub sent: Sent,
+    /// The status of an answer of which no more than the head came whole.
+    pub status: Option<u16>,
 }
 
 impl TransportError {
@@ -94,7 +96,11 @@ impl TransportError {
             _ if kind.is_before_sending() => Sent::No,
             Method::Post | Method::Put | Method::Delete => Sent::Unknown,
         };
-        Self { kind, sent }
+        Self {
+            kind,
+            sent,
+            status: None,
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! A request in the words of HTTP. Every header that leaves is named here, or by whoever sends the request.
 
+use std::cell::Cell;
+
 use awc::{
     ClientRequest,
     http::{
@@ -26,6 +28,8 @@ pub(super) struct Prepared {
     host: HeaderValue,
     headers: Vec<(HeaderName, HeaderValue)>,
     body: Bytes,
+    /// The status of the answer, once its head has come.
+    pub(super) status: Cell<Option<u16>>,
 }
 
 impl Prepared {
@@ -56,6 +60,7 @@ impl Prepared {
             host,
             headers: own,
             body: request.content(),
+            status: Cell::new(None),
         })
     }
 
@@ -84,6 +89,9 @@ impl Prepared {
     }
 
     pub(super) fn fails(&self, kind: TransportErrorKind) -> TransportError {
-        TransportError::new(kind, self.method)
+        TransportError {
+            status: self.status.get(),
+            ..TransportError::new(kind, self.method)
+        }
     }
 }

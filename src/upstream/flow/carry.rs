@@ -220,10 +220,7 @@ impl Flow {
         } else {
             TransportErrorKind::Withdrawn
         };
-        Err(self.failed(TransportError {
-            kind,
-            sent: Sent::No,
-        }))
+        Err(self.failed(TransportError::new(kind, call.method)))
     }
 
     /// Waits for the pace.

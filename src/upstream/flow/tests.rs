@@ -78,7 +78,10 @@ fn response(status: u16, retry_after: Option<u64>) -> Attempt {
 }
 
 fn fault(kind: Fault, sent: Sent) -> Attempt {
-    Err(TransportError { kind, sent })
+    Err(TransportError {
+        sent,
+        ..TransportError::new(kind, Method::Get)
+    })
 }
 
 /// Attempts that end as the script says, one after the other; the last one for ever.

@@ -147,7 +147,7 @@ impl Clerk {
 
     /// Fails if a secret was refused too often to be tried.
     pub(super) fn may_try(&self, trials: &Trials, urgency: Urgency) -> Result<(), Failure> {
-        let refusal = trials.refusals().forbid(self.clock.uptime(), urgency);
+        let refusal = trials.refusals().forbid(self.clock.uptime(), urgency, None);
         match (refusal, urgency) {
             (None, _) => Ok(()),
             (Some(refusal), Urgency::CanWait) => Err(Failure::Spared(refusal)),

@@ -51,14 +51,19 @@ impl Clerk {
             body: Some(password_login(domain, user, &secret, &account.project_id)),
         };
         let begun = self.begun();
+        // Also if no more than the head of a refusal came whole.
+        let mut is_refused = false;
         let result = match self.transport.login(&account.endpoint, &request).await {
             Ok(login) => token(account, begun, login),
-            Err(error) => Err(of_transport(error)),
+            Err(error) => {
+                is_refused = error.status.is_some_and(is_of_wrong_secret);
+                Err(of_transport(error))
+            }
         };
         match &result {
             Ok(_) => trials.refusals().accepted(),
-            Err(error) if is_wrong_secret(error) => {
-                trials.refusals().refused(error, self.clock.uptime());
+            Err(error) if is_refused || is_wrong_secret(error) => {
+                trials.refusals().refused(error, self.clock.uptime(), None);
             }
             Err(_) => {}
         }
@@ -157,7 +162,11 @@ fn is_wrong_secret(error: &UpstreamError) -> bool {
     error
         .answer
         .as_ref()
-        .is_some_and(|answer| [401, 403].contains(&answer.status))
+        .is_some_and(|answer| is_of_wrong_secret(answer.status))
+}
+
+fn is_of_wrong_secret(status: u16) -> bool {
+    [401, 403].contains(&status)
 }
 
 /// What an answer without a token means.

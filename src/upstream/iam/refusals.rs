@@ -56,7 +56,7 @@ struct Refusal {
 impl Credentials {
     /// Notes that a service accepted the credential.
     pub(crate) fn worked(&self, credential: &Credential, service: &ServiceName) {
-        if credential.set_worked() && credential.signs() {
+        if credential.set_worked(service) && credential.signs() {
             self.vault
                 .logins
                 .logged_in(credential.project(), self.now());
@@ -104,7 +104,7 @@ impl Credentials {
         if !is_dead {
             return false;
         }
-        if credential.set_refused(error, self.vault.clock.uptime()) {
+        if credential.set_refused(error, self.vault.clock.uptime(), service) {
             // Lost only if the thread is busy beyond measure. Nobody is given it then either, and whoever needs another one
             // asks for that.
             let _ = self.commands.try_send(Command::Refused {

@@ -2,6 +2,7 @@
 
 use std::{cell::Cell, time::Instant};
 
+use bytes::Bytes;
 use tokio::task::spawn_local;
 use tracing::Instrument as _;
 
@@ -56,11 +57,12 @@ impl Exchange for Sending<'_> {
             endpoint,
             ..
         } = self.session;
+        let site = (service, endpoint);
         // An attempt before this one must not keep it waiting.
         drop(self.tried.take());
         // The credential from before the wait may be known to be dead.
         self.session.may_ask()?;
-        let lease = credentials.lease_now(project, endpoint).await;
+        let lease = credentials.lease_now(project, site).await;
         let Some((lease, place)) = lease.zip(transport.place_now(self.request.method)) else {
             return Ok(None);
         };
@@ -76,7 +78,7 @@ impl Exchange for Sending<'_> {
         for _ in 0..WAITS_MAX {
             let lease = session
                 .credentials
-                .lease(&session.project, &session.endpoint);
+                .lease(&session.project, (&session.service, &session.endpoint));
             let lease = lease.await?;
             let place = session.transport.place(self.request.method, by).await;
             let place = place.map_err(failed)?;
@@ -146,7 +148,7 @@ impl Session {
         let result = transport::while_good(move || is_known() && is_cleared(), sending).await;
         self.metrics
             .exchanged(self.service.as_str(), begun.elapsed());
-        let mut response = result?;
+        let mut response = result.inspect_err(|error| self.note_fault(&lease, *error))?;
         if shows_accepted_credential(&self.service, &response) {
             self.credentials.worked(&lease, &self.service);
         }
@@ -160,14 +162,34 @@ impl Session {
         let refusal = refused_credential_code(&response).map(|code| {
             // If it is sent twice, it must not be taken for a refusal of the next credential.
             self.transport.distrust();
-            let error = self.refusal(&lease, &response, code);
+            let error = self.refusal(&lease, &response, Some(code));
             let is_replaced = self.credentials.refused(&lease, &self.service, &error);
             Refusal { error, is_replaced }
         });
         Ok((response, Tried { lease, refusal }))
     }
 
-    fn refusal(&self, credential: &Credential, response: &Response, code: String) -> UpstreamError {
+    /// An answer of which only the head came whole may have refused the keys that were tried, and the vendor counts that.
+    fn note_fault(&self, lease: &Lease, error: TransportError) {
+        if error.status == Some(401) && lease.is_on_trial() {
+            let response = Response {
+                status: 401,
+                body: Bytes::new(),
+                request_id: None,
+                retry_after: None,
+                is_doubtful: false,
+            };
+            let refusal = self.refusal(lease, &response, None);
+            self.credentials.refused(lease, &self.service, &refusal);
+        }
+    }
+
+    fn refusal(
+        &self,
+        credential: &Credential,
+        response: &Response,
+        code: Option<String>,
+    ) -> UpstreamError {
         let service = &self.service;
         let detail = if credential.signs() {
             let reason = wrong_signature(response);
@@ -185,7 +207,7 @@ impl Session {
             answer: Some(Box::new(UpstreamAnswer {
                 service: self.service.as_str().to_owned(),
                 status: response.status,
-                error_code: Some(code),
+                error_code: code,
                 error_msg: None,
                 request_id: response.request_id.clone(),
             })),

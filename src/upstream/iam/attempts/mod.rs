@@ -8,7 +8,7 @@ mod trials;
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 pub(super) use self::trials::{Trials, Turn};
-use crate::domain::service::UpstreamError;
+use crate::domain::service::{ServiceName, UpstreamError};
 use sha2::{Digest as _, Sha256};
 
 const WINDOW: Duration = Duration::from_mins(15);
@@ -70,46 +70,84 @@ impl Urgency {
 /// The refusals of one identity.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
-    /// By the uptime of the machine: nobody can set that, so that no tries are free too early.
-    at: Vec<Duration>,
+    all: Vec<Refused>,
     last: Option<UpstreamError>,
-    /// Whether it is a pair of keys that a service has accepted.
-    is_proven: bool,
+    /// The services that have accepted it, if it is a pair of keys.
+    proven_by: Vec<ServiceName>,
+}
+
+#[derive(Debug)]
+struct Refused {
+    /// By the uptime of the machine: nobody can set that, so that no tries are free too early.
+    at: Duration,
+    /// `None`: by the token service.
+    by: Option<ServiceName>,
 }
 
 impl Refusals {
-    /// The last refusal, with the time until a further attempt may be made, if none may be yet.
-    pub(super) fn forbid(&mut self, uptime: Duration, urgency: Urgency) -> Option<UpstreamError> {
+    /// The last refusal, with the time until this service may make a further attempt, or any, if it may not yet.
+    pub(super) fn forbid(
+        &mut self,
+        uptime: Duration,
+        urgency: Urgency,
+        by: Option<&ServiceName>,
+    ) -> Option<UpstreamError> {
         self.forget(uptime);
-        let since = |at: &Duration| uptime.saturating_sub(*at);
-        let further = self.at.len().checked_sub(urgency.most())?;
-        let left = if self.is_proven && urgency == Urgency::Needed {
+        let since = |refused: &Refused| uptime.saturating_sub(refused.at);
+        let further = self.all.len().checked_sub(urgency.most())?;
+        let left = if !self.proven_by.is_empty() && urgency == Urgency::Needed {
+            if self.may_be_the_service(by) {
+                return None;
+            }
             let growth = 3_u32.saturating_pow(u32::try_from(further).unwrap_or(u32::MAX));
             let pause = PROVEN_PAUSE.saturating_mul(growth).min(PROVEN_PAUSE_MAX);
-            let last = self.at.last()?;
+            let last = self.all.last()?;
             let left = pause.checked_sub(since(last))?;
             (!left.is_zero()).then_some(left)?
         } else {
             // When this one is over, there are few enough.
-            WINDOW.saturating_sub(since(&self.at[further]))
+            WINDOW.saturating_sub(since(&self.all[further]))
         };
         self.last.clone().map(|error| error.remembered(left))
+    }
+
+    /// Whether one service alone refuses keys that another one has accepted: it may be that service which is at fault. So this one,
+    /// or any, may try them all the same, if it is another one.
+    fn may_be_the_service(&self, by: Option<&ServiceName>) -> bool {
+        let Some(refuser) = self.all.first().and_then(|refused| refused.by.as_ref()) else {
+            return false;
+        };
+        let is_alone = self
+            .all
+            .iter()
+            .all(|other| other.by.as_ref() == Some(refuser));
+        let mut others = self.proven_by.iter().filter(|proven| *proven != refuser);
+        is_alone && others.any(|other| by.is_none_or(|by| by == other))
     }
 
     /// Whether no more than one further attempt may fail.
     fn is_last(&mut self, uptime: Duration, urgency: Urgency) -> bool {
         self.forget(uptime);
-        self.at.len() + 1 >= urgency.most()
+        self.all.len() + 1 >= urgency.most()
     }
 
     /// Forgets what is out of the window; tells whether nothing is left.
     fn forget(&mut self, uptime: Duration) -> bool {
-        self.at.retain(|at| uptime.saturating_sub(*at) < WINDOW);
-        self.at.is_empty()
+        let is_recent = |refused: &Refused| uptime.saturating_sub(refused.at) < WINDOW;
+        self.all.retain(is_recent);
+        self.all.is_empty()
     }
 
-    pub(super) fn refused(&mut self, error: &UpstreamError, uptime: Duration) {
-        self.at.push(uptime);
+    pub(super) fn refused(
+        &mut self,
+        error: &UpstreamError,
+        uptime: Duration,
+        by: Option<&ServiceName>,
+    ) {
+        self.all.push(Refused {
+            at: uptime,
+            by: by.cloned(),
+        });
         self.last = Some(error.clone());
     }
 
@@ -118,12 +156,15 @@ impl Refusals {
         *self = Self::default();
     }
 
-    /// A service has accepted a signature.
-    pub(super) fn proven(&mut self) {
-        *self = Self {
-            is_proven: true,
-            ..Self::default()
-        };
+    /// A service has accepted a signature; with the first one of a credential, all refusals before it are over.
+    pub(super) fn proven(&mut self, by: &ServiceName, is_first: bool) {
+        if is_first {
+            self.all.clear();
+            self.last = None;
+        }
+        if !self.proven_by.contains(by) {
+            self.proven_by.push(by.clone());
+        }
     }
 }
 
@@ -148,7 +189,11 @@ mod tests {
         Attempts, Identity, Refusals,
         Urgency::{CanWait, Needed},
     };
-    use crate::domain::service::{Sent, UpstreamError, UpstreamErrorKind};
+    use crate::domain::service::{Sent, ServiceName, UpstreamError, UpstreamErrorKind};
+
+    fn oms() -> ServiceName {
+        ServiceName::parse("oms").unwrap()
+    }
 
     fn error() -> UpstreamError {
         UpstreamError {
@@ -165,17 +210,17 @@ mod tests {
         let now = Duration::from_hours(1);
         let after = |minutes| now + Duration::from_mins(minutes);
         let mut refusals = Refusals::default();
-        refusals.refused(&error(), now);
-        assert!(refusals.forbid(after(1), Needed).is_none());
-        refusals.refused(&error(), after(1));
-        assert!(refusals.forbid(after(1), Needed).is_some());
-        let withheld = refusals.forbid(after(14), Needed).unwrap();
+        refusals.refused(&error(), now, Some(&oms()));
+        assert!(refusals.forbid(after(1), Needed, None).is_none());
+        refusals.refused(&error(), after(1), Some(&oms()));
+        assert!(refusals.forbid(after(1), Needed, None).is_some());
+        let withheld = refusals.forbid(after(14), Needed, None).unwrap();
         assert_eq!(withheld.retry_after, Some(Duration::from_mins(1)));
-        assert!(refusals.forbid(after(15), Needed).is_none());
-        refusals.refused(&error(), after(15));
-        let withheld = refusals.forbid(after(15), Needed).unwrap();
+        assert!(refusals.forbid(after(15), Needed, None).is_none());
+        refusals.refused(&error(), after(15), Some(&oms()));
+        let withheld = refusals.forbid(after(15), Needed, None).unwrap();
         assert_eq!(withheld.retry_after, Some(Duration::from_mins(1)));
-        assert!(refusals.forbid(after(16), Needed).is_none());
+        assert!(refusals.forbid(after(16), Needed, None).is_none());
     }
 
     #[test]
@@ -183,11 +228,11 @@ mod tests {
         let now = Duration::from_hours(1);
         let after = |minutes| now + Duration::from_mins(minutes);
         let mut refusals = Refusals::default();
-        assert!(refusals.forbid(now, CanWait).is_none());
-        refusals.refused(&error(), now);
-        assert!(refusals.forbid(after(14), CanWait).is_some());
-        assert!(refusals.forbid(after(14), Needed).is_none());
-        assert!(refusals.forbid(after(15), CanWait).is_none());
+        assert!(refusals.forbid(now, CanWait, None).is_none());
+        refusals.refused(&error(), now, Some(&oms()));
+        assert!(refusals.forbid(after(14), CanWait, None).is_some());
+        assert!(refusals.forbid(after(14), Needed, None).is_none());
+        assert!(refusals.forbid(after(15), CanWait, None).is_none());
     }
 
     #[test]
@@ -195,27 +240,55 @@ mod tests {
         let now = Duration::from_hours(1);
         let after = |seconds| now + Duration::from_secs(seconds);
         let mut refusals = Refusals::default();
-        refusals.proven();
-        refusals.refused(&error(), now);
-        assert!(refusals.forbid(now, Needed).is_none());
+        refusals.proven(&oms(), true);
+        refusals.refused(&error(), now, Some(&oms()));
+        assert!(refusals.forbid(now, Needed, None).is_none());
         let mut refused = 0;
         for pause in [10, 30, 90, 270, 300] {
-            refusals.refused(&error(), after(refused));
-            let withheld = refusals.forbid(after(refused), Needed).unwrap();
+            refusals.refused(&error(), after(refused), Some(&oms()));
+            let withheld = refusals.forbid(after(refused), Needed, None).unwrap();
             assert_eq!(withheld.retry_after, Some(Duration::from_secs(pause)));
             assert_eq!(withheld.kind, UpstreamErrorKind::CredentialsResting);
             let free = refused + pause;
-            assert!(refusals.forbid(after(free - 1), Needed).is_some());
-            assert!(refusals.forbid(after(free), CanWait).is_some());
-            assert!(refusals.forbid(after(free), Needed).is_none(), "{free}");
+            assert!(refusals.forbid(after(free - 1), Needed, None).is_some());
+            assert!(refusals.forbid(after(free), CanWait, None).is_some());
+            assert!(
+                refusals.forbid(after(free), Needed, None).is_none(),
+                "{free}"
+            );
             refused = free;
         }
         // Others that worked before show that these were not to blame.
-        refusals.refused(&error(), after(refused));
-        refusals.proven();
-        assert!(refusals.forbid(after(refused), Needed).is_none());
-        refusals.refused(&error(), after(refused));
-        assert!(refusals.forbid(after(refused), Needed).is_none());
+        refusals.refused(&error(), after(refused), Some(&oms()));
+        refusals.proven(&oms(), true);
+        assert!(refusals.forbid(after(refused), Needed, None).is_none());
+        refusals.refused(&error(), after(refused), Some(&oms()));
+        assert!(refusals.forbid(after(refused), Needed, None).is_none());
+    }
+
+    #[test]
+    fn keys_that_one_service_refuses_may_be_tried_by_another_one_that_has_accepted_them() {
+        let now = Duration::from_hours(1);
+        let sms = ServiceName::parse("sms").unwrap();
+        let mut refusals = Refusals::default();
+        refusals.proven(&oms(), true);
+        for _ in 0..2 {
+            refusals.refused(&error(), now, Some(&oms()));
+        }
+        for by in [None, Some(&oms()), Some(&sms)] {
+            assert!(refusals.forbid(now, Needed, by).is_some(), "{by:?}");
+        }
+        refusals.proven(&sms, false);
+        assert!(refusals.forbid(now, Needed, Some(&oms())).is_some());
+        for by in [None, Some(&sms)] {
+            assert!(refusals.forbid(now, Needed, by).is_none(), "{by:?}");
+            assert!(refusals.forbid(now, CanWait, by).is_some(), "{by:?}");
+        }
+        // If that refuses them too, it is the keys.
+        refusals.refused(&error(), now, Some(&sms));
+        for by in [None, Some(&oms()), Some(&sms)] {
+            assert!(refusals.forbid(now, Needed, by).is_some(), "{by:?}");
+        }
     }
 
     #[test]
@@ -228,7 +301,7 @@ mod tests {
         let now = Duration::from_hours(1);
         attempts.of(of("a", "b"), now);
         let refused = attempts.of(of("a", "c"), now);
-        refused.refusals().refused(&error(), now);
+        refused.refusals().refused(&error(), now, Some(&oms()));
         drop(refused);
         attempts.of(of("a", "d"), now);
         assert_eq!(attempts.0.len(), 2);

@@ -13,7 +13,7 @@ use super::{
     Credential,
 };
 use crate::{
-    domain::service::{ProjectName, UpstreamError, UpstreamErrorKind},
+    domain::service::{ProjectName, ServiceName, UpstreamError, UpstreamErrorKind},
     transport::Endpoint,
 };
 
@@ -66,13 +66,13 @@ impl Deref for Lease {
 }
 
 impl Credentials {
-    /// A credential of the project, to be held while it is used once at this endpoint: the one at hand, or else the result of one login
+    /// A credential of the project, to be held while it is used once for this service at this endpoint: the one at hand, or else the result of one login
     /// that all who wait share. A failed login is answered from memory for a while. Never waits longer than a login may
     /// take, and for keys that others try.
     pub(crate) async fn lease(
         &self,
         project: &ProjectName,
-        endpoint: &Endpoint,
+        (service, endpoint): (&ServiceName, &Endpoint),
     ) -> Result<Lease, UpstreamError> {
         let clock = &*self.vault.clock;
         for _ in 0..LEASE_ATTEMPTS {
@@ -102,8 +102,12 @@ impl Credentials {
             if credential.is_refused() {
                 continue;
             }
-            if !credential.is_forbidden(clock.uptime(), urgency) {
+            let forbidden = |by| credential.forbidden(clock.uptime(), urgency, by);
+            let Some(error) = forbidden(Some(service)) else {
                 return Ok(Lease::on_trial(credential, turn));
+            };
+            if forbidden(None).is_none() {
+                return Err(error);
             }
             // It was obtained just before the last refusal was noted. What worked before it comes back, or else another one
             // is made of other keys or withheld.
@@ -119,7 +123,7 @@ impl Credentials {
     pub(crate) async fn lease_now(
         &self,
         project: &ProjectName,
-        endpoint: &Endpoint,
+        (service, endpoint): (&ServiceName, &Endpoint),
     ) -> Option<Lease> {
         let clock = &*self.vault.clock;
         let credential = self.at_hand(project).await?;
@@ -131,8 +135,8 @@ impl Credentials {
         let Some(turn) = credential.trials().turn_now(endpoint, urgency, clock) else {
             return previous.map(Lease::of);
         };
-        let may_be_tried =
-            !credential.is_refused() && !credential.is_forbidden(clock.uptime(), urgency);
+        let forbidden = credential.forbidden(clock.uptime(), urgency, Some(service));
+        let may_be_tried = !credential.is_refused() && forbidden.is_none();
         may_be_tried.then(|| Lease::on_trial(credential, turn))
     }
 }

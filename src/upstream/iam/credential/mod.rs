@@ -23,7 +23,7 @@ use super::{
 use crate::{
     domain::{
         secret::Secret,
-        service::{ProjectName, UpstreamError, status::CredentialKind},
+        service::{ProjectName, ServiceName, UpstreamError, status::CredentialKind},
     },
     transport::{Endpoint, Request},
 };
@@ -125,16 +125,16 @@ impl Credential {
         self.0.worked.load(Ordering::Relaxed)
     }
 
-    /// Notes that a service of the vendor has accepted it. Tells whether it is the first time.
-    pub(super) fn set_worked(&self) -> bool {
-        if self.0.worked.swap(true, Ordering::Relaxed) {
-            return false;
+    /// Notes that this service of the vendor has accepted it. Tells whether it is the first time that one did.
+    pub(super) fn set_worked(&self, service: &ServiceName) -> bool {
+        let is_first = !self.0.worked.swap(true, Ordering::Relaxed);
+        if is_first {
+            *self.previous_slot() = None;
         }
-        *self.previous_slot() = None;
         if self.signs() {
-            self.0.trials.refusals().proven();
+            self.0.trials.refusals().proven(service, is_first);
         }
-        true
+        is_first
     }
 
     pub(super) fn is_refused(&self) -> bool {
@@ -143,19 +143,29 @@ impl Credential {
 
     /// Notes that a service refused it. Of many who used it at the same time, the first one counts, except where they tried it: the
     /// vendor counts them all. Tells whether it is the first one.
-    pub(super) fn set_refused(&self, error: &UpstreamError, uptime: Duration) -> bool {
+    pub(super) fn set_refused(
+        &self,
+        error: &UpstreamError,
+        uptime: Duration,
+        service: &ServiceName,
+    ) -> bool {
         let is_on_trial = self.is_on_trial();
         let mut refusals = self.0.trials.refusals();
         let is_first = !self.0.refused.swap(true, Ordering::Relaxed);
         if is_on_trial || is_first && self.signs() {
-            refusals.refused(error, uptime);
+            refusals.refused(error, uptime, Some(service));
         }
         is_first
     }
 
-    /// Whether what it was obtained with has been refused too often to be tried.
-    pub(super) fn is_forbidden(&self, uptime: Duration, urgency: Urgency) -> bool {
-        self.0.trials.refusals().forbid(uptime, urgency).is_some()
+    /// The last refusal of what it was obtained with, if that was refused too often to be tried by this service, or by any.
+    pub(super) fn forbidden(
+        &self,
+        uptime: Duration,
+        urgency: Urgency,
+        by: Option<&ServiceName>,
+    ) -> Option<UpstreamError> {
+        self.0.trials.refusals().forbid(uptime, urgency, by)
     }
 
     /// The one before it that worked, if this one has not worked yet and that one is still good.
@@ -234,7 +244,8 @@ mod tests {
         domain::{
             secret::Secret,
             service::{
-                ProjectName, Sent, UpstreamError, UpstreamErrorKind, status::CredentialKind,
+                ProjectName, Sent, ServiceName, UpstreamError, UpstreamErrorKind,
+                status::CredentialKind,
             },
         },
         transport::{Endpoint, Method, Request},
@@ -260,6 +271,10 @@ mod tests {
             proof: Proof::Keys(keys),
             lifetime: None,
         })
+    }
+
+    fn oms() -> ServiceName {
+        ServiceName::parse("oms").unwrap()
     }
 
     fn refusal() -> UpstreamError {
@@ -305,17 +320,17 @@ mod tests {
         let serial = |of: &Credential| of.previous(now).map(|previous| previous.serial());
         second.follow(&first);
         assert_eq!(serial(&second), None, "the first never worked");
-        first.set_worked();
+        first.set_worked(&oms());
         second.follow(&first);
         third.follow(&second);
         assert_eq!((serial(&second), serial(&third)), (None, Some(1)));
-        first.set_refused(&refusal(), Duration::ZERO);
+        first.set_refused(&refusal(), Duration::ZERO, &oms());
         assert_eq!(serial(&third), None);
         let fourth = keys(4);
-        third.set_worked();
+        third.set_worked(&oms());
         fourth.follow(&third);
         assert_eq!(serial(&fourth), Some(3));
-        fourth.set_worked();
+        fourth.set_worked(&oms());
         assert_eq!(serial(&fourth), None);
     }
 
@@ -324,16 +339,16 @@ mod tests {
         let now = Duration::from_hours(1);
         let trials = Arc::default();
         let [first, second, third] = [1, 2, 3].map(|serial| tried(serial, Arc::clone(&trials)));
-        first.set_worked();
-        assert!(first.set_refused(&refusal(), now));
-        assert!(!first.clone().set_refused(&refusal(), now));
-        assert!(!second.is_forbidden(now, Needed));
-        assert!(second.set_refused(&refusal(), now));
-        assert!(third.is_forbidden(now, Needed));
-        second.set_worked();
-        assert!(!third.is_forbidden(now, Needed));
-        assert!(third.set_refused(&refusal(), now));
-        assert!(!third.clone().set_refused(&refusal(), now));
-        assert!(tried(4, trials).is_forbidden(now, Needed));
+        first.set_worked(&oms());
+        assert!(first.set_refused(&refusal(), now, &oms()));
+        assert!(!first.clone().set_refused(&refusal(), now, &oms()));
+        assert!(second.forbidden(now, Needed, None).is_none());
+        assert!(second.set_refused(&refusal(), now, &oms()));
+        assert!(third.forbidden(now, Needed, None).is_some());
+        second.set_worked(&oms());
+        assert!(third.forbidden(now, Needed, None).is_none());
+        assert!(third.set_refused(&refusal(), now, &oms()));
+        assert!(!third.clone().set_refused(&refusal(), now, &oms()));
+        assert!(tried(4, trials).forbidden(now, Needed, None).is_some());
     }
 }

@@ -72,10 +72,6 @@ pub(super) fn access_key(credential: &Credential) -> String {
     rest.split(',').next().unwrap().to_owned()
 }
 
-fn oms() -> ServiceName {
-    ServiceName::parse("oms").unwrap()
-}
-
 fn refusal() -> UpstreamError {
     failure(UpstreamErrorKind::CredentialsRefused, "refused by the test")
 }
@@ -171,7 +167,7 @@ async fn projects_with_the_same_keys_share_the_attempts() {
     let tried = join_all(names.map(async |name| {
         let project = ProjectName::parse(name).unwrap();
         let mut tried = 0;
-        while let Ok(lease) = credentials.lease(&project, &endpoint()).await {
+        while let Ok(lease) = credentials.lease(&project, (&oms(), &endpoint())).await {
             // Others come for it while the service is asked.
             tokio::task::yield_now().await;
             tried += 1;
@@ -223,16 +219,29 @@ async fn an_endpoint_that_does_not_answer_leaves_a_place_to_another() {
     let _hangs = lease(&credentials).await.unwrap();
     assert!(
         credentials
-            .lease_now(&project(), &endpoint())
+            .lease_now(&project(), (&oms(), &endpoint()))
             .await
             .is_none()
     );
     let elsewhere = Endpoint::parse("https://sms.example").unwrap();
-    let other = credentials.lease(&project(), &elsewhere).await.unwrap();
+    let other = credentials
+        .lease(&project(), (&oms(), &elsewhere))
+        .await
+        .unwrap();
     let third = Endpoint::parse("https://third.example").unwrap();
-    assert!(credentials.lease_now(&project(), &third).await.is_none());
+    assert!(
+        credentials
+            .lease_now(&project(), (&oms(), &third))
+            .await
+            .is_none()
+    );
     credentials.worked(&other, &oms());
-    assert!(credentials.lease_now(&project(), &third).await.is_some());
+    assert!(
+        credentials
+            .lease_now(&project(), (&oms(), &third))
+            .await
+            .is_some()
+    );
 }
 
 #[actix_rt::test]
@@ -241,20 +250,26 @@ async fn no_more_attempts_are_under_way_than_may_fail() {
     let credentials = bench.credentials();
     let elsewhere = Endpoint::parse("https://sms.example").unwrap();
     let hangs = lease(&credentials).await.unwrap();
-    let other = credentials.lease(&project(), &elsewhere).await.unwrap();
+    let other = credentials
+        .lease(&project(), (&oms(), &elsewhere))
+        .await
+        .unwrap();
     credentials.refused(&other, &oms(), &refusal());
     drop(other);
     // Of two refusals one has come, and the other may be on its way.
     until(async || credentials.credential(&project()).await.is_ok()).await;
     assert!(
         credentials
-            .lease_now(&project(), &elsewhere)
+            .lease_now(&project(), (&oms(), &elsewhere))
             .await
             .is_none()
     );
     credentials.refused(&hangs, &oms(), &refusal());
     drop(hangs);
-    let error = credentials.lease(&project(), &elsewhere).await.unwrap_err();
+    let error = credentials
+        .lease(&project(), (&oms(), &elsewhere))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind, UpstreamErrorKind::CredentialsResting);
 }
 

@@ -9,12 +9,9 @@ use std::{
 
 use futures_util::future::join_all;
 
-use super::{Cloud, SetClock, issue, lease, start_with, text, until};
+use super::{Cloud, SetClock, issue, lease, oms, start_with, text, until};
 use crate::{
-    domain::{
-        clock::Clock as _,
-        service::{ServiceName, UpstreamErrorKind},
-    },
+    domain::{clock::Clock as _, service::UpstreamErrorKind},
     transport::{
         self,
         tests::peer::{Seen, Then, answer, settings, write},
@@ -23,10 +20,6 @@ use crate::{
 };
 
 type Script = fn(&Seen, &mut dyn Write) -> Then;
-
-fn oms() -> ServiceName {
-    ServiceName::parse("oms").unwrap()
-}
 
 /// Credentials that give up a login after a second.
 fn impatient(cloud: &Cloud) -> Credentials {

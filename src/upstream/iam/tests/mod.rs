@@ -208,9 +208,13 @@ pub(crate) fn wrong_password(_: &Seen, writer: &mut dyn Write) -> Then {
     answer(writer, 401, "X-Request-Id: a-7\r\n", &body.to_string())
 }
 
+pub(crate) fn oms() -> ServiceName {
+    ServiceName::parse("oms").unwrap()
+}
+
 /// What the project has for one request.
 pub(crate) async fn lease(credentials: &Credentials) -> Result<super::Lease, UpstreamError> {
-    credentials.lease(&project(), &endpoint()).await
+    credentials.lease(&project(), (&oms(), &endpoint())).await
 }
 
 /// Where leases are used.
@@ -431,6 +435,24 @@ async fn an_id_of_a_request_that_repeats_the_password_is_not_passed_on() {
 }
 
 #[actix_rt::test]
+async fn a_wrong_password_counts_also_if_no_more_than_the_head_of_its_refusal_comes() {
+    let cloud = Cloud::of_tokens();
+    for _ in 0..5 {
+        cloud.answer_login(|_, writer| {
+            let cut = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 100\r\n\r\n{";
+            writer.write_all(cut.as_bytes()).unwrap();
+            Then::Close
+        });
+    }
+    let credentials = cloud.credentials(&["p"]);
+    for _ in 0..10 {
+        lease(&credentials).await.unwrap_err();
+        cloud.clock.forward(60);
+    }
+    assert_eq!(cloud.logins(), 2);
+}
+
+#[actix_rt::test]
 async fn a_wrong_password_is_tried_twice_in_15_minutes_unless_it_changes() {
     let cloud = Cloud::of_tokens();
     for _ in 0..5 {
@@ -487,7 +509,7 @@ async fn projects_of_one_user_share_the_attempts() {
     let credentials = cloud.credentials(&names);
     let results = join_all(names.map(async |name| {
         credentials
-            .lease(&ProjectName::parse(name).unwrap(), &endpoint())
+            .lease(&ProjectName::parse(name).unwrap(), (&oms(), &endpoint()))
             .await
             .unwrap_err()
             .kind

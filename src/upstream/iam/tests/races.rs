@@ -10,10 +10,6 @@ use super::{
     *,
 };
 
-fn oms() -> ServiceName {
-    ServiceName::parse("oms").unwrap()
-}
-
 fn refusal() -> UpstreamError {
     failure(UpstreamErrorKind::CredentialsRefused, "refused by the test")
 }
@@ -44,7 +40,7 @@ async fn refused_keys_that_come_back_are_given_to_nobody() {
     credentials.vault.cache.insert(project(), first).await;
     assert!(
         credentials
-            .lease_now(&project(), &endpoint())
+            .lease_now(&project(), (&oms(), &endpoint()))
             .await
             .is_none()
     );
@@ -64,7 +60,12 @@ async fn keys_are_removed_although_nobody_waits_for_it() {
     let mut busy = Box::pin(busy);
     assert!((&mut busy).now_or_never().is_none());
     credentials.refused(&second, &oms(), &refusal());
-    assert!(credentials.lease_now(&project, &endpoint()).await.is_none());
+    assert!(
+        credentials
+            .lease_now(&project, (&oms(), &endpoint()))
+            .await
+            .is_none()
+    );
     drop(busy);
     assert_eq!(key(&credentials).await, "AK1");
 }

@@ -84,7 +84,7 @@ async fn keys_are_used_by_many_at_once_after_an_answer_that_only_somebody_known_
             signed
                 .bench
                 .credentials
-                .lease_now(&project(), &endpoint())
+                .lease_now(&project(), (&oms(), &endpoint()))
                 .await
         };
         let both = (lease().await, lease().await);
@@ -270,4 +270,34 @@ async fn an_answer_repeats_neither_the_credential_before_nor_the_one_that_came_m
         signed.seen().contains(&"2".to_owned())
     })
     .await;
+}
+
+#[actix_rt::test]
+async fn a_refusal_of_which_only_the_head_comes_counts_where_keys_are_tried() {
+    let cut = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 100\r\n\r\n{";
+    let signed = SignedBench::new(|_, writer| {
+        writer.write_all(cut.as_bytes()).unwrap();
+        Then::Close
+    });
+    let session = signed.bench.session();
+    for _ in 0..5 {
+        session.exchange("show", &read(), None).await.unwrap_err();
+    }
+    assert_eq!(signed.bench.requests(), 2);
+    let error = session.exchange("show", &read(), None).await.unwrap_err();
+    assert_eq!(error.kind, UpstreamErrorKind::CredentialsResting);
+}
+
+#[actix_rt::test]
+async fn a_service_that_refuses_good_keys_does_not_keep_another_one_from_them() {
+    let signed = SignedBench::new(fine);
+    let refuses = peer::Peer::start(|_, writer| refuse(writer, "APIGW.0301"));
+    let oms = signed.bench.session();
+    let sms = signed.bench.session_at("sms", refuses.endpoint());
+    oms.exchange("show", &read(), None).await.unwrap();
+    for _ in 0..10 {
+        sms.exchange("show", &read(), None).await.unwrap_err();
+        oms.exchange("show", &read(), None).await.unwrap();
+    }
+    assert!(refuses.seen().len() <= 3, "{}", refuses.seen().len());
 }

@@ -40,7 +40,7 @@ use crate::{
         flow::{self, tests::PACE},
         iam::{
             Credentials,
-            tests::{self, Cloud, PROJECT_ID, endpoint, lease, project},
+            tests::{self, Cloud, PROJECT_ID, endpoint, lease, oms, project},
         },
         metrics::Metrics,
     },
