@@ -54,7 +54,8 @@ impl ClientError {
             Self::Foreign { status, .. } => {
                 return status.is_some_and(|status| status >= 500);
             }
-            Self::Settings(_) | Self::Problem(_) => return false,
+            Self::Problem(problem) => return problem.is_unsure(),
+            Self::Settings(_) => return false,
         };
         // Nothing is sent without a connection, a name that is known and a certificate that is trusted.
         if let ureq::Error::Io(error) = &**source {

@@ -37,6 +37,11 @@ impl Problem {
         let kind = self.text("type").trim_start_matches("/problems/");
         matches!(kind, "overloaded" | "rate-limited" | "store-unavailable")
     }
+
+    /// Whether the gateway does not know whether it took the request on. The same request finds out.
+    pub fn is_unsure(&self) -> bool {
+        self.is_passing() && self.text("sent") == "unknown"
+    }
 }
 
 impl fmt::Display for Problem {

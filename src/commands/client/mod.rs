@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use self::connection::Connection;
 use super::Failure;
 
-/// The status of a gateway that cannot be reached.
+/// The status of a gateway that cannot be reached, or cannot say what it did.
 const UNREACHABLE: u8 = 3;
 /// The status of a caller who may not do something.
 const DENIED: u8 = 4;
@@ -111,7 +111,11 @@ impl Session {
 
     /// A problem as the end of the command. The document is part of the output where documents are asked for.
     fn problem(&self, problem: &Problem) -> Failure {
-        let status = if problem.is_denial() { DENIED } else { 1 };
+        let status = match problem {
+            _ if problem.is_denial() => DENIED,
+            _ if problem.is_unsure() => UNREACHABLE,
+            _ => 1,
+        };
         if self.json {
             return match super::print(&problem.document.to_string()) {
                 Ok(()) => Failure::Silent(status),

@@ -173,18 +173,16 @@ pub(super) fn change(session: &Session, mut ask: Ask<'_>, waits: bool) -> Result
                 end
             }
         }),
-        Err(ClientError::Problem(problem)) => {
-            let operation = &problem.document["operation"];
-            if operation.is_object() {
-                display.operation(operation)?;
+        Err(error) => {
+            if may_run && is_passing(&error) {
+                display.message(MAY_GO_ON);
+            } else if let ClientError::Problem(problem) = &error
+                && problem.document["operation"].is_object()
+            {
+                display.operation(&problem.document["operation"])?;
             }
-            Err(session.problem(&problem))
-        }
-        Err(error) if may_run => {
-            display.message(MAY_GO_ON);
             Err(session.failure(error))
         }
-        Err(error) => Err(session.failure(error)),
     }
 }
 

@@ -38,6 +38,16 @@ fn answering(document: &Value) -> Vendor {
     })
 }
 
+/// What a gateway says that cannot reach its record, and perhaps recorded what it was asked for.
+fn record_is_away(sent: &str) -> String {
+    let document = json!({
+        "type": "/problems/store-unavailable", "title": "The record is unavailable", "status": 503,
+        "detail": "It may have been recorded.", "sent": sent,
+    });
+    let kind = "content-type: application/problem+json\r\n";
+    answer(503, kind, &document.to_string())
+}
+
 #[test]
 fn whoever_says_nothing_is_waited_for_for_a_while_only() {
     let mute = Vendor::start(|_, _| Then::KeepOpen);
@@ -54,8 +64,18 @@ fn whoever_says_nothing_is_waited_for_for_a_while_only() {
         (stuck.url(), "tasks watch 7"),
         (stuck.url(), &watch),
     ];
+    let away = record_is_away("unknown");
+    let unsure = Vendor::start(move |_, writer| {
+        write(writer, &away);
+        Then::Close
+    });
     let began = Instant::now();
     thread::scope(|scope| {
+        scope.spawn(|| {
+            let told = at(&unsure.url(), "tasks delete 7");
+            assert_eq!(told.status, Some(3), "{told:?}");
+            assert!(told.err.contains("may go on all the same"), "{told:?}");
+        });
         for (address, line) in &lines {
             scope.spawn(move || {
                 let told = at(address, line);
@@ -133,6 +153,25 @@ fn a_change_that_something_before_the_gateway_did_not_answer_is_asked_for_again(
         let status = if repeats { 0 } else { 3 };
         assert_eq!(told.status, Some(status), "{told:?}");
         assert_eq!(peer.asked().len(), 1 + usize::from(repeats));
+    }
+}
+
+#[test]
+fn a_change_that_may_have_been_recorded_is_asked_for_again() {
+    let done = json!({
+        "id": OPERATION, "kind": "delete", "status": "succeeded", "outcome": "deleted",
+        "task": {"id": "7"}, "events": [],
+    });
+    let done = answer(200, "content-type: application/json\r\n", &done.to_string());
+    for (sent, asked, status) in [("no", 1, 1), ("unknown", 2, 0)] {
+        let (away, done) = (record_is_away(sent), done.clone());
+        let peer = Vendor::start(move |asked, writer| {
+            write(writer, if asked.number == 0 { &away } else { &done });
+            Then::Close
+        });
+        let told = at(&peer.url(), "tasks delete 7");
+        assert_eq!(told.status, Some(status), "{told:?}");
+        assert_eq!(peer.asked().len(), asked);
     }
 }
 
