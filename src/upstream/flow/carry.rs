@@ -59,7 +59,7 @@ impl Call<'_> {
 }
 
 /// How a request is sent when its turn has come.
-pub(in crate::upstream) trait Exchange {
+pub(in crate::upstream) trait Dispatch {
     /// What an attempt takes besides its turn, and holds until it ends: a credential, a place among the connections.
     type Means;
 
@@ -111,7 +111,7 @@ impl Flow {
     pub(in crate::upstream) async fn carry(
         &self,
         call: Call<'_>,
-        exchange: &impl Exchange,
+        exchange: &impl Dispatch,
     ) -> Result<Response, UpstreamError> {
         let mut time = self.time;
         let (mut retries, mut withdrawals, mut is_repeated) = (0, 0, false);
@@ -183,7 +183,7 @@ impl Flow {
     /// go all at once after it. So whoever lacks something gives its turn to the next, waits, and takes another one. While
     /// it waits for that it holds nothing, since a slow pace must not keep connections, or keys that are tried, from others.
     /// While its connection is made it holds its permit.
-    async fn start<E: Exchange>(
+    async fn start<E: Dispatch>(
         &self,
         call: Call<'_>,
         exchange: &E,

@@ -21,7 +21,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 
-pub(in crate::upstream) use self::carry::{Attempt, Call, Exchange};
+pub(in crate::upstream) use self::carry::{Attempt, Call, Dispatch};
 pub use self::queue::Lane;
 use self::{
     breaker::{Breaker, BreakerView},

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::time::{Instant, advance, sleep, sleep_until};
 
-use super::{Attempt, Call, Exchange, Flow, Lane, Pace, Routes};
+use super::{Attempt, Call, Dispatch, Flow, Lane, Pace, Routes};
 use crate::{
     domain::{
         clock::SystemClock,
@@ -156,7 +156,7 @@ impl Script {
     }
 }
 
-impl Exchange for Script {
+impl Dispatch for Script {
     type Means = Rc<()>;
 
     async fn at_hand(&self) -> Result<Option<Rc<()>>, UpstreamError> {

@@ -55,7 +55,7 @@ pub(super) struct Clerk {
 
 /// What the secrets of an account say just now.
 #[derive(Debug)]
-pub(super) struct Look {
+pub(super) struct SecretsSeen {
     pub(super) project: ProjectName,
     /// What a credential that is obtained now would be obtained with. `None` if they cannot be read, or if there are none.
     pub(super) identity: Option<Identity>,
@@ -114,10 +114,10 @@ impl Clerk {
     }
 
     /// Looks at the account's secrets.
-    pub(super) async fn look(&self, account: &Account) -> Look {
+    pub(super) async fn look(&self, account: &Account) -> SecretsSeen {
         let identity = self.identity(account).await;
         let mut files = account.credentials.secrets();
-        Look {
+        SecretsSeen {
             project: account.project.clone(),
             identity,
             is_unusable: files.any(|source| self.secrets.is_unusable(source)),

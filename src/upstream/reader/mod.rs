@@ -1,4 +1,4 @@
-//! Reading tasks out of a service's answers: what all services have in common.
+//! Sighting tasks out of a service's answers: what all services have in common.
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -22,7 +22,7 @@ use super::{
 };
 
 /// Where and when a document was read.
-pub(super) struct Look<'a> {
+pub(super) struct Sighting<'a> {
     /// The project that was asked in.
     pub(super) project: &'a ProjectName,
     /// The service that was asked.
@@ -31,7 +31,7 @@ pub(super) struct Look<'a> {
     pub(super) at: Timestamp,
 }
 
-impl Look<'_> {
+impl Sighting<'_> {
     /// The reference of a task that was found.
     pub(super) fn reference(&self, id: TaskId) -> TaskRef {
         TaskRef {
@@ -47,7 +47,7 @@ pub(super) struct Dialect {
     /// Its codes.
     pub(super) codes: &'static Codes,
     /// Reads one task, without its details; `None` if the document has no id or no state that can be read.
-    pub(super) task: fn(&Value, &Look<'_>) -> Option<Task>,
+    pub(super) task: fn(&Value, &Sighting<'_>) -> Option<Task>,
 }
 
 /// Reads the answers of one service of one project. It asks nobody anything.
@@ -55,7 +55,7 @@ pub(super) struct Reader {
     project: ProjectName,
     service: ServiceName,
     answers: Answers,
-    task: fn(&Value, &Look<'_>) -> Option<Task>,
+    task: fn(&Value, &Sighting<'_>) -> Option<Task>,
     shared: Shared,
 }
 
@@ -190,8 +190,8 @@ impl Reader {
         })
     }
 
-    fn look(&self) -> Look<'_> {
-        Look {
+    fn look(&self) -> Sighting<'_> {
+        Sighting {
             project: &self.project,
             service: &self.service,
             at: self.shared.clock.now(),

@@ -15,7 +15,7 @@ use crate::{
     transport::{self, Limits, Place, Request, Response, TransportError, TransportErrorKind},
     upstream::{
         echo, fault,
-        flow::{Attempt, Exchange},
+        flow::{Attempt, Dispatch},
         iam::{Credential, Lease},
     },
 };
@@ -45,7 +45,7 @@ pub(super) struct Refusal {
     pub(super) is_replaced: bool,
 }
 
-impl Exchange for Sending<'_> {
+impl Dispatch for Sending<'_> {
     type Means = (Lease, Place);
 
     async fn at_hand(&self) -> Result<Option<Self::Means>, UpstreamError> {

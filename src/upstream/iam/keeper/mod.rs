@@ -15,7 +15,7 @@ use self::desk::{Desk, count};
 use super::{
     CredentialResult,
     attempts::Urgency,
-    clerk::{Account, Clerk, Failure, Look},
+    clerk::{Account, Clerk, Failure, SecretsSeen},
     credential::Credential,
     login::failure,
     vault::Vault,
@@ -58,7 +58,7 @@ pub(super) struct Keeper {
     running: JoinSet<(ProjectName, Result<Credential, Failure>)>,
     /// Secrets that credentials have no part in, and that are looked at all the same.
     others: Rc<[SecretSource]>,
-    look: JoinSet<Vec<Look>>,
+    look: JoinSet<Vec<SecretsSeen>>,
     /// Whether the files may have changed since the present look began.
     looks_again: bool,
 }
@@ -287,7 +287,7 @@ impl Keeper {
     /// Replaces the credentials that were obtained with other secrets than there are, and those that a service has refused:
     /// nobody may ask for another one while that service is left alone. Where none is at hand otherwise, whoever needs one
     /// reads the secret anyhow; the refusal of another secret does not keep anybody from that.
-    async fn compare(&mut self, seen: Vec<Look>) {
+    async fn compare(&mut self, seen: Vec<SecretsSeen>) {
         for look in seen {
             let project = look.project;
             if look.is_unusable {

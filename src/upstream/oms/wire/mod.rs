@@ -11,7 +11,7 @@ use crate::{
     upstream::{
         answer::{self, Codes},
         loose::{self, nested, plain},
-        reader::{Look, ReasonWire},
+        reader::{ReasonWire, Sighting},
     },
 };
 
@@ -78,7 +78,7 @@ fn stage(status: &str) -> Stage {
 }
 
 /// Reads one task; `None` if the document has no id or no state that can be read.
-pub(super) fn task(document: &Value, look: &Look<'_>) -> Option<Task> {
+pub(super) fn task(document: &Value, look: &Sighting<'_>) -> Option<Task> {
     let wire: TaskWire = loose::object(document)?;
     let id = TaskId::parse(wire.id.as_deref()?).filter(super::owns)?;
     let status = answer::clean(wire.status.as_deref()?, answer::MESSAGE_MAX);

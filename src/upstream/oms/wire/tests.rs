@@ -11,7 +11,7 @@ const AT: Timestamp = Timestamp::UNIX_EPOCH;
 fn read(document: impl Borrow<Value>) -> Option<Task> {
     let project = ProjectName::parse("prod").unwrap();
     let service = ServiceName::parse("oms").unwrap();
-    let look = Look {
+    let look = Sighting {
         project: &project,
         service: &service,
         at: AT,

@@ -107,7 +107,7 @@ async fn a_token_that_ends_while_a_connection_is_made_is_not_sent() {
         };
         let place = bench.transport.place_now(request.method).unwrap();
         let means = (lease, place);
-        let attempt = crate::upstream::flow::Exchange::send(
+        let attempt = crate::upstream::flow::Dispatch::send(
             &sending,
             means,
             crate::transport::Limits::default(),

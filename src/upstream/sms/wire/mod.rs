@@ -9,7 +9,7 @@ use crate::{
     upstream::{
         answer::{self, Codes},
         loose::{self, nested, plain},
-        reader::{Look, ReasonWire},
+        reader::{ReasonWire, Sighting},
     },
 };
 
@@ -109,7 +109,7 @@ fn gate(wire: &TaskWire) -> DeleteGate {
 }
 
 /// Reads one task; `None` if the document has no id or no state that can be read.
-pub(super) fn task(document: &Value, look: &Look<'_>) -> Option<Task> {
+pub(super) fn task(document: &Value, look: &Sighting<'_>) -> Option<Task> {
     let wire: TaskWire = loose::object(document)?;
     let id = TaskId::parse(wire.id.as_deref()?)?;
     let state = answer::clean(wire.state.as_deref()?, answer::MESSAGE_MAX);

@@ -12,7 +12,7 @@ const ID: &str = "7a9a9540-ff28-4869-b9e4-855fbe120001";
 fn read(document: impl Borrow<Value>) -> Option<Task> {
     let project = ProjectName::parse("prod").unwrap();
     let service = ServiceName::parse("sms").unwrap();
-    let look = Look {
+    let look = Sighting {
         project: &project,
         service: &service,
         at: AT,
