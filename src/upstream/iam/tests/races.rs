@@ -6,17 +6,9 @@ use futures_util::FutureExt as _;
 use moka::ops::compute::Op;
 
 use super::{
-    keys::{Bench, access_key},
+    keys::{Bench, key, refusal},
     *,
 };
-
-fn refusal() -> UpstreamError {
-    failure(UpstreamErrorKind::CredentialsRefused, "refused by the test")
-}
-
-async fn key(credentials: &Credentials) -> String {
-    access_key(&lease(credentials).await.unwrap())
-}
 
 /// Keys that work, and those after them that are being tried.
 async fn tried_beside_others(bench: &Bench) -> (Credentials, [Credential; 2]) {
