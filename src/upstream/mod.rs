@@ -68,6 +68,7 @@ struct Entry {
     page_limit: u32,
     offset_limit: u64,
     start_needs_credentials: bool,
+    codes: &'static answer::Codes,
     /// The base address that follows from a region, if one does.
     default_endpoint: fn(&str) -> Option<String>,
     build: fn(Parts) -> Rc<dyn MigrationService>,
@@ -287,6 +288,7 @@ impl Upstream {
                         self.credentials.clone(),
                         project.clone(),
                         service.clone(),
+                        entry.codes,
                         endpoint,
                         of_project.credentials.names(),
                         flow,

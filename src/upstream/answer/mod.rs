@@ -357,9 +357,9 @@ pub(crate) fn error_code(body: &[u8]) -> Option<(String, String)> {
     code::first(form_of(body).json()?)
 }
 
-/// Whether a body is JSON or empty, as those of services are, and no page or text of something in between.
-pub(in crate::upstream) fn is_json_or_empty(body: &[u8]) -> bool {
-    matches!(form_of(body), Form::Json(_) | Form::Empty)
+/// Whether a body is JSON, as those of services are, and no page or text of something in between.
+pub(in crate::upstream) fn is_json(body: &[u8]) -> bool {
+    matches!(form_of(body), Form::Json(_))
 }
 
 fn form_of(body: &[u8]) -> Form {

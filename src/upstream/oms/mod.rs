@@ -39,6 +39,7 @@ pub(super) const ENTRY: Entry = Entry {
     page_limit: PAGE_LIMIT,
     offset_limit: OFFSET_LIMIT,
     start_needs_credentials: true,
+    codes: &wire::CODES,
     default_endpoint: |region| Some(regional_endpoint("oms", region)),
     build: |parts| Rc::new(Oms::new(parts)),
 };

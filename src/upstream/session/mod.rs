@@ -9,6 +9,7 @@ use std::{cell::Cell, rc::Rc};
 
 use self::sending::Sending;
 use super::{
+    answer::Codes,
     echo,
     flow::{Call, Flow},
     iam::{self, Credentials},
@@ -31,6 +32,7 @@ pub(super) struct Session {
     credentials: Credentials,
     project: ProjectName,
     service: ServiceName,
+    codes: &'static Codes,
     endpoint: Endpoint,
     names: echo::Names,
     flow: Flow,
@@ -60,6 +62,7 @@ impl Session {
         credentials: Credentials,
         project: ProjectName,
         service: ServiceName,
+        codes: &'static Codes,
         endpoint: Endpoint,
         names: echo::Names,
         flow: Flow,
@@ -70,6 +73,7 @@ impl Session {
             credentials,
             project,
             service,
+            codes,
             endpoint,
             names,
             flow,

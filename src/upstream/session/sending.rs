@@ -149,9 +149,14 @@ impl Session {
         self.metrics
             .exchanged(self.service.as_str(), begun.elapsed());
         let mut response = result.inspect_err(|error| self.note_fault(&lease, *error))?;
-        if shows_accepted_credential(&self.service, &response) {
+        let code = refused_credential_code(self.codes, &response);
+        let is_accepted =
+            code.is_none() && shows_accepted_credential(&self.service, request.method, &response);
+        if is_accepted {
             self.credentials.worked(&lease, &self.service);
         }
+        // Who tries keys takes no chance: the vendor counts wrong signatures, whoever words the answer.
+        let is_doubted = lease.is_on_trial() && response.status == 401 && !is_accepted;
         response.request_id = response.request_id.map(|id| self.names.masked(&id));
         // The service may know those before this one, and what came meanwhile.
         let recent = self.credentials.recent(&self.project);
@@ -159,10 +164,10 @@ impl Session {
         secrets.extend(&authentication.signature);
         secrets.extend(recent.iter().flat_map(Credential::secrets));
         let response = echo::without_secrets(response, &secrets);
-        let refusal = refused_credential_code(&response).map(|code| {
+        let refusal = (code.is_some() || is_doubted).then(|| {
             // If it is sent twice, it must not be taken for a refusal of the next credential.
             self.transport.distrust();
-            let error = self.refusal(&lease, &response, Some(code));
+            let error = self.refusal(&lease, &response, code);
             let is_replaced = self.credentials.refused(&lease, &self.service, &error);
             Refusal { error, is_replaced }
         });

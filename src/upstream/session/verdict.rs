@@ -1,6 +1,10 @@
 //! What an answer says of the credential that the request showed.
 
-use crate::{domain::service::ServiceName, transport::Response, upstream::answer};
+use crate::{
+    domain::service::ServiceName,
+    transport::{Method, Response},
+    upstream::answer::{self, Codes},
+};
 
 /// The codes by which the vendor's API gateway calls a token dead or a signature wrong, without the prefix that differs
 /// from service to service ("error codes" in its user guide): 0301 wrong authentication information, 0305 the same, 0307
@@ -12,15 +16,17 @@ const REFUSED_USER: [&str; 2] = ["0302", "0802"];
 /// What the codes of the API gateway begin with.
 const GATEWAY: [&str; 2] = ["APIG", "APIGW"];
 
-/// The code of an answer that calls the credential dead or wrong. Other refusals of status 401 are the service's own: SMS has them for
-/// plain mistakes in a request.
-pub(super) fn refused_credential_code(response: &Response) -> Option<String> {
-    if response.status != 401 {
+/// The code of an answer that calls the credential dead or wrong: the API gateway's, or one that the service has for it. Other refusals of
+/// status 401 are the service's own: SMS has them for plain mistakes in a request.
+pub(super) fn refused_credential_code(codes: &Codes, response: &Response) -> Option<String> {
+    if !(400..500).contains(&response.status) {
         return None;
     }
     let (code, _) = answer::error_code(&response.body)?;
     let (prefix, number) = code.split_once('.')?;
-    (GATEWAY.contains(&prefix) && REFUSED_CREDENTIAL.contains(&number)).then_some(code)
+    let is_gateways =
+        response.status == 401 && GATEWAY.contains(&prefix) && REFUSED_CREDENTIAL.contains(&number);
+    (is_gateways || codes.credentials.contains(&code.as_str())).then_some(code)
 }
 
 /// Why a signature may have been refused, by the text that follows the vendor's code 0301 ("APIG.0301" in its
@@ -43,11 +49,20 @@ pub(super) fn wrong_signature(response: &Response) -> &'static str {
     }
 }
 
-/// Whether an answer shows that the credential was accepted: not one that can come from before the check, such as a path that the
+/// Whether an answer, which refuses no credential, shows that one was accepted: not one that can come from before the check, such as a path that the
 /// API gateway does not know, from something in between, such as a login page or a redirection, or from a fault.
-pub(super) fn shows_accepted_credential(service: &ServiceName, response: &Response) -> bool {
+pub(super) fn shows_accepted_credential(
+    service: &ServiceName,
+    method: Method,
+    response: &Response,
+) -> bool {
     match response.status {
-        200..300 => answer::is_json_or_empty(&response.body),
+        200..300 => match method {
+            Method::Get => answer::is_json(&response.body),
+            Method::Post | Method::Put | Method::Delete => {
+                response.body.is_empty() || answer::is_json(&response.body)
+            }
+        },
         407 | 408 | 429 => false,
         400..500 => answer::error_code(&response.body)
             .and_then(|(code, _)| Some(is_said_to_somebody_known(service, code.split_once('.')?)))

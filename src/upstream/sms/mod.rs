@@ -40,6 +40,7 @@ pub(super) const ENTRY: Entry = Entry {
     page_limit: PAGE_LIMIT,
     offset_limit: OFFSET_LIMIT,
     start_needs_credentials: false,
+    codes: &wire::CODES,
     default_endpoint,
     build: |parts| Rc::new(Sms::new(parts)),
 };

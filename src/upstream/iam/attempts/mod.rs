@@ -16,6 +16,8 @@ const WINDOW: Duration = Duration::from_mins(15);
 /// long after each further one, up to the time for which the vendor locks it. Such a pair may be refused for no fault of its own,
 /// say because a clock was wrong for a while.
 const PROVEN_PAUSE: Duration = Duration::from_secs(10);
+/// Refusals no further apart than this do not make the pause longer.
+const SAME_MOMENT: Duration = Duration::from_secs(5);
 const PROVEN_PAUSE_MAX: Duration = Duration::from_mins(5);
 
 /// Who asks with what, as a digest: the same user of two projects counts as one. It is as secret as what it is made of.
@@ -99,7 +101,11 @@ impl Refusals {
             if self.may_be_the_service(by) {
                 return None;
             }
-            let growth = 3_u32.saturating_pow(u32::try_from(further).unwrap_or(u32::MAX));
+            // Those that come together, from requests that were under way at the same time, are one.
+            let of_pauses = self.all[urgency.most() - 1..].windows(2);
+            let apart = |pair: &[Refused]| pair[1].at.saturating_sub(pair[0].at);
+            let pauses = of_pauses.filter(|pair| apart(pair) > SAME_MOMENT);
+            let growth = 3_u32.saturating_pow(u32::try_from(pauses.count()).unwrap_or(u32::MAX));
             let pause = PROVEN_PAUSE.saturating_mul(growth).min(PROVEN_PAUSE_MAX);
             let last = self.all.last()?;
             let left = pause.checked_sub(since(last))?;
@@ -123,6 +129,11 @@ impl Refusals {
             .all(|other| other.by.as_ref() == Some(refuser));
         let mut others = self.proven_by.iter().filter(|proven| *proven != refuser);
         is_alone && others.any(|other| by.is_none_or(|by| by == other))
+    }
+
+    /// Whether there are any since it was last accepted.
+    pub(super) fn are_there(&self) -> bool {
+        !self.all.is_empty()
     }
 
     /// Whether no more than one further attempt may fail.
@@ -156,12 +167,10 @@ impl Refusals {
         *self = Self::default();
     }
 
-    /// A service has accepted a signature; with the first one of a credential, all refusals before it are over.
-    pub(super) fn proven(&mut self, by: &ServiceName, is_first: bool) {
-        if is_first {
-            self.all.clear();
-            self.last = None;
-        }
+    /// A service has accepted a signature, so that all refusals before it are over.
+    pub(super) fn proven(&mut self, by: &ServiceName) {
+        self.all.clear();
+        self.last = None;
         if !self.proven_by.contains(by) {
             self.proven_by.push(by.clone());
         }
@@ -240,7 +249,7 @@ mod tests {
         let now = Duration::from_hours(1);
         let after = |seconds| now + Duration::from_secs(seconds);
         let mut refusals = Refusals::default();
-        refusals.proven(&oms(), true);
+        refusals.proven(&oms());
         refusals.refused(&error(), now, Some(&oms()));
         assert!(refusals.forbid(now, Needed, None).is_none());
         let mut refused = 0;
@@ -260,25 +269,45 @@ mod tests {
         }
         // Others that worked before show that these were not to blame.
         refusals.refused(&error(), after(refused), Some(&oms()));
-        refusals.proven(&oms(), true);
+        refusals.proven(&oms());
         assert!(refusals.forbid(after(refused), Needed, None).is_none());
         refusals.refused(&error(), after(refused), Some(&oms()));
         assert!(refusals.forbid(after(refused), Needed, None).is_none());
     }
 
     #[test]
+    fn refusals_that_come_together_make_one_pause() {
+        let now = Duration::from_hours(1);
+        let mut refusals = Refusals::default();
+        refusals.proven(&oms());
+        for tenth in 0..20 {
+            let at = now + Duration::from_millis(100 * tenth);
+            refusals.refused(&error(), at, Some(&oms()));
+        }
+        let last = now + Duration::from_millis(1900);
+        let withheld = refusals.forbid(last, Needed, None).unwrap();
+        assert_eq!(withheld.retry_after, Some(Duration::from_secs(10)));
+    }
+
+    #[test]
     fn keys_that_one_service_refuses_may_be_tried_by_another_one_that_has_accepted_them() {
         let now = Duration::from_hours(1);
         let sms = ServiceName::parse("sms").unwrap();
-        let mut refusals = Refusals::default();
-        refusals.proven(&oms(), true);
-        for _ in 0..2 {
-            refusals.refused(&error(), now, Some(&oms()));
-        }
+        let refused_twice = |proven_by: &[&ServiceName]| {
+            let mut refusals = Refusals::default();
+            for by in proven_by {
+                refusals.proven(by);
+            }
+            for _ in 0..2 {
+                refusals.refused(&error(), now, Some(&oms()));
+            }
+            refusals
+        };
+        let mut refusals = refused_twice(&[&oms()]);
         for by in [None, Some(&oms()), Some(&sms)] {
             assert!(refusals.forbid(now, Needed, by).is_some(), "{by:?}");
         }
-        refusals.proven(&sms, false);
+        let mut refusals = refused_twice(&[&oms(), &sms]);
         assert!(refusals.forbid(now, Needed, Some(&oms())).is_some());
         for by in [None, Some(&sms)] {
             assert!(refusals.forbid(now, Needed, by).is_none(), "{by:?}");

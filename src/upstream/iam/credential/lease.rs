@@ -96,7 +96,7 @@ impl Credentials {
                 };
                 turn
             };
-            if credential.has_worked() {
+            if !credential.is_on_trial() {
                 return Ok(Lease::of(credential));
             }
             if credential.is_refused() {

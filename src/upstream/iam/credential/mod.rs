@@ -132,7 +132,7 @@ impl Credential {
             *self.previous_slot() = None;
         }
         if self.signs() {
-            self.0.trials.refusals().proven(service, is_first);
+            self.0.trials.refusals().proven(service);
         }
         is_first
     }
@@ -141,18 +141,18 @@ impl Credential {
         self.0.refused.load(Ordering::Relaxed)
     }
 
-    /// Notes that a service refused it. Of many who used it at the same time, the first one counts, except where they tried it: the
-    /// vendor counts them all. Tells whether it is the first one.
+    /// Notes that a service refused it. Of many who used it at the same time, the first one counts, unless it never worked: those who tried it are
+    /// few, and the vendor counts them all. Tells whether it is the first one.
     pub(super) fn set_refused(
         &self,
         error: &UpstreamError,
         uptime: Duration,
         service: &ServiceName,
     ) -> bool {
-        let is_on_trial = self.is_on_trial();
+        let is_tried = !self.has_worked();
         let mut refusals = self.0.trials.refusals();
         let is_first = !self.0.refused.swap(true, Ordering::Relaxed);
-        if is_on_trial || is_first && self.signs() {
+        if self.signs() && (is_tried || is_first) {
             refusals.refused(error, uptime, Some(service));
         }
         is_first
@@ -222,10 +222,10 @@ impl Credential {
             .is_some_and(|lifetime| lifetime.asks_for_replacement(now))
     }
 
-    /// Whether it is tried by few requests at a time: the vendor locks keys after a few wrong signatures. Many may try a
-    /// token at the same time.
+    /// Whether it is tried by few requests at a time: the vendor locks keys after a few wrong signatures, so that those that
+    /// have worked are tried again after a refusal of the same ones, be it in another project. Many may try a token at the same time.
     pub(crate) fn is_on_trial(&self) -> bool {
-        self.signs() && !self.has_worked()
+        self.signs() && (!self.has_worked() || self.0.trials.refusals().are_there())
     }
 
     pub(super) fn trials(&self) -> &Trials {

@@ -2,7 +2,7 @@
 
 use std::{fs, sync::mpsc};
 
-use super::*;
+use super::{super::Lease, *};
 
 /// Lets the projects of the settings sign with keys from two files.
 fn with_access_key(
@@ -177,6 +177,32 @@ async fn projects_with_the_same_keys_share_the_attempts() {
     }))
     .await;
     assert_eq!(tried.into_iter().sum::<usize>(), 2);
+}
+
+#[actix_rt::test]
+async fn keys_that_worked_are_tried_by_one_at_a_time_after_a_refusal_in_another_project() {
+    let bench = Bench::new();
+    let credentials = bench.credentials_of(&["a", "b"]);
+    let [a, b] = ["a", "b"].map(|name| ProjectName::parse(name).unwrap());
+    let lease = async |project| {
+        credentials
+            .lease(project, (&oms(), &endpoint()))
+            .await
+            .unwrap()
+    };
+    for project in [&a, &b] {
+        let first: Lease = lease(project).await;
+        credentials.worked(&first, &oms());
+    }
+    assert!(!lease(&b).await.is_on_trial());
+    let refused: Lease = lease(&a).await;
+    credentials.refused(&refused, &oms(), &refusal());
+    let first = lease(&b).await;
+    let site = (&oms(), &endpoint());
+    assert!(credentials.lease_now(&b, site).await.is_none());
+    credentials.worked(&first, &oms());
+    let second = credentials.lease_now(&b, site).await;
+    assert!(second.is_some() && credentials.lease_now(&b, site).await.is_some());
 }
 
 #[actix_rt::test]

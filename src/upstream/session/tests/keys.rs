@@ -57,7 +57,7 @@ async fn keys_are_used_by_many_at_once_after_an_answer_that_only_somebody_known_
     let body = |code: &str| json!({"error_code": code, "error_msg": "x"}).to_string();
     for (status, body, is_accepted) in [
         (200, "{}".to_owned(), true),
-        (204, String::new(), true),
+        (204, String::new(), false),
         (404, body("OMS.0066"), true),
         (403, body("OMS.0206"), true),
         (401, body("OMS.2005"), true),
@@ -66,7 +66,6 @@ async fn keys_are_used_by_many_at_once_after_an_answer_that_only_somebody_known_
         (403, body("APIGW.0306"), false),
         (403, body("SMS.9004"), false),
         (403, String::new(), false),
-        (401, body("APIGW.0303"), false),
         (429, body("OMS.0001"), false),
         (404, body("APIG.0101"), false),
         (400, body("APIGW.0201"), false),
@@ -273,19 +272,29 @@ async fn an_answer_repeats_neither_the_credential_before_nor_the_one_that_came_m
 }
 
 #[actix_rt::test]
-async fn a_refusal_of_which_only_the_head_comes_counts_where_keys_are_tried() {
-    let cut = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 100\r\n\r\n{";
-    let signed = SignedBench::new(|_, writer| {
-        writer.write_all(cut.as_bytes()).unwrap();
-        Then::Close
-    });
-    let session = signed.bench.session();
-    for _ in 0..5 {
-        session.exchange("show", &read(), None).await.unwrap_err();
+async fn whatever_refuses_keys_that_are_tried_counts() {
+    let error = |status: u16, code: &str| {
+        let body = json!({"error_code": code, "error_msg": "x"}).to_string();
+        let length = body.len();
+        format!("HTTP/1.1 {status} No\r\nContent-Length: {length}\r\n\r\n{body}")
+    };
+    let empty = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n".to_owned();
+    // Only its head comes whole.
+    let cut = empty.replace(": 0", ": 100");
+    for answer in [error(401, "APIGW.0303"), error(400, "OMS.0068"), empty, cut] {
+        let answered = answer.clone();
+        let signed = SignedBench::new(move |_, writer| {
+            writer.write_all(answered.as_bytes()).unwrap();
+            Then::Close
+        });
+        let session = signed.bench.session();
+        for _ in 0..5 {
+            _ = session.exchange("show", &read(), None).await;
+        }
+        assert_eq!(signed.bench.requests(), 2, "{answer}");
+        let error = session.exchange("show", &read(), None).await.unwrap_err();
+        assert_eq!(error.kind, UpstreamErrorKind::CredentialsResting);
     }
-    assert_eq!(signed.bench.requests(), 2);
-    let error = session.exchange("show", &read(), None).await.unwrap_err();
-    assert_eq!(error.kind, UpstreamErrorKind::CredentialsResting);
 }
 
 #[actix_rt::test]

@@ -36,6 +36,7 @@ use crate::{
     },
     upstream::{
         AccessKeySource, CredentialSettings, Pace,
+        answer::Codes,
         echo::Names,
         flow::{self, tests::PACE},
         iam::{
@@ -44,6 +45,16 @@ use crate::{
         },
         metrics::Metrics,
     },
+};
+
+/// As OMS has them.
+const CODES: Codes = Codes {
+    prefix: "OMS.",
+    gone: "OMS.1009",
+    still_in_progress: &[],
+    forbidden: &[],
+    credentials: &["OMS.0068"],
+    transient: &[],
 };
 
 struct Bench {
@@ -75,6 +86,7 @@ impl Bench {
             credentials,
             project(),
             service,
+            &CODES,
             endpoint,
             Names::new(["acme", "svc-migrate"]),
             flow,
