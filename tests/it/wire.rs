@@ -299,6 +299,8 @@ fn a_body_that_breaks_a_rule_is_refused_at_once_whoever_wants_it() {
                     "{line} {body:?}: {text}"
                 );
                 assert!(text.contains("application/problem+json"), "{line}: {text}");
+                assert!(text.contains("ratelimit: "), "{line}: {text}");
+                assert!(text.contains("ratelimit-policy: "), "{line}: {text}");
                 let has_document = text.contains("/problems/invalid-request");
                 assert_eq!(has_document, !line.starts_with("HEAD"), "{line}: {text}");
             }

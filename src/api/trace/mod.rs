@@ -32,6 +32,7 @@ use self::{
 };
 use super::{
     State, problem::Problem, problem::kinds::ProblemType, request::auth::is_open, request::form,
+    request::rate::Noted,
 };
 use crate::{
     domain::{
@@ -99,10 +100,13 @@ pub(super) async fn finish(
         request.head_mut().method = Method::GET;
     }
     request.extensions_mut().insert(id.clone());
+    let left = Noted::default();
+    request.extensions_mut().insert(left.clone());
     let is_page = request.path().starts_with("/docs/");
     let common = Common {
         id,
         client_id,
+        left,
         is_page,
     };
     let keeps_alive = request.head().connection_type() == ConnectionType::KeepAlive;
