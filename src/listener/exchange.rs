@@ -227,6 +227,13 @@ impl Exchange {
 /// A request that is being answered.
 pub struct Answering(Exchange);
 
+impl Answering {
+    /// Whether the body of the request broke a rule of chunks.
+    pub fn is_broken(&self) -> bool {
+        self.0.is_broken()
+    }
+}
+
 impl Drop for Answering {
     fn drop(&mut self) {
         self.0.end();
