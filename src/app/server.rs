@@ -24,10 +24,12 @@ use tokio_rustls::server::TlsStream;
 
 use crate::{
     api,
-    listener::{Connections, HEAD_TIMEOUT, IDLE_TIMEOUT, Peer, Place, Tls, Watched},
+    listener::{Connections, HEAD_TIMEOUT, Peer, Place, Tls, Watched},
     upstream::{Lane, Upstream},
 };
 
+/// How long a connection without requests is kept.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest that the orderly end of a connection may take.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 

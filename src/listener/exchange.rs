@@ -13,9 +13,7 @@ use super::framing::{BodyLength, Framing};
 
 /// The longest that the head of a request may take.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection without requests is kept, and one that still sends the body of a request that was answered.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a caller is heard out whose head was refused.
+/// How long a caller is heard out who was given the last answer.
 const PARTING_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest that an answer may wait to be read to its end, from when the connection first takes no more of it.
 const READER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -24,6 +22,8 @@ const IMPATIENT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often it is asked what does not tell by itself: whether an answer is in the way, and whether a connection was reset from
 /// which nothing is read.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How much of a body is read that nobody asks for: a small one leaves its connection open, and is known if it breaks a rule.
+const UNASKED_MAX: usize = 4 * 1024;
 
 /// What a connection is at. Clones are the same one; it lives on the thread of its connection.
 #[derive(Clone, Default)]
@@ -33,6 +33,10 @@ pub struct Exchange(Rc<State>);
 struct State {
     framing: Cell<Framing>,
     phase: Cell<Phase>,
+    /// How much more of the body may be read.
+    allowance: Cell<usize>,
+    /// Whether the answer ends the connection.
+    is_last: Cell<bool>,
     /// Whether something is kept for after the request that is being read.
     has_kept: Cell<bool>,
     /// Says whether the answer is in the way.
@@ -43,18 +47,17 @@ struct State {
 
 #[derive(Clone, Copy)]
 enum Phase {
-    /// Between requests; by when the next head is to be complete if something of it is there, or the body of the last one.
-    Between { by: Option<Instant>, is_head: bool },
+    /// Between requests; by when the next head is to be complete if something of it is there.
+    Between { by: Option<Instant> },
     /// A request is being answered.
     Answering,
+    /// The last answer was given; by when the caller is to end the connection, once that answer was sent.
+    Parting { by: Option<Instant> },
 }
 
 impl Default for Phase {
     fn default() -> Self {
-        Self::Between {
-            by: None,
-            is_head: false,
-        }
+        Self::Between { by: None }
     }
 }
 
@@ -64,11 +67,26 @@ impl Exchange {
     pub fn begin(&self, body: BodyLength) -> Answering {
         self.with(|framing| framing.begin(body));
         self.0.phase.set(Phase::Answering);
+        self.0.allowance.set(UNASKED_MAX);
+        self.0.is_last.set(false);
         self.0.is_in_the_way.take();
         if self.0.has_kept.get() {
             self.wake();
         }
         Answering(self.clone())
+    }
+
+    /// Notes that the body is to be read, however long it is.
+    pub fn ask_for_body(&self) {
+        self.0.allowance.set(usize::MAX);
+        if self.0.has_kept.get() {
+            self.wake();
+        }
+    }
+
+    /// Notes that the answer ends the connection.
+    pub fn end_after_answer(&self) {
+        self.0.is_last.set(true);
     }
 
     /// Notes that the answer goes on and on, and is not waited for any more once this is so: its reader goes on elsewhere.
@@ -85,10 +103,11 @@ impl Exchange {
         }
     }
 
-    /// Whether caller and gateway may not agree where requests begin and end, so that no other one is to follow: a target had a
-    /// fragment, which none may have (RFC 9112, section 3.2), or a body broke a rule of chunks.
-    pub fn is_in_doubt(&self) -> bool {
-        self.has_fragment() || self.is_broken()
+    /// Whether no other request can follow: the body is not complete, or broke a rule of chunks; or caller and gateway may not
+    /// agree where requests begin and end, since a target had a fragment, which none may have (RFC 9112, section 3.2); or
+    /// somebody noted that the answer ends the connection.
+    pub fn must_end(&self) -> bool {
+        self.0.is_last.get() || self.has_fragment() || !self.0.framing.get().is_whole()
     }
 
     /// Whether the target of a request had a fragment.
@@ -104,7 +123,7 @@ impl Exchange {
     /// By when the caller must have gone on with what it began to send, if it began.
     pub(super) fn limit(&self) -> Option<Instant> {
         match self.0.phase.get() {
-            Phase::Between { by, .. } => by,
+            Phase::Between { by } | Phase::Parting { by } => by,
             Phase::Answering => None,
         }
     }
@@ -130,14 +149,30 @@ impl Exchange {
 
     fn end(&self) {
         self.with(Framing::end);
-        let is_between = self.is_between();
-        self.0.phase.set(Phase::Between {
-            by: (!is_between).then(|| Instant::now() + IDLE_TIMEOUT),
-            is_head: false,
+        let is_last = self.0.is_last.get() || !self.is_between();
+        self.0.phase.set(if is_last {
+            Phase::Parting { by: None }
+        } else {
+            Phase::Between { by: None }
         });
-        if self.0.has_kept.get() || !is_between {
+        if self.0.has_kept.get() {
             self.wake();
         }
+    }
+
+    /// Whether a request is being answered.
+    pub(super) fn is_answering(&self) -> bool {
+        matches!(self.0.phase.get(), Phase::Answering)
+    }
+
+    /// Whether the last answer was given, so that nothing the caller sends means anything.
+    pub(super) fn is_parting(&self) -> bool {
+        matches!(self.0.phase.get(), Phase::Parting { .. })
+    }
+
+    /// Whether the last answer was sent.
+    pub(super) fn has_parted(&self) -> bool {
+        matches!(self.0.phase.get(), Phase::Parting { by: Some(_) })
     }
 
     /// Whether a head is larger than any may be.
@@ -145,24 +180,32 @@ impl Exchange {
         self.0.framing.get().is_too_large()
     }
 
-    /// Notes that nothing more is expected, and that the caller is to end the connection soon.
+    /// Notes that the last answer was sent, and that the caller is to end the connection soon.
     pub(super) fn part(&self) {
-        self.0.phase.set(Phase::Between {
-            by: Some(Instant::now() + PARTING_TIMEOUT),
-            is_head: true,
-        });
+        let by = Some(Instant::now() + PARTING_TIMEOUT);
+        self.0.phase.set(Phase::Parting { by });
+        self.wake();
     }
 
-    /// How many of these bytes belong to the request that is being read.
+    /// How many of these bytes belong to the request that is being read, and may be read already.
     pub(super) fn take(&self, bytes: &[u8]) -> usize {
+        let State {
+            phase, allowance, ..
+        } = &*self.0;
+        let is_answering = self.is_answering();
+        let bytes = if is_answering {
+            &bytes[..bytes.len().min(allowance.get())]
+        } else {
+            bytes
+        };
         let taken = self.with(|framing| framing.take(bytes));
-        if let Phase::Between { is_head: false, .. } = self.0.phase.get()
+        if is_answering {
+            allowance.set(allowance.get() - taken);
+        } else if let Phase::Between { by: None } = phase.get()
             && self.0.framing.get().is_head()
         {
-            self.0.phase.set(Phase::Between {
-                by: Some(Instant::now() + HEAD_TIMEOUT),
-                is_head: true,
-            });
+            let by = Some(Instant::now() + HEAD_TIMEOUT);
+            phase.set(Phase::Between { by });
         }
         taken
     }
@@ -183,6 +226,13 @@ impl Exchange {
 
 /// A request that is being answered.
 pub struct Answering(Exchange);
+
+impl Answering {
+    /// Whether the body of the request broke a rule of chunks.
+    pub fn is_broken(&self) -> bool {
+        self.0.is_broken()
+    }
+}
 
 impl Drop for Answering {
     fn drop(&mut self) {

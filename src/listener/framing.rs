@@ -21,17 +21,16 @@ pub enum BodyLength {
 pub(super) const HEAD_MAX: usize = 16 << 10;
 
 /// What the next byte belongs to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Framing {
     part: Part,
-    /// Whether the request was answered. One can be before its body is complete.
-    is_answered: bool,
     has_fragment: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 enum Part {
     /// The next byte is the first of a head.
+    #[default]
     Between,
     Head(Head),
     /// A head is complete, and nobody has said yet what follows it.
@@ -59,16 +58,6 @@ enum Body {
     /// It breaks a rule, so that nothing after it means anything.
     Broken,
     Endless,
-}
-
-impl Default for Framing {
-    fn default() -> Self {
-        Self {
-            part: Part::Between,
-            is_answered: false,
-            has_fragment: false,
-        }
-    }
 }
 
 impl Framing {
@@ -111,7 +100,6 @@ impl Framing {
 
     /// What follows the head that is complete.
     pub(super) fn begin(&mut self, length: BodyLength) {
-        self.is_answered = false;
         self.part = Part::Body(match length {
             BodyLength::Known(count) => Body::Bytes(count),
             BodyLength::Chunked => Body::Chunks(Chunks::START),
@@ -119,23 +107,22 @@ impl Framing {
         });
     }
 
-    /// The request was answered.
+    /// Whether the body of the request is complete.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(self.part, Part::Body(Body::Bytes(0)))
+    }
+
+    /// The request was answered. If its body is not complete no other one follows.
     pub(super) fn end(&mut self) {
-        self.is_answered = true;
-        self.go_on();
+        if self.is_whole() {
+            self.part = Part::Between;
+        }
     }
 
     /// Whether a target had a fragment, which none may have (RFC 9112, section 3.2). The framework leaves it out, with all that
     /// follows, so that this is asked of the bytes. It stays so for the rest of the connection.
     pub(super) fn has_fragment(&self) -> bool {
         self.has_fragment
-    }
-
-    fn go_on(&mut self) {
-        if self.is_answered && matches!(self.part, Part::Body(Body::Bytes(0))) {
-            self.is_answered = false;
-            self.part = Part::Between;
-        }
     }
 
     /// Takes at least one byte, but for one that breaks a rule.
@@ -146,7 +133,6 @@ impl Framing {
             Part::Body(Body::Bytes(count)) => {
                 let (taken, left) = skip(count, bytes);
                 self.part = Part::Body(Body::Bytes(left));
-                self.go_on();
                 return taken;
             }
             Part::Body(Body::Chunks(Chunks::Data(count))) => {
@@ -172,7 +158,6 @@ impl Framing {
             }
         };
         self.part = part;
-        self.go_on();
         1
     }
 
@@ -268,14 +253,15 @@ mod tests {
     }
 
     #[test]
-    fn a_body_goes_on_after_its_request_was_answered() {
+    fn nothing_follows_a_request_that_was_answered_before_its_body_was_complete() {
         let mut framing = Framing::default();
         assert_eq!(framing.take(b"PUT / HTTP/1.1\r\n\r\n12"), 18);
         framing.begin(BodyLength::Known(4));
         assert_eq!(framing.take(b"12"), 2);
         framing.end();
         assert!(!framing.is_between());
-        assert_eq!(framing.take(b"34GET / HTTP/1.1\r\n\r\nGET"), 20);
+        assert_eq!(framing.take(b"34GET / HTTP/1.1\r\n\r\n"), 2);
+        assert!(!framing.is_between());
     }
 
     #[test]

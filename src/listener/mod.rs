@@ -45,7 +45,7 @@ use crate::domain::clock::Clock;
 
 pub use self::{
     connections::{ConnectionLimits, Connections, Place},
-    exchange::{Answering, Exchange, HEAD_TIMEOUT, IDLE_TIMEOUT},
+    exchange::{Answering, Exchange, HEAD_TIMEOUT},
     files::{FileFault, Settings, TlsFile, Validity, check},
     framing::BodyLength,
     peer::Peer,

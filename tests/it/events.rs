@@ -233,6 +233,35 @@ fn to_a_caller_of_http_1_0_a_stream_ends_with_the_connection() {
 }
 
 #[test]
+fn a_stream_ends_when_the_body_of_its_request_breaks_a_rule() {
+    let place = Place::new();
+    let gateway = place.start();
+    let task = place.cloud.add_oms(running(600));
+    let mut stream = raw::connect(gateway.authority());
+    let head = format!(
+        "GET /tasks/{task}/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\
+         Transfer-Encoding: chunked\r\n\r\n1\r\n"
+    );
+    stream.write_all(head.as_bytes()).expect("to send");
+    stream.peek(&mut [0]).expect("an answer");
+    let began = Instant::now();
+    stream.write_all(b"xy\r\n").expect("to send");
+    let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
+    loop {
+        let read = stream.read(&mut buffer).expect("the end of the stream");
+        assert!(began.elapsed() < Duration::from_secs(5));
+        if read == 0 {
+            break;
+        }
+        answer.extend_from_slice(&buffer[..read]);
+    }
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(answer.contains("connection: close\r\n"), "{answer}");
+    assert!(answer.ends_with("\r\n0\r\n\r\n"), "{answer}");
+}
+
+#[test]
 fn an_id_that_is_none_of_the_stream_is_refused_with_what_to_do() {
     let place = Place::new();
     let task = place.cloud.add_oms(stuck());

@@ -299,6 +299,8 @@ fn a_body_that_breaks_a_rule_is_refused_at_once_whoever_wants_it() {
                     "{line} {body:?}: {text}"
                 );
                 assert!(text.contains("application/problem+json"), "{line}: {text}");
+                assert!(text.contains("ratelimit: "), "{line}: {text}");
+                assert!(text.contains("ratelimit-policy: "), "{line}: {text}");
                 let has_document = text.contains("/problems/invalid-request");
                 assert_eq!(has_document, !line.starts_with("HEAD"), "{line}: {text}");
             }
@@ -569,6 +571,105 @@ fn a_head_that_is_too_large_is_refused_before_it_is_kept_and_ends_the_connection
         stream.write_all(b"a").is_ok()
     });
     assert!(is_heard_out);
+}
+
+#[test]
+fn a_body_that_comes_after_the_answer_is_not_kept_and_ends_the_connection() {
+    const CONNECTIONS: u64 = 300;
+    let place = Place::new();
+    let gateway = place.start();
+    let known = format!("Authorization: Bearer {KEY}\r\nContent-Type: application/json\r\n");
+    let much = "z".repeat(300_000);
+    let chunk = format!("Transfer-Encoding: chunked\r\n\r\n280000000\r\n{much}");
+    let length = format!("Content-Length: 10737418240\r\n\r\n{much}");
+    let small = "Transfer-Encoding: chunked\r\n\r\n".to_owned() + &"1\r\nz\r\n".repeat(50_000);
+    let trailer = format!("Transfer-Encoding: chunked\r\n\r\n0\r\nA: {much}");
+    let (delete, look) = ("DELETE /tasks/1", "GET /livez");
+    for (line, fields, body, expected) in [
+        (delete, "", &chunk, 401),
+        (delete, "", &length, 401),
+        (delete, "", &small, 401),
+        (delete, "", &trailer, 401),
+        (look, "", &chunk, 200),
+        (look, "", &length, 200),
+        (delete, known.as_str(), &chunk, 400),
+        ("POST /tasks/1/start", &known, &chunk, 413),
+        ("POST /tasks/1/start", &known, &length, 413),
+    ] {
+        let head = format!("{line} HTTP/1.1\r\nHost: x\r\n{fields}");
+        let before = gateway.resident_kib();
+        let mut streams: Vec<TcpStream> = (0..CONNECTIONS)
+            .map(|_| {
+                let mut stream = raw::connect(gateway.authority());
+                // The other side may end the connection while this is being written.
+                _ = stream.write_all(format!("{head}{body}").as_bytes());
+                stream
+            })
+            .collect();
+        let resident = gateway.resident_kib().saturating_sub(before);
+        assert!(
+            resident < CONNECTIONS * 50,
+            "{line} {expected}: {resident} KiB"
+        );
+        let mut answers = Vec::new();
+        _ = streams[0].read_to_end(&mut answers);
+        let text = String::from_utf8_lossy(&answers);
+        let status = format!("HTTP/1.1 {expected} ");
+        assert!(text.starts_with(&status), "{line}: {text}");
+        assert!(text.contains("connection: close\r\n"), "{line}: {text}");
+        assert_eq!(text.matches("HTTP/1.1").count(), 1, "{line}: {text}");
+    }
+    // Whoever goes on to send is heard out for a moment, so that no reset overtakes the answer, and no longer.
+    let mut stream = raw::connect(gateway.authority());
+    let head = format!("{delete} HTTP/1.1\r\nHost: x\r\n");
+    let sent = stream.write_all(format!("{head}{}", &chunk[..60_000]).as_bytes());
+    sent.expect("to send");
+    let mut answers = Vec::new();
+    stream.read_to_end(&mut answers).expect("no reset");
+    assert!(answers.starts_with(b"HTTP/1.1 401 "));
+    let began = Instant::now();
+    while stream.write_all(b"z").is_ok() {
+        std::thread::park_timeout(Duration::from_millis(20));
+        assert!(began.elapsed() < Duration::from_secs(20));
+    }
+}
+
+#[test]
+fn after_an_answer_that_ends_the_connection_there_is_no_other() {
+    let place = Place::new();
+    let gateway = place.start();
+    let task = place.cloud.add_oms(OmsSpec::new("logs", 5));
+    let known = format!("Authorization: Bearer {KEY}\r\n");
+    let large = format!("GET /livez HTTP/1.1\r\nX: {}", "a".repeat(17_000));
+    for (head, body) in [
+        (
+            "DELETE /tasks/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n".to_owned(),
+            "{}",
+        ),
+        (
+            "DELETE /tasks/1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(),
+            "2\r\n{}\r\n0\r\n\r\n",
+        ),
+        (
+            format!("DELETE /tasks/{task} HTTP/1.1\r\nHost: x\r\n{known}Content-Length: 2\r\n\r\n"),
+            "{}",
+        ),
+        (
+            format!("GET /tasks/{task} HTTP/1.1\r\nHost: x\r\n{known}Connection: close\r\n\r\n"),
+            "",
+        ),
+    ] {
+        let mut stream = raw::connect(gateway.authority());
+        stream.write_all(head.as_bytes()).expect("to send");
+        stream.peek(&mut [0]).expect("an answer");
+        // The other side may have ended the connection.
+        _ = stream.write_all(format!("{body}{large}").as_bytes());
+        let mut answers = Vec::new();
+        _ = stream.read_to_end(&mut answers);
+        let text = String::from_utf8_lossy(&answers);
+        assert!(text.contains("connection: close\r\n"), "{head}: {text}");
+        assert_eq!(text.matches("HTTP/1.1").count(), 1, "{head}: {text}");
+    }
 }
 
 #[test]

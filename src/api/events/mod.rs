@@ -12,7 +12,7 @@ use std::{convert::Infallible, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::{ConnectionType, Version, header},
+    http::{Version, header},
     web::Bytes,
 };
 use futures_util::stream;
@@ -65,6 +65,7 @@ pub(super) fn answer(
 ) -> HttpResponse {
     let mut feed = feed;
     let knows_chunks = request.version() >= Version::HTTP_11;
+    let exchange = request.conn_data::<Exchange>().cloned();
     let stream = Stream {
         changes: feed.known().state.identities.changes(),
         feed,
@@ -81,9 +82,10 @@ pub(super) fn answer(
         .streaming(stream::unfold(stream, Stream::next));
     if !knows_chunks {
         // The body ends with the connection (RFC 9112, section 6.3).
-        let head = response.head_mut();
-        head.no_chunking(true);
-        head.set_connection_type(ConnectionType::Close);
+        response.head_mut().no_chunking(true);
+        if let Some(exchange) = exchange {
+            exchange.end_after_answer();
+        }
     }
     response
 }

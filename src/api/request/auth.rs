@@ -9,7 +9,7 @@ use actix_web::{
     web,
 };
 
-use super::{audit, form};
+use super::{audit, form, rate::Noted};
 use crate::{
     api::{
         State,
@@ -107,7 +107,7 @@ async fn identify(request: &ServiceRequest, state: &State) -> Result<Identity, P
         unauthenticated(refusal)
     })?;
     let (left, counted) = state.rates.count(&identity.caller.name);
-    request.extensions_mut().insert(left);
+    Noted::note(&request.extensions(), left);
     counted?;
     let public_url = state.settings.public_url.as_deref();
     let is_change = !request.method().is_safe();

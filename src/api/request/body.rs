@@ -21,6 +21,7 @@ use crate::{
         },
     },
     domain::secret::Secret,
+    listener::Exchange,
 };
 
 /// How long the body of a request may take to arrive. Nothing else limits it.
@@ -53,6 +54,9 @@ impl FromRequest for NoBody {
             .get(header::CONTENT_LENGTH)
             .is_some_and(|length| length != "0");
         let chunked = headers.contains_key(header::TRANSFER_ENCODING);
+        if chunked {
+            ask_for(request);
+        }
         let mut body = body.take();
         Box::pin(async move {
             if announced {
@@ -71,6 +75,13 @@ impl FromRequest for NoBody {
                 Err(_) => Err(late()),
             }
         })
+    }
+}
+
+/// Has the body of a request read from its connection.
+fn ask_for(request: &HttpRequest) {
+    if let Some(exchange) = request.conn_data::<Exchange>() {
+        exchange.ask_for_body();
     }
 }
 
@@ -110,6 +121,7 @@ impl FromRequest for StartBytes {
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.split(';').next())
             .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
+        ask_for(request);
         let bytes = web::Bytes::from_request(request, body);
         Box::pin(async move {
             let Ok(bytes) = timeout(ARRIVAL_MAX, bytes).await else {

@@ -1,12 +1,17 @@
 //! How many requests a caller may send: each has a bucket that fills up again at an even pace.
 
 use std::{
+    cell::Cell,
     num::NonZeroU32,
+    rc::Rc,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
-use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::{
+    dev::Extensions,
+    http::header::{HeaderMap, HeaderName, HeaderValue},
+};
 use governor::{
     Quota, RateLimiter,
     clock::{Clock as _, DefaultClock},
@@ -47,11 +52,32 @@ pub(in crate::api) struct Rates {
     counted: AtomicU32,
 }
 
-/// What a caller has left. It stays with the request, for its answer.
+/// What a caller has left.
 #[derive(Clone, Copy)]
 pub(in crate::api) struct Left {
     limit: RateLimit,
     requests: u32,
+}
+
+/// What the caller of a request has left, once that is known. Clones share it: one stays with the request, and another is there
+/// for the answer if the request is given up.
+#[derive(Clone, Default)]
+pub(in crate::api) struct Noted(Rc<Cell<Option<Left>>>);
+
+impl Noted {
+    /// Notes it with a request, for its answer.
+    pub(in crate::api) fn note(extensions: &Extensions, left: Left) {
+        if let Some(noted) = extensions.get::<Self>() {
+            noted.0.set(Some(left));
+        }
+    }
+
+    /// Says it in an answer.
+    pub(in crate::api) fn show(&self, headers: &mut HeaderMap) {
+        if let Some(left) = self.0.get() {
+            left.show(headers);
+        }
+    }
 }
 
 impl Rates {
@@ -87,8 +113,7 @@ impl Rates {
 }
 
 impl Left {
-    /// Says in an answer what the caller has left.
-    pub(in crate::api) fn show(self, headers: &mut HeaderMap) {
+    fn show(self, headers: &mut HeaderMap) {
         let (burst, pace) = (self.limit.burst, self.limit.requests_per_second.max(1));
         let policy = format!("\"caller\";q={burst};w={}", burst.div_ceil(pace));
         let missing = burst.saturating_sub(self.requests);

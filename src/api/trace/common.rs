@@ -1,7 +1,7 @@
 //! What all answers have.
 
 use actix_web::{
-    HttpMessage as _, HttpResponse,
+    HttpResponse,
     body::{BodySize, BoxBody, MessageBody as _},
     dev::ServiceResponse,
     http::{
@@ -13,7 +13,7 @@ use actix_web::{
 use super::RequestId;
 use crate::api::{
     problem::{Problem, kinds::ProblemType},
-    request::rate::Left,
+    request::rate::Noted,
 };
 
 /// What browsers are told with every answer: take it for what it says it is, and tell nobody where it came from.
@@ -30,6 +30,7 @@ const PAGE_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline';
 pub(super) struct Common {
     pub(super) id: RequestId,
     pub(super) client_id: Option<HeaderValue>,
+    pub(super) left: Noted,
     /// Whether it is about the page for browsers.
     pub(super) is_page: bool,
 }
@@ -44,10 +45,6 @@ impl Common {
         if let Some(problem) = problem {
             let rendered: HttpResponse = problem.render(&self.id.0);
             response = response.into_response(rendered);
-        }
-        let left = response.request().extensions().get::<Left>().copied();
-        if let Some(left) = left {
-            left.show(response.headers_mut());
         }
         self.headers(response.headers_mut());
         response
@@ -65,6 +62,7 @@ impl Common {
             header::CONTENT_SECURITY_POLICY,
             HeaderValue::from_static(policy),
         );
+        self.left.show(headers);
         if let Some(id) = &self.client_id {
             headers.insert(HeaderName::from_static("x-client-request-id"), id.clone());
         }

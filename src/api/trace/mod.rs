@@ -10,7 +10,7 @@ use std::{future::poll_fn, panic::AssertUnwindSafe, task::Poll, thread};
 use actix_web::{
     Error, HttpMessage as _, HttpRequest,
     body::{self, BodySize, BoxBody, MessageBody},
-    dev::{RequestHead, ServiceRequest, ServiceResponse},
+    dev::{RequestHead, ResponseHead, ServiceRequest, ServiceResponse},
     error::InternalError,
     http::{
         ConnectionType, Method,
@@ -32,6 +32,7 @@ use self::{
 };
 use super::{
     State, problem::Problem, problem::kinds::ProblemType, request::auth::is_open, request::form,
+    request::rate::Noted,
 };
 use crate::{
     domain::{
@@ -99,13 +100,16 @@ pub(super) async fn finish(
         request.head_mut().method = Method::GET;
     }
     request.extensions_mut().insert(id.clone());
+    let left = Noted::default();
+    request.extensions_mut().insert(left.clone());
     let is_page = request.path().starts_with("/docs/");
     let common = Common {
         id,
         client_id,
+        left,
         is_page,
     };
-    let is_upgrade = request.head().connection_type() == ConnectionType::Upgrade;
+    let keeps_alive = request.head().connection_type() == ConnectionType::KeepAlive;
     let exchange = request.conn_data::<Exchange>().cloned();
     let answering = exchange
         .as_ref()
@@ -114,15 +118,14 @@ pub(super) async fn finish(
         Ok(_place) => answer(request, next, exchange.as_ref()).await,
         Err(problem) => Ok(Ok(request.error_response(problem).map_into_boxed_body())),
     };
-    // The framework ends a connection that was to be another, and would not say so.
-    let is_last = is_upgrade || exchange.is_some_and(|exchange| exchange.is_in_doubt());
     match outcome {
         Ok(Ok(response)) => {
             let mut response = common.add_to(response);
-            if is_last {
-                let head = response.response_mut().head_mut();
-                head.set_connection_type(ConnectionType::Close);
-            }
+            say_if_last(
+                response.response_mut().head_mut(),
+                keeps_alive,
+                exchange.as_ref(),
+            );
             if is_head && response.response().body().size() == BodySize::Stream {
                 // A stream would hold the connection, and say nothing on it.
                 response = response.map_body(|_, _| BoxBody::new(body::None::new()));
@@ -143,14 +146,23 @@ pub(super) async fn finish(
             let problem = problem.unwrap_or_else(Problem::internal);
             let mut response = problem.render(&common.id.0);
             common.headers(response.headers_mut());
-            if is_last {
-                response
-                    .head_mut()
-                    .set_connection_type(ConnectionType::Close);
-            }
+            say_if_last(response.head_mut(), keeps_alive, exchange.as_ref());
             entry.end(response.status().as_u16());
             Err(InternalError::from_response("the request was given up", response).into())
         }
+    }
+}
+
+/// Says in an answer that it ends the connection, if it does. The framework says nothing when it ends one that was to become another,
+/// and does not end one on which a body in chunks is still coming.
+fn say_if_last(head: &mut ResponseHead, keeps_alive: bool, exchange: Option<&Exchange>) {
+    let is_last = !keeps_alive || exchange.is_some_and(Exchange::must_end);
+    if !is_last {
+        return;
+    }
+    head.set_connection_type(ConnectionType::Close);
+    if let Some(exchange) = exchange {
+        exchange.end_after_answer();
     }
 }
 

@@ -22,7 +22,15 @@ struct Pieces {
     body: BoxBody,
     /// What is left of what the body gave at once.
     rest: Bytes,
-    _answering: Option<Answering>,
+    answering: Option<Answering>,
+}
+
+impl Pieces {
+    /// Whether the body of the request broke a rule, so that its connection ends: an answer without an end of its own ends too.
+    fn is_given_up(&self) -> bool {
+        let is_broken = self.answering.as_ref().is_some_and(Answering::is_broken);
+        is_broken && self.body.size() == BodySize::Stream
+    }
 }
 
 /// The same body in pieces. `answering` is dropped with it.
@@ -30,7 +38,7 @@ pub(super) fn in_pieces(body: BoxBody, answering: Option<Answering>) -> BoxBody 
     BoxBody::new(Pieces {
         body,
         rest: Bytes::new(),
-        _answering: answering,
+        answering,
     })
 }
 
@@ -45,6 +53,10 @@ impl MessageBody for Pieces {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        // Nobody has to be woken: what reads the connection is polled together with this, and before it.
+        if self.is_given_up() {
+            return Poll::Ready(None);
+        }
         while self.rest.is_empty() {
             match ready!(Pin::new(&mut self.body).poll_next(context)) {
                 Some(Ok(bytes)) => self.rest = bytes,

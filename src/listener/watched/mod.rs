@@ -56,6 +56,8 @@ pub struct Watched<T> {
     kept: Vec<u8>,
     /// Whether nothing comes behind that.
     is_over: bool,
+    /// Whether a part of a body was handed on, so that it is the framework's turn to do something with it.
+    has_given: bool,
     /// Since when it takes no more of an answer.
     full_since: Option<Instant>,
     timer: Pin<Box<Sleep>>,
@@ -70,6 +72,7 @@ impl<T> Watched<T> {
             exchange: Exchange::default(),
             kept: Vec::new(),
             is_over: false,
+            has_given: false,
             full_since: None,
             timer: Box::pin(sleep_until(Instant::now())),
             _place: place,
@@ -122,12 +125,17 @@ impl<T> Watched<T> {
 
 impl<T: AsyncRead + Unpin> Watched<T> {
     /// Reads what belongs to the request in front. What comes behind it is read too, so that an end of the connection is
-    /// noticed, and kept.
+    /// noticed, and kept. Of a body the framework is given one part at a time: it reads on until nothing comes before it looks at
+    /// what it has.
     fn read_on(
         &mut self,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if std::mem::take(&mut self.has_given) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         let next = &self.kept[..self.kept.len().min(buffer.remaining())];
         // An answer counts as taken by the framework's buffer, which has no end: whoever does not read gets no further one.
@@ -143,6 +151,7 @@ impl<T: AsyncRead + Unpin> Watched<T> {
             if self.kept.is_empty() {
                 self.kept = Vec::new();
             }
+            self.has_given = taken > 0 && self.exchange.is_answering();
             return Poll::Ready(Ok(()));
         }
         while !self.is_over && !self.is_full() {
@@ -157,6 +166,7 @@ impl<T: AsyncRead + Unpin> Watched<T> {
             self.kept.extend_from_slice(&bytes[taken..]);
             buffer.set_filled(before + taken);
             if taken > 0 || (self.kept.is_empty() && self.is_over) {
+                self.has_given = taken > 0 && self.exchange.is_answering();
                 return Poll::Ready(Ok(()));
             }
         }
@@ -165,36 +175,40 @@ impl<T: AsyncRead + Unpin> Watched<T> {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Watched<T> {
-    /// Says that the head is too large and ends this direction of the connection, unless that would have to wait.
+    /// Says that the head is too large, unless that would have to wait.
     fn refuse(&mut self, context: &mut Context<'_>) {
-        self.kept = Vec::new();
-        self.exchange.part();
         let date = httpdate::fmt_http_date(SystemClock.now().into());
         let answer = format!(
             "HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\ndate: {date}\r\n\r\n"
         );
         // Everything before it was taken, so that there is room for these few bytes.
-        let written = Pin::new(&mut self.stream).poll_write(context, answer.as_bytes());
-        if written.is_ready() {
-            _ = Pin::new(&mut self.stream).poll_shutdown(context);
-        }
+        _ = Pin::new(&mut self.stream).poll_write(context, answer.as_bytes());
+        self.part(context);
     }
 
-    /// Reads what still comes, for nobody. A connection that is closed with something unread in it is reset, and its caller may
-    /// lose the answer.
+    /// Ends this direction of the connection: the last answer was sent.
+    fn part(&mut self, context: &mut Context<'_>) {
+        self.exchange.part();
+        self.kept = Vec::new();
+        _ = Pin::new(&mut self.stream).poll_shutdown(context);
+    }
+
+    /// Reads what still comes, for nobody, once the last answer was sent. A connection that is closed with something unread in it
+    /// is reset, and its caller may lose the answer.
     fn hear_out(
         &mut self,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        loop {
+        while self.exchange.has_parted() {
             ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
             if buffer.filled().len() == before {
                 return Poll::Ready(Ok(()));
             }
             buffer.set_filled(before);
         }
+        Poll::Pending
     }
 }
 
@@ -205,24 +219,16 @@ impl<T: AsyncRead + AsyncWrite + Socket + Unpin> AsyncRead for Watched<T> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let was_refused = self.exchange.is_too_large();
         let mut read = Poll::Pending;
-        if !was_refused {
+        if !self.exchange.is_parting() {
             read = self.read_on(context, buffer);
         }
-        if self.exchange.is_too_large() {
-            if !was_refused {
-                self.refuse(context);
-            }
+        if self.exchange.is_too_large() && !self.exchange.is_parting() {
             buffer.set_filled(before);
+            self.refuse(context);
+        }
+        if self.exchange.is_parting() {
             read = self.hear_out(context, buffer);
-        } else if self.exchange.is_broken() {
-            // For the framework the connection ends before the byte that breaks the rule.
-            self.kept = Vec::new();
-            self.is_over = true;
-            if read.is_pending() {
-                read = Poll::Ready(Ok(()));
-            }
         }
         if self.is_full() {
             self.stream.check()?;
@@ -236,7 +242,7 @@ impl<T: AsyncRead + AsyncWrite + Socket + Unpin> AsyncRead for Watched<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -255,6 +261,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
         if flushed.is_ready() && self.full_since.take().is_some() {
             self.exchange.wake();
+        }
+        if flushed.is_ready() && self.exchange.is_parting() && !self.exchange.has_parted() {
+            self.part(context);
         }
         flushed
     }

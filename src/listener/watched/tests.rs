@@ -14,16 +14,20 @@ impl Socket for DuplexStream {
     }
 }
 
-/// A connection that takes few bytes, and its other end.
-fn connection() -> (Watched<DuplexStream>, DuplexStream) {
+/// The place of a connection.
+fn place() -> Place {
     let limits = ConnectionLimits {
         all: 1,
         per_peer: 1,
     };
     let connections = Connections::new(limits, &mut Registry::default());
-    let place = connections.admit([127, 0, 0, 1].into()).unwrap();
+    connections.admit([127, 0, 0, 1].into()).unwrap()
+}
+
+/// A connection that takes few bytes, and its other end.
+fn connection() -> (Watched<DuplexStream>, DuplexStream) {
     let (here, there) = duplex(64);
-    (Watched::new(here, place), there)
+    (Watched::new(here, place()), there)
 }
 
 /// Whether the read ends as that of a caller who is late, and after how many seconds.
@@ -168,18 +172,83 @@ async fn a_body_is_no_head_and_the_head_after_it_has_its_time() {
     assert_eq!(watched.read(&mut bytes).await.unwrap(), 8);
     let answer = exchange.begin(BodyLength::Known(3));
     assert_eq!(watched.read(&mut bytes).await.unwrap(), 2);
-    // It is answered before its body is complete.
-    drop(answer);
-    let idle = tokio::time::timeout(Duration::from_secs(20), late(&mut watched)).await;
-    assert!(idle.is_err(), "{idle:?}");
     there.write_all(b" G").await.unwrap();
+    assert_eq!(watched.read(&mut bytes).await.unwrap(), 1);
+    drop(answer);
     assert_eq!(late(&mut watched).await, (true, 5));
+}
 
-    let (mut watched, mut there) = connection();
+#[tokio::test(start_paused = true)]
+async fn what_comes_after_the_last_answer_is_heard_for_a_second_and_given_to_nobody() {
+    for (body, sent, says_so) in [
+        (BodyLength::Known(3), "POST\r\n\r\n{}", false),
+        (BodyLength::Chunked, "POST\r\n\r\n", false),
+        (BodyLength::Chunked, "POST\r\n\r\n9\r\n12", false),
+        (BodyLength::Known(0), "POST\r\n\r\n", true),
+    ] {
+        let (mut watched, mut there) = connection();
+        let exchange = watched.exchange();
+        let mut bytes = [0; 32];
+        there.write_all(sent.as_bytes()).await.unwrap();
+        assert_eq!(watched.read(&mut bytes).await.unwrap(), 8);
+        let answer = exchange.begin(body);
+        if says_so {
+            exchange.end_after_answer();
+        }
+        drop(answer);
+        // Whoever reads an answer late is not late by that.
+        watched.write_all(&[0; 64]).await.unwrap();
+        let unsent = tokio::time::timeout(Duration::from_secs(20), late(&mut watched)).await;
+        assert!(unsent.is_err(), "{unsent:?}");
+        watched.flush().await.unwrap();
+        let mut answer = Vec::new();
+        there.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer.len(), 64);
+        let sending = async move {
+            while there.write_all(b"GET /\r\n\r\n").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            std::future::pending::<()>().await;
+            drop(there);
+        };
+        let began = Instant::now();
+        tokio::select! {
+            read = watched.read(&mut bytes) => {
+                assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
+            }
+            () = sending => unreachable!(),
+        }
+        assert_eq!(began.elapsed().as_secs(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn little_is_read_of_a_body_until_somebody_asks_for_it() {
+    let (here, mut there) = duplex(1 << 20);
+    let mut watched = Watched::new(here, place());
+    let exchange = watched.exchange();
+    let mut bytes = vec![0; 1 << 20];
+    let body = vec![b'a'; 100_000];
     there.write_all(b"POST\r\n\r\n").await.unwrap();
-    assert_eq!(watched.read(&mut bytes).await.unwrap(), 8);
-    drop(watched.exchange().begin(BodyLength::Chunked));
-    assert_eq!(late(&mut watched).await, (true, 30));
+    there.write_all(&body).await.unwrap();
+    let mut limited = [0; 1000];
+    assert_eq!(watched.read(&mut limited).await.unwrap(), 8);
+    let _answer = exchange.begin(BodyLength::Known(100_000));
+    let (mut read, patience) = (0, Duration::from_secs(1));
+    while let Ok(count) = tokio::time::timeout(patience, watched.read(&mut limited)).await {
+        read += count.unwrap();
+    }
+    assert_eq!(read, 4096);
+    exchange.ask_for_body();
+    while read < body.len() {
+        let count = watched.read(&mut bytes).await.unwrap();
+        assert!(count > 0);
+        read += count;
+        // The framework asks again at once, and decodes only when there is nothing.
+        let again = futures_util::poll!(Box::pin(watched.read(&mut bytes)));
+        assert!(again.is_pending());
+    }
+    assert_eq!(read, body.len());
 }
 
 #[tokio::test(start_paused = true)]
