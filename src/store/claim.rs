@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use sqlx::{AnyConnection, Row as _};
 
 use super::{
-    database::{AnyTransaction, Engine, unavailable},
+    database::{AnyTransaction, Engine, Written, unavailable},
     read::{self, Reports, select_operations},
     rows::Unreadable,
 };
@@ -72,7 +72,7 @@ pub(super) async fn claim(
     lease: (Lease, LeaseClock),
     limit: u32,
     reports: Arc<Reports>,
-) -> Result<Claim, StoreError> {
+) -> Result<Written<Claim>, StoreError> {
     let term = Term::of(&mut transaction, &lease).await?;
     let (lease, _) = lease;
     bring_forward(&mut transaction, &lease, &term).await?;
@@ -102,8 +102,7 @@ pub(super) async fn claim(
     if claim.next_due_at.is_none() {
         claim.next_due_at = later(&mut transaction, &lease, &term).await?;
     }
-    transaction.commit().await?;
-    Ok(claim)
+    Ok(Written::Commit(transaction, claim))
 }
 
 /// The statement for due operations.
@@ -229,7 +228,7 @@ pub(super) async fn renew(
     mut transaction: AnyTransaction,
     lease: (Lease, LeaseClock),
     held: Vec<OperationId>,
-) -> Result<Vec<OperationId>, StoreError> {
+) -> Result<Written<Vec<OperationId>>, StoreError> {
     let term = Term::of(&mut transaction, &lease).await?;
     let mut renewed = Vec::with_capacity(held.len());
     for id in held {
@@ -246,6 +245,5 @@ pub(super) async fn renew(
             renewed.push(id);
         }
     }
-    transaction.commit().await?;
-    Ok(renewed)
+    Ok(Written::Commit(transaction, renewed))
 }

@@ -57,7 +57,7 @@ impl Store {
                 .lock()
                 .unwrap()
                 .note(|| format!("process {}: the answer to {what} is lost", self.process));
-            return Err(StoreError::Unavailable("its answer is lost".into()));
+            return Err(StoreError::Unsure("its answer is lost".into()));
         }
         done
     }
