@@ -239,9 +239,9 @@ impl OperationStore for SqlOperationStore {
         &self,
         ids: &[OperationId],
     ) -> Result<HashMap<OperationId, Progress>, StoreError> {
-        let ids = ids.to_vec();
+        let (ids, reports) = (ids.to_vec(), Arc::clone(&self.reports));
         self.database
-            .read(|transaction| watched::progress(transaction, ids))
+            .read(|transaction| watched::progress(transaction, ids, reports))
             .await
     }
 

@@ -25,14 +25,14 @@ use crate::domain::{
 
 /// A `SELECT` of whole operations; what follows is its `WHERE`.
 macro_rules! select_operations {
-    ($rest:literal) => {
+    ($($rest:literal),+ $(,)?) => {
         concat!(
             "SELECT id, project, service, task, project_id, region, endpoint, kind, force, \
              source_credential, destination_credential, inline_credentials, \
              migrate_failed_objects, status, phase, outcome, failure, superseded_by, \
              requested_by, created_at, updated_at, deadline_at, finished_at, next_look_at, \
-             history, last_seen, version, lease_owner FROM operations ",
-            $rest
+             history, last_seen, version, lease_owner, lease_until FROM operations ",
+            $($rest),+
         )
     };
 }
@@ -302,10 +302,10 @@ pub(super) async fn complete(
 ) -> Result<Read, StoreError> {
     let mut read = Vec::with_capacity(operations.len());
     for chunk in operations.chunks(IDS_PER_STATEMENT) {
-        let ids = chunk
+        let ids: Vec<&str> = chunk
             .iter()
-            .map(|row| row.try_get("id"))
-            .collect::<Result<Vec<&str>, _>>()?;
+            .filter_map(|row| rows::id_of(row).ok())
+            .collect();
         let callers = children(
             connection,
             "SELECT operation_id, caller FROM operation_callers",
@@ -318,11 +318,12 @@ pub(super) async fn complete(
             &ids,
         )
         .await?;
-        for (row, id) in chunk.iter().zip(ids) {
+        read.extend(chunk.iter().map(|row| {
+            let id = rows::id_of(row)?;
             let callers = callers.get(id).map_or(&[][..], Vec::as_slice);
             let events = events.get(id).map_or(&[][..], Vec::as_slice);
-            read.push(rows::operation(Columns::new(row, id), callers, events));
-        }
+            rows::operation(Columns::new(row, id), callers, events)
+        }));
     }
     Ok(read)
 }
@@ -355,7 +356,7 @@ pub(super) struct Reports(Mutex<HashSet<String>>);
 
 impl Reports {
     /// Operations that could not be read are remembered up to this number; any further are reported every time.
-    const MAX: usize = 1000;
+    pub(super) const MAX: usize = 1000;
 
     /// What was read, or `None` after reporting why it is left alone.
     pub(super) fn readable<T>(&self, read: Result<T, Unreadable>) -> Option<T> {
@@ -369,7 +370,7 @@ impl Reports {
     }
 
     /// The ids of those that were reported.
-    fn unreadable(&self) -> Vec<String> {
+    pub(super) fn unreadable(&self) -> Vec<String> {
         let reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         reported.iter().cloned().collect()
     }

@@ -32,6 +32,20 @@ impl From<Unreadable> for StoreError {
     }
 }
 
+/// The id in a row, whatever else is there.
+pub(super) fn id_of(row: &AnyRow) -> Result<&str, Unreadable> {
+    row.try_get("id").map_err(|_| {
+        let bytes: Vec<u8> = row.try_get("id").unwrap_or_default();
+        Unreadable {
+            id: String::from_utf8_lossy(&bytes).into_owned(),
+            column: "id",
+        }
+    })
+}
+
+/// The highest version that is read: nobody counts that far, and there is room to count on.
+const VERSION_MAX: i64 = i64::MAX / 2;
+
 /// One row and the operation that it belongs to.
 #[derive(Clone, Copy)]
 pub(super) struct Columns<'r> {
@@ -101,6 +115,21 @@ impl<'r> Columns<'r> {
         Ok(self.value::<i64>(column)? != 0)
     }
 
+    fn version(&self) -> Result<i64, Unreadable> {
+        let version = self.value("version")?;
+        if version > VERSION_MAX {
+            return Err(self.unreadable("version"));
+        }
+        Ok(version)
+    }
+
+    /// The lease, which is no part of the operation, but decides who drives it.
+    fn lease(&self) -> Result<(), Unreadable> {
+        self.value::<Option<&str>>("lease_owner")?;
+        self.optional_time("lease_until")?;
+        Ok(())
+    }
+
     fn time(&self, column: &'static str) -> Result<Timestamp, Unreadable> {
         self.optional_time(column)?
             .ok_or_else(|| self.unreadable(column))
@@ -125,6 +154,7 @@ pub(super) fn operation(
     let kind = columns.value::<&str>("kind")?;
     let force = columns.value::<Option<&str>>("force")?;
     let (status, history) = columns.record()?;
+    columns.lease()?;
     Ok(Operation {
         id: columns.id()?,
         task: TaskRef {
@@ -158,7 +188,7 @@ pub(super) fn operation(
         deadline_at: columns.time("deadline_at")?,
         finished_at: columns.optional_time("finished_at")?,
         next_look_at: columns.time("next_look_at")?,
-        version: columns.value("version")?,
+        version: columns.version()?,
         history,
         last_seen: columns.optional_word("last_seen", TaskState::parse)?,
         events: read_all(columns.id, events, event)?,
