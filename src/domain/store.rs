@@ -57,7 +57,7 @@ pub trait OperationStore: Send + Sync {
     async fn former(&self, task: &TaskRef, limit: u32) -> Result<Vec<Former>, StoreError>;
 
     /// Operations, newest first, events and callers included. Those that cannot be read are logged and left out.
-    async fn list(&self, query: &OperationQuery) -> Result<Vec<Operation>, StoreError>;
+    async fn list(&self, query: &OperationQuery) -> Result<Page, StoreError>;
 
     /// Leases up to `limit` running operations whose next look is due and which nobody holds, oldest look first, and
     /// raises their version. An operation that this owner holds already is in a round, so it is not leased again
@@ -236,6 +236,15 @@ pub struct OperationQuery {
     pub before: Option<OperationId>,
     /// At most this many.
     pub limit: u32,
+}
+
+/// A part of a list of operations.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// The operations. Fewer than were asked for where some cannot be read.
+    pub operations: Vec<Operation>,
+    /// The [`OperationQuery::before`] of the next part; `None` if there is none.
+    pub next: Option<OperationId>,
 }
 
 /// Who drives, and until when nobody else may.

@@ -42,7 +42,7 @@ use crate::domain::{
     service::{CallerName, ProjectName, ServiceName},
     store::{
         Claim, Creation, Former, Hold, IdempotencyKey, Joining, Lease, NewOperation,
-        OperationQuery, OperationStore, Progress, Running, StoreError,
+        OperationQuery, OperationStore, Page, Progress, Running, StoreError,
     },
     task::TaskRef,
 };
@@ -188,14 +188,17 @@ impl OperationStore for SqlOperationStore {
             .await
     }
 
-    async fn list(&self, query: &OperationQuery) -> Result<Vec<Operation>, StoreError> {
+    async fn list(&self, query: &OperationQuery) -> Result<Page, StoreError> {
         let query = query.clone();
-        let read = self
+        let (read, next) = self
             .database
             .read(|transaction| read::list(transaction, query))
             .await?;
         let readable = |read| self.reports.readable(read);
-        Ok(read.into_iter().filter_map(readable).collect())
+        Ok(Page {
+            operations: read.into_iter().filter_map(readable).collect(),
+            next,
+        })
     }
 
     async fn claim(&self, lease: &Lease, limit: u32) -> Result<Claim, StoreError> {

@@ -185,17 +185,23 @@ async fn one(
     Ok(read.transpose()?)
 }
 
-/// Operations that the query asks for, newest first: three statements, however many there are.
+/// Operations that the query asks for, newest first, and where the list goes on: three statements, however many there are.
 pub(super) async fn list(
     mut transaction: AnyTransaction,
     query: OperationQuery,
-) -> Result<Read, StoreError> {
+) -> Result<(Read, Option<OperationId>), StoreError> {
     let (sql, arguments) = list_statement(&query).map_err(unavailable)?;
     // The text is put together from constants; what comes from outside is bound.
-    let rows = sqlx::query_with(AssertSqlSafe(sql), arguments)
+    let mut rows = sqlx::query_with(AssertSqlSafe(sql), arguments)
         .fetch_all(&mut *transaction)
         .await?;
-    complete(&mut transaction, &rows).await
+    let mut next = None;
+    if rows.len() > usize::try_from(query.limit).unwrap_or(usize::MAX) {
+        rows.pop();
+        let mut ids = rows.iter().rev().filter_map(|row| rows::id_of(row).ok());
+        next = ids.find_map(OperationId::parse);
+    }
+    Ok((complete(&mut transaction, &rows).await?, next))
 }
 
 /// Operations whose end is still to be told to the audit log, the first to end first.
@@ -248,7 +254,8 @@ fn list_statement(
         let word = if index == 0 { "WHERE" } else { " AND" };
         write!(sql, "{word} {condition}")?;
     }
-    arguments.add(i64::from(query.limit))?;
+    // One more, to know whether there are more.
+    arguments.add(i64::from(query.limit) + 1)?;
     write!(sql, " ORDER BY id DESC LIMIT ${}", arguments.len())?;
     Ok((sql, arguments))
 }

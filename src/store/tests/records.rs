@@ -314,7 +314,7 @@ async fn six(store: &SqlOperationStore) -> Vec<OperationId> {
 }
 
 async fn listed(store: &SqlOperationStore, query: OperationQuery) -> Vec<OperationId> {
-    let found = store.list(&query).await.unwrap();
+    let found = store.list(&query).await.unwrap().operations;
     found.iter().map(|operation| operation.id).collect()
 }
 
@@ -397,7 +397,7 @@ async fn a_list_holds_what_was_asked_for(place: Place) {
     };
     assert_eq!(listed(&store, nothing).await, []);
 
-    let found = store.list(&everything()).await.unwrap();
+    let found = store.list(&everything()).await.unwrap().operations;
     for operation in &found {
         assert_eq!(operation, &store.read_back(operation.id).await);
     }
@@ -412,7 +412,7 @@ async fn a_list_may_be_longer_than_one_statement_takes_ids(place: Place) {
         limit: 501,
         ..OperationQuery::default()
     };
-    let found = store.list(&query).await.unwrap();
+    let found = store.list(&query).await.unwrap().operations;
     assert_eq!(found.len(), 501);
     for operation in found {
         assert_eq!(operation.callers, [caller("team-a")]);
@@ -459,7 +459,7 @@ async fn a_row_of_a_newer_version_stands_in_nobodys_way(place: Place) {
             limit: 10,
             ..OperationQuery::default()
         };
-        let listed = store.list(&query).await.unwrap();
+        let listed = store.list(&query).await.unwrap().operations;
         assert_eq!(listed, std::slice::from_ref(&plain), "{damage}");
 
         let claim = store.claim(&lease("me", 10), 1).await.unwrap();
