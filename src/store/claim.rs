@@ -7,8 +7,8 @@ use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
 
 use super::{
     database::{AnyTransaction, Engine, Written, unavailable},
-    read::{self, Reports, select_operations},
-    rows::Unreadable,
+    read::{self, select_operations},
+    rows::{Reports, Unreadable},
 };
 use crate::domain::{
     operation::{Operation, OperationId},
@@ -83,7 +83,7 @@ pub(super) async fn claim(
         next_due(&mut transaction, (&lease, &term), limit, &mut after).await?
     {
         for (read, owner) in due {
-            let Some(mut operation) = reports.readable(read) else {
+            let Some(mut operation) = reports.operation(read) else {
                 continue;
             };
             if claim.operations.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {

@@ -33,8 +33,7 @@ use self::{
     claim::LeaseClock,
     database::{Database, PATIENCE, unavailable},
     postgres::Ends,
-    read::Reports,
-    rows::Mutable,
+    rows::{Mutable, Reports},
     running::Desk,
 };
 use crate::domain::{
@@ -194,7 +193,7 @@ impl OperationStore for SqlOperationStore {
             .database
             .read(|transaction| read::list(transaction, query))
             .await?;
-        let readable = |read| self.reports.readable(read);
+        let readable = |read| self.reports.operation(read);
         Ok(Page {
             operations: read.into_iter().filter_map(readable).collect(),
             next,
@@ -264,8 +263,9 @@ impl OperationStore for SqlOperationStore {
             .database
             .read(move |transaction| read::owed_ends(transaction, limit))
             .await?;
-        let readable = |read| self.reports.readable(read);
-        Ok(read.into_iter().filter_map(readable).collect())
+        let readable = |read| self.reports.operation(read);
+        let most = usize::try_from(limit).unwrap_or(usize::MAX);
+        Ok(read.into_iter().filter_map(readable).take(most).collect())
     }
 
     async fn ends_told(&self, ids: &[OperationId]) -> Result<(), StoreError> {

@@ -1,10 +1,6 @@
 //! Statements that read operations.
 
-use std::{
-    collections::{HashMap, HashSet},
-    fmt::Write as _,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashMap, fmt::Write as _, sync::Arc};
 
 use sqlx::{
     AnyConnection, Arguments as _, AssertSqlSafe, Row as _,
@@ -13,7 +9,7 @@ use sqlx::{
 
 use super::{
     database::{AnyTransaction, unavailable},
-    rows::{self, Columns, Unreadable},
+    rows::{self, Columns, Reports, Unreadable},
 };
 use crate::domain::{
     access::{Reach, Scope},
@@ -204,18 +200,30 @@ pub(super) async fn list(
     Ok((complete(&mut transaction, &rows).await?, next))
 }
 
-/// Operations whose end is still to be told to the audit log, the first to end first.
+/// Operations whose end is still to be told to the audit log, the first to end first: `limit` that can be read if there are, and
+/// perhaps more, however many before them cannot.
 pub(super) async fn owed_ends(
     mut transaction: AnyTransaction,
     limit: u32,
 ) -> Result<Read, StoreError> {
-    let rows = sqlx::query(select_operations!(
-        "WHERE owes_end = 1 AND status <> 'running' ORDER BY finished_at, id LIMIT $1"
-    ))
-    .bind(i64::from(limit))
-    .fetch_all(&mut *transaction)
-    .await?;
-    complete(&mut transaction, &rows).await
+    let mut owed = Read::new();
+    let mut missing = usize::try_from(limit).unwrap_or(usize::MAX);
+    while missing > 0 {
+        let rows = sqlx::query(select_operations!(
+            "WHERE owes_end = 1 AND status <> 'running' ORDER BY finished_at, id LIMIT $1 OFFSET $2"
+        ))
+        .bind(i64::from(limit))
+        .bind(i64::try_from(owed.len()).unwrap_or(i64::MAX))
+        .fetch_all(&mut *transaction)
+        .await?;
+        if rows.is_empty() {
+            break;
+        }
+        let read = complete(&mut transaction, &rows).await?;
+        missing = missing.saturating_sub(read.iter().filter(|one| one.is_ok()).count());
+        owed.extend(read);
+    }
+    Ok(owed)
 }
 
 /// A condition that is not asked for is left out of the text, so that an index can serve those that are.
@@ -354,46 +362,4 @@ async fn children(
         by_operation.entry(id).or_default().push(row);
     }
     Ok(by_operation)
-}
-
-/// Reports every operation that cannot be read, each once in the life of the process: it is come across again with
-/// every claim and list.
-#[derive(Default)]
-pub(super) struct Reports(Mutex<HashSet<String>>);
-
-impl Reports {
-    /// Operations that could not be read are remembered up to this number; any further are reported every time.
-    pub(super) const MAX: usize = 1000;
-
-    /// What was read, or `None` after reporting why it is left alone.
-    pub(super) fn readable<T>(&self, read: Result<T, Unreadable>) -> Option<T> {
-        match read {
-            Ok(readable) => Some(readable),
-            Err(unreadable) => {
-                self.report(unreadable);
-                None
-            }
-        }
-    }
-
-    /// The ids of those that were reported.
-    pub(super) fn unreadable(&self) -> Vec<String> {
-        let reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        reported.iter().cloned().collect()
-    }
-
-    fn report(&self, unreadable: Unreadable) {
-        let mut reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if reported.contains(&unreadable.id) {
-            return;
-        }
-        tracing::error!(
-            operation.id = %unreadable.id,
-            column = unreadable.column,
-            "The record of an operation cannot be read. It is left alone; was it written by a newer version?"
-        );
-        if reported.len() < Self::MAX {
-            reported.insert(unreadable.id);
-        }
-    }
 }

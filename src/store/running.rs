@@ -19,8 +19,7 @@ use tokio::{
 
 use super::{
     database::{Pools, unavailable},
-    read::Reports,
-    rows::{self, Unreadable},
+    rows::{self, Reports, Unreadable},
 };
 use crate::domain::{
     operation::OperationId,

@@ -9,8 +9,8 @@ use sqlx::{
 
 use super::{
     database::{AnyTransaction, unavailable},
-    read::{IDS_PER_STATEMENT, Reports, one_of},
-    rows::{self, Columns, Unreadable},
+    read::{IDS_PER_STATEMENT, one_of},
+    rows::{self, Columns, Reports, Unreadable},
 };
 use crate::domain::{
     operation::{OperationId, Status},

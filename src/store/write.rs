@@ -7,9 +7,8 @@ use sqlx::AnyConnection;
 
 use super::{
     database::{AnyTransaction, Engine, Written, unavailable},
-    postgres,
-    read::{self, Reports},
-    rows::{self, Mutable},
+    postgres, read,
+    rows::{self, Mutable, Reports},
 };
 use crate::domain::{
     operation::{EVENTS_MAX, EventKind, Operation, OperationEvent, OperationId, Status},
