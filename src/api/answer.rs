@@ -200,7 +200,7 @@ async fn note_refusal(error: &AskError, ask: &Ask) -> Result<(), AuditUnavailabl
         AskError::KeyReused => (Decision::Refused, Rule::IdempotencyKeyReused.as_str()),
         AskError::NotOffered => (Decision::Refused, Rule::ServiceNotOffered.as_str()),
         AskError::Unseen(_) => (Decision::Refused, Rule::TaskNameUnseen.as_str()),
-        AskError::Store(_) | AskError::Unsure(_) | AskError::Unaudited(_) => return Ok(()),
+        AskError::Store(_) | AskError::Unaudited(_) => return Ok(()),
     };
     auditor.turned_down(decision, rule, None).await
 }
@@ -234,8 +234,7 @@ pub(super) async fn refusal(error: AskError, ask: &Ask, known: &Known) -> Result
         | AskError::NameDenied
         | AskError::Unseen(_)
         | AskError::Unaudited(_)
-        | AskError::Store(_)
-        | AskError::Unsure(_) => Problem::from(error),
+        | AskError::Store(_) => Problem::from(error),
     };
     Ok(problem)
 }

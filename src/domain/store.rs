@@ -19,8 +19,8 @@ use super::{
 
 /// A durable record of operations. Usable from any thread.
 ///
-/// A write that fails with [`StoreError::Unavailable`] may have been recorded all the same: the answer to it can get
-/// lost. Times are kept to the microsecond.
+/// A write that fails with [`StoreError::Unsure`] may have been recorded all the same, or may still be: the answer to it can
+/// get lost. One that fails with any other error was not and will not be. Times are kept to the microsecond.
 #[async_trait]
 pub trait OperationStore: Send + Sync {
     /// Records a fresh operation with all that belongs to it, unless an operation is running on the same task and is
@@ -57,7 +57,7 @@ pub trait OperationStore: Send + Sync {
     async fn former(&self, task: &TaskRef, limit: u32) -> Result<Vec<Former>, StoreError>;
 
     /// Operations, newest first, events and callers included. Those that cannot be read are logged and left out.
-    async fn list(&self, query: &OperationQuery) -> Result<Vec<Operation>, StoreError>;
+    async fn list(&self, query: &OperationQuery) -> Result<Page, StoreError>;
 
     /// Leases up to `limit` running operations whose next look is due and which nobody holds, oldest look first, and
     /// raises their version. An operation that this owner holds already is in a round, so it is not leased again
@@ -238,6 +238,15 @@ pub struct OperationQuery {
     pub limit: u32,
 }
 
+/// A part of a list of operations.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// The operations. Fewer than were asked for where some cannot be read.
+    pub operations: Vec<Operation>,
+    /// The [`OperationQuery::before`] of the next part; `None` if there is none.
+    pub next: Option<OperationId>,
+}
+
 /// Who drives, and until when nobody else may.
 #[derive(Clone, Debug)]
 pub struct Lease {
@@ -288,9 +297,12 @@ pub enum StoreError {
     /// Somebody else wrote since this operation was read, or it has ended.
     #[error("the operation was changed by somebody else")]
     Stale,
-    /// The record cannot be reached or written. Whether a write took effect is not known.
+    /// The record cannot be reached or written. Nothing was written.
     #[error("the store is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The record was lost while a write was under way: it may have taken effect, or may do so later.
+    #[error("the store was lost while it was written to")]
+    Unsure(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A row that this version of the program cannot read.
     #[error("the record of {0} cannot be read")]
     Unreadable(String),

@@ -48,7 +48,7 @@ use crate::domain::{
     clock::Clock,
     history::Change,
     operation::{EventKind, Operation, OperationEvent, OperationId, Status},
-    store::{Hold, OperationQuery, OperationStore, Running, StoreError},
+    store::{Hold, OperationQuery, OperationStore, Page, Running, StoreError},
     task::TaskRef,
 };
 
@@ -159,7 +159,7 @@ impl Operations {
     }
 
     /// Operations, newest first.
-    pub async fn list(&self, query: &OperationQuery) -> Result<Vec<Operation>, StoreError> {
+    pub async fn list(&self, query: &OperationQuery) -> Result<Page, StoreError> {
         self.0.store.list(query).await
     }
 
@@ -176,7 +176,7 @@ impl Operations {
             limit: 1,
             ..OperationQuery::default()
         };
-        Ok(self.0.store.list(&query).await?.pop())
+        Ok(self.0.store.list(&query).await?.operations.pop())
     }
 
     /// The operations that may have deleted a task that is gone, the last of them first: those for which a delete was sent
@@ -188,7 +188,7 @@ impl Operations {
             limit: DELETIONS_MAX,
             ..OperationQuery::default()
         };
-        self.0.store.list(&query).await
+        Ok(self.0.store.list(&query).await?.operations)
     }
 
     /// Waits until the operation has ended, the time is over or the process is to stop, and tells how it stands then.

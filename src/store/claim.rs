@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use sqlx::{AnyConnection, Row as _};
+use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
 
 use super::{
-    database::{AnyTransaction, Engine, unavailable},
-    read::{self, Reports, select_operations},
-    rows::Unreadable,
+    database::{AnyTransaction, Engine, Written, unavailable},
+    read::{self, select_operations},
+    rows::{Reports, Unreadable},
 };
 use crate::domain::{
     operation::{Operation, OperationId},
@@ -72,7 +72,7 @@ pub(super) async fn claim(
     lease: (Lease, LeaseClock),
     limit: u32,
     reports: Arc<Reports>,
-) -> Result<Claim, StoreError> {
+) -> Result<Written<Claim>, StoreError> {
     let term = Term::of(&mut transaction, &lease).await?;
     let (lease, _) = lease;
     bring_forward(&mut transaction, &lease, &term).await?;
@@ -83,7 +83,7 @@ pub(super) async fn claim(
         next_due(&mut transaction, (&lease, &term), limit, &mut after).await?
     {
         for (read, owner) in due {
-            let Some(mut operation) = reports.readable(read) else {
+            let Some(mut operation) = reports.operation(read) else {
                 continue;
             };
             if claim.operations.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
@@ -100,23 +100,55 @@ pub(super) async fn claim(
         }
     }
     if claim.next_due_at.is_none() {
-        claim.next_due_at = later(&mut transaction, &lease, &term).await?;
+        let (due, is_any_odd) = later(&mut transaction, &lease, &term).await?;
+        claim.next_due_at = due;
+        if is_any_odd {
+            report_odd(&mut transaction, &term, &reports).await?;
+        }
     }
-    transaction.commit().await?;
-    Ok(claim)
+    Ok(Written::Commit(transaction, claim))
 }
 
-/// The statement for due operations.
+/// The statement for due operations, with a condition of the engine and a lock.
 macro_rules! due {
-    () => {
+    ($is_sound:literal, $lock:literal) => {
         select_operations!(
             "WHERE status = 'running' AND next_look_at <= $1 \
              AND (lease_until IS NULL OR lease_until <= $2) \
              AND (kept_for IS NULL OR kept_for = $6 OR next_look_at <= $7) \
-             AND (next_look_at > $3 OR (next_look_at = $3 AND id > $4)) \
-             ORDER BY next_look_at, id LIMIT $5"
+             AND (next_look_at > $3 OR (next_look_at = $3 AND id > $4))",
+            $is_sound,
+            " ORDER BY next_look_at, id LIMIT $5",
+            $lock
         )
     };
+}
+
+/// The conditions of running operations that no search for due ones comes across, each for an index: their look, or their
+/// lease though their look is due, is beyond all times ($1), or their place among the others cannot be told.
+macro_rules! odd {
+    ($is_not_sound:literal) => {
+        [
+            "status = 'running' AND next_look_at > $1",
+            concat!(
+                "status = 'running' AND next_look_at <= $2 AND (lease_until > $1",
+                $is_not_sound,
+                ")"
+            ),
+        ]
+    };
+}
+
+/// The last moment that can be read, in microseconds.
+fn last_moment() -> i64 {
+    Timestamp::MAX.as_second() * 1_000_000
+}
+
+fn odd(engine: Engine) -> [&'static str; 2] {
+    match engine {
+        Engine::Sqlite => odd!(" OR typeof(next_look_at) <> 'integer' OR typeof(id) <> 'text'"),
+        Engine::Postgres => odd!(""),
+    }
 }
 
 /// Makes due what rests until a moment that can only have been said before the clock was set back.
@@ -150,8 +182,11 @@ async fn next_due(
 ) -> Result<Option<Vec<Due>>, StoreError> {
     // Nobody waits for somebody else who leases the same ones.
     let statement = match Engine::of(connection) {
-        Engine::Sqlite => due!(),
-        Engine::Postgres => concat!(due!(), " FOR UPDATE SKIP LOCKED"),
+        Engine::Sqlite => due!(
+            " AND typeof(next_look_at) = 'integer' AND typeof(id) = 'text'",
+            ""
+        ),
+        Engine::Postgres => due!("", " FOR UPDATE SKIP LOCKED"),
     };
     let rows = sqlx::query(statement)
         .bind(term.due)
@@ -167,11 +202,11 @@ async fn next_due(
         return Ok(None);
     };
     *after = (last.try_get("next_look_at")?, last.try_get("id")?);
+    let read = read::complete(connection, &rows).await?;
+    // Where an owner cannot be read, the operation cannot either.
     let owners = rows
         .iter()
-        .map(|row| row.try_get("lease_owner"))
-        .collect::<Result<Vec<Option<String>>, _>>()?;
-    let read = read::complete(connection, &rows).await?;
+        .map(|row| row.try_get("lease_owner").unwrap_or_default());
     Ok(Some(read.into_iter().zip(owners).collect()))
 }
 
@@ -200,28 +235,58 @@ async fn take(
 }
 
 /// When the first of those becomes due that are not due: its look, or the end of the lease that another owner has on one whose
-/// look is due. Those that are kept for others are left out: somebody looks for them often enough.
+/// look is due. Those that are kept for others are left out: somebody looks for them often enough. And whether there are odd ones.
 async fn later(
     connection: &mut AnyConnection,
     lease: &Lease,
     term: &Term,
-) -> Result<Option<Timestamp>, StoreError> {
-    // Two searches, each of which ends at the first row that an index finds or sees few rows, and not all that are running.
-    let due = sqlx::query_scalar::<_, Option<i64>>(
-        "SELECT MIN(due) FROM (\
-         SELECT MIN(next_look_at) AS due FROM operations \
-         WHERE status = 'running' AND next_look_at > $1 AND (kept_for IS NULL OR kept_for = $3) \
+) -> Result<(Option<Timestamp>, bool), StoreError> {
+    let [odd_look, odd_lease] = odd(Engine::of(connection));
+    // Searches each of which ends at the first row that an index finds or sees few rows, and not all that are running.
+    let sql = format!(
+        "SELECT CAST(MIN(due) AS BIGINT) AS due, CAST(CASE WHEN \
+         EXISTS (SELECT 1 FROM operations WHERE {odd_look}) \
+         OR EXISTS (SELECT 1 FROM operations WHERE {odd_lease}) THEN 1 ELSE 0 END AS BIGINT) AS odd \
+         FROM (SELECT MIN(next_look_at) AS due FROM operations \
+         WHERE status = 'running' AND next_look_at > $2 AND next_look_at <= $1 \
+         AND (kept_for IS NULL OR kept_for = $4) \
          UNION ALL SELECT MIN(lease_until) FROM operations \
-         WHERE status = 'running' AND next_look_at <= $1 AND lease_until > $2 AND lease_owner <> $3\
-         ) AS found",
-    )
-    .bind(term.due)
-    .bind(term.now)
-    .bind(lease.owner.as_str())
-    .fetch_one(connection)
-    .await?;
-    due.map(|due| Timestamp::from_microsecond(due).map_err(unavailable))
-        .transpose()
+         WHERE status = 'running' AND next_look_at <= $2 AND lease_until > $3 AND lease_until <= $1 \
+         AND lease_owner <> $4) AS found"
+    );
+    // The text is made of constants.
+    let found = sqlx::query(AssertSqlSafe(sql))
+        .bind(last_moment())
+        .bind(term.due)
+        .bind(term.now)
+        .bind(lease.owner.as_str())
+        .fetch_one(connection)
+        .await?;
+    let due: Option<i64> = found.try_get("due")?;
+    let due = due.map(|due| Timestamp::from_microsecond(due).map_err(unavailable));
+    Ok((due.transpose()?, found.try_get::<i64, _>("odd")? != 0))
+}
+
+/// Reports the odd ones, of which none can be read.
+async fn report_odd(
+    connection: &mut AnyConnection,
+    term: &Term,
+    reports: &Reports,
+) -> Result<(), StoreError> {
+    let select = select_operations!("");
+    for odd in odd(Engine::of(connection)) {
+        let sql = format!("{select} WHERE {odd} LIMIT {}", Reports::MAX);
+        // The text is made of constants.
+        let rows = sqlx::query(AssertSqlSafe(sql))
+            .bind(last_moment())
+            .bind(term.due)
+            .fetch_all(&mut *connection)
+            .await?;
+        for read in read::complete(connection, &rows).await? {
+            reports.readable(read);
+        }
+    }
+    Ok(())
 }
 
 /// Extends the leases of this owner on these operations. Tells which it has.
@@ -229,7 +294,7 @@ pub(super) async fn renew(
     mut transaction: AnyTransaction,
     lease: (Lease, LeaseClock),
     held: Vec<OperationId>,
-) -> Result<Vec<OperationId>, StoreError> {
+) -> Result<Written<Vec<OperationId>>, StoreError> {
     let term = Term::of(&mut transaction, &lease).await?;
     let mut renewed = Vec::with_capacity(held.len());
     for id in held {
@@ -246,6 +311,5 @@ pub(super) async fn renew(
             renewed.push(id);
         }
     }
-    transaction.commit().await?;
-    Ok(renewed)
+    Ok(Written::Commit(transaction, renewed))
 }

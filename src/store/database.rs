@@ -6,8 +6,11 @@
 
 use std::{fs, io, os::unix::fs::MetadataExt as _, path::PathBuf, sync::Arc, time::Duration};
 
-use sqlx::{Any, AnyConnection, AnyPool, Transaction};
-use tokio::runtime::{self, Runtime};
+use sqlx::{Any, AnyConnection, AnyPool, Transaction, error::DatabaseError};
+use tokio::{
+    runtime::{self, Runtime},
+    time::{Instant, timeout_at},
+};
 
 use super::{
     Settings,
@@ -20,6 +23,14 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A transaction. It is undone when it is dropped.
 pub(super) type AnyTransaction = Transaction<'static, Any>;
+
+/// What a transaction that may write came to.
+pub(super) enum Written<T> {
+    /// It is to be committed.
+    Commit(AnyTransaction, T),
+    /// It is to leave no trace.
+    Nothing(T),
+}
 
 /// The two pools, and the file that they are open on if they are open on a file.
 #[derive(Clone)]
@@ -122,24 +133,37 @@ impl Database {
     }
 
     /// Runs `work` in a transaction that may write. On a file it holds the lock for writing from its beginning: one that
-    /// read first and wrote then would be refused if another process wrote between. `work` has to commit.
+    /// read first and wrote then would be refused if another process wrote between. [`StoreError::Unsure`] if the commit was
+    /// asked for and its answer is lost.
     pub(super) async fn write<T, F>(
         &self,
         work: impl FnOnce(AnyTransaction) -> F + Send + 'static,
     ) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+        F: Future<Output = Result<Written<T>, StoreError>> + Send + 'static,
     {
         let pools = self.pools.clone();
         let begin = pools.engine().begin_writing();
-        self.run(async move {
-            if let Some(file) = &pools.file {
-                file.verify().await.map_err(unavailable)?;
+        let until = Instant::now() + self.limit();
+        let task = self.runtime().spawn(async move {
+            let written = timeout_at(until, async {
+                if let Some(file) = &pools.file {
+                    file.verify().await.map_err(unavailable)?;
+                }
+                work(pools.writer.begin_with(begin).await?).await
+            });
+            match written.await.map_err(unavailable)?? {
+                Written::Nothing(done) => Ok(done),
+                Written::Commit(transaction, done) => {
+                    let committed = timeout_at(until, transaction.commit()).await;
+                    committed.map_err(unsure)?.map_err(not_committed)?;
+                    Ok(done)
+                }
             }
-            work(pools.writer.begin_with(begin).await?).await
-        })
-        .await
+        });
+        // Its thread may have ended at any point.
+        task.await.unwrap_or_else(|error| Err(unsure(error)))
     }
 
     /// Closes every connection, waiting for those in use. Whatever is asked for later is refused.
@@ -164,14 +188,19 @@ impl Database {
         T: Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        // Longer than the waits inside, so that their more telling errors come first.
-        let limit = self.patience * 3;
+        let limit = self.limit();
         let task = self.runtime().spawn(async move {
             tokio::time::timeout(limit, work)
                 .await
                 .unwrap_or_else(|elapsed| Err(unavailable(elapsed)))
         });
         task.await.unwrap_or_else(|error| Err(unavailable(error)))
+    }
+
+    /// How long one method takes at the most.
+    fn limit(&self) -> Duration {
+        // Longer than the waits inside, so that their more telling errors come first.
+        self.patience * 3
     }
 
     fn runtime(&self) -> &Runtime {
@@ -236,6 +265,22 @@ pub(super) fn unavailable(
     StoreError::Unavailable(error.into())
 }
 
+/// The record was lost, for this reason, after a commit was asked for.
+fn unsure(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
+    StoreError::Unsure(error.into())
+}
+
+/// What an error in place of a commit says of it.
+fn not_committed(error: sqlx::Error) -> StoreError {
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    // A file is written to when it is committed. If there is no room for that (SQLITE_FULL), nothing is there to be found.
+    if code.is_some_and(|code| code == "13") {
+        return unavailable(error);
+    }
+    unsure(error)
+}
+
+/// Whatever fails before a commit is asked for leaves no trace.
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         unavailable(error)

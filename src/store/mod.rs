@@ -33,8 +33,7 @@ use self::{
     claim::LeaseClock,
     database::{Database, PATIENCE, unavailable},
     postgres::Ends,
-    read::Reports,
-    rows::Mutable,
+    rows::{Mutable, Reports},
     running::Desk,
 };
 use crate::domain::{
@@ -42,7 +41,7 @@ use crate::domain::{
     service::{CallerName, ProjectName, ServiceName},
     store::{
         Claim, Creation, Former, Hold, IdempotencyKey, Joining, Lease, NewOperation,
-        OperationQuery, OperationStore, Progress, Running, StoreError,
+        OperationQuery, OperationStore, Page, Progress, Running, StoreError,
     },
     task::TaskRef,
 };
@@ -188,14 +187,17 @@ impl OperationStore for SqlOperationStore {
             .await
     }
 
-    async fn list(&self, query: &OperationQuery) -> Result<Vec<Operation>, StoreError> {
+    async fn list(&self, query: &OperationQuery) -> Result<Page, StoreError> {
         let query = query.clone();
-        let read = self
+        let (read, next) = self
             .database
             .read(|transaction| read::list(transaction, query))
             .await?;
-        let readable = |read| self.reports.readable(read);
-        Ok(read.into_iter().filter_map(readable).collect())
+        let readable = |read| self.reports.operation(read);
+        Ok(Page {
+            operations: read.into_iter().filter_map(readable).collect(),
+            next,
+        })
     }
 
     async fn claim(&self, lease: &Lease, limit: u32) -> Result<Claim, StoreError> {
@@ -239,9 +241,9 @@ impl OperationStore for SqlOperationStore {
         &self,
         ids: &[OperationId],
     ) -> Result<HashMap<OperationId, Progress>, StoreError> {
-        let ids = ids.to_vec();
+        let (ids, reports) = (ids.to_vec(), Arc::clone(&self.reports));
         self.database
-            .read(|transaction| watched::progress(transaction, ids))
+            .read(|transaction| watched::progress(transaction, ids, reports))
             .await
     }
 
@@ -261,8 +263,9 @@ impl OperationStore for SqlOperationStore {
             .database
             .read(move |transaction| read::owed_ends(transaction, limit))
             .await?;
-        let readable = |read| self.reports.readable(read);
-        Ok(read.into_iter().filter_map(readable).collect())
+        let readable = |read| self.reports.operation(read);
+        let most = usize::try_from(limit).unwrap_or(usize::MAX);
+        Ok(read.into_iter().filter_map(readable).take(most).collect())
     }
 
     async fn ends_told(&self, ids: &[OperationId]) -> Result<(), StoreError> {

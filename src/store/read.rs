@@ -1,10 +1,6 @@
 //! Statements that read operations.
 
-use std::{
-    collections::{HashMap, HashSet},
-    fmt::Write as _,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashMap, fmt::Write as _, sync::Arc};
 
 use sqlx::{
     AnyConnection, Arguments as _, AssertSqlSafe, Row as _,
@@ -13,7 +9,7 @@ use sqlx::{
 
 use super::{
     database::{AnyTransaction, unavailable},
-    rows::{self, Columns, Unreadable},
+    rows::{self, Columns, Reports, Unreadable},
 };
 use crate::domain::{
     access::{Reach, Scope},
@@ -25,14 +21,14 @@ use crate::domain::{
 
 /// A `SELECT` of whole operations; what follows is its `WHERE`.
 macro_rules! select_operations {
-    ($rest:literal) => {
+    ($($rest:literal),+ $(,)?) => {
         concat!(
             "SELECT id, project, service, task, project_id, region, endpoint, kind, force, \
              source_credential, destination_credential, inline_credentials, \
              migrate_failed_objects, status, phase, outcome, failure, superseded_by, \
              requested_by, created_at, updated_at, deadline_at, finished_at, next_look_at, \
-             history, last_seen, version, lease_owner FROM operations ",
-            $rest
+             history, last_seen, version, lease_owner, lease_until FROM operations ",
+            $($rest),+
         )
     };
 }
@@ -185,31 +181,49 @@ async fn one(
     Ok(read.transpose()?)
 }
 
-/// Operations that the query asks for, newest first: three statements, however many there are.
+/// Operations that the query asks for, newest first, and where the list goes on: three statements, however many there are.
 pub(super) async fn list(
     mut transaction: AnyTransaction,
     query: OperationQuery,
-) -> Result<Read, StoreError> {
+) -> Result<(Read, Option<OperationId>), StoreError> {
     let (sql, arguments) = list_statement(&query).map_err(unavailable)?;
     // The text is put together from constants; what comes from outside is bound.
-    let rows = sqlx::query_with(AssertSqlSafe(sql), arguments)
+    let mut rows = sqlx::query_with(AssertSqlSafe(sql), arguments)
         .fetch_all(&mut *transaction)
         .await?;
-    complete(&mut transaction, &rows).await
+    let mut next = None;
+    if rows.len() > usize::try_from(query.limit).unwrap_or(usize::MAX) {
+        rows.pop();
+        let mut ids = rows.iter().rev().filter_map(|row| rows::id_of(row).ok());
+        next = ids.find_map(OperationId::parse);
+    }
+    Ok((complete(&mut transaction, &rows).await?, next))
 }
 
-/// Operations whose end is still to be told to the audit log, the first to end first.
+/// Operations whose end is still to be told to the audit log, the first to end first: `limit` that can be read if there are, and
+/// perhaps more, however many before them cannot.
 pub(super) async fn owed_ends(
     mut transaction: AnyTransaction,
     limit: u32,
 ) -> Result<Read, StoreError> {
-    let rows = sqlx::query(select_operations!(
-        "WHERE owes_end = 1 AND status <> 'running' ORDER BY finished_at, id LIMIT $1"
-    ))
-    .bind(i64::from(limit))
-    .fetch_all(&mut *transaction)
-    .await?;
-    complete(&mut transaction, &rows).await
+    let mut owed = Read::new();
+    let mut missing = usize::try_from(limit).unwrap_or(usize::MAX);
+    while missing > 0 {
+        let rows = sqlx::query(select_operations!(
+            "WHERE owes_end = 1 AND status <> 'running' ORDER BY finished_at, id LIMIT $1 OFFSET $2"
+        ))
+        .bind(i64::from(limit))
+        .bind(i64::try_from(owed.len()).unwrap_or(i64::MAX))
+        .fetch_all(&mut *transaction)
+        .await?;
+        if rows.is_empty() {
+            break;
+        }
+        let read = complete(&mut transaction, &rows).await?;
+        missing = missing.saturating_sub(read.iter().filter(|one| one.is_ok()).count());
+        owed.extend(read);
+    }
+    Ok(owed)
 }
 
 /// A condition that is not asked for is left out of the text, so that an index can serve those that are.
@@ -248,7 +262,8 @@ fn list_statement(
         let word = if index == 0 { "WHERE" } else { " AND" };
         write!(sql, "{word} {condition}")?;
     }
-    arguments.add(i64::from(query.limit))?;
+    // One more, to know whether there are more.
+    arguments.add(i64::from(query.limit) + 1)?;
     write!(sql, " ORDER BY id DESC LIMIT ${}", arguments.len())?;
     Ok((sql, arguments))
 }
@@ -302,10 +317,10 @@ pub(super) async fn complete(
 ) -> Result<Read, StoreError> {
     let mut read = Vec::with_capacity(operations.len());
     for chunk in operations.chunks(IDS_PER_STATEMENT) {
-        let ids = chunk
+        let ids: Vec<&str> = chunk
             .iter()
-            .map(|row| row.try_get("id"))
-            .collect::<Result<Vec<&str>, _>>()?;
+            .filter_map(|row| rows::id_of(row).ok())
+            .collect();
         let callers = children(
             connection,
             "SELECT operation_id, caller FROM operation_callers",
@@ -318,11 +333,12 @@ pub(super) async fn complete(
             &ids,
         )
         .await?;
-        for (row, id) in chunk.iter().zip(ids) {
+        read.extend(chunk.iter().map(|row| {
+            let id = rows::id_of(row)?;
             let callers = callers.get(id).map_or(&[][..], Vec::as_slice);
             let events = events.get(id).map_or(&[][..], Vec::as_slice);
-            read.push(rows::operation(Columns::new(row, id), callers, events));
-        }
+            rows::operation(Columns::new(row, id), callers, events)
+        }));
     }
     Ok(read)
 }
@@ -346,46 +362,4 @@ async fn children(
         by_operation.entry(id).or_default().push(row);
     }
     Ok(by_operation)
-}
-
-/// Reports every operation that cannot be read, each once in the life of the process: it is come across again with
-/// every claim and list.
-#[derive(Default)]
-pub(super) struct Reports(Mutex<HashSet<String>>);
-
-impl Reports {
-    /// Operations that could not be read are remembered up to this number; any further are reported every time.
-    const MAX: usize = 1000;
-
-    /// What was read, or `None` after reporting why it is left alone.
-    pub(super) fn readable<T>(&self, read: Result<T, Unreadable>) -> Option<T> {
-        match read {
-            Ok(readable) => Some(readable),
-            Err(unreadable) => {
-                self.report(unreadable);
-                None
-            }
-        }
-    }
-
-    /// The ids of those that were reported.
-    fn unreadable(&self) -> Vec<String> {
-        let reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        reported.iter().cloned().collect()
-    }
-
-    fn report(&self, unreadable: Unreadable) {
-        let mut reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if reported.contains(&unreadable.id) {
-            return;
-        }
-        tracing::error!(
-            operation.id = %unreadable.id,
-            column = unreadable.column,
-            "The record of an operation cannot be read. It is left alone; was it written by a newer version?"
-        );
-        if reported.len() < Self::MAX {
-            reported.insert(unreadable.id);
-        }
-    }
 }

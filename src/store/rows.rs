@@ -1,7 +1,12 @@
-//! Rows of the tables to and from the types of the domain. No input or output.
+//! Rows of the tables to and from the types of the domain, and a word in the log on those that cannot be read.
 //!
 //! A row is read whole or not at all: a word that this program does not know, written by a newer version, makes the
 //! operation unreadable, so that nothing is decided on half of it.
+
+use std::{
+    collections::HashSet,
+    sync::{Mutex, PoisonError},
+};
 
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -31,6 +36,20 @@ impl From<Unreadable> for StoreError {
         Self::Unreadable(format!("{} ({})", unreadable.id, unreadable.column))
     }
 }
+
+/// The id in a row, whatever else is there.
+pub(super) fn id_of(row: &AnyRow) -> Result<&str, Unreadable> {
+    row.try_get("id").map_err(|_| {
+        let bytes: Vec<u8> = row.try_get("id").unwrap_or_default();
+        Unreadable {
+            id: String::from_utf8_lossy(&bytes).into_owned(),
+            column: "id",
+        }
+    })
+}
+
+/// The highest version that is read: nobody counts that far, and there is room to count on.
+const VERSION_MAX: i64 = i64::MAX / 2;
 
 /// One row and the operation that it belongs to.
 #[derive(Clone, Copy)]
@@ -101,6 +120,21 @@ impl<'r> Columns<'r> {
         Ok(self.value::<i64>(column)? != 0)
     }
 
+    fn version(&self) -> Result<i64, Unreadable> {
+        let version = self.value("version")?;
+        if version > VERSION_MAX {
+            return Err(self.unreadable("version"));
+        }
+        Ok(version)
+    }
+
+    /// The lease, which is no part of the operation, but decides who drives it.
+    fn lease(&self) -> Result<(), Unreadable> {
+        self.value::<Option<&str>>("lease_owner")?;
+        self.optional_time("lease_until")?;
+        Ok(())
+    }
+
     fn time(&self, column: &'static str) -> Result<Timestamp, Unreadable> {
         self.optional_time(column)?
             .ok_or_else(|| self.unreadable(column))
@@ -125,6 +159,7 @@ pub(super) fn operation(
     let kind = columns.value::<&str>("kind")?;
     let force = columns.value::<Option<&str>>("force")?;
     let (status, history) = columns.record()?;
+    columns.lease()?;
     Ok(Operation {
         id: columns.id()?,
         task: TaskRef {
@@ -158,7 +193,7 @@ pub(super) fn operation(
         deadline_at: columns.time("deadline_at")?,
         finished_at: columns.optional_time("finished_at")?,
         next_look_at: columns.time("next_look_at")?,
-        version: columns.value("version")?,
+        version: columns.version()?,
         history,
         last_seen: columns.optional_word("last_seen", TaskState::parse)?,
         events: read_all(columns.id, events, event)?,
@@ -264,5 +299,59 @@ impl Mutable {
             last_seen: operation.last_seen.map(TaskState::as_str),
             delete_sent: operation.history.was_sent(Change::Delete).into(),
         })
+    }
+}
+
+/// Reports every operation that cannot be read, once until it is read again: it is come across with every claim and
+/// list.
+#[derive(Default)]
+pub(super) struct Reports(Mutex<HashSet<String>>);
+
+impl Reports {
+    /// Operations that could not be read are remembered up to this number; any further are reported every time.
+    pub(super) const MAX: usize = 1000;
+
+    /// What was read, or `None` after reporting why it is left alone.
+    pub(super) fn readable<T>(&self, read: Result<T, Unreadable>) -> Option<T> {
+        match read {
+            Ok(readable) => Some(readable),
+            Err(unreadable) => {
+                self.report(unreadable);
+                None
+            }
+        }
+    }
+
+    /// Does the same with a whole operation. One that was reported and can be read has been mended.
+    pub(super) fn operation(&self, read: Result<Operation, Unreadable>) -> Option<Operation> {
+        let operation = self.readable(read)?;
+        let mut reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nearly always there are none.
+        if !reported.is_empty() {
+            reported.remove(&operation.id.to_string());
+        }
+        drop(reported);
+        Some(operation)
+    }
+
+    /// The ids of those that were reported.
+    pub(super) fn unreadable(&self) -> Vec<String> {
+        let reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        reported.iter().cloned().collect()
+    }
+
+    fn report(&self, unreadable: Unreadable) {
+        let mut reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if reported.contains(&unreadable.id) {
+            return;
+        }
+        tracing::error!(
+            operation.id = %unreadable.id,
+            column = unreadable.column,
+            "The record of an operation cannot be read. It is left alone; was it written by a newer version?"
+        );
+        if reported.len() < Self::MAX {
+            reported.insert(unreadable.id);
+        }
     }
 }

@@ -19,8 +19,7 @@ use tokio::{
 
 use super::{
     database::{Pools, unavailable},
-    read::Reports,
-    rows::Unreadable,
+    rows::{self, Reports, Unreadable},
 };
 use crate::domain::{
     operation::OperationId,
@@ -171,13 +170,13 @@ async fn select(
 
 /// The task, the operation and one of its callers.
 fn part(row: &AnyRow) -> Result<(TaskRef, OperationId, CallerName), Unreadable> {
+    let id = rows::id_of(row)?;
     let text = |column: &'static str| -> Result<&str, Unreadable> {
         row.try_get(column).map_err(|_| Unreadable {
-            id: String::new(),
+            id: id.to_owned(),
             column,
         })
     };
-    let id = text("id")?;
     let unreadable = |column| Unreadable {
         id: id.to_owned(),
         column,

@@ -2,7 +2,7 @@
 
 use sqlx::AnyConnection;
 
-use super::database::{AnyTransaction, Engine};
+use super::database::{AnyTransaction, Engine, Written};
 use crate::domain::{operation::OperationId, store::StoreError};
 
 /// The statement that removes ended operations, which locks its rows in some way.
@@ -22,7 +22,7 @@ pub(super) async fn remove_ended(
     mut transaction: AnyTransaction,
     before: i64,
     limit: u32,
-) -> Result<u64, StoreError> {
+) -> Result<Written<u64>, StoreError> {
     let statement = match Engine::of(&transaction) {
         Engine::Sqlite => remove!(""),
         // Two that keep house at the same time would wait for each other for ever.
@@ -33,34 +33,34 @@ pub(super) async fn remove_ended(
         .bind(i64::from(limit))
         .execute(&mut *transaction)
         .await?;
-    transaction.commit().await?;
-    Ok(removed.rows_affected())
+    Ok(Written::Commit(transaction, removed.rows_affected()))
 }
 
 /// Records that the ends of these operations were told to the audit log.
 pub(super) async fn ends_told(
     mut transaction: AnyTransaction,
     ids: Vec<OperationId>,
-) -> Result<(), StoreError> {
+) -> Result<Written<()>, StoreError> {
     for id in ids {
         sqlx::query("UPDATE operations SET owes_end = 0 WHERE id = $1")
             .bind(id.to_string())
             .execute(&mut *transaction)
             .await?;
     }
-    transaction.commit().await?;
-    Ok(())
+    Ok(Written::Commit(transaction, ()))
 }
 
 /// How many operations are running, after a small write.
-pub(super) async fn check(mut transaction: AnyTransaction) -> Result<u64, StoreError> {
+pub(super) async fn check(mut transaction: AnyTransaction) -> Result<Written<u64>, StoreError> {
     probe(&mut transaction).await?;
     let running =
         sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM operations WHERE status = 'running'")
             .fetch_one(&mut *transaction)
             .await?;
-    transaction.commit().await?;
-    Ok(u64::try_from(running).unwrap_or(0))
+    Ok(Written::Commit(
+        transaction,
+        u64::try_from(running).unwrap_or(0),
+    ))
 }
 
 /// Writes for the sake of writing.

@@ -1,12 +1,16 @@
 //! How far operations have come, for all that somebody waits for or watches.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
-use sqlx::{AssertSqlSafe, Row as _, any::AnyArguments};
+use sqlx::{
+    AssertSqlSafe,
+    any::{AnyArguments, AnyRow},
+};
 
 use super::{
     database::{AnyTransaction, unavailable},
     read::{IDS_PER_STATEMENT, one_of},
+    rows::{self, Columns, Reports, Unreadable},
 };
 use crate::domain::{
     operation::{OperationId, Status},
@@ -17,6 +21,7 @@ use crate::domain::{
 pub(super) async fn progress(
     mut transaction: AnyTransaction,
     ids: Vec<OperationId>,
+    reports: Arc<Reports>,
 ) -> Result<HashMap<OperationId, Progress>, StoreError> {
     let mut found = HashMap::with_capacity(ids.len());
     for chunk in ids.chunks(IDS_PER_STATEMENT) {
@@ -33,17 +38,17 @@ pub(super) async fn progress(
         let rows = sqlx::query_with(AssertSqlSafe(sql), arguments)
             .fetch_all(&mut *transaction)
             .await?;
-        for row in &rows {
-            let Some(id) = OperationId::parse(row.try_get("id")?) else {
-                continue;
-            };
-            let progress = Progress {
-                version: row.try_get("version")?,
-                events: row.try_get("events")?,
-                has_ended: row.try_get::<&str, _>("status")? != Status::Running.as_str(),
-            };
-            found.insert(id, progress);
-        }
+        found.extend(rows.iter().filter_map(|row| reports.readable(one(row))));
     }
     Ok(found)
+}
+
+fn one(row: &AnyRow) -> Result<(OperationId, Progress), Unreadable> {
+    let columns = Columns::new(row, rows::id_of(row)?);
+    let progress = Progress {
+        version: columns.value("version")?,
+        events: columns.value("events")?,
+        has_ended: columns.value::<&str>("status")? != Status::Running.as_str(),
+    };
+    Ok((columns.id()?, progress))
 }

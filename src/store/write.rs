@@ -1,4 +1,4 @@
-//! Statements that write operations. Each function commits at its end. Who writes at the same time, on an engine where
+//! Statements that write operations. Who writes at the same time, on an engine where
 //! somebody can, is kept from the same task, the same caller and the same rows.
 
 use std::sync::Arc;
@@ -6,10 +6,9 @@ use std::sync::Arc;
 use sqlx::AnyConnection;
 
 use super::{
-    database::{AnyTransaction, Engine, unavailable},
-    postgres,
-    read::{self, Reports},
-    rows::{self, Mutable},
+    database::{AnyTransaction, Engine, Written, unavailable},
+    postgres, read,
+    rows::{self, Mutable, Reports},
 };
 use crate::domain::{
     operation::{EVENTS_MAX, EventKind, Operation, OperationEvent, OperationId, Status},
@@ -23,7 +22,7 @@ pub(super) async fn create(
     mut transaction: AnyTransaction,
     fresh: NewOperation,
     reports: Arc<Reports>,
-) -> Result<Creation, StoreError> {
+) -> Result<Written<Creation>, StoreError> {
     let NewOperation {
         operation,
         key,
@@ -42,13 +41,13 @@ pub(super) async fn create(
     if let Some(known) = follows
         && is_followed(&mut transaction, known, &operation.task).await?
     {
-        return Ok(Creation::Lost);
+        return Ok(Written::Nothing(Creation::Lost));
     }
     if let Some((superseded, events)) = supersedes {
         let guard = (superseded.id, superseded.version);
         let changed = Mutable::of(&superseded).map_err(unavailable)?;
         if !update(&mut transaction, guard, changed, Hold::Release).await? {
-            return Ok(Creation::Lost);
+            return Ok(Written::Nothing(Creation::Lost));
         }
         append(&mut transaction, superseded.id, events).await?;
     }
@@ -56,26 +55,27 @@ pub(super) async fn create(
         let caller = &operation.requested_by;
         alone_with(&mut transaction, &format!("caller {caller}")).await?;
         if read::running_of(&mut transaction, caller, &reports).await? >= i64::from(most) {
-            return Ok(Creation::TooMany);
+            return Ok(Written::Nothing(Creation::TooMany));
         }
     }
     if !insert(&mut transaction, &operation, owes_end, kept_for.as_deref()).await? {
         let running = read::running_on(&mut transaction, &operation.task).await?;
         // Where others write meanwhile, it may have ended before it was read.
-        return Ok(running.map_or(Creation::Lost, |operation| {
-            Creation::Running(Box::new(operation))
-        }));
+        return Ok(Written::Nothing(
+            running.map_or(Creation::Lost, |operation| {
+                Creation::Running(Box::new(operation))
+            }),
+        ));
     }
     for caller in &operation.callers {
         insert_caller(&mut transaction, operation.id, caller).await?;
     }
     let caller = &operation.requested_by;
     if !insert_key(&mut transaction, operation.id, caller, key.as_ref()).await? {
-        return Ok(Creation::Lost);
+        return Ok(Written::Nothing(Creation::Lost));
     }
     append(&mut transaction, operation.id, operation.events).await?;
-    transaction.commit().await?;
-    Ok(Creation::Created)
+    Ok(Written::Commit(transaction, Creation::Created))
 }
 
 /// Makes whoever records something about the same thing wait for the end of this transaction, so that what is read about
@@ -182,7 +182,7 @@ pub(super) async fn join(
     id: OperationId,
     (caller, key): (CallerName, Option<IdempotencyKey>),
     joined: OperationEvent,
-) -> Result<Joining, StoreError> {
+) -> Result<Written<Joining>, StoreError> {
     // An update that changes nothing: on an engine with several writers it holds the row, and with it the numbers
     // of its events, until the commit.
     let running =
@@ -193,13 +193,12 @@ pub(super) async fn join(
     if running.rows_affected() != 1
         || !insert_key(&mut transaction, id, &caller, key.as_ref()).await?
     {
-        return Ok(Joining::Lost);
+        return Ok(Written::Nothing(Joining::Lost));
     }
     if insert_caller(&mut transaction, id, &caller).await? {
         append(&mut transaction, id, vec![joined]).await?;
     }
-    transaction.commit().await?;
-    Ok(Joining::Joined)
+    Ok(Written::Commit(transaction, Joining::Joined))
 }
 
 /// Whether the key, if there is one, stands for the operation from here on: it stood for none before.
@@ -249,13 +248,12 @@ pub(super) async fn save(
     changed: Mutable,
     events: Vec<OperationEvent>,
     hold: Hold,
-) -> Result<Vec<OperationEvent>, StoreError> {
+) -> Result<Written<Vec<OperationEvent>>, StoreError> {
     if !update(&mut transaction, guard, changed, hold).await? {
         return Err(StoreError::Stale);
     }
     let kept = append(&mut transaction, guard.0, events).await?;
-    transaction.commit().await?;
-    Ok(kept)
+    Ok(Written::Commit(transaction, kept))
 }
 
 /// Whether the operation was running in this version, and was written.

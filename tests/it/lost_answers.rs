@@ -22,7 +22,9 @@ struct Way {
 
 #[derive(Default)]
 struct Trouble {
-    /// The connection whose transaction writes this is cut when its commit has been passed on.
+    /// The connection whose transaction writes this is cut before its commit is passed on.
+    cut_before: Option<String>,
+    /// The one after that whose transaction writes this is cut when its commit has been passed on.
     cut_after: Option<String>,
     /// Whether all others are cut then too, and nobody gets through any more.
     closes: bool,
@@ -64,18 +66,26 @@ fn pass_on(near: TcpStream, far: TcpStream, trouble: &Arc<Mutex<Trouble>>) {
     let ends = [&near, &far].map(|end| end.try_clone().expect("a connection"));
     let trouble = Arc::clone(trouble);
     thread::spawn(move || requests(ends, &trouble));
-    thread::spawn(move || copy([far, near], |_| false));
+    thread::spawn(move || copy([far, near], |_| Cut::None));
 }
 
-/// Passes bytes on to the end, or up to some that are the last: there is no answer to these.
-fn copy([mut from, mut to]: [TcpStream; 2], mut are_last: impl FnMut(&[u8]) -> bool) {
+/// Where a connection is cut.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    None,
+    Before,
+    After,
+}
+
+/// Passes bytes on to the end, or up to a cut: there is no answer to what comes before it.
+fn copy([mut from, mut to]: [TcpStream; 2], mut cut: impl FnMut(&[u8]) -> Cut) {
     let mut bytes = [0; 16 * 1024];
     while let Ok(length @ 1..) = from.read(&mut bytes) {
-        let is_last = are_last(&bytes[..length]);
-        if is_last {
+        let cut = cut(&bytes[..length]);
+        if cut != Cut::None {
             let _ended = from.shutdown(Shutdown::Both);
         }
-        if to.write_all(&bytes[..length]).is_err() || is_last {
+        if cut == Cut::Before || to.write_all(&bytes[..length]).is_err() || cut == Cut::After {
             break;
         }
     }
@@ -94,19 +104,23 @@ fn requests(ends: [TcpStream; 2], trouble: &Mutex<Trouble>) {
         }
         transaction.push_str(&text);
         let mut trouble = trouble.lock().expect("trouble");
-        let cut_after = trouble.cut_after.as_ref();
-        let is_last = text.contains("COMMIT")
-            && cut_after.is_some_and(|written| transaction.contains(written));
-        if is_last {
-            trouble.cut_after = None;
+        let is_of = |written: &mut String| transaction.contains(written.as_str());
+        if !text.contains("COMMIT") {
+            return Cut::None;
+        }
+        if trouble.cut_before.take_if(is_of).is_some() {
+            return Cut::Before;
+        }
+        if trouble.cut_after.take_if(is_of).is_some() {
             trouble.is_closed = trouble.closes;
             if trouble.is_closed {
                 for end in trouble.connections.drain(..) {
                     let _ended = end.shutdown(Shutdown::Both);
                 }
             }
+            return Cut::After;
         }
-        is_last
+        Cut::None
     });
 }
 
@@ -133,15 +147,40 @@ fn delete(gateway: &Gateway, task: &str, key: Option<&str>) -> Answer {
         .expect("an answer")
 }
 
-#[test]
-fn a_commit_whose_answer_is_lost_is_an_operation_also_if_it_takes_long() {
-    let (place, way, gateway) = start();
+/// Every commit of an operation takes a second from here on.
+fn commit_slowly(place: &Place) {
     place.sql(
         "CREATE FUNCTION take_long() RETURNS trigger LANGUAGE plpgsql \
          AS $$ BEGIN PERFORM pg_sleep(1); RETURN NULL; END $$; \
          CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON operations \
          DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION take_long()",
     );
+}
+
+#[test]
+fn a_second_commit_that_is_still_on_its_way_is_not_said_to_be_none() {
+    let (place, way, gateway) = start();
+    commit_slowly(&place);
+    let task = place.cloud.add_oms(OmsSpec::new("logs", 2));
+    way.trouble().cut_before = Some(task.clone());
+    way.trouble().cut_after = Some(task.clone());
+    let answer = delete(&gateway, &task, Some("the-same"));
+    assert_eq!(way.trouble().cut_after, None, "nothing was cut");
+    assert_eq!(answer.problem(), "store-unavailable", "{answer:?}");
+    assert_eq!(answer.json()["sent"], "unknown", "{answer:?}");
+    crate::support::wait_for("the commit", || {
+        (place.sql("SELECT 1 FROM operations") == 1).then_some(())
+    });
+    let again = delete(&gateway, &task, Some("the-same"));
+    let id = again.json()["id"].as_str().expect("an id").to_owned();
+    assert_eq!(gateway.client().ended(&id)["outcome"], "deleted");
+    assert_eq!(place.cloud.count(Operation::Delete, Some(&task)), 1);
+}
+
+#[test]
+fn a_commit_whose_answer_is_lost_is_an_operation_also_if_it_takes_long() {
+    let (place, way, gateway) = start();
+    commit_slowly(&place);
     let task = place.cloud.add_oms(OmsSpec::new("logs", 2));
     way.trouble().cut_after = Some(task.clone());
     let answer = delete(&gateway, &task, None);
@@ -183,4 +222,33 @@ fn whoever_is_not_told_whether_it_was_recorded_can_safely_repeat_it() {
         let id = again.json()["id"].as_str().expect("an id").to_owned();
         assert_eq!(gateway.client().ended(&id)["outcome"], "deleted");
     }
+}
+
+#[test]
+fn a_join_and_a_cancel_whose_answers_are_lost_are_not_said_to_be_none() {
+    let (place, way, gateway) = start();
+    let task = place.cloud.add_oms(OmsSpec::new("logs", 7));
+    let accepted = delete(&gateway, &task, None);
+    let id = accepted.json()["id"].as_str().expect("an id").to_owned();
+    let assert_unsure = |answer: Answer| {
+        assert_eq!(way.trouble().cut_after, None, "nothing was cut");
+        assert_eq!(answer.problem(), "store-unavailable", "{answer:?}");
+        assert_eq!(answer.json()["sent"], "unknown", "{answer:?}");
+    };
+    way.trouble().cut_after = Some("a-joining-key".to_owned());
+    assert_unsure(delete(&gateway, &task, Some("a-joining-key")));
+    let again = delete(&gateway, &task, Some("a-joining-key"));
+    assert_eq!(again.json()["id"], id, "{again:?}");
+    assert!(
+        again.header("idempotency-replayed").is_some(),
+        "it had joined: {again:?}"
+    );
+    way.trouble().cut_after = Some("cancelled".to_owned());
+    let cancel = format!("/operations/{id}/cancel");
+    let cancelling = || {
+        let client = gateway.client();
+        client.with("POST", &cancel, ("Content-Length", "0"))
+    };
+    assert_unsure(cancelling());
+    assert_eq!(cancelling().json()["status"], "cancelled");
 }

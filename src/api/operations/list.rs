@@ -60,7 +60,8 @@ impl Action for List {
 /// One page of operations.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct OperationList {
-    /// The operations, newest first.
+    /// The operations, newest first. A page can be shorter than was asked for, or empty, though there is a next one: what this
+    /// version cannot read is left out.
     operations: Vec<OperationView>,
     /// Send it as `page_token` for the next page; null at the end.
     #[schema(required = true)]
@@ -94,7 +95,6 @@ pub(crate) async fn list_operations(on: On<List>) -> Result<HttpResponse, Proble
             },
         ..
     } = &on;
-    let page_size = *page_size;
     let or_within = known.caller().reach(Permission::OperationsReadAll);
     let sees_all = or_within.iter().any(Reach::is_all);
     let wanted = OperationQuery {
@@ -105,22 +105,16 @@ pub(crate) async fn list_operations(on: On<List>) -> Result<HttpResponse, Proble
         caller: (!sees_all).then(|| known.caller().name.clone()),
         or_within,
         before: *before,
-        // One more than is shown, to know whether there is another page.
-        limit: u32::try_from(page_size + 1).unwrap_or(u32::MAX),
+        limit: u32::try_from(*page_size).unwrap_or(u32::MAX),
     };
-    let mut found = known.state.operations.list(&wanted).await?;
-    let has_more = found.len() > page_size;
-    found.truncate(page_size);
-    let next_page_token = found
-        .last()
-        .filter(|_| has_more)
-        .map(|operation| operation.id.to_string());
+    let found = known.state.operations.list(&wanted).await?;
     let views = found
+        .operations
         .iter()
         .map(|operation| OperationView::of(operation, known));
     let operations = future::join_all(views).await;
     Ok(HttpResponse::Ok().json(OperationList {
         operations,
-        next_page_token,
+        next_page_token: found.next.map(|id| id.to_string()),
     }))
 }

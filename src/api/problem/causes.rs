@@ -45,6 +45,14 @@ impl From<StoreError> for Problem {
             )
             .sent(Sent::No)
             .retry_after(5),
+            StoreError::Unsure(_) => Self::new(
+                ProblemType::StoreUnavailable,
+                "The gateway's record was lost while this was being recorded. It may have been recorded, and is carried out then. \
+                 Repeat the request, with the same Idempotency-Key if it had one: that is safe, for it finds the operation if \
+                 there is one.",
+            )
+            .sent(Sent::Unknown)
+            .retry_after(5),
             StoreError::Stale => Self::new(
                 ProblemType::StoreUnavailable,
                 "The operation on the task changed whenever this was to be recorded, and nothing was sent. Try again soon.",
@@ -58,18 +66,6 @@ impl From<StoreError> for Problem {
             )
             .sent(Sent::No),
         }
-    }
-}
-
-impl Problem {
-    /// The operation may be on record, and be carried out then.
-    fn unsure(error: StoreError) -> Self {
-        let mut problem = Self::from(error);
-        let detail = "The gateway's record was lost while this was being recorded. It may have been recorded, and is carried out then. \
-             Repeat the request, with the same Idempotency-Key if it had one: that is safe, for it finds the operation if there \
-             is one.";
-        detail.clone_into(&mut problem.0.document.detail);
-        problem.sent(Sent::Unknown)
     }
 }
 
@@ -122,7 +118,6 @@ impl From<AskError> for Problem {
             AskError::Unseen(error) => error.into(),
             AskError::Unaudited(error) => error.into(),
             AskError::Store(error) => error.into(),
-            AskError::Unsure(error) => Self::unsure(error),
         }
     }
 }

@@ -68,7 +68,7 @@ impl Accepted {
     }
 }
 
-/// Why nothing was recorded.
+/// Why nothing was recorded, as far as is known.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// The task's state stands against it; it was seen a moment ago.
@@ -102,12 +102,9 @@ pub enum AskError {
     /// It could not be noted down for those who audit it.
     #[error(transparent)]
     Unaudited(#[from] AuditUnavailable),
-    /// It could not be recorded.
+    /// It could not be recorded, or may have been: [`StoreError::Unsure`].
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// It may have been recorded: the record was lost meanwhile.
-    #[error("it is not known whether the operation was recorded")]
-    Unsure(#[source] StoreError),
 }
 
 impl Operations {
@@ -234,7 +231,7 @@ impl Operations {
         }
         let creation = self.record(&fresh).await;
         // What may be on record needs its keys. If it is not, they are dropped later.
-        if !matches!(creation, Ok(Creation::Created) | Err(AskError::Unsure(_))) {
+        if !matches!(creation, Ok(Creation::Created) | Err(StoreError::Unsure(_))) {
             self.0.inline_keys.forget(operation.id);
         }
         match creation? {

@@ -335,7 +335,7 @@ impl Round<'_> {
                     kill_point!("round.save.stale");
                     return false;
                 }
-                Err(error @ (StoreError::Unavailable(_) | StoreError::Unreadable(_))) => {
+                Err(error) => {
                     self.shared.metrics.store_faults.inc();
                     tracing::error!(
                         operation.id = %self.operation.id,

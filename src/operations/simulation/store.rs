@@ -16,7 +16,7 @@ use crate::domain::{
     service::{CallerName, ProjectName, ServiceName},
     store::{
         Claim, Creation, Former, Hold, IdempotencyKey, Joining, Lease, NewOperation,
-        OperationQuery, OperationStore, Progress, Running, StoreError,
+        OperationQuery, OperationStore, Page, Progress, Running, StoreError,
     },
     task::TaskRef,
 };
@@ -57,7 +57,7 @@ impl Store {
                 .lock()
                 .unwrap()
                 .note(|| format!("process {}: the answer to {what} is lost", self.process));
-            return Err(StoreError::Unavailable("its answer is lost".into()));
+            return Err(StoreError::Unsure("its answer is lost".into()));
         }
         done
     }
@@ -168,7 +168,7 @@ impl OperationStore for Store {
         .await
     }
 
-    async fn list(&self, query: &OperationQuery) -> Result<Vec<Operation>, StoreError> {
+    async fn list(&self, query: &OperationQuery) -> Result<Page, StoreError> {
         self.call("list", |scene| {
             let fits = |one: &&Operation| {
                 query.task.as_ref().is_none_or(|task| one.task == *task)
@@ -178,7 +178,10 @@ impl OperationStore for Store {
             let mut found: Vec<_> = scene.records.all().filter(fits).cloned().collect();
             found.reverse();
             found.truncate(query.limit as usize);
-            Ok(found)
+            Ok(Page {
+                operations: found,
+                next: None,
+            })
         })
         .await
     }

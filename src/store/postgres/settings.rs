@@ -1,7 +1,7 @@
 //! Where a PostgreSQL database is, and how it is spoken to.
 
 use std::{
-    collections::BTreeMap, ffi::OsString, fmt, fs, net::IpAddr, os::unix::ffi::OsStringExt as _,
+    collections::BTreeMap, ffi::OsString, fmt, fs, io, net::IpAddr, os::unix::ffi::OsStringExt as _,
 };
 
 use rustls::{
@@ -214,8 +214,13 @@ fn check(name: &str, value: &str) -> Result<(), String> {
 /// Whether the driver can use all certificates of a file, whose path is as a URL has it.
 fn check_roots(path: &str) -> Result<(), String> {
     let names = |what: String| format!("names a file as \"sslrootcert\" that {what}");
-    let text =
-        fs::read(unescaped(path)).map_err(|error| names(format!("cannot be read: {error}")))?;
+    let unreadable = |error: io::Error| names(format!("cannot be read: {error}"));
+    let file = unescaped(path);
+    // Reading a pipe waits for whoever writes to it.
+    if !fs::metadata(&file).map_err(unreadable)?.is_file() {
+        return Err(names("is not a regular file".to_owned()));
+    }
+    let text = fs::read(file).map_err(unreadable)?;
     let certificates = CertificateDer::pem_slice_iter(&text)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|_| names("is not PEM".to_owned()))?;
@@ -261,6 +266,20 @@ mod tests {
         assert!(url.contains(name), "{url}");
         assert!(!format!("{settings:?} {settings}").contains("p%26"));
         url.replace(name, "")
+    }
+
+    #[test]
+    fn roots_are_taken_from_no_pipe_which_could_keep_its_reader_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        let url = format!("postgres://u@db/d?sslrootcert={}", pipe.display());
+        let (sender, parsed) = std::sync::mpsc::channel();
+        std::thread::spawn(move || sender.send(PostgresSettings::parse(&url).map(|_| ())));
+        let parsed = parsed.recv_timeout(std::time::Duration::from_secs(10));
+        let refused = parsed.expect("an answer").unwrap_err();
+        assert!(refused.contains("not a regular file"), "{refused}");
     }
 
     #[test]

@@ -20,6 +20,7 @@ macro_rules! on_both_engines {
 
 mod files;
 mod leases;
+mod odd_values;
 mod records;
 mod round_trip;
 mod running;

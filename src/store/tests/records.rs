@@ -33,6 +33,8 @@ on_both_engines! {
     how_far_operations_have_come_changes_with_every_event_and_every_write,
     what_cannot_be_read_is_reported_once,
     what_cannot_be_read_takes_no_place_from_its_caller,
+    what_can_be_read_again_takes_a_place_again,
+    ends_that_cannot_be_read_do_not_keep_others_from_being_told,
     the_statement_of_the_runbook_rids_the_record_of_what_cannot_be_read,
 }
 
@@ -314,7 +316,7 @@ async fn six(store: &SqlOperationStore) -> Vec<OperationId> {
 }
 
 async fn listed(store: &SqlOperationStore, query: OperationQuery) -> Vec<OperationId> {
-    let found = store.list(&query).await.unwrap();
+    let found = store.list(&query).await.unwrap().operations;
     found.iter().map(|operation| operation.id).collect()
 }
 
@@ -397,7 +399,7 @@ async fn a_list_holds_what_was_asked_for(place: Place) {
     };
     assert_eq!(listed(&store, nothing).await, []);
 
-    let found = store.list(&everything()).await.unwrap();
+    let found = store.list(&everything()).await.unwrap().operations;
     for operation in &found {
         assert_eq!(operation, &store.read_back(operation.id).await);
     }
@@ -412,7 +414,7 @@ async fn a_list_may_be_longer_than_one_statement_takes_ids(place: Place) {
         limit: 501,
         ..OperationQuery::default()
     };
-    let found = store.list(&query).await.unwrap();
+    let found = store.list(&query).await.unwrap().operations;
     assert_eq!(found.len(), 501);
     for operation in found {
         assert_eq!(operation.callers, [caller("team-a")]);
@@ -459,7 +461,7 @@ async fn a_row_of_a_newer_version_stands_in_nobodys_way(place: Place) {
             limit: 10,
             ..OperationQuery::default()
         };
-        let listed = store.list(&query).await.unwrap();
+        let listed = store.list(&query).await.unwrap().operations;
         assert_eq!(listed, std::slice::from_ref(&plain), "{damage}");
 
         let claim = store.claim(&lease("me", 10), 1).await.unwrap();
@@ -539,6 +541,49 @@ async fn what_cannot_be_read_takes_no_place_from_its_caller(place: Place) {
     }
     let creation = store.create(&one_of_two("5")).await.unwrap();
     assert!(matches!(creation, Creation::TooMany), "{creation:?}");
+}
+
+async fn what_can_be_read_again_takes_a_place_again(place: Place) {
+    let store = place.open().await;
+    store.add(fresh("1")).await;
+    store
+        .meddle("UPDATE operations SET kind = 'rename'".to_owned())
+        .await;
+    assert_eq!(claimed(&store).await, []);
+    assert_eq!(store.count_running_of(&caller("team-a")).await.unwrap(), 0);
+    store
+        .meddle("UPDATE operations SET kind = 'delete'".to_owned())
+        .await;
+    assert_eq!(claimed(&store).await.len(), 1);
+    assert_eq!(store.count_running_of(&caller("team-a")).await.unwrap(), 1);
+}
+
+async fn ends_that_cannot_be_read_do_not_keep_others_from_being_told(place: Place) {
+    let store = place.open().await;
+    let mut ids = Vec::new();
+    for number in 0..9 {
+        let owing = NewOperation {
+            owes_end: true,
+            ..NewOperation::new(begun(&number.to_string(), number))
+        };
+        store.create(&owing).await.unwrap();
+        let mut end = ended(&owing.operation, Status::Succeeded);
+        store.save(&mut end, &[], Hold::Release).await.unwrap();
+        ids.push(end.id);
+    }
+    for id in ids.iter().take(6) {
+        store
+            .meddle(format!(
+                "UPDATE operations SET kind = 'rename' WHERE id = '{id}'"
+            ))
+            .await;
+    }
+    for limit in [1, 2, 3, 4, 9] {
+        let owed = store.owed_ends(limit).await.unwrap();
+        let owed: Vec<_> = owed.into_iter().map(|one| one.id).collect();
+        let most = ids.len().min(6 + limit as usize);
+        assert_eq!(owed, ids[6..most], "{limit}");
+    }
 }
 
 async fn the_statement_of_the_runbook_rids_the_record_of_what_cannot_be_read(place: Place) {

@@ -140,7 +140,8 @@ async fn every_connection_is_durable_and_bounded_whatever_the_defaults() {
         async |mut transaction: crate::store::database::AnyTransaction| {
             let isolation =
                 sqlx::query_scalar::<_, String>("SELECT current_setting('transaction_isolation')");
-            Ok(isolation.fetch_one(&mut *transaction).await?)
+            let isolation = isolation.fetch_one(&mut *transaction).await?;
+            Ok(crate::store::database::Written::Nothing(isolation))
         },
     );
     assert_eq!(isolation.await.unwrap(), "read committed");

@@ -1,0 +1,185 @@
+//! Whatever stands in one row concerns that row only.
+
+use sqlx::{AssertSqlSafe, Row as _, raw_sql};
+
+use super::{Place, SqlOperationStore, caller, fresh, lease, moment, task};
+use crate::domain::{
+    operation::{Operation, OperationId, Status},
+    store::{Hold, OperationQuery, OperationStore as _, StoreError},
+};
+
+on_both_engines! {
+    no_value_of_any_column_stands_in_the_way_of_another_operation,
+    many_rows_with_odd_moments_stand_in_nobodys_way,
+}
+
+/// In SQL. Each engine takes those that it can store in a column.
+const ODD: [&str; 11] = [
+    "-9223372036854775808",
+    "9223372036854775807",
+    "-1",
+    "0",
+    "''",
+    "'garbage'",
+    "NULL",
+    "1.5",
+    "1767600000000000.5",
+    "9e18",
+    "X'00ff'",
+];
+
+impl SqlOperationStore {
+    async fn columns(&self) -> Vec<String> {
+        let any = raw_sql("SELECT * FROM operations LIMIT 1")
+            .fetch_one(&self.database.pools.writer)
+            .await
+            .expect("there is a row");
+        let names = any.columns().iter();
+        names
+            .map(|one| sqlx::Column::name(one).to_owned())
+            .collect()
+    }
+
+    /// Whether the engine takes such a value.
+    async fn set(&self, id: OperationId, values: &str) -> bool {
+        let sql = format!("UPDATE operations SET {values} WHERE id = '{id}'");
+        let set = raw_sql(AssertSqlSafe(sql))
+            .execute(&self.database.pools.writer)
+            .await;
+        set.is_ok()
+    }
+
+    /// Everything that is asked of the record about more than one operation.
+    async fn ask_about_all(&self, ids: &[OperationId]) -> Result<(), StoreError> {
+        let query = OperationQuery {
+            limit: 10,
+            ..OperationQuery::default()
+        };
+        self.list(&query).await?;
+        assert_eq!(
+            self.running(&task("plain")).await?.expect("it runs").id,
+            ids[0]
+        );
+        assert!(self.progress(ids).await?.contains_key(&ids[0]));
+        self.owed_ends(10).await?;
+        self.count_running_of(&caller("team-a")).await?;
+        self.count_running(&task("plain").project, &task("plain").service)
+            .await?;
+        self.remove_ended(moment(-1_000_000), 10).await?;
+        self.check().await?;
+        Ok(())
+    }
+
+    /// What is wrong if the odd operation is in the way of the plain one, or is left alone without a word.
+    async fn go_on(&self, odd: &Operation, mut plain: Operation) -> Result<(), String> {
+        let said = |error: StoreError| error.with_causes();
+        // The first who claims may have to leave a plain one to the second.
+        let mut claimed = Vec::new();
+        for seconds in [10, 11, 12] {
+            let claim = self.claim(&lease("me", seconds), 1).await.map_err(said)?;
+            claimed.extend(claim.operations.into_iter().map(|one| one.operation));
+        }
+        self.ask_about_all(&[plain.id, odd.id])
+            .await
+            .map_err(said)?;
+        let Some(held) = claimed.iter().find(|one| one.id == plain.id) else {
+            return Err("the plain operation is not claimed".to_owned());
+        };
+        plain = Operation {
+            status: Status::Succeeded,
+            phase: None,
+            finished_at: Some(moment(13)),
+            ..held.clone()
+        };
+        self.save(&mut plain, &[], Hold::Release)
+            .await
+            .map_err(said)?;
+        let is_claimed = claimed.iter().any(|one| one.id == odd.id);
+        let reported = self.reports.unreadable();
+        match self.find(odd.id).await {
+            Ok(None) if reported.is_empty() && !is_claimed => Err("it has no name".to_owned()),
+            Err(_) if is_claimed => Err("it is driven".to_owned()),
+            Err(_) if !reported.contains(&odd.id.to_string()) => Err("not a word".to_owned()),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+}
+
+async fn no_value_of_any_column_stands_in_the_way_of_another_operation(place: Place) {
+    let mut store = place.open().await;
+    store.add(fresh("any")).await;
+    let (mut wrong, mut tried) = (Vec::new(), 0);
+    for column in store.columns().await {
+        for value in ODD {
+            store.meddle("DELETE FROM operations".to_owned()).await;
+            store.reports = std::sync::Arc::default();
+            let odd = store.add(fresh("odd")).await;
+            let owner = if column == "lease_until" {
+                "lease_owner = 'x', "
+            } else {
+                ""
+            };
+            if !store
+                .set(odd.id, &format!("{owner}{column} = {value}"))
+                .await
+            {
+                continue;
+            }
+            let plain = Operation {
+                next_look_at: moment(1),
+                ..fresh("plain")
+            };
+            let plain = store.add(plain).await;
+            tried += 1;
+            if let Err(why) = store.go_on(&odd, plain).await {
+                wrong.push(format!("{column} = {value}: {why}"));
+            }
+        }
+    }
+    assert!(tried > 100, "{tried}");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+async fn many_rows_with_odd_moments_stand_in_nobodys_way(place: Place) {
+    let store = place.open().await;
+    for (number, values) in [
+        "next_look_at = 9223372036854775807",
+        "next_look_at = 253402300800000000",
+        "next_look_at = -9223372036854775808",
+        "next_look_at = -9223372036854775807",
+        "next_look_at = 1.5",
+        "version = 9223372036854775807",
+        "version = 9223372036854775806",
+        "lease_owner = 'x', lease_until = 9223372036854775807",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        if place.database.is_some() && values.contains("1.5") {
+            // A server makes it a whole number.
+            continue;
+        }
+        let odd = store.add(fresh(&number.to_string())).await;
+        assert!(store.set(odd.id, values).await, "{values}");
+    }
+    let next = store
+        .add(Operation {
+            next_look_at: moment(20),
+            ..fresh("next")
+        })
+        .await;
+    let plain = store
+        .add(Operation {
+            next_look_at: moment(1),
+            ..fresh("plain")
+        })
+        .await;
+    let claim = store.claim(&lease("me", 10), 1).await.unwrap();
+    let claimed: Vec<_> = claim
+        .operations
+        .iter()
+        .map(|one| one.operation.id)
+        .collect();
+    assert_eq!(claimed, [plain.id]);
+    assert_eq!(claim.next_due_at, Some(next.next_look_at));
+}
