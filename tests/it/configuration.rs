@@ -194,7 +194,7 @@ fn what_is_wrong_with_the_address_of_a_database_is_said_by_the_check_and_by_a_st
         (roots("/nowhere/canary.pem"), "cannot be read"),
         (
             roots(&folder.path().display().to_string()),
-            "cannot be read",
+            "is not a regular file",
         ),
         (roots(&empty), "no certificate"),
         (roots(&key), "no certificate"),
