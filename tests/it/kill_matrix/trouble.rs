@@ -24,6 +24,14 @@ const REFUSED: [&str; 2] = [
     "SELECT RAISE(ABORT, 'refused')",
     "RAISE EXCEPTION 'refused'",
 ];
+/// The write is taken, and its commit is not: the program cannot know whether it was.
+const NOT_COMMITTED: [&str; 2] = [
+    "INSERT INTO doubt (id, another) VALUES (1, 2)",
+    "INSERT INTO doubt (id, another) VALUES (1, 2); RETURN NEW",
+];
+/// What that needs: a row whose reference is looked at by the commit.
+const DOUBT: &str = "CREATE TABLE doubt (id BIGINT PRIMARY KEY, \
+    another BIGINT REFERENCES doubt (id) DEFERRABLE INITIALLY DEFERRED)";
 /// The write meets no row, as if somebody else had been faster.
 const LOST: [&str; 2] = ["SELECT RAISE(IGNORE)", "RETURN NULL"];
 
@@ -65,7 +73,7 @@ impl Trouble {
             | "accept.again.after"
             | "accept.find.before"
             | "accept.find.after" => {
-                vec![trouble("create", "INSERT ON operations", REFUSED)]
+                vec![trouble("create", "INSERT ON operations", NOT_COMMITTED)]
             }
             "cancel.save.stale" => {
                 let write = "UPDATE OF status ON operations WHEN NEW.status = 'cancelled'";
@@ -117,6 +125,7 @@ impl Trouble {
                 } else {
                     "DROP TRIGGER trouble"
                 });
+                place.sql("DROP TABLE doubt");
             }
             What::AuditLog => move_folder(place, "audit-aside", "audit"),
         }
@@ -124,10 +133,11 @@ impl Trouble {
 }
 
 fn begin_in_database(place: &Place, write: &str, [file, server]: [&str; 2]) {
+    place.sql(DOUBT);
     place.sql(&if place.is_on_server() {
         let (write, condition) = write.split_once("WHEN").unwrap_or((write, "true"));
         format!(
-            "CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {server}; END $$; \
+            "CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN {server}; END $$; \
              CREATE TRIGGER trouble BEFORE {write} FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION trouble()"
         )
     } else {
