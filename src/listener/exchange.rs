@@ -22,7 +22,8 @@ const IMPATIENT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often it is asked what does not tell by itself: whether an answer is in the way, and whether a connection was reset from
 /// which nothing is read.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How much of a body is read that nobody asks for: a small one leaves its connection open, and is known if it breaks a rule.
+/// How much of a body is read that nobody asks for: a small one leaves its connection open, if it is read before the answer is given, and is
+/// known if it breaks a rule.
 const UNASKED_MAX: usize = 4 * 1024;
 
 /// What a connection is at. Clones are the same one; it lives on the thread of its connection.

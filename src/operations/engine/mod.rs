@@ -289,7 +289,13 @@ impl Loop {
             kill_point!("engine.keys.before");
             let operation = shared.store.find(id).await;
             kill_point!("engine.keys.after");
-            if operation?.is_none_or(|operation| operation.status != Status::Running) {
+            let is_running = match operation {
+                Ok(found) => found.is_some_and(|found| found.status == Status::Running),
+                // It is left alone, and reported where it was read.
+                Err(StoreError::Unreadable(_)) => true,
+                Err(error) => return Err(error),
+            };
+            if !is_running {
                 shared.inline_keys.forget(id);
             }
         }
