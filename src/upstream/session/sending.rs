@@ -8,7 +8,9 @@ use tracing::Instrument as _;
 
 use super::{
     Session,
-    verdict::{refused_credential_code, shows_accepted_credential, wrong_signature},
+    verdict::{
+        is_mute_refusal, refused_credential_code, shows_accepted_credential, wrong_signature,
+    },
 };
 use crate::{
     domain::service::{Clearance, Sent, UpstreamAnswer, UpstreamError, UpstreamErrorKind},
@@ -149,14 +151,14 @@ impl Session {
         self.metrics
             .exchanged(self.service.as_str(), begun.elapsed());
         let mut response = result.inspect_err(|error| self.note_fault(&lease, *error))?;
-        let code = refused_credential_code(self.codes, &response);
-        let is_accepted =
-            code.is_none() && shows_accepted_credential(&self.service, request.method, &response);
+        let code = refused_credential_code(&response);
+        let is_accepted = code.is_none()
+            && shows_accepted_credential((&self.service, self.codes), request.method, &response);
         if is_accepted {
             self.credentials.worked(&lease, &self.service);
         }
-        // Who tries keys takes no chance: the vendor counts wrong signatures, whoever words the answer.
-        let is_doubted = lease.is_on_trial() && response.status == 401 && !is_accepted;
+        // Who tries keys takes no chance: the vendor counts wrong signatures, however the answer comes.
+        let is_doubted = lease.is_on_trial() && is_mute_refusal(&response);
         response.request_id = response.request_id.map(|id| self.names.masked(&id));
         // The service may know those before this one, and what came meanwhile.
         let recent = self.credentials.recent(&self.project);

@@ -16,17 +16,20 @@ const REFUSED_USER: [&str; 2] = ["0302", "0802"];
 /// What the codes of the API gateway begin with.
 const GATEWAY: [&str; 2] = ["APIG", "APIGW"];
 
-/// The code of an answer that calls the credential dead or wrong: the API gateway's, or one that the service has for it. Other refusals of
-/// status 401 are the service's own: SMS has them for plain mistakes in a request.
-pub(super) fn refused_credential_code(codes: &Codes, response: &Response) -> Option<String> {
-    if !(400..500).contains(&response.status) {
+/// The code of an answer that calls the credential dead or wrong. Other refusals of status 401 are the service's own: SMS has them for
+/// plain mistakes in a request.
+pub(super) fn refused_credential_code(response: &Response) -> Option<String> {
+    if response.status != 401 {
         return None;
     }
     let (code, _) = answer::error_code(&response.body)?;
     let (prefix, number) = code.split_once('.')?;
-    let is_gateways =
-        response.status == 401 && GATEWAY.contains(&prefix) && REFUSED_CREDENTIAL.contains(&number);
-    (is_gateways || codes.credentials.contains(&code.as_str())).then_some(code)
+    (GATEWAY.contains(&prefix) && REFUSED_CREDENTIAL.contains(&number)).then_some(code)
+}
+
+/// Whether an answer says that the request was not let in, and not who says so: it has no code.
+pub(super) fn is_mute_refusal(response: &Response) -> bool {
+    response.status == 401 && answer::error_code(&response.body).is_none()
 }
 
 /// Why a signature may have been refused, by the text that follows the vendor's code 0301 ("APIG.0301" in its
@@ -52,7 +55,7 @@ pub(super) fn wrong_signature(response: &Response) -> &'static str {
 /// Whether an answer, which refuses no credential, shows that one was accepted: not one that can come from before the check, such as a path that the
 /// API gateway does not know, from something in between, such as a login page or a redirection, or from a fault.
 pub(super) fn shows_accepted_credential(
-    service: &ServiceName,
+    (service, codes): (&ServiceName, &Codes),
     method: Method,
     response: &Response,
 ) -> bool {
@@ -65,6 +68,8 @@ pub(super) fn shows_accepted_credential(
         },
         407 | 408 | 429 => false,
         400..500 => answer::error_code(&response.body)
+            // Some of the service's own words are about the credential.
+            .filter(|(code, _)| !codes.credentials.contains(&code.as_str()))
             .and_then(|(code, _)| Some(is_said_to_somebody_known(service, code.split_once('.')?)))
             .unwrap_or_default(),
         _ => false,
