@@ -598,7 +598,7 @@ fn a_body_that_comes_after_the_answer_is_not_kept_and_ends_the_connection() {
     ] {
         let head = format!("{line} HTTP/1.1\r\nHost: x\r\n{fields}");
         let before = gateway.resident_kib();
-        let mut streams: Vec<TcpStream> = (0..CONNECTIONS)
+        let streams: Vec<TcpStream> = (0..CONNECTIONS)
             .map(|_| {
                 let mut stream = raw::connect(gateway.authority());
                 // The other side may end the connection while this is being written.
@@ -611,8 +611,12 @@ fn a_body_that_comes_after_the_answer_is_not_kept_and_ends_the_connection() {
             resident < CONNECTIONS * 50,
             "{line} {expected}: {resident} KiB"
         );
+        drop(streams);
+        // Of one that sends less, more than a body may have and not more than is heard out in any case: no reset takes the answer along.
+        let mut stream = raw::connect(gateway.authority());
+        _ = stream.write_all(format!("{head}{}", &body[..70_000]).as_bytes());
         let mut answers = Vec::new();
-        _ = streams[0].read_to_end(&mut answers);
+        _ = stream.read_to_end(&mut answers);
         let text = String::from_utf8_lossy(&answers);
         let status = format!("HTTP/1.1 {expected} ");
         assert!(text.starts_with(&status), "{line}: {text}");
