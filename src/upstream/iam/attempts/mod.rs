@@ -7,9 +7,10 @@ mod trials;
 
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
+use sha2::{Digest as _, Sha256};
+
 pub(super) use self::trials::{Trials, Turn};
 use crate::domain::service::{ServiceName, UpstreamError};
-use sha2::{Digest as _, Sha256};
 
 const WINDOW: Duration = Duration::from_mins(15);
 /// How long a pair of keys that has signed what a service accepted is left alone after its second refusal within [`WINDOW`]; three times as

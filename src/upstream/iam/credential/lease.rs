@@ -66,8 +66,8 @@ impl Deref for Lease {
 }
 
 impl Credentials {
-    /// A credential of the project, to be held while it is used once for this service at this endpoint: the one at hand, or else the result of one login
-    /// that all who wait share. A failed login is answered from memory for a while. Never waits longer than a login may
+    /// A credential of the project, to be held while it is used once for this service at this endpoint: the one at hand, or
+    /// else the result of one login that all who wait share. A failed login is answered from memory for a while. Never waits longer than a login may
     /// take, and for keys that others try.
     pub(crate) async fn lease(
         &self,
