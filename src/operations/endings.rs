@@ -157,6 +157,8 @@ mod tests {
             (Some(at(3, true)), true, true),
             (Some(at(3, true)), false, false),
             (None, true, true),
+            // Whoever came meanwhile is told too.
+            (None, true, true),
         ] {
             let found = progress
                 .map(|progress| (id, progress))
