@@ -41,7 +41,7 @@ use crate::{
 
 use self::{
     flow::Routes,
-    iam::{Credentials, CredentialsError},
+    iam::{Credentials, CredentialsError, Site},
     keys::StorageSecrets,
     looks::Looks,
     metrics::Metrics,
@@ -287,9 +287,11 @@ impl Upstream {
                         Rc::clone(&transport),
                         self.credentials.clone(),
                         project.clone(),
-                        service.clone(),
+                        Site {
+                            service: service.clone(),
+                            endpoint,
+                        },
                         entry.codes,
-                        endpoint,
                         of_project.credentials.names(),
                         flow,
                         self.metrics.clone(),

@@ -3,7 +3,7 @@
 //! One cache serves all threads. Credentials are obtained on a thread of their own, at most one at a time for each
 //! project, and only when somebody needs one; one that nears its end, or whose secret has changed, is replaced while it
 //! still serves. A failure stands for the next attempts for a while, and a password or a pair of keys that was refused is
-//! tried twice in 15 minutes at most, so that the gateway never locks its own account.
+//! tried two or three times in 15 minutes at most, so that the gateway never locks its own account.
 
 mod attempts;
 mod backoff;
@@ -56,7 +56,7 @@ use crate::{
     domain::{
         clock::Clock,
         service::{
-            ProjectName, UpstreamError, UpstreamErrorKind,
+            ProjectName, ServiceName, UpstreamError, UpstreamErrorKind,
             status::{CredentialKind, CredentialStatus},
         },
     },
@@ -69,6 +69,13 @@ const MAX_COMMANDS: usize = 10_000;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest that the metadata service may take to answer.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// One service of the vendor, at the address at which a project uses it.
+#[derive(Clone, Debug)]
+pub(crate) struct Site {
+    pub(crate) service: ServiceName,
+    pub(crate) endpoint: Endpoint,
+}
 
 type CredentialResult = Result<Credential, UpstreamError>;
 
@@ -167,12 +174,17 @@ impl Credentials {
     async fn at_hand(&self, project: &ProjectName) -> Option<Credential> {
         let credential = self.vault.get(project).await?;
         if credential.asks_for_replacement(self.now()) {
-            // Should the thread be busy beyond measure, the next caller asks again.
-            let _ = self.commands.try_send(Command::Refresh {
-                project: project.clone(),
-            });
+            self.refresh(project);
         }
         Some(credential)
+    }
+
+    /// Has the credential of a project replaced while it serves, if there is another one.
+    fn refresh(&self, project: &ProjectName) {
+        // Should the thread be busy beyond measure, the next caller asks again.
+        let _ = self.commands.try_send(Command::Refresh {
+            project: project.clone(),
+        });
     }
 
     /// The credential at hand, or else the result of one login, as [`Credentials::lease`] says. Not to be used.

@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    Credential, Credentials, Lease, attempts::Identity, backoff::Backoff, keeper::Command,
+    Credential, Credentials, Lease, Site, attempts::Identity, backoff::Backoff, keeper::Command,
 };
 use crate::domain::service::{ProjectName, ServiceName, UpstreamError, UpstreamErrorKind};
 
@@ -55,14 +55,14 @@ struct Refusal {
 
 impl Credentials {
     /// Notes that a service accepted the credential.
-    pub(crate) fn worked(&self, credential: &Credential, service: &ServiceName) {
-        if credential.set_worked(service) && credential.signs() {
-            self.vault
-                .logins
-                .logged_in(credential.project(), self.now());
+    pub(crate) fn worked(&self, credential: &Credential, site: &Site) {
+        if credential.set_worked() && credential.signs() {
+            let logins = &self.vault.logins;
+            logins.logged_in(credential.project(), self.now());
+            logins.accepted(credential.project());
         }
         let refusal = self.with_refusals(|refusals| {
-            let key = (credential.project().clone(), service.clone());
+            let key = (credential.project().clone(), site.service.clone());
             // A late answer to a token that is dead by now says nothing of those that follow it.
             let refusal = if credential.signs() || !credential.is_refused() {
                 refusals.standing.remove(&key)
@@ -77,7 +77,7 @@ impl Credentials {
             if refusal.given_up != 0 {
                 tracing::info!(
                     project = %credential.project(),
-                    service = %service,
+                    service = %site.service,
                     "the service accepts the gateway's credentials again"
                 );
             }
@@ -91,10 +91,16 @@ impl Credentials {
     pub(crate) fn refused(
         &self,
         credential: &Credential,
-        service: &ServiceName,
+        site: &Site,
         error: &UpstreamError,
     ) -> bool {
+        let service = &site.service;
         self.vault.metrics.token_refused(service.as_str());
+        if credential.signs() && !credential.has_worked() {
+            self.vault
+                .logins
+                .refused(credential.project(), error, self.now());
+        }
         let (is_replaced, is_dead) = match self.judge(credential, service) {
             Verdict::Replaced => (true, true),
             // Keys are not given out in any case, since the vendor counts wrong signatures.
@@ -104,7 +110,7 @@ impl Credentials {
         if !is_dead {
             return false;
         }
-        if credential.set_refused(error, self.vault.clock.uptime(), service) {
+        if credential.set_refused(error, self.vault.clock.uptime(), &site.endpoint) {
             // Lost only if the thread is busy beyond measure. Nobody is given it then either, and whoever needs another one
             // asks for that.
             let _ = self.commands.try_send(Command::Refused {
@@ -177,7 +183,7 @@ impl Credentials {
     pub(crate) fn give_up(
         &self,
         credential: &Credential,
-        service: &ServiceName,
+        Site { service, .. }: &Site,
         error: UpstreamError,
     ) -> UpstreamError {
         let now = self.now();
@@ -221,14 +227,12 @@ impl Credentials {
 
     /// The error that stands in for a request, while a service is left alone, or another request finds out whether it
     /// accepts credentials again.
-    pub(crate) fn given_up(
-        &self,
-        project: &ProjectName,
-        service: &ServiceName,
-    ) -> Option<UpstreamError> {
+    pub(crate) fn given_up(&self, project: &ProjectName, site: &Site) -> Option<UpstreamError> {
         let now = self.now();
         self.with_refusals(|refusals| {
-            let refusal = refusals.standing.get(&(project.clone(), service.clone()))?;
+            let refusal = refusals
+                .standing
+                .get(&(project.clone(), site.service.clone()))?;
             let at_hand = || {
                 self.vault
                     .at_hand(project)
@@ -240,14 +244,10 @@ impl Credentials {
 
     /// As [`Credentials::given_up`], just before a request is sent with this. If the service was left alone until now, others
     /// are kept back until the lease ends.
-    pub(crate) fn admit(
-        &self,
-        lease: Lease,
-        service: &ServiceName,
-    ) -> Result<Lease, UpstreamError> {
+    pub(crate) fn admit(&self, lease: Lease, site: &Site) -> Result<Lease, UpstreamError> {
         let now = self.now();
         self.with_refusals(|refusals| {
-            let key = (lease.project().clone(), service.clone());
+            let key = (lease.project().clone(), site.service.clone());
             let Some(refusal) = refusals.standing.get_mut(&key) else {
                 return Ok(lease);
             };

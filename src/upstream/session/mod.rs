@@ -12,14 +12,14 @@ use super::{
     answer::Codes,
     echo,
     flow::{Call, Flow},
-    iam::{self, Credentials},
+    iam::{self, Credentials, Site},
     metrics::Metrics,
 };
 use crate::{
     domain::service::{
         Clearance, Patience, ProjectName, ServiceName, UpstreamError, UpstreamErrorKind,
     },
-    transport::{Endpoint, Request, Response, Transport},
+    transport::{Request, Response, Transport},
 };
 
 /// How often a request is sent again because the credential that it showed was refused.
@@ -31,9 +31,8 @@ pub(super) struct Session {
     transport: Rc<Transport>,
     credentials: Credentials,
     project: ProjectName,
-    service: ServiceName,
+    site: Site,
     codes: &'static Codes,
-    endpoint: Endpoint,
     names: echo::Names,
     flow: Flow,
     metrics: Metrics,
@@ -42,7 +41,7 @@ pub(super) struct Session {
 impl Session {
     /// The service.
     pub(super) fn service(&self) -> &ServiceName {
-        &self.service
+        &self.site.service
     }
 
     /// The project.
@@ -61,9 +60,8 @@ impl Session {
         transport: Rc<Transport>,
         credentials: Credentials,
         project: ProjectName,
-        service: ServiceName,
+        site: Site,
         codes: &'static Codes,
-        endpoint: Endpoint,
         names: echo::Names,
         flow: Flow,
         metrics: Metrics,
@@ -72,9 +70,8 @@ impl Session {
             transport,
             credentials,
             project,
-            service,
+            site,
             codes,
-            endpoint,
             names,
             flow,
             metrics,
@@ -165,7 +162,7 @@ impl Session {
             Err(error) => error.kind.as_str(),
         };
         self.metrics
-            .request(self.service.as_str(), operation, outcome);
+            .request(self.site.service.as_str(), operation, outcome);
         result
     }
 
@@ -200,13 +197,11 @@ impl Session {
                 return Ok(response);
             };
             if !refusal.is_replaced {
-                return Err(self
-                    .credentials
-                    .give_up(&lease, &self.service, refusal.error));
+                return Err(self.credentials.give_up(&lease, &self.site, refusal.error));
             }
             if repeats == REPEATS_MAX {
                 // Others were let in meanwhile: the service is not to be left alone for it.
-                return Err(iam::passing(&self.service, refusal.error));
+                return Err(iam::passing(&self.site.service, refusal.error));
             }
             repeats += 1;
         }
@@ -214,7 +209,7 @@ impl Session {
 
     /// Whether the service may be asked: not if it has refused fresh credentials a moment ago.
     fn may_ask(&self) -> Result<(), UpstreamError> {
-        let error = self.credentials.given_up(&self.project, &self.service);
+        let error = self.credentials.given_up(&self.project, &self.site);
         error.map_or(Ok(()), Err)
     }
 }

@@ -55,11 +55,9 @@ impl Dispatch for Sending<'_> {
             transport,
             credentials,
             project,
-            service,
-            endpoint,
+            site,
             ..
         } = self.session;
-        let site = (service, endpoint);
         // An attempt before this one must not keep it waiting.
         drop(self.tried.take());
         // The credential from before the wait may be known to be dead.
@@ -68,25 +66,26 @@ impl Dispatch for Sending<'_> {
         let Some((lease, place)) = lease.zip(transport.place_now(self.request.method)) else {
             return Ok(None);
         };
-        Ok(Some((credentials.admit(lease, service)?, place)))
+        Ok(Some((credentials.admit(lease, site)?, place)))
     }
 
     async fn wait(&self, by: Option<tokio::time::Instant>) -> Result<Self::Means, UpstreamError> {
         let session = self.session;
         let failed = |error| {
-            let begun = format!("The exchange with the service {} failed", session.service);
+            let begun = format!(
+                "The exchange with the service {} failed",
+                session.site.service
+            );
             fault::of_transport(&begun, error)
         };
         for _ in 0..WAITS_MAX {
-            let lease = session
-                .credentials
-                .lease(&session.project, (&session.service, &session.endpoint));
+            let lease = session.credentials.lease(&session.project, &session.site);
             let lease = lease.await?;
             let place = session.transport.place(self.request.method, by).await;
             let place = place.map_err(failed)?;
             // It can have died in the wait for the place, which others may use while another one is obtained.
             if lease.is_good(session.credentials.now()) {
-                return Ok((session.credentials.admit(lease, &session.service)?, place));
+                return Ok((session.credentials.admit(lease, &session.site)?, place));
             }
         }
         let method = self.request.method;
@@ -133,12 +132,13 @@ impl Session {
         limits: Limits,
         clearance: Option<&Clearance>,
     ) -> Result<(Response, Tried), TransportError> {
-        let authentication = lease.authenticate(&self.endpoint, request, self.credentials.now());
+        let authentication =
+            lease.authenticate(&self.site.endpoint, request, self.credentials.now());
         let begun = Instant::now();
         let headers = &authentication.headers;
-        let sending = self
-            .transport
-            .send_once((place, limits), &self.endpoint, headers, request);
+        let sending =
+            self.transport
+                .send_once((place, limits), &self.site.endpoint, headers, request);
         // A connection can take long to be made.
         let is_known = self.credentials.watch(&lease);
         let clearance = clearance.cloned();
@@ -149,13 +149,17 @@ impl Session {
         };
         let result = transport::while_good(move || is_known() && is_cleared(), sending).await;
         self.metrics
-            .exchanged(self.service.as_str(), begun.elapsed());
+            .exchanged(self.site.service.as_str(), begun.elapsed());
         let mut response = result.inspect_err(|error| self.note_fault(&lease, *error))?;
         let code = refused_credential_code(&response);
         let is_accepted = code.is_none()
-            && shows_accepted_credential((&self.service, self.codes), request.method, &response);
+            && shows_accepted_credential(
+                (&self.site.service, self.codes),
+                request.method,
+                &response,
+            );
         if is_accepted {
-            self.credentials.worked(&lease, &self.service);
+            self.credentials.worked(&lease, &self.site);
         }
         // Who tries keys takes no chance: the vendor counts wrong signatures, however the answer comes.
         let is_doubted = lease.is_on_trial() && is_mute_refusal(&response);
@@ -170,7 +174,7 @@ impl Session {
             // If it is sent twice, it must not be taken for a refusal of the next credential.
             self.transport.distrust();
             let error = self.refusal(&lease, &response, code);
-            let is_replaced = self.credentials.refused(&lease, &self.service, &error);
+            let is_replaced = self.credentials.refused(&lease, &self.site, &error);
             Refusal { error, is_replaced }
         });
         Ok((response, Tried { lease, refusal }))
@@ -187,7 +191,7 @@ impl Session {
                 is_doubtful: false,
             };
             let refusal = self.refusal(lease, &response, None);
-            self.credentials.refused(lease, &self.service, &refusal);
+            self.credentials.refused(lease, &self.site, &refusal);
         }
     }
 
@@ -197,7 +201,7 @@ impl Session {
         response: &Response,
         code: Option<String>,
     ) -> UpstreamError {
-        let service = &self.service;
+        let service = &self.site.service;
         let detail = if credential.signs() {
             let reason = wrong_signature(response);
             format!("The service {service} refused the gateway's signature: {reason}.")
@@ -212,7 +216,7 @@ impl Session {
             sent: Sent::No,
             retry_after: response.retry_after,
             answer: Some(Box::new(UpstreamAnswer {
-                service: self.service.as_str().to_owned(),
+                service: service.as_str().to_owned(),
                 status: response.status,
                 error_code: code,
                 error_msg: None,

@@ -10,16 +10,16 @@ use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 use sha2::{Digest as _, Sha256};
 
 pub(super) use self::trials::{Trials, Turn};
-use crate::domain::service::{ServiceName, UpstreamError};
+use crate::{domain::service::UpstreamError, transport::Endpoint};
 
 const WINDOW: Duration = Duration::from_mins(15);
 /// How long a pair of keys that has signed what a service accepted is left alone after its second refusal within [`WINDOW`]; three times as
 /// long after each further one, up to the time for which the vendor locks it. Such a pair may be refused for no fault of its own,
 /// say because a clock was wrong for a while.
 const PROVEN_PAUSE: Duration = Duration::from_secs(10);
+const PROVEN_PAUSE_MAX: Duration = Duration::from_mins(5);
 /// Refusals no further apart than this do not make the pause longer.
 const SAME_MOMENT: Duration = Duration::from_secs(5);
-const PROVEN_PAUSE_MAX: Duration = Duration::from_mins(5);
 
 /// Who asks with what, as a digest: the same user of two projects counts as one. It is as secret as what it is made of.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,61 +75,56 @@ impl Urgency {
 pub(super) struct Refusals {
     all: Vec<Refused>,
     last: Option<UpstreamError>,
-    /// The services that have accepted it, if it is a pair of keys.
-    proven_by: Vec<ServiceName>,
+    /// Whether it is a pair of keys that some service has accepted.
+    is_proven: bool,
 }
 
 #[derive(Debug)]
 struct Refused {
     /// By the uptime of the machine: nobody can set that, so that no tries are free too early.
     at: Duration,
-    /// `None`: by the token service.
-    by: Option<ServiceName>,
+    /// Where; `None` for a password.
+    by: Option<Endpoint>,
 }
 
 impl Refusals {
-    /// The last refusal, with the time until this service may make a further attempt, or any, if it may not yet.
+    /// The last refusal, with the time until a further attempt may be made at this address, or at any, if it may not yet.
+    ///
+    /// What one address alone refuses may be right, and that address wrong, so that the others may try it all the same.
     pub(super) fn forbid(
         &mut self,
         uptime: Duration,
         urgency: Urgency,
-        by: Option<&ServiceName>,
+        at: Option<&Endpoint>,
     ) -> Option<UpstreamError> {
         self.forget(uptime);
         let since = |refused: &Refused| uptime.saturating_sub(refused.at);
-        let further = self.all.len().checked_sub(urgency.most())?;
-        let left = if !self.proven_by.is_empty() && urgency == Urgency::Needed {
-            if self.may_be_the_service(by) {
-                return None;
+        let most = urgency.most();
+        let further = self.all.len().checked_sub(most)?;
+        let left = match (urgency, self.only_refuser()) {
+            (Urgency::Needed, Some(refuser)) if at != Some(refuser) => return None,
+            (Urgency::Needed, _) if self.is_proven => {
+                // Those that come together, from requests that were under way at the same time, are one.
+                let of_pauses = self.all[most - 1..].windows(2);
+                let apart = |pair: &[Refused]| pair[1].at.saturating_sub(pair[0].at);
+                let pauses = of_pauses.filter(|pair| apart(pair) > SAME_MOMENT);
+                let growth =
+                    3_u32.saturating_pow(u32::try_from(pauses.count()).unwrap_or(u32::MAX));
+                let pause = PROVEN_PAUSE.saturating_mul(growth).min(PROVEN_PAUSE_MAX);
+                pause.saturating_sub(since(self.all.last()?))
             }
-            // Those that come together, from requests that were under way at the same time, are one.
-            let of_pauses = self.all[urgency.most() - 1..].windows(2);
-            let apart = |pair: &[Refused]| pair[1].at.saturating_sub(pair[0].at);
-            let pauses = of_pauses.filter(|pair| apart(pair) > SAME_MOMENT);
-            let growth = 3_u32.saturating_pow(u32::try_from(pauses.count()).unwrap_or(u32::MAX));
-            let pause = PROVEN_PAUSE.saturating_mul(growth).min(PROVEN_PAUSE_MAX);
-            let last = self.all.last()?;
-            let left = pause.checked_sub(since(last))?;
-            (!left.is_zero()).then_some(left)?
-        } else {
             // When this one is over, there are few enough.
-            WINDOW.saturating_sub(since(&self.all[further]))
+            _ => WINDOW.saturating_sub(since(&self.all[further])),
         };
-        self.last.clone().map(|error| error.remembered(left))
+        let error = self.last.clone().filter(|_| !left.is_zero())?;
+        Some(error.remembered(left))
     }
 
-    /// Whether one service alone refuses keys that another one has accepted: it may be that service which is at fault. So this one,
-    /// or any, may try them all the same, if it is another one.
-    fn may_be_the_service(&self, by: Option<&ServiceName>) -> bool {
-        let Some(refuser) = self.all.first().and_then(|refused| refused.by.as_ref()) else {
-            return false;
-        };
-        let is_alone = self
-            .all
-            .iter()
-            .all(|other| other.by.as_ref() == Some(refuser));
-        let mut others = self.proven_by.iter().filter(|proven| *proven != refuser);
-        is_alone && others.any(|other| by.is_none_or(|by| by == other))
+    /// The address that has refused a pair of keys, if no other one has.
+    fn only_refuser(&self) -> Option<&Endpoint> {
+        let (first, others) = self.all.split_first()?;
+        let is_alone = others.iter().all(|other| other.by == first.by);
+        first.by.as_ref().filter(|_| is_alone)
     }
 
     /// Whether there are any since it was last accepted.
@@ -154,7 +149,7 @@ impl Refusals {
         &mut self,
         error: &UpstreamError,
         uptime: Duration,
-        by: Option<&ServiceName>,
+        by: Option<&Endpoint>,
     ) {
         self.all.push(Refused {
             at: uptime,
@@ -169,12 +164,11 @@ impl Refusals {
     }
 
     /// A service has accepted a signature, so that all refusals before it are over.
-    pub(super) fn proven(&mut self, by: &ServiceName) {
-        self.all.clear();
-        self.last = None;
-        if !self.proven_by.contains(by) {
-            self.proven_by.push(by.clone());
-        }
+    pub(super) fn proven(&mut self) {
+        *self = Self {
+            is_proven: true,
+            ..Self::default()
+        };
     }
 }
 
@@ -199,10 +193,17 @@ mod tests {
         Attempts, Identity, Refusals,
         Urgency::{CanWait, Needed},
     };
-    use crate::domain::service::{Sent, ServiceName, UpstreamError, UpstreamErrorKind};
+    use crate::{
+        domain::service::{Sent, UpstreamError, UpstreamErrorKind},
+        transport::Endpoint,
+    };
 
-    fn oms() -> ServiceName {
-        ServiceName::parse("oms").unwrap()
+    fn oms() -> Endpoint {
+        Endpoint::parse("https://oms.example").unwrap()
+    }
+
+    fn sms() -> Endpoint {
+        Endpoint::parse("https://sms.example").unwrap()
     }
 
     fn error() -> UpstreamError {
@@ -216,21 +217,55 @@ mod tests {
     }
 
     #[test]
-    fn a_third_attempt_waits_until_the_first_is_15_minutes_old() {
+    fn a_third_attempt_with_a_password_waits_until_the_first_is_15_minutes_old() {
         let now = Duration::from_hours(1);
         let after = |minutes| now + Duration::from_mins(minutes);
         let mut refusals = Refusals::default();
-        refusals.refused(&error(), now, Some(&oms()));
+        refusals.refused(&error(), now, None);
         assert!(refusals.forbid(after(1), Needed, None).is_none());
-        refusals.refused(&error(), after(1), Some(&oms()));
+        refusals.refused(&error(), after(1), None);
         assert!(refusals.forbid(after(1), Needed, None).is_some());
         let withheld = refusals.forbid(after(14), Needed, None).unwrap();
         assert_eq!(withheld.retry_after, Some(Duration::from_mins(1)));
         assert!(refusals.forbid(after(15), Needed, None).is_none());
-        refusals.refused(&error(), after(15), Some(&oms()));
+        refusals.refused(&error(), after(15), None);
         let withheld = refusals.forbid(after(15), Needed, None).unwrap();
         assert_eq!(withheld.retry_after, Some(Duration::from_mins(1)));
         assert!(refusals.forbid(after(16), Needed, None).is_none());
+    }
+
+    #[test]
+    fn an_address_tries_new_keys_twice_in_15_minutes() {
+        let now = Duration::from_hours(1);
+        let after = |seconds| now + Duration::from_secs(seconds);
+        let mut refusals = Refusals::default();
+        refusals.refused(&error(), now, Some(&oms()));
+        assert!(refusals.forbid(now, Needed, Some(&oms())).is_none());
+        refusals.refused(&error(), after(10), Some(&oms()));
+        let withheld = refusals.forbid(after(60), Needed, Some(&oms())).unwrap();
+        assert_eq!(withheld.retry_after, Some(Duration::from_mins(14)));
+        assert!(refusals.forbid(after(900), Needed, Some(&oms())).is_none());
+    }
+
+    #[test]
+    fn new_keys_that_one_address_refuses_have_an_attempt_at_another_one() {
+        let now = Duration::from_hours(1);
+        let iam = Endpoint::parse("https://third.example").unwrap();
+        for refused_before in [1, 2] {
+            let mut refusals = Refusals::default();
+            for _ in 0..refused_before {
+                refusals.refused(&error(), now, Some(&oms()));
+            }
+            for at in [None, Some(&sms()), Some(&iam)] {
+                assert!(refusals.forbid(now, Needed, at).is_none(), "{at:?}");
+                assert!(refusals.forbid(now, CanWait, at).is_some(), "{at:?}");
+            }
+            // If that refuses them too, it is the keys.
+            refusals.refused(&error(), now, Some(&sms()));
+            for at in [None, Some(&oms()), Some(&sms()), Some(&iam)] {
+                assert!(refusals.forbid(now, Needed, at).is_some(), "{at:?}");
+            }
+        }
     }
 
     #[test]
@@ -250,74 +285,79 @@ mod tests {
         let now = Duration::from_hours(1);
         let after = |seconds| now + Duration::from_secs(seconds);
         let mut refusals = Refusals::default();
-        refusals.proven(&oms());
+        refusals.proven();
         refusals.refused(&error(), now, Some(&oms()));
-        assert!(refusals.forbid(now, Needed, None).is_none());
+        assert!(refusals.forbid(now, Needed, Some(&oms())).is_none());
         let mut refused = 0;
         for pause in [10, 30, 90, 270, 300] {
             refusals.refused(&error(), after(refused), Some(&oms()));
-            let withheld = refusals.forbid(after(refused), Needed, None).unwrap();
+            let withheld = refusals
+                .forbid(after(refused), Needed, Some(&oms()))
+                .unwrap();
             assert_eq!(withheld.retry_after, Some(Duration::from_secs(pause)));
             assert_eq!(withheld.kind, UpstreamErrorKind::CredentialsResting);
             let free = refused + pause;
-            assert!(refusals.forbid(after(free - 1), Needed, None).is_some());
-            assert!(refusals.forbid(after(free), CanWait, None).is_some());
             assert!(
-                refusals.forbid(after(free), Needed, None).is_none(),
+                refusals
+                    .forbid(after(free - 1), Needed, Some(&oms()))
+                    .is_some()
+            );
+            assert!(
+                refusals
+                    .forbid(after(free), CanWait, Some(&oms()))
+                    .is_some()
+            );
+            assert!(
+                refusals.forbid(after(free), Needed, Some(&oms())).is_none(),
                 "{free}"
             );
             refused = free;
         }
         // Others that worked before show that these were not to blame.
         refusals.refused(&error(), after(refused), Some(&oms()));
-        refusals.proven(&oms());
-        assert!(refusals.forbid(after(refused), Needed, None).is_none());
+        refusals.proven();
+        assert!(
+            refusals
+                .forbid(after(refused), Needed, Some(&oms()))
+                .is_none()
+        );
         refusals.refused(&error(), after(refused), Some(&oms()));
-        assert!(refusals.forbid(after(refused), Needed, None).is_none());
+        assert!(
+            refusals
+                .forbid(after(refused), Needed, Some(&oms()))
+                .is_none()
+        );
     }
 
     #[test]
     fn refusals_that_come_together_make_one_pause() {
         let now = Duration::from_hours(1);
         let mut refusals = Refusals::default();
-        refusals.proven(&oms());
+        refusals.proven();
         for tenth in 0..20 {
             let at = now + Duration::from_millis(100 * tenth);
             refusals.refused(&error(), at, Some(&oms()));
         }
         let last = now + Duration::from_millis(1900);
-        let withheld = refusals.forbid(last, Needed, None).unwrap();
+        let withheld = refusals.forbid(last, Needed, Some(&oms())).unwrap();
         assert_eq!(withheld.retry_after, Some(Duration::from_secs(10)));
     }
 
     #[test]
-    fn keys_that_one_service_refuses_may_be_tried_by_another_one_that_has_accepted_them() {
+    fn keys_that_have_worked_and_that_one_address_refuses_rest_there_alone() {
         let now = Duration::from_hours(1);
-        let sms = ServiceName::parse("sms").unwrap();
-        let refused_twice = |proven_by: &[&ServiceName]| {
-            let mut refusals = Refusals::default();
-            for by in proven_by {
-                refusals.proven(by);
-            }
-            for _ in 0..2 {
-                refusals.refused(&error(), now, Some(&oms()));
-            }
-            refusals
-        };
-        let mut refusals = refused_twice(&[&oms()]);
-        for by in [None, Some(&oms()), Some(&sms)] {
-            assert!(refusals.forbid(now, Needed, by).is_some(), "{by:?}");
+        let mut refusals = Refusals::default();
+        refusals.proven();
+        for _ in 0..2 {
+            refusals.refused(&error(), now, Some(&oms()));
         }
-        let mut refusals = refused_twice(&[&oms(), &sms]);
         assert!(refusals.forbid(now, Needed, Some(&oms())).is_some());
-        for by in [None, Some(&sms)] {
-            assert!(refusals.forbid(now, Needed, by).is_none(), "{by:?}");
-            assert!(refusals.forbid(now, CanWait, by).is_some(), "{by:?}");
+        for at in [None, Some(&sms())] {
+            assert!(refusals.forbid(now, Needed, at).is_none(), "{at:?}");
         }
-        // If that refuses them too, it is the keys.
-        refusals.refused(&error(), now, Some(&sms));
-        for by in [None, Some(&oms()), Some(&sms)] {
-            assert!(refusals.forbid(now, Needed, by).is_some(), "{by:?}");
+        refusals.refused(&error(), now, Some(&sms()));
+        for at in [None, Some(&oms()), Some(&sms())] {
+            assert!(refusals.forbid(now, Needed, at).is_some(), "{at:?}");
         }
     }
 

@@ -6,19 +6,18 @@ use tokio::time::timeout;
 
 use super::{
     super::{
-        Credentials,
+        Credentials, Site,
         attempts::{Turn, Urgency},
         login::failure,
     },
     Credential,
 };
-use crate::{
-    domain::service::{ProjectName, ServiceName, UpstreamError, UpstreamErrorKind},
-    transport::Endpoint,
-};
+use crate::domain::service::{ProjectName, UpstreamError, UpstreamErrorKind};
 
 /// The longest that a request waits for its turn to try keys that have not worked yet.
 const TURN_PATIENCE: Duration = Duration::from_secs(10);
+/// The longest that a request is put off because of what the service refused: meanwhile the keys can be proven right elsewhere, or changed.
+const REST_MAX: Duration = Duration::from_mins(1);
 /// How often a request looks for other keys, when those that it waited for were refused meanwhile.
 const LEASE_ATTEMPTS: usize = 4;
 
@@ -66,13 +65,13 @@ impl Deref for Lease {
 }
 
 impl Credentials {
-    /// A credential of the project, to be held while it is used once for this service at this endpoint: the one at hand, or
+    /// A credential of the project, to be held while it is used once at this site: the one at hand, or
     /// else the result of one login that all who wait share. A failed login is answered from memory for a while. Never waits longer than a login may
     /// take, and for keys that others try.
     pub(crate) async fn lease(
         &self,
         project: &ProjectName,
-        (service, endpoint): (&ServiceName, &Endpoint),
+        site: &Site,
     ) -> Result<Lease, UpstreamError> {
         let clock = &*self.vault.clock;
         for _ in 0..LEASE_ATTEMPTS {
@@ -85,12 +84,12 @@ impl Credentials {
             let trials = credential.trials();
             let turn = if let Some(previous) = previous {
                 // While somebody tries the successor, what worked before it still does.
-                let Some(turn) = trials.turn_now(endpoint, urgency, clock) else {
+                let Some(turn) = trials.turn_now(&site.endpoint, urgency, clock) else {
                     return Ok(Lease::of(previous));
                 };
                 turn
             } else {
-                let turn = timeout(TURN_PATIENCE, trials.turn(endpoint, urgency, clock));
+                let turn = timeout(TURN_PATIENCE, trials.turn(&site.endpoint, urgency, clock));
                 let Ok(turn) = turn.await else {
                     break;
                 };
@@ -102,12 +101,18 @@ impl Credentials {
             if credential.is_refused() {
                 continue;
             }
-            let forbidden = |by| credential.forbidden(clock.uptime(), urgency, by);
-            let Some(error) = forbidden(Some(service)) else {
+            let forbidden = |at| credential.forbidden(clock.uptime(), urgency, at);
+            let Some(error) = forbidden(Some(&site.endpoint)) else {
                 return Ok(Lease::on_trial(credential, turn));
             };
             if forbidden(None).is_none() {
-                return Err(error);
+                // There may be other keys in their place, which the next request uses.
+                self.refresh(project);
+                let retry_after = error.retry_after.map(|left| left.min(REST_MAX));
+                return Err(UpstreamError {
+                    retry_after,
+                    ..error
+                });
             }
             // It was obtained just before the last refusal was noted. What worked before it comes back, or else another one
             // is made of other keys or withheld.
@@ -120,11 +125,7 @@ impl Credentials {
     }
 
     /// As [`Credentials::lease`], but `None` if that has to wait: for a login, or for others who try the keys.
-    pub(crate) async fn lease_now(
-        &self,
-        project: &ProjectName,
-        (service, endpoint): (&ServiceName, &Endpoint),
-    ) -> Option<Lease> {
+    pub(crate) async fn lease_now(&self, project: &ProjectName, site: &Site) -> Option<Lease> {
         let clock = &*self.vault.clock;
         let credential = self.at_hand(project).await?;
         if !credential.is_on_trial() {
@@ -132,10 +133,10 @@ impl Credentials {
         }
         let previous = credential.previous(self.now());
         let urgency = Urgency::beside(previous.as_ref());
-        let Some(turn) = credential.trials().turn_now(endpoint, urgency, clock) else {
+        let Some(turn) = credential.trials().turn_now(&site.endpoint, urgency, clock) else {
             return previous.map(Lease::of);
         };
-        let forbidden = credential.forbidden(clock.uptime(), urgency, Some(service));
+        let forbidden = credential.forbidden(clock.uptime(), urgency, Some(&site.endpoint));
         let may_be_tried = !credential.is_refused() && forbidden.is_none();
         may_be_tried.then(|| Lease::on_trial(credential, turn))
     }

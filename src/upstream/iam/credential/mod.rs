@@ -23,7 +23,7 @@ use super::{
 use crate::{
     domain::{
         secret::Secret,
-        service::{ProjectName, ServiceName, UpstreamError, status::CredentialKind},
+        service::{ProjectName, UpstreamError, status::CredentialKind},
     },
     transport::{Endpoint, Request},
 };
@@ -125,14 +125,14 @@ impl Credential {
         self.0.worked.load(Ordering::Relaxed)
     }
 
-    /// Notes that this service of the vendor has accepted it. Tells whether it is the first time that one did.
-    pub(super) fn set_worked(&self, service: &ServiceName) -> bool {
+    /// Notes that a service of the vendor has accepted it. Tells whether it is the first time that one did.
+    pub(super) fn set_worked(&self) -> bool {
         let is_first = !self.0.worked.swap(true, Ordering::Relaxed);
         if is_first {
             *self.previous_slot() = None;
         }
         if self.signs() {
-            self.0.trials.refusals().proven(service);
+            self.0.trials.refusals().proven();
         }
         is_first
     }
@@ -141,31 +141,31 @@ impl Credential {
         self.0.refused.load(Ordering::Relaxed)
     }
 
-    /// Notes that a service refused it. Of many who used it at the same time, the first one counts, unless it never worked: those who tried it are
+    /// Notes that a service at this address refused it. Of many who used it at the same time, the first one counts, unless it never worked: those who tried it are
     /// few, and the vendor counts them all. Tells whether it is the first one.
     pub(super) fn set_refused(
         &self,
         error: &UpstreamError,
         uptime: Duration,
-        service: &ServiceName,
+        endpoint: &Endpoint,
     ) -> bool {
         let is_tried = !self.has_worked();
         let mut refusals = self.0.trials.refusals();
         let is_first = !self.0.refused.swap(true, Ordering::Relaxed);
         if self.signs() && (is_tried || is_first) {
-            refusals.refused(error, uptime, Some(service));
+            refusals.refused(error, uptime, Some(endpoint));
         }
         is_first
     }
 
-    /// The last refusal of what it was obtained with, if that was refused too often to be tried by this service, or by any.
+    /// The last refusal of what it was obtained with, if that was refused too often to be tried at this address, or at any.
     pub(super) fn forbidden(
         &self,
         uptime: Duration,
         urgency: Urgency,
-        by: Option<&ServiceName>,
+        at: Option<&Endpoint>,
     ) -> Option<UpstreamError> {
-        self.0.trials.refusals().forbid(uptime, urgency, by)
+        self.0.trials.refusals().forbid(uptime, urgency, at)
     }
 
     /// The one before it that worked, if this one has not worked yet and that one is still good.
@@ -225,7 +225,12 @@ impl Credential {
     /// Whether it is tried by few requests at a time: the vendor locks keys after a few wrong signatures, so that those that
     /// have worked are tried again after a refusal of the same ones, be it in another project. Many may try a token at the same time.
     pub(crate) fn is_on_trial(&self) -> bool {
-        self.signs() && (!self.has_worked() || self.0.trials.refusals().are_there())
+        self.signs() && (!self.has_worked() || self.was_refused())
+    }
+
+    /// Whether a service refused what it was obtained with since one last accepted that.
+    pub(super) fn was_refused(&self) -> bool {
+        self.0.trials.refusals().are_there()
     }
 
     pub(super) fn trials(&self) -> &Trials {
@@ -244,8 +249,7 @@ mod tests {
         domain::{
             secret::Secret,
             service::{
-                ProjectName, Sent, ServiceName, UpstreamError, UpstreamErrorKind,
-                status::CredentialKind,
+                ProjectName, Sent, UpstreamError, UpstreamErrorKind, status::CredentialKind,
             },
         },
         transport::{Endpoint, Method, Request},
@@ -273,8 +277,8 @@ mod tests {
         })
     }
 
-    fn oms() -> ServiceName {
-        ServiceName::parse("oms").unwrap()
+    fn oms() -> Endpoint {
+        Endpoint::parse("https://oms.example").unwrap()
     }
 
     fn refusal() -> UpstreamError {
@@ -320,17 +324,17 @@ mod tests {
         let serial = |of: &Credential| of.previous(now).map(|previous| previous.serial());
         second.follow(&first);
         assert_eq!(serial(&second), None, "the first never worked");
-        first.set_worked(&oms());
+        first.set_worked();
         second.follow(&first);
         third.follow(&second);
         assert_eq!((serial(&second), serial(&third)), (None, Some(1)));
         first.set_refused(&refusal(), Duration::ZERO, &oms());
         assert_eq!(serial(&third), None);
         let fourth = keys(4);
-        third.set_worked(&oms());
+        third.set_worked();
         fourth.follow(&third);
         assert_eq!(serial(&fourth), Some(3));
-        fourth.set_worked(&oms());
+        fourth.set_worked();
         assert_eq!(serial(&fourth), None);
     }
 
@@ -339,16 +343,17 @@ mod tests {
         let now = Duration::from_hours(1);
         let trials = Arc::default();
         let [first, second, third] = [1, 2, 3].map(|serial| tried(serial, Arc::clone(&trials)));
-        first.set_worked(&oms());
+        first.set_worked();
         assert!(first.set_refused(&refusal(), now, &oms()));
         assert!(!first.clone().set_refused(&refusal(), now, &oms()));
-        assert!(second.forbidden(now, Needed, None).is_none());
+        let forbidden = |of: &Credential| of.forbidden(now, Needed, Some(&oms())).is_some();
+        assert!(!forbidden(&second));
         assert!(second.set_refused(&refusal(), now, &oms()));
-        assert!(third.forbidden(now, Needed, None).is_some());
-        second.set_worked(&oms());
-        assert!(third.forbidden(now, Needed, None).is_none());
+        assert!(forbidden(&third));
+        second.set_worked();
+        assert!(!forbidden(&third));
         assert!(third.set_refused(&refusal(), now, &oms()));
         assert!(!third.clone().set_refused(&refusal(), now, &oms()));
-        assert!(tried(4, trials).forbidden(now, Needed, None).is_some());
+        assert!(forbidden(&tried(4, trials)));
     }
 }

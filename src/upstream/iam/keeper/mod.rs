@@ -220,7 +220,10 @@ impl Keeper {
                 desk.told = None;
                 count(&self.vault, kind, "ok");
                 let logins = &self.vault.logins;
-                logins.obtained(project);
+                // Keys by themselves promise nothing, least of all if a service refused them.
+                if !credential.was_refused() {
+                    logins.obtained(project);
+                }
                 if !credential.signs() {
                     logins.logged_in(project, self.vault.clock.now());
                 }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Cloud, endpoint, issue, keys, lease, oms, project, text, until, wrong_password};
+use super::{Cloud, issue, keys, lease, oms, project, text, until, wrong_password};
 use crate::{
     domain::{
         clock::Clock as _,
@@ -46,12 +46,7 @@ async fn while_a_token_serves_a_refused_password_is_not_tried_again() {
         credentials.look_at_secrets();
         // The answer comes after what was asked for before.
         let nobody = ProjectName::parse("nobody").unwrap();
-        assert!(
-            credentials
-                .lease(&nobody, (&oms(), &endpoint()))
-                .await
-                .is_err()
-        );
+        assert!(credentials.lease(&nobody, &oms()).await.is_err());
     }
     assert_eq!(cloud.logins(), 2);
     // It knows it, and ends all tokens.
@@ -81,10 +76,7 @@ async fn who_comes_while_a_refused_password_is_spared_has_it_tried() {
     fs::write(cloud.password.path(), "another-word").unwrap();
     let other = ProjectName::parse("q").unwrap();
     let (tries, waits) = (credentials.clone(), credentials.clone());
-    let tries =
-        actix_rt::spawn(
-            async move { tries.lease(&other, (&oms(), &endpoint())).await.map(|_| ()) },
-        );
+    let tries = actix_rt::spawn(async move { tries.lease(&other, &oms()).await.map(|_| ()) });
     until(async || cloud.logins() == 2).await;
     // The replacement waits for the result of the other project's try, and so does who comes for it.
     cloud.clock.forward(24 * 3600 - 20 * 60);
@@ -172,10 +164,7 @@ async fn of_two_projects_with_changed_keys_that_are_refused_one_tries_them() {
     let names = ["a", "b"].map(|name| ProjectName::parse(name).unwrap());
     let credentials = bench.credentials_of(&["a", "b"]);
     for name in &names {
-        let lease = credentials
-            .lease(name, (&oms(), &endpoint()))
-            .await
-            .unwrap();
+        let lease = credentials.lease(name, &oms()).await.unwrap();
         credentials.worked(&lease, &oms());
     }
     bench.write("AK2", "second-secret");
@@ -187,18 +176,12 @@ async fn of_two_projects_with_changed_keys_that_are_refused_one_tries_them() {
         })
         .await;
     }
-    let lease = credentials
-        .lease(&names[0], (&oms(), &endpoint()))
-        .await
-        .unwrap();
+    let lease = credentials.lease(&names[0], &oms()).await.unwrap();
     let error = failure(UpstreamErrorKind::CredentialsRefused, "x");
     assert!(credentials.refused(&lease, &oms(), &error));
     drop(lease);
     for name in &names {
-        let lease = credentials
-            .lease(name, (&oms(), &endpoint()))
-            .await
-            .unwrap();
+        let lease = credentials.lease(name, &oms()).await.unwrap();
         assert_eq!(keys::access_key(&lease), "AK1");
     }
 }

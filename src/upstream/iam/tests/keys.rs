@@ -155,7 +155,7 @@ async fn refused_keys_are_tried_twice_in_15_minutes_unless_they_change() {
     refuse(&credentials).await;
     assert!(lease(&credentials).await.is_err());
     bench.write("AK2", "second-secret");
-    bench.cloud.clock.forward(60);
+    until(async || lease(&credentials).await.is_ok()).await;
     assert_eq!(key(&credentials).await, "AK2");
 }
 
@@ -167,7 +167,7 @@ async fn projects_with_the_same_keys_share_the_attempts() {
     let tried = join_all(names.map(async |name| {
         let project = ProjectName::parse(name).unwrap();
         let mut tried = 0;
-        while let Ok(lease) = credentials.lease(&project, (&oms(), &endpoint())).await {
+        while let Ok(lease) = credentials.lease(&project, &oms()).await {
             // Others come for it while the service is asked.
             tokio::task::yield_now().await;
             tried += 1;
@@ -184,12 +184,7 @@ async fn keys_that_worked_are_tried_by_one_at_a_time_after_a_refusal_in_another_
     let bench = Bench::new();
     let credentials = bench.credentials_of(&["a", "b"]);
     let [a, b] = ["a", "b"].map(|name| ProjectName::parse(name).unwrap());
-    let lease = async |project| {
-        credentials
-            .lease(project, (&oms(), &endpoint()))
-            .await
-            .unwrap()
-    };
+    let lease = async |project| credentials.lease(project, &oms()).await.unwrap();
     for project in [&a, &b] {
         let first: Lease = lease(project).await;
         credentials.worked(&first, &oms());
@@ -198,7 +193,7 @@ async fn keys_that_worked_are_tried_by_one_at_a_time_after_a_refusal_in_another_
     let refused: Lease = lease(&a).await;
     credentials.refused(&refused, &oms(), &refusal());
     let first = lease(&b).await;
-    let site = (&oms(), &endpoint());
+    let site = &oms();
     assert!(credentials.lease_now(&b, site).await.is_none());
     credentials.worked(&first, &oms());
     let second = credentials.lease_now(&b, site).await;
@@ -243,59 +238,35 @@ async fn an_endpoint_that_does_not_answer_leaves_a_place_to_another() {
     let bench = Bench::new();
     let credentials = bench.credentials();
     let _hangs = lease(&credentials).await.unwrap();
-    assert!(
-        credentials
-            .lease_now(&project(), (&oms(), &endpoint()))
-            .await
-            .is_none()
-    );
-    let elsewhere = Endpoint::parse("https://sms.example").unwrap();
-    let other = credentials
-        .lease(&project(), (&oms(), &elsewhere))
-        .await
-        .unwrap();
-    let third = Endpoint::parse("https://third.example").unwrap();
-    assert!(
-        credentials
-            .lease_now(&project(), (&oms(), &third))
-            .await
-            .is_none()
-    );
+    assert!(credentials.lease_now(&project(), &oms()).await.is_none());
+    let elsewhere = at("https://sms.example");
+    let other = credentials.lease(&project(), &elsewhere).await.unwrap();
+    let third = at("https://third.example");
+    assert!(credentials.lease_now(&project(), &third).await.is_none());
     credentials.worked(&other, &oms());
-    assert!(
-        credentials
-            .lease_now(&project(), (&oms(), &third))
-            .await
-            .is_some()
-    );
+    assert!(credentials.lease_now(&project(), &third).await.is_some());
 }
 
 #[actix_rt::test]
 async fn no_more_attempts_are_under_way_than_may_fail() {
     let bench = Bench::new();
     let credentials = bench.credentials();
-    let elsewhere = Endpoint::parse("https://sms.example").unwrap();
+    let elsewhere = at("https://sms.example");
     let hangs = lease(&credentials).await.unwrap();
-    let other = credentials
-        .lease(&project(), (&oms(), &elsewhere))
-        .await
-        .unwrap();
-    credentials.refused(&other, &oms(), &refusal());
+    let other = credentials.lease(&project(), &elsewhere).await.unwrap();
+    credentials.refused(&other, &elsewhere, &refusal());
     drop(other);
     // Of two refusals one has come, and the other may be on its way.
     until(async || credentials.credential(&project()).await.is_ok()).await;
     assert!(
         credentials
-            .lease_now(&project(), (&oms(), &elsewhere))
+            .lease_now(&project(), &elsewhere)
             .await
             .is_none()
     );
     credentials.refused(&hangs, &oms(), &refusal());
     drop(hangs);
-    let error = credentials
-        .lease(&project(), (&oms(), &elsewhere))
-        .await
-        .unwrap_err();
+    let error = credentials.lease(&project(), &elsewhere).await.unwrap_err();
     assert_eq!(error.kind, UpstreamErrorKind::CredentialsResting);
 }
 

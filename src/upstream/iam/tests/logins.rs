@@ -90,7 +90,7 @@ async fn projects_of_one_user_share_the_attempts() {
     let credentials = cloud.credentials(&names);
     let results = join_all(names.map(async |name| {
         credentials
-            .lease(&ProjectName::parse(name).unwrap(), (&oms(), &endpoint()))
+            .lease(&ProjectName::parse(name).unwrap(), &oms())
             .await
             .unwrap_err()
             .kind

@@ -28,7 +28,7 @@ use tempfile::NamedTempFile;
 use tokio::time::timeout;
 
 use super::{
-    Credentials, CredentialsError,
+    Credentials, CredentialsError, Site,
     attempts::Identity,
     credential::{Credential, Parts, Proof},
     keeper::Command,
@@ -211,18 +211,22 @@ pub(crate) fn wrong_password(_: &Seen, writer: &mut dyn Write) -> Then {
     answer(writer, 401, "X-Request-Id: a-7\r\n", &body.to_string())
 }
 
-pub(crate) fn oms() -> ServiceName {
-    ServiceName::parse("oms").unwrap()
+/// Where leases are used.
+pub(crate) fn oms() -> Site {
+    at("https://oms.example")
+}
+
+/// OMS at another address.
+pub(crate) fn at(address: &str) -> Site {
+    Site {
+        service: ServiceName::parse("oms").unwrap(),
+        endpoint: Endpoint::parse(address).unwrap(),
+    }
 }
 
 /// What the project has for one request.
 pub(crate) async fn lease(credentials: &Credentials) -> Result<super::Lease, UpstreamError> {
-    credentials.lease(&project(), (&oms(), &endpoint())).await
-}
-
-/// Where leases are used.
-pub(crate) fn endpoint() -> Endpoint {
-    Endpoint::parse("https://oms.example").unwrap()
+    credentials.lease(&project(), &oms()).await
 }
 
 pub(crate) fn project() -> ProjectName {

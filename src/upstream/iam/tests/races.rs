@@ -30,12 +30,7 @@ async fn refused_keys_that_come_back_are_given_to_nobody() {
     // What another thread brings back that saw them good a moment ago.
     credentials.refused(&first, &oms(), &refusal());
     credentials.vault.cache.insert(project(), first).await;
-    assert!(
-        credentials
-            .lease_now(&project(), (&oms(), &endpoint()))
-            .await
-            .is_none()
-    );
+    assert!(credentials.lease_now(&project(), &oms()).await.is_none());
     assert!(credentials.vault.at_hand(&project()).is_none());
     bench.write("AK3", "third-secret");
     assert_eq!(key(&credentials).await, "AK3");
@@ -52,12 +47,7 @@ async fn keys_are_removed_although_nobody_waits_for_it() {
     let mut busy = Box::pin(busy);
     assert!((&mut busy).now_or_never().is_none());
     credentials.refused(&second, &oms(), &refusal());
-    assert!(
-        credentials
-            .lease_now(&project, (&oms(), &endpoint()))
-            .await
-            .is_none()
-    );
+    assert!(credentials.lease_now(&project, &oms()).await.is_none());
     drop(busy);
     assert_eq!(key(&credentials).await, "AK1");
 }

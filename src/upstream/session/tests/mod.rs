@@ -28,7 +28,10 @@ use crate::{
     domain::{
         clock::Clock as _,
         secret::SecretSource,
-        service::{Clearance, HeldLease, Sent, ServiceName, UpstreamErrorKind},
+        service::{
+            Clearance, HeldLease, Sent, ServiceName, UpstreamErrorKind,
+            status::{CredentialKind, CredentialState},
+        },
     },
     transport::{
         Endpoint, Method, Request, Transport, TransportErrorKind,
@@ -40,8 +43,8 @@ use crate::{
         echo::Names,
         flow::{self, tests::PACE},
         iam::{
-            Credentials,
-            tests::{self, Cloud, PROJECT_ID, endpoint, lease, oms, project},
+            Credentials, Site,
+            tests::{self, Cloud, PROJECT_ID, lease, oms, project},
         },
         metrics::Metrics,
     },
@@ -78,16 +81,18 @@ impl Bench {
     }
 
     fn session_at(&self, service: &str, endpoint: Endpoint) -> Session {
-        let service = ServiceName::parse(service).unwrap();
+        let site = Site {
+            service: ServiceName::parse(service).unwrap(),
+            endpoint,
+        };
         let (transport, credentials) = (Rc::clone(&self.transport), self.credentials.clone());
-        let flow = flow::tests::flow(&service, endpoint.clone(), self.pace);
+        let flow = flow::tests::flow(&site.service, site.endpoint.clone(), self.pace);
         Session::new(
             transport,
             credentials,
             project(),
-            service,
+            site,
             &CODES,
-            endpoint,
             Names::new(["acme", "svc-migrate"]),
             flow,
             self.metrics.clone(),
