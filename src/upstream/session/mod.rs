@@ -82,7 +82,8 @@ impl Session {
     /// included, unless the answer says that the credential is dead. Then it is replaced and the request is sent again,
     /// which is safe since it was not carried out. If the replacement is refused too, that is
     /// [`UpstreamErrorKind::CredentialsRefused`], also for the next requests of a while; or, if it is a token and the service
-    /// has accepted others, it is replaced once more, and then that is [`UpstreamErrorKind::Unavailable`] at first.
+    /// has accepted others, it is replaced once more, and then that is [`UpstreamErrorKind::Unavailable`] at first. If the service
+    /// calls a token dead in words of its own, it is replaced once, and the second answer is given back, whatever it says.
     ///
     /// `operation` is the name under which the request is counted. Nothing is sent without a clearance that is good, if there
     /// is one.
@@ -179,6 +180,8 @@ impl Session {
 
     async fn perform(&self, request: &Request, call: Call<'_>) -> Result<Response, UpstreamError> {
         let mut repeats = 0;
+        // Whether it is sent again because of what the service said of the token.
+        let mut is_suspected = false;
         loop {
             // Whoever cannot be let in need not wait for the pace.
             self.may_ask()?;
@@ -190,14 +193,23 @@ impl Session {
                 tried: Cell::new(None),
             };
             let response = self.flow.carry(call, &sending).await?;
-            let tried = sending.tried.take();
-            let Some((lease, refusal)) =
-                tried.and_then(|tried| Some((tried.lease, tried.refusal?)))
-            else {
+            let Some(tried) = sending.tried.take() else {
+                return Ok(response);
+            };
+            let Some(refusal) = tried.refusal else {
+                let (credentials, site) = (&self.credentials, &self.site);
+                if is_suspected {
+                    credentials.judged(&tried.credential, site, tried.is_suspected);
+                } else if tried.is_suspected && credentials.suspected(&tried.credential, site).await
+                {
+                    is_suspected = true;
+                    continue;
+                }
                 return Ok(response);
             };
             if !refusal.is_replaced {
-                return Err(self.credentials.give_up(&lease, &self.site, refusal.error));
+                let refused = &refusal.lease;
+                return Err(self.credentials.give_up(refused, &self.site, refusal.error));
             }
             if repeats == REPEATS_MAX {
                 // Others were let in meanwhile: the service is not to be left alone for it.

@@ -9,7 +9,8 @@ use tracing::Instrument as _;
 use super::{
     Session,
     verdict::{
-        is_mute_refusal, refused_credential_code, shows_accepted_credential, wrong_signature,
+        blames_credential, is_mute_refusal, refused_credential_code, shows_accepted_credential,
+        wrong_signature,
     },
 };
 use crate::{
@@ -36,12 +37,16 @@ pub(super) struct Sending<'a> {
 
 /// A credential that a service was shown.
 pub(super) struct Tried {
-    pub(super) lease: Lease,
+    pub(super) credential: Credential,
     pub(super) refusal: Option<Refusal>,
+    /// Whether it is a token that the service calls dead in words of its own.
+    pub(super) is_suspected: bool,
 }
 
 /// That it was refused, which is noted.
 pub(super) struct Refusal {
+    /// Held until it is decided what follows.
+    pub(super) lease: Lease,
     pub(super) error: UpstreamError,
     /// Whether the request may be tried with another one at once.
     pub(super) is_replaced: bool,
@@ -58,8 +63,6 @@ impl Dispatch for Sending<'_> {
             site,
             ..
         } = self.session;
-        // An attempt before this one must not keep it waiting.
-        drop(self.tried.take());
         // The credential from before the wait may be known to be dead.
         self.session.may_ask()?;
         let lease = credentials.lease_now(project, site).await;
@@ -170,14 +173,25 @@ impl Session {
         secrets.extend(&authentication.signature);
         secrets.extend(recent.iter().flat_map(Credential::secrets));
         let response = echo::without_secrets(response, &secrets);
+        let is_suspected = !lease.signs() && blames_credential(self.codes, &response);
+        let credential = Credential::clone(&lease);
         let refusal = (code.is_some() || is_doubted).then(|| {
             // If it is sent twice, it must not be taken for a refusal of the next credential.
             self.transport.distrust();
             let error = self.refusal(&lease, &response, code);
             let is_replaced = self.credentials.refused(&lease, &self.site, &error);
-            Refusal { error, is_replaced }
+            Refusal {
+                lease,
+                error,
+                is_replaced,
+            }
         });
-        Ok((response, Tried { lease, refusal }))
+        let tried = Tried {
+            credential,
+            refusal,
+            is_suspected,
+        };
+        Ok((response, tried))
     }
 
     /// An answer of which only the head came whole may have refused the keys that were tried, and the vendor counts that.

@@ -32,6 +32,15 @@ pub(super) fn is_mute_refusal(response: &Response) -> bool {
     response.status == 401 && answer::error_code(&response.body).is_none()
 }
 
+/// Whether an answer names the credential in the service's own words. It can mean something else by that, say the keys of a bucket.
+pub(super) fn blames_credential(codes: &Codes, response: &Response) -> bool {
+    let code = (400..500)
+        .contains(&response.status)
+        .then(|| answer::error_code(&response.body))
+        .flatten();
+    code.is_some_and(|(code, _)| codes.credentials.contains(&code.as_str()))
+}
+
 /// Why a signature may have been refused, by the text that follows the vendor's code 0301 ("APIG.0301" in its
 /// troubleshooting pages). The text is not passed on, since it can name the access key.
 pub(super) fn wrong_signature(response: &Response) -> &'static str {

@@ -5,6 +5,7 @@ mod keys;
 mod pace;
 mod refusals;
 mod withdrawn;
+mod words;
 
 use std::{
     collections::BTreeSet,
