@@ -45,7 +45,7 @@ pub(crate) struct ProjectStatusView {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = CredentialStatus)]
 pub(crate) struct CredentialStatusView {
-    /// What it is proved with: `password`.
+    /// What it is proved with: `password`, `access-key` or `ecs-agency`.
     #[schema(example = "password")]
     kind: &'static str,
     /// `ok`: it serves. `idle`: there is none, for nobody has needed it lately. `refused`: the cloud refuses it, and

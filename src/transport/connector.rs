@@ -74,7 +74,7 @@ async fn handshake(tls: Arc<ClientConfig>, host: &str, stream: TcpStream) -> io:
         Ok(stream) => Ok(Encrypted(stream)),
         Err(error) => {
             // The kind of failure is what an operator needs, and the one place where it is known is here.
-            tracing::warn!(%error, "the TLS handshake with the vendor failed");
+            tracing::warn!(host, %error, "the TLS handshake with the vendor failed");
             Err(io::Error::other(HandshakeFailed))
         }
     }

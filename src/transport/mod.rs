@@ -34,7 +34,7 @@ use crate::domain::secret::Secret;
 pub struct Settings {
     /// The longest that a connection, TLS included, may take to be made.
     pub connect_timeout: Duration,
-    /// The longest that one exchange may take, from the first byte of the request to the last of the answer.
+    /// The longest that one exchange may take, from the search for its address to the last byte of the answer.
     pub request_timeout: Duration,
     /// A PEM file with roots to trust besides the system's.
     pub ca_file: Option<PathBuf>,

@@ -69,12 +69,8 @@ impl StorageSecrets {
 }
 
 fn are_same(some: &[Secret], others: &[Secret]) -> bool {
-    let texts = |keys: &[Secret]| {
-        keys.iter()
-            .map(|key| key.expose().to_owned())
-            .collect::<Vec<_>>()
-    };
-    texts(some) == texts(others)
+    let others = others.iter().map(Secret::expose);
+    some.iter().map(Secret::expose).eq(others)
 }
 
 #[cfg(test)]

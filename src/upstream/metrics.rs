@@ -78,12 +78,12 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "upstream_requests",
-            "Requests to a migration service of the vendor, by outcome: ok, the class of the status, or the kind of failure",
+            "Requests to a migration service of the vendor, also those that were kept back, by outcome: ok, the class of the status, or the kind of failure",
             self.requests.clone(),
         );
         registry.register(
             "upstream_request_duration_seconds",
-            "Time of one exchange with a migration service of the vendor, from its beginning to the last byte of the answer",
+            "Time of one exchange with a migration service of the vendor, from its beginning to the last byte of the answer, or to its failure",
             self.duration.clone(),
         );
         registry.register(

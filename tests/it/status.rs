@@ -71,6 +71,22 @@ fn a_refused_login_shows_with_its_code_and_the_next_good_one_mends_it() {
 }
 
 #[test]
+fn a_refused_password_shows_as_refused_for_as_long_as_it_rests() {
+    let place = Place::new();
+    let gateway = place.start();
+    place.cloud.set_password("canary-password-of-the-cloud");
+    let mut remembered = 0;
+    wait_for("two refusals, and the memory of them", || {
+        assert_eq!(gateway.client().get("/tasks/7").status, 502);
+        let shown = credential(&gateway);
+        assert_eq!(shown["state"], "refused", "{shown}");
+        remembered += u32::from(place.cloud.count(Operation::Login, None) == 2);
+        (remembered > 3).then_some(())
+    });
+    assert_eq!(place.cloud.count(Operation::Login, None), 2);
+}
+
+#[test]
 fn a_token_service_that_does_not_answer_is_no_refusal() {
     let place = Place::new();
     let gateway = place.start();

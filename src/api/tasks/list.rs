@@ -217,7 +217,7 @@ impl Walk {
                 .extend(row.filter(|task| on.action.lets_through(task)));
         }
         self.offset = self.offset.saturating_add(passed);
-        if rows == 0 || self.offset >= page.total {
+        if rows == 0 || self.offset >= page.total || self.offset > traits.offset_limit {
             self.at += 1;
             self.offset = 0;
         }

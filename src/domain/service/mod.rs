@@ -20,8 +20,8 @@ use super::{
 /// One migration service, seen through one project with its own credentials.
 ///
 /// Every method makes at most one attempt that could change something, within the configured time limit of one
-/// exchange (a second attempt is made only where the first provably had no effect, because its token was refused or no
-/// connection was made). Waiting for the service's pace comes on top, with a limit of its own.
+/// exchange (a further attempt is made only where the one before provably had no effect, because its credential was refused or no
+/// connection was made; after a refusal the time limit begins anew). Waiting for the service's pace comes on top, with a limit of its own.
 ///
 /// A change rests on a look, and looks age, and on a lease, which ends: its first byte is written while its [`Clearance`]
 /// is good or, with [`Sent::No`], not at all.
@@ -348,10 +348,10 @@ impl UpstreamError {
     pub fn is_permanent(&self) -> bool {
         match self.kind {
             UpstreamErrorKind::CredentialsRefused
+            | UpstreamErrorKind::CredentialsResting
             | UpstreamErrorKind::Forbidden
             | UpstreamErrorKind::Rejected => true,
-            UpstreamErrorKind::CredentialsResting
-            | UpstreamErrorKind::Refused
+            UpstreamErrorKind::Refused
             | UpstreamErrorKind::StillInProgress
             | UpstreamErrorKind::Gone
             | UpstreamErrorKind::Throttled

@@ -6,6 +6,7 @@
 
 mod code;
 
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::echo::{Names, without_keys};
@@ -359,14 +360,18 @@ pub(crate) fn error_code(body: &[u8]) -> Option<(String, String)> {
 
 /// Whether a body is JSON, as those of services are, and no page or text of something in between.
 pub(in crate::upstream) fn is_json(body: &[u8]) -> bool {
-    matches!(form_of(body), Form::Json(_))
+    text_of(body).is_some_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok())
+}
+
+fn text_of(body: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(body).ok()?;
+    Some(text.trim_start_matches('\u{feff}').trim())
 }
 
 fn form_of(body: &[u8]) -> Form {
-    let Ok(text) = std::str::from_utf8(body) else {
+    let Some(text) = text_of(body) else {
         return Form::Broken;
     };
-    let text = text.trim_start_matches('\u{feff}').trim();
     if text.is_empty() {
         return Form::Empty;
     }

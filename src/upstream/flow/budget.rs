@@ -1,6 +1,9 @@
 //! How many retries an endpoint may be burdened with: a share of the requests, so that retries never multiply an outage.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    mem,
+    sync::{Mutex, PoisonError},
+};
 
 use tokio::time::Instant;
 
@@ -20,6 +23,17 @@ struct Balance {
     retries: f64,
     /// Up to when the reserve was filled.
     filled_at: Instant,
+    /// Whether there was none, and has not been much since.
+    is_spent: bool,
+}
+
+/// Whether a request may be retried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leave {
+    Given,
+    /// The first time since there was much.
+    DeniedFirst,
+    Denied,
 }
 
 impl RetryBudget {
@@ -27,6 +41,7 @@ impl RetryBudget {
         Self(Mutex::new(Balance {
             retries: RESERVE,
             filled_at: Instant::now(),
+            is_spent: false,
         }))
     }
 
@@ -36,13 +51,17 @@ impl RetryBudget {
     }
 
     /// Takes leave for one retry, if there is any.
-    pub(super) fn spend(&self) -> bool {
+    pub(super) fn spend(&self) -> Leave {
         self.with(|balance| {
-            let is_enough = balance.retries >= 1.0;
-            if is_enough {
+            if balance.retries >= 1.0 {
                 balance.retries -= 1.0;
+                return Leave::Given;
             }
-            is_enough
+            if mem::replace(&mut balance.is_spent, true) {
+                Leave::Denied
+            } else {
+                Leave::DeniedFirst
+            }
         })
     }
 
@@ -59,6 +78,7 @@ impl RetryBudget {
         if balance.retries < RESERVE {
             balance.retries = (balance.retries + seconds.as_secs_f64()).min(RESERVE);
         }
+        balance.is_spent &= balance.retries < RESERVE;
         work(&mut balance)
     }
 }
@@ -69,10 +89,12 @@ mod tests {
 
     use tokio::time::advance;
 
-    use super::RetryBudget;
+    use super::{Leave, RetryBudget};
 
     fn spend_all(budget: &RetryBudget) -> usize {
-        (0..1_000).take_while(|_| budget.spend()).count()
+        (0..1_000)
+            .take_while(|_| budget.spend() == Leave::Given)
+            .count()
     }
 
     #[tokio::test(start_paused = true)]
@@ -94,6 +116,21 @@ mod tests {
         assert_eq!(spend_all(&budget), 3);
         advance(Duration::from_hours(1)).await;
         assert_eq!(spend_all(&budget), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn that_it_is_spent_is_news_once_until_it_is_full_again() {
+        let budget = RetryBudget::new();
+        let denied = |budget: &RetryBudget| {
+            let mut all = (0..20).map(|_| budget.spend());
+            all.find(|leave| *leave != Leave::Given).unwrap()
+        };
+        assert_eq!(denied(&budget), Leave::DeniedFirst);
+        assert_eq!(denied(&budget), Leave::Denied);
+        advance(Duration::from_secs(5)).await;
+        assert_eq!(denied(&budget), Leave::Denied);
+        advance(Duration::from_secs(10)).await;
+        assert_eq!(denied(&budget), Leave::DeniedFirst);
     }
 
     #[tokio::test(start_paused = true)]

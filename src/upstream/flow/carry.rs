@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     Flow,
     breaker::{Admission, LeftAlone},
+    budget::Leave,
     metrics::Retry,
     pacer::{Permit, TooBusy},
     queue::Purpose,
@@ -116,7 +117,6 @@ impl Flow {
         let mut time = self.time;
         let (mut retries, mut withdrawals, mut is_repeated) = (0, 0, false);
         let mut last = None;
-        self.budget.earn();
         loop {
             let start = match self.start(call, exchange).await {
                 Ok(start) => start,
@@ -127,6 +127,9 @@ impl Flow {
                     return last.map_or(Err(error), |last| self.told(last));
                 }
             };
+            if !is_repeated {
+                self.budget.earn();
+            }
             let began = Instant::now();
             let limits = Limits {
                 time,
@@ -167,14 +170,28 @@ impl Flow {
                 withdrawals += 1;
                 continue;
             }
-            if !self.budget.spend() {
-                self.metrics.retry(&self.service, Retry::Denied);
+            if !self.may_retry() {
                 return self.told(attempt);
             }
             sleep(pause).await;
             retries += 1;
             last = Some(attempt);
         }
+    }
+
+    /// Takes leave for one retry, if there is any.
+    fn may_retry(&self) -> bool {
+        let leave = self.budget.spend();
+        if leave == Leave::DeniedFirst {
+            tracing::warn!(
+                service = %self.service,
+                "the retry budget is spent: faults of the service are passed on as they come"
+            );
+        }
+        if leave != Leave::Given {
+            self.metrics.retry(&self.service, Retry::Denied);
+        }
+        leave == Leave::Given
     }
 
     /// Waits until an attempt may be made, and can be made at once.

@@ -82,7 +82,7 @@ impl Metrics {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
             "upstream_retries",
-            "Requests to the vendor that were sent again, by result: succeeded, failed, or denied by the retry budget",
+            "Further attempts of requests to the vendor, by result: succeeded, failed, or denied by the retry budget",
             self.retries.clone(),
         );
         registry.register(

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::time::{Instant, advance, sleep, sleep_until};
 
-use super::{Attempt, Call, Dispatch, Flow, Lane, Pace, Routes};
+use super::{Attempt, Call, Dispatch, Flow, Lane, Pace, Routes, budget::Leave};
 use crate::{
     domain::{
         clock::SystemClock,
@@ -530,7 +530,7 @@ async fn a_read_that_was_lost_with_a_kept_connection_takes_another_turn_and_no_b
         burst: 1,
     };
     let (routes, flow) = at(pace);
-    while flow.budget.spend() {}
+    while flow.budget.spend() == Leave::Given {}
     let stale = || fault(Fault::Stale, Sent::No);
     let script = Script::new([stale(), response(200, None)]);
     script.carry(&flow, Method::Get).await.unwrap();
@@ -561,7 +561,7 @@ async fn what_was_withdrawn_takes_another_turn_and_no_budget_a_few_times() {
     let withdrawn = || fault(Fault::Withdrawn, Sent::No);
     for method in [Method::Get, Method::Delete] {
         let (routes, flow) = at(PACE);
-        while flow.budget.spend() {}
+        while flow.budget.spend() == Leave::Given {}
         let script = Script::new([withdrawn(), withdrawn(), response(200, None)]);
         script.carry(&flow, method).await.unwrap();
         let script = Script::new([withdrawn()]);

@@ -8,6 +8,8 @@ use crate::domain::service::UpstreamError;
 
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(30);
+/// When this has passed since the wait was over, the next failure is the first one again.
+const FORGOTTEN_AFTER: Duration = Duration::from_mins(15);
 /// The longest wait that is granted to a vendor who asks for one.
 const LONGEST_ASKED: Duration = Duration::from_mins(1);
 
@@ -38,6 +40,12 @@ impl Backoff {
 
     /// Notes a failure, and gives it back with the time for which it is remembered.
     pub(super) fn failed(&mut self, error: UpstreamError, now: Timestamp) -> UpstreamError {
+        if let Some((_, until)) = &self.last
+            && Duration::try_from(until.duration_until(now))
+                .is_ok_and(|since| since > FORGOTTEN_AFTER)
+        {
+            self.forget();
+        }
         let asked = error.retry_after.unwrap_or_default().min(LONGEST_ASKED);
         let grown = FIRST.saturating_mul(1 << self.failures.min(5)).min(LONGEST);
         let wait = grown.mul_f64(0.75 + 0.25 * fastrand::f64()).max(asked);
@@ -87,6 +95,9 @@ mod tests {
             assert!(is_remembered(&backoff, now, seconds * 740), "{seconds}");
             assert!(!is_remembered(&backoff, now, seconds * 1000), "{seconds}");
         }
+        let later = now + SignedDuration::from_mins(16);
+        backoff.failed(error(None), later);
+        assert!(!is_remembered(&backoff, later, 1000), "it was long ago");
         backoff.forget();
         backoff.failed(error(None), now);
         assert!(!is_remembered(&backoff, now, 1000));

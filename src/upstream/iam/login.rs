@@ -24,6 +24,9 @@ use crate::{
 const SERVICE: &str = "iam";
 
 /// Where a login is sent. The list of the vendor's services, which nobody reads here, is left out of the answer.
+/// The status that counts towards the lock of the user, whoever's body it has ("401 Authentication failed" of the page on
+/// obtaining a token).
+const WRONG_PASSWORD: u16 = 401;
 const PATH: &str = "/v3/auth/tokens?nocatalog=true";
 
 impl Clerk {
@@ -56,7 +59,7 @@ impl Clerk {
         let result = match self.transport.login(&account.endpoint, &request).await {
             Ok(login) => token(account, begun, login),
             Err(error) => {
-                is_refused = error.status.is_some_and(is_of_wrong_secret);
+                is_refused = error.status == Some(WRONG_PASSWORD);
                 Err(of_transport(error))
             }
         };
@@ -159,14 +162,13 @@ fn token(
 
 /// Whether the vendor counts this as a wrong attempt, and may lock the account after some more.
 fn is_wrong_secret(error: &UpstreamError) -> bool {
-    error
-        .answer
-        .as_ref()
-        .is_some_and(|answer| is_of_wrong_secret(answer.status))
-}
-
-fn is_of_wrong_secret(status: u16) -> bool {
-    [401, 403].contains(&status)
+    let status = error.answer.as_ref().map(|answer| answer.status);
+    match status {
+        Some(WRONG_PASSWORD) => true,
+        // Whatever is in between forbids as well, and counts nothing.
+        Some(403) => error.kind == UpstreamErrorKind::CredentialsRefused,
+        Some(_) | None => false,
+    }
 }
 
 /// What an answer without a token means.

@@ -100,8 +100,10 @@ impl Logins {
 impl Last {
     /// How a project stands, with or without a credential at hand.
     pub(super) fn state(&self, is_at_hand: bool) -> CredentialState {
+        if is_at_hand && !self.is_refused {
+            return CredentialState::Ok;
+        }
         match &self.error {
-            Some(_) | None if is_at_hand && !self.is_refused => CredentialState::Ok,
             Some((_, error)) if self.is_failing && error.is_permanent() => CredentialState::Refused,
             Some(_) if self.is_failing => CredentialState::Unavailable,
             Some(_) | None => CredentialState::Idle,

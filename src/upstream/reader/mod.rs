@@ -1,5 +1,7 @@
 //! Sighting tasks out of a service's answers: what all services have in common.
 
+use std::cell::Cell;
+
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
@@ -57,6 +59,8 @@ pub(super) struct Reader {
     answers: Answers,
     task: fn(&Value, &Sighting<'_>) -> Option<Task>,
     shared: Shared,
+    /// The most rows of a page that could not be read, as far as the log knows.
+    unreadable: Cell<usize>,
 }
 
 /// The list of every service.
@@ -102,6 +106,7 @@ impl Reader {
             project,
             service,
             shared: shared.clone(),
+            unreadable: Cell::new(0),
         }
     }
 
@@ -151,7 +156,11 @@ impl Reader {
         };
         let rows: Vec<Option<Task>> = rows.iter().map(|row| self.read(row)).collect();
         let unreadable = rows.iter().filter(|row| row.is_none()).count();
-        if unreadable > 0 {
+        if unreadable
+            > self
+                .unreadable
+                .replace(self.unreadable.get().max(unreadable))
+        {
             tracing::warn!(
                 upstream.service = %self.service,
                 rows = unreadable,

@@ -3,7 +3,7 @@
 use std::{cell::Cell, time::Instant};
 
 use bytes::Bytes;
-use tokio::task::spawn_local;
+use tokio::{task::spawn_local, time::timeout_at};
 use tracing::Instrument as _;
 
 use super::{
@@ -81,9 +81,18 @@ impl Dispatch for Sending<'_> {
             );
             fault::of_transport(&begun, error)
         };
+        let late = || {
+            failed(TransportError::new(
+                TransportErrorKind::Busy,
+                self.request.method,
+            ))
+        };
         for _ in 0..WAITS_MAX {
             let lease = session.credentials.lease(&session.project, &session.site);
-            let lease = lease.await?;
+            let lease = match by {
+                Some(by) => timeout_at(by, lease).await.map_err(|_| late())?,
+                None => lease.await,
+            }?;
             let place = session.transport.place(self.request.method, by).await;
             let place = place.map_err(failed)?;
             // It can have died in the wait for the place, which others may use while another one is obtained.
@@ -171,7 +180,8 @@ impl Session {
         let recent = self.credentials.recent(&self.project);
         let mut secrets = lease.secrets();
         secrets.extend(&authentication.signature);
-        secrets.extend(recent.iter().flat_map(Credential::secrets));
+        let others = recent.iter().filter(|other| !other.is(&lease));
+        secrets.extend(others.flat_map(Credential::secrets));
         let response = echo::without_secrets(response, &secrets);
         let is_suspected = !lease.signs() && blames_credential(self.codes, &response);
         let credential = Credential::clone(&lease);

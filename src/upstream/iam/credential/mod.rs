@@ -99,6 +99,11 @@ impl Credential {
         matches!(self.0.proof, Proof::Keys(_))
     }
 
+    /// Whether they are clones of one.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     pub(super) fn serial(&self) -> u64 {
         self.0.serial
     }

@@ -7,7 +7,7 @@ use tokio::{sync::oneshot, task::Id};
 use super::super::{
     CredentialResult, attempts::Identity, backoff::Backoff, clerk::Account, vault::Vault,
 };
-use crate::domain::service::{UpstreamError, UpstreamErrorKind, status::CredentialKind};
+use crate::domain::service::{UpstreamError, status::CredentialKind};
 
 /// What the keeper knows of one project.
 pub(super) struct Desk {
@@ -25,7 +25,7 @@ pub(super) struct Desk {
 }
 
 /// A failure, as far as the same one is not told again.
-type Told = (UpstreamErrorKind, Option<u16>, Option<String>);
+type Told = (&'static str, Option<u16>, Option<String>);
 
 impl Desk {
     pub(super) fn new(account: Account) -> Self {
@@ -85,7 +85,7 @@ impl Desk {
         let answer = error.answer.as_ref();
         let status = answer.map(|answer| answer.status);
         let code = answer.and_then(|answer| answer.error_code.clone());
-        let told = Some((error.kind, status, code.clone()));
+        let told = Some((error.kind.as_str(), status, code.clone()));
         if self.told == told {
             return;
         }

@@ -133,7 +133,7 @@ impl Keeper {
         error: UpstreamError,
     ) {
         let (project, kind) = (credential.project(), credential.kind().as_str());
-        let has_successor = credential.previous(self.vault.clock.now()).is_some();
+        let has_predecessor = credential.previous(self.vault.clock.now()).is_some();
         if !self.vault.remove(credential).await {
             return;
         }
@@ -143,7 +143,7 @@ impl Keeper {
             let result = error.kind.as_str();
             self.vault.metrics.credential_refresh(kind, result);
         }
-        if has_successor && let Some(desk) = self.desks.get_mut(project) {
+        if has_predecessor && let Some(desk) = self.desks.get_mut(project) {
             // What worked before it serves on, but somebody should know.
             let now = self.vault.clock.now();
             self.vault.logins.failed(project, &error, now);
@@ -175,6 +175,9 @@ impl Keeper {
             && let Some(error) = desk.failures.remembered(now)
         {
             return answer(reply, Err(error));
+        }
+        if desk.waiting.len() == MAX_WAITING {
+            desk.waiting.retain(|reply| !reply.is_closed());
         }
         if desk.waiting.len() == MAX_WAITING {
             let error = failure(

@@ -290,3 +290,17 @@ fn an_address_that_cannot_be_used_is_found_at_start() {
     let result = start(&settings, cloud.clock.clone());
     assert!(matches!(result.err(), Some(CredentialsError::Endpoint(..))));
 }
+
+#[actix_rt::test]
+async fn a_403_of_something_in_between_is_no_wrong_password() {
+    let cloud = Cloud::of_tokens();
+    let credentials = cloud.credentials(&["p"]);
+    for _ in 0..5 {
+        cloud.answer_login(|_, writer| answer(writer, 403, "", "<html>denied</html>"));
+        let error = lease(&credentials).await.unwrap_err();
+        assert_eq!(error.kind, UpstreamErrorKind::Malformed);
+        cloud.clock.forward(60);
+    }
+    assert_eq!(cloud.logins(), 5);
+    assert!(lease(&credentials).await.is_ok());
+}
