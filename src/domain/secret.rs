@@ -1,6 +1,7 @@
 //! Values that must never be shown.
 
 use std::{
+    cmp::Reverse,
     fmt::{self, Write as _},
     path::PathBuf,
 };
@@ -43,9 +44,10 @@ pub fn masked<'a>(text: &str, secrets: impl IntoIterator<Item = &'a Secret>) -> 
 }
 
 /// What [`masked`] does, for many texts.
+#[derive(Clone, Debug)]
 pub struct Mask {
-    /// The longest first, as one can be a part of the other.
-    written: Vec<String>,
+    /// In all ways.
+    written: Vec<Secret>,
 }
 
 impl Mask {
@@ -56,14 +58,32 @@ impl Mask {
             .map(Secret::expose)
             .filter(|secret| secret.len() >= SHORTEST);
         let mut written: Vec<String> = long.flat_map(ways_to_write).collect();
-        written.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        Self { written }
+        written.dedup();
+        Self {
+            written: written.into_iter().map(Secret::new).collect(),
+        }
+    }
+
+    /// The text without the secrets of all these; `None` if there is none in it.
+    pub fn apply_all(masks: &[&Self], text: &str) -> Option<String> {
+        let written = masks.iter().flat_map(|mask| &mask.written);
+        let mut found: Vec<&str> = written
+            .map(Secret::expose)
+            .filter(|secret| text.contains(secret))
+            .collect();
+        // One can be a part of the other.
+        found.sort_by_key(|secret| Reverse(secret.len()));
+        (!found.is_empty()).then(|| {
+            let text = text.to_owned();
+            found
+                .into_iter()
+                .fold(text, |text, secret| text.replace(secret, MASK))
+        })
     }
 
     /// The text as [`masked`] gives it back.
     pub fn masked(&self, text: &str) -> String {
-        let found = self.written.iter().filter(|secret| text.contains(*secret));
-        found.fold(text.to_owned(), |text, secret| text.replace(secret, MASK))
+        Self::apply_all(&[self], text).unwrap_or_else(|| text.to_owned())
     }
 }
 

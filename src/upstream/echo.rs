@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     domain::{
-        secret::{MASK, SHORTEST, Secret},
+        secret::{MASK, Mask, SHORTEST},
         service::UpstreamError,
     },
     transport::Response,
@@ -118,47 +118,25 @@ fn masked_words(
     clean
 }
 
-/// The answer with another text in the place of each of the secrets, as they are and as JSON writes them.
-pub(super) fn without_secrets(mut response: Response, secrets: &[&Secret]) -> Response {
-    // Any character can be written as an escape, so that a secret would not be found in it.
-    if masked(&response.body, b"\\u").is_some()
-        && let Ok(document) = serde_json::from_slice::<Value>(&response.body)
-        && let Ok(plain) = serde_json::to_vec(&document)
-        && secrets
-            .iter()
-            .any(|secret| repeats(&plain, secret.expose()))
+/// The answer without the secrets of all these. One that is no text is shown to nobody.
+pub(super) fn without_secrets(mut response: Response, masks: &[&Mask]) -> Response {
+    if let Ok(text) = str::from_utf8(&response.body)
+        && let Some(clean) = plain(text, masks).or_else(|| Mask::apply_all(masks, text))
     {
-        response.body = plain.into();
+        response.body = clean.into();
     }
-    for secret in secrets.iter().map(|secret| secret.expose()) {
-        if secret.len() < SHORTEST {
-            continue;
-        }
-        for written in ways_to_write(secret) {
-            if let Some(body) = masked(&response.body, written.as_bytes()) {
-                response.body = body.into();
-            }
-        }
-        response.request_id = response.request_id.filter(|id| !id.contains(secret));
-    }
+    response.request_id = response
+        .request_id
+        .filter(|id| Mask::apply_all(masks, id).is_none());
     response
 }
 
-fn repeats(body: &[u8], secret: &str) -> bool {
-    secret.len() >= SHORTEST
-        && ways_to_write(secret)
-            .iter()
-            .any(|written| masked(body, written.as_bytes()).is_some())
-}
-
-/// The text as it is, and within JSON: some writers of it put a backslash before each slash too.
-fn ways_to_write(text: &str) -> Vec<String> {
-    let json = Value::from(text).to_string();
-    let json = json[1..json.len() - 1].to_owned();
-    let slashes = json.replace('/', "\\/");
-    let mut ways = vec![text.to_owned(), json, slashes];
-    ways.dedup();
-    ways
+/// What [`Mask::apply_all`] makes of a document in which any character can be written as an escape, so that a secret would not be found.
+fn plain(text: &str, masks: &[&Mask]) -> Option<String> {
+    let document: Value = text
+        .contains("\\u")
+        .then(|| serde_json::from_str(text).ok())??;
+    Mask::apply_all(masks, &document.to_string())
 }
 
 /// The error without the vendor's text, if that repeats one of the texts in `secrets`, the body of the request.
@@ -186,28 +164,13 @@ pub(super) fn without_texts(mut error: UpstreamError, secrets: Option<&Value>) -
     error
 }
 
-/// `None` if the secret is not there.
-fn masked(body: &[u8], secret: &[u8]) -> Option<Vec<u8>> {
-    let find = |body: &[u8]| body.windows(secret.len()).position(|part| part == secret);
-    let (mut rest, mut clean) = (body, Vec::new());
-    let mut at = find(rest)?;
-    loop {
-        clean.extend_from_slice(&rest[..at]);
-        clean.extend_from_slice(MASK.as_bytes());
-        rest = &rest[at + secret.len()..];
-        match find(rest) {
-            Some(next) => at = next,
-            None => break,
-        }
-    }
-    clean.extend_from_slice(rest);
-    Some(clean)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::service::{Sent, UpstreamAnswer, UpstreamErrorKind};
+    use crate::domain::{
+        secret::Secret,
+        service::{Sent, UpstreamAnswer, UpstreamErrorKind},
+    };
     use serde_json::json;
 
     fn answered(status: u16, body: &str) -> String {
@@ -218,9 +181,9 @@ mod tests {
             retry_after: None,
             is_doubtful: false,
         };
-        let secrets = ["MIItoken", "a/\"bc\"", "short"].map(Secret::new);
-        let secrets: Vec<&Secret> = secrets.iter().collect();
-        let clean = without_secrets(response, &secrets);
+        let secrets = ["MIItoken", "a/\"bc\"", "short", "MIItoken-2"].map(Secret::new);
+        let masks = secrets.each_ref().map(|secret| Mask::new([secret]));
+        let clean = without_secrets(response, &masks.each_ref());
         assert_eq!(clean.request_id, None);
         String::from_utf8(clean.body.to_vec()).unwrap()
     }
@@ -231,6 +194,8 @@ mod tests {
             assert_eq!(answered(status, "a MIItoken, MIItoken"), "a ***, ***");
             assert_eq!(answered(status, "MIItoken"), "***");
             assert_eq!(answered(status, "MIItoke"), "MIItoke");
+            assert_eq!(answered(status, "MIItoken-2 MIItoken"), "*** ***");
+            assert_eq!(answered(status, "TUlJdG9rZW4="), "***", "in base64");
             assert_eq!(answered(status, r#"{"a":"a/\"bc\""}"#), r#"{"a":"***"}"#);
             assert_eq!(answered(status, r#"["a\/\"bc\"", "b"]"#), r#"["***", "b"]"#);
             assert_eq!(

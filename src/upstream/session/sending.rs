@@ -14,7 +14,10 @@ use super::{
     },
 };
 use crate::{
-    domain::service::{Clearance, Sent, UpstreamAnswer, UpstreamError, UpstreamErrorKind},
+    domain::{
+        secret::Mask,
+        service::{Clearance, Sent, UpstreamAnswer, UpstreamError, UpstreamErrorKind},
+    },
     transport::{self, Limits, Place, Request, Response, TransportError, TransportErrorKind},
     upstream::{
         echo, fault,
@@ -178,11 +181,11 @@ impl Session {
         response.request_id = response.request_id.map(|id| self.names.masked(&id));
         // The service may know those before this one, and what came meanwhile.
         let recent = self.credentials.recent(&self.project);
-        let mut secrets = lease.secrets();
-        secrets.extend(&authentication.signature);
+        let signature = Mask::new(&authentication.signature);
+        let mut masks = vec![lease.mask(), &signature];
         let others = recent.iter().filter(|other| !other.is(&lease));
-        secrets.extend(others.flat_map(Credential::secrets));
-        let response = echo::without_secrets(response, &secrets);
+        masks.extend(others.map(Credential::mask));
+        let response = echo::without_secrets(response, &masks);
         let is_suspected = !lease.signs() && blames_credential(self.codes, &response);
         let credential = Credential::clone(&lease);
         let refusal = (code.is_some() || is_doubted).then(|| {

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     domain::{
-        secret::Secret,
+        secret::Mask,
         service::{ProjectName, UpstreamError, status::CredentialKind},
     },
     transport::{Endpoint, Request},
@@ -42,6 +42,7 @@ struct Issued {
     /// How all credentials that were obtained with the same fare.
     trials: Arc<Trials>,
     proof: Proof,
+    mask: Mask,
     /// `None` if it has no end.
     lifetime: Option<Lifetime>,
     since: Instant,
@@ -70,6 +71,7 @@ impl Credential {
             kind: parts.kind,
             identity: parts.identity,
             trials: parts.trials,
+            mask: Mask::new(parts.proof.secrets()),
             proof: parts.proof,
             lifetime: parts.lifetime,
             since: Instant::now(),
@@ -90,8 +92,8 @@ impl Credential {
     }
 
     /// What no answer may repeat.
-    pub(crate) fn secrets(&self) -> Vec<&Secret> {
-        self.0.proof.secrets()
+    pub(crate) fn mask(&self) -> &Mask {
+        &self.0.mask
     }
 
     /// Whether it signs requests, as opposed to a token.
@@ -317,7 +319,8 @@ mod tests {
         assert!(value("authorization").contains(names));
         assert_eq!(signed.headers.len(), 4);
         assert!(signed.signature.is_some());
-        assert_eq!(keys(1).secrets().len(), 3);
+        let told = "hidden-access-1, hidden-secret and hidden-token";
+        assert_eq!(keys(1).mask().masked(told), "***, *** and ***");
         assert!(!format!("{:?}", signed.headers).contains("hidden"));
         assert!(!format!("{:?}", keys(1)).contains("hidden"));
     }
