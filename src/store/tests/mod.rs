@@ -20,16 +20,20 @@ macro_rules! on_both_engines {
 
 mod files;
 mod leases;
+mod lists;
 mod odd_values;
+mod processes;
 mod records;
 mod round_trip;
 mod running;
 #[path = "../../../tests/it/support/postgres.rs"]
 mod server;
 mod servers;
+mod unreadable;
 
 use std::{path::PathBuf, time::Duration};
 
+use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use sqlx::AssertSqlSafe;
 use tempfile::TempDir;
@@ -38,7 +42,7 @@ use self::server::Database;
 use super::{PostgresSettings, Settings, SqlOperationStore, claim::LeaseClock};
 use crate::domain::{
     history::History,
-    operation::{EventKind, Goal, Operation, OperationEvent, OperationId, Phase, Status},
+    operation::{EventKind, Goal, Operation, OperationEvent, OperationId, Outcome, Phase, Status},
     secret::Secret,
     service::{Binding, CallerName, ProjectName, ServiceName},
     start::StartRecord,
@@ -169,6 +173,36 @@ fn lease(owner: &str, seconds: i64) -> Lease {
         now: moment(seconds),
         longest_rest: Duration::from_hours(1),
     }
+}
+
+/// The operation as it ended with this status, at second 9.
+fn ended(operation: &Operation, status: Status) -> Operation {
+    Operation {
+        status,
+        phase: None,
+        outcome: (status == Status::Succeeded).then_some(Outcome::Deleted),
+        finished_at: Some(moment(9)),
+        updated_at: moment(9),
+        ..operation.clone()
+    }
+}
+
+/// An operation of its own moment, so that it is known which is the later one.
+fn begun(id: &str, seconds: i64) -> Operation {
+    Operation {
+        id: OperationId::at(moment(seconds)),
+        ..fresh(id)
+    }
+}
+
+/// Runs this eight times at once, on two stores of one place in turn.
+async fn in_two_processes<T>(
+    place: &Place,
+    work: impl AsyncFn(&SqlOperationStore, usize) -> T,
+) -> Vec<T> {
+    let stores = [place.open().await, place.open().await];
+    let (stores, work) = (&stores, &work);
+    join_all((0..8).map(|number| async move { work(&stores[number % 2], number).await })).await
 }
 
 impl SqlOperationStore {

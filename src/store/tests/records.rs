@@ -1,22 +1,14 @@
-use std::{
-    io,
-    sync::{Arc, Mutex},
-};
+//! What is put on record of an operation, and what is not.
 
-use tokio::task::JoinSet;
-
-use super::{Place, SqlOperationStore, caller, event, fresh, lease, moment, task};
+use super::{Place, begun, caller, ended, event, fresh, in_two_processes, moment, task};
 use crate::domain::{
     history::Change,
-    operation::{EVENTS_MAX, EventKind, Operation, OperationId, Outcome, Status},
-    store::{
-        Creation, Hold, Joining, NewOperation, OperationQuery, OperationStore as _, StoreError,
-    },
+    operation::{EVENTS_MAX, EventKind, Operation, OperationId, Status},
+    store::{Creation, Hold, Joining, NewOperation, OperationStore as _, StoreError},
     task::TaskState,
 };
 
 on_both_engines! {
-    a_row_of_a_newer_version_stands_in_nobodys_way,
     a_second_operation_on_a_task_is_shown_the_running_one,
     a_task_is_free_again_when_its_operation_has_ended,
     operations_on_a_task_are_told_in_short_newest_first,
@@ -27,26 +19,7 @@ on_both_engines! {
     a_late_write_changes_nothing,
     what_has_ended_stays_as_it_ended,
     events_beyond_the_limit_are_dropped_but_the_end_is_kept,
-    a_list_is_newest_first_and_goes_on_where_a_page_ended,
-    a_list_holds_what_was_asked_for,
-    a_list_may_be_longer_than_one_statement_takes_ids,
     how_far_operations_have_come_changes_with_every_event_and_every_write,
-    what_cannot_be_read_is_reported_once,
-    what_cannot_be_read_takes_no_place_from_its_caller,
-    what_can_be_read_again_takes_a_place_again,
-    ends_that_cannot_be_read_do_not_keep_others_from_being_told,
-    the_statement_of_the_runbook_rids_the_record_of_what_cannot_be_read,
-}
-
-fn ended(operation: &Operation, status: Status) -> Operation {
-    Operation {
-        status,
-        phase: None,
-        outcome: (status == Status::Succeeded).then_some(Outcome::Deleted),
-        finished_at: Some(moment(9)),
-        updated_at: moment(9),
-        ..operation.clone()
-    }
 }
 
 async fn a_second_operation_on_a_task_is_shown_the_running_one(place: Place) {
@@ -92,14 +65,6 @@ async fn a_task_is_free_again_when_its_operation_has_ended(place: Place) {
     }
     let first = store.read_back(first.id).await;
     assert_eq!(first.status, Status::Succeeded);
-}
-
-/// An operation of its own moment, so that it is known which is the later one.
-fn begun(id: &str, seconds: i64) -> Operation {
-    Operation {
-        id: OperationId::at(moment(seconds)),
-        ..fresh(id)
-    }
 }
 
 async fn operations_on_a_task_are_told_in_short_newest_first(place: Place) {
@@ -158,26 +123,14 @@ async fn an_operation_that_does_not_know_of_a_later_one_is_not_recorded(place: P
 }
 
 async fn of_many_that_ask_at_once_in_two_processes_exactly_one_creates(place: Place) {
-    let (one, two) = (place.open().await, place.open().await);
-    let stores = [Arc::new(one), Arc::new(two)];
-    for round in 0..20 {
-        let mut racers = JoinSet::new();
-        for racer in 0..8 {
-            let store = stores[racer % 2].clone();
-            let operation = fresh(&round.to_string());
-            racers.spawn(async move {
-                (
-                    operation.id,
-                    store
-                        .create(&NewOperation::new(operation.clone()))
-                        .await
-                        .unwrap(),
-                )
-            });
-        }
+    for round in 0..50 {
+        let creations = in_two_processes(&place, async |store, _| {
+            let one = fresh(&round.to_string());
+            (one.id, store.create(&NewOperation::new(one)).await.unwrap())
+        });
         let (mut created, mut shown) = (Vec::new(), Vec::new());
-        while let Some(joined) = racers.join_next().await {
-            match joined.unwrap() {
+        for creation in creations.await {
+            match creation {
                 (id, Creation::Created) => created.push(id),
                 (_, Creation::Running(running)) => shown.push(running.id),
                 (_, Creation::Lost | Creation::TooMany) => panic!("nothing was to be lost"),
@@ -301,317 +254,6 @@ async fn events_beyond_the_limit_are_dropped_but_the_end_is_kept(place: Place) {
     assert_eq!(end.events.len(), EVENTS_MAX);
     assert_eq!(end.events.last().unwrap().kind, EventKind::Ended);
     assert_eq!(store.read_back(end.id).await.events, end.events);
-}
-
-/// Six operations on the tasks 0 to 5, newest first.
-async fn six(store: &SqlOperationStore) -> Vec<OperationId> {
-    let mut ids = Vec::new();
-    for number in 0..6 {
-        let mut operation = fresh(&number.to_string());
-        operation.id = OperationId::at(moment(number));
-        ids.push(store.add(operation).await.id);
-    }
-    ids.reverse();
-    ids
-}
-
-async fn listed(store: &SqlOperationStore, query: OperationQuery) -> Vec<OperationId> {
-    let found = store.list(&query).await.unwrap().operations;
-    found.iter().map(|operation| operation.id).collect()
-}
-
-fn everything() -> OperationQuery {
-    OperationQuery {
-        limit: 100,
-        ..OperationQuery::default()
-    }
-}
-
-async fn a_list_is_newest_first_and_goes_on_where_a_page_ended(place: Place) {
-    let store = place.open().await;
-    let all = six(&store).await;
-    assert_eq!(listed(&store, everything()).await, all);
-
-    let page = |before| OperationQuery {
-        before,
-        limit: 4,
-        ..everything()
-    };
-    assert_eq!(listed(&store, page(None)).await, all[..4]);
-    assert_eq!(listed(&store, page(Some(all[3]))).await, all[4..]);
-    assert_eq!(listed(&store, page(Some(all[5]))).await, []);
-}
-
-async fn a_list_holds_what_was_asked_for(place: Place) {
-    let store = place.open().await;
-    let all = six(&store).await;
-    let mut end = ended(&store.read_back(all[3]).await, Status::Failed);
-    store.save(&mut end, &[], Hold::Release).await.unwrap();
-    for id in &all[4..] {
-        store
-            .join(*id, &caller("team-b"), None, moment(9))
-            .await
-            .unwrap();
-    }
-
-    let failed = OperationQuery {
-        status: Some(Status::Failed),
-        ..everything()
-    };
-    assert_eq!(listed(&store, failed.clone()).await, [all[3]]);
-    let mut sends = store.read_back(all[2]).await;
-    sends.history.intend(Change::Delete, None, moment(9));
-    store.save(&mut sends, &[], Hold::Keep).await.unwrap();
-    let sent_delete = OperationQuery {
-        sent_delete: true,
-        ..everything()
-    };
-    assert_eq!(listed(&store, sent_delete.clone()).await, [all[2]]);
-    let mut end = ended(&sends, Status::Failed);
-    end.history.settle_unknown();
-    store.save(&mut end, &[], Hold::Release).await.unwrap();
-    assert_eq!(listed(&store, sent_delete).await, [all[2]]);
-    assert_eq!(listed(&store, failed.clone()).await, [all[2], all[3]]);
-    let joined = OperationQuery {
-        caller: Some(caller("team-b")),
-        ..everything()
-    };
-    assert_eq!(listed(&store, joined.clone()).await, all[4..]);
-    let on_task = OperationQuery {
-        task: Some(task("1")),
-        ..everything()
-    };
-    assert_eq!(listed(&store, on_task.clone()).await, [all[4]]);
-
-    let all_at_once = OperationQuery {
-        status: Some(Status::Running),
-        before: Some(all[3]),
-        limit: 1,
-        ..OperationQuery {
-            caller: joined.caller,
-            ..on_task
-        }
-    };
-    assert_eq!(listed(&store, all_at_once).await, [all[4]]);
-    let nothing = OperationQuery {
-        caller: Some(caller("team-b")),
-        ..failed
-    };
-    assert_eq!(listed(&store, nothing).await, []);
-
-    let found = store.list(&everything()).await.unwrap().operations;
-    for operation in &found {
-        assert_eq!(operation, &store.read_back(operation.id).await);
-    }
-}
-
-async fn a_list_may_be_longer_than_one_statement_takes_ids(place: Place) {
-    let store = place.open().await;
-    for number in 0..501 {
-        store.add(fresh(&number.to_string())).await;
-    }
-    let query = OperationQuery {
-        limit: 501,
-        ..OperationQuery::default()
-    };
-    let found = store.list(&query).await.unwrap().operations;
-    assert_eq!(found.len(), 501);
-    for operation in found {
-        assert_eq!(operation.callers, [caller("team-a")]);
-        assert_eq!(operation.events, [event(0, EventKind::Accepted)]);
-    }
-}
-
-async fn a_row_of_a_newer_version_stands_in_nobodys_way(place: Place) {
-    for damage in [
-        "UPDATE operations SET phase = 'pondering' WHERE id =",
-        "UPDATE operations SET failure = '{\"reason\":\"bad-luck\"}' WHERE id =",
-        "UPDATE operations SET history = 'none' WHERE id =",
-        "UPDATE operations SET version = 'two' WHERE id =",
-        "UPDATE operations SET created_at = 9223372036854775807 WHERE id =",
-        "UPDATE operations SET kind = 'rename' WHERE id =",
-        "UPDATE operation_events SET kind = 'applauded' WHERE operation_id =",
-        "UPDATE operation_callers SET caller = 'Team A' WHERE operation_id =",
-    ] {
-        if place.database.is_some() && damage.contains("'two'") {
-            // A server takes no text for a number.
-            continue;
-        }
-        let place = place.another();
-        let store = place.open().await;
-        let strange = store.add(fresh("1")).await;
-        let later = Operation {
-            next_look_at: moment(1),
-            ..fresh("2")
-        };
-        let plain = store.add(later).await;
-        store.meddle(format!("{damage} '{}'", strange.id)).await;
-
-        let unreadable = store.find(strange.id).await;
-        match unreadable {
-            Err(StoreError::Unreadable(text)) => assert!(text.contains(&strange.id.to_string())),
-            other => panic!("{damage}: {other:?}"),
-        }
-        let refused = store.create(&NewOperation::new(fresh("1"))).await;
-        assert!(
-            matches!(refused, Err(StoreError::Unreadable(_))),
-            "{damage}: {refused:?}"
-        );
-        let query = OperationQuery {
-            limit: 10,
-            ..OperationQuery::default()
-        };
-        let listed = store.list(&query).await.unwrap().operations;
-        assert_eq!(listed, std::slice::from_ref(&plain), "{damage}");
-
-        let claim = store.claim(&lease("me", 10), 1).await.unwrap();
-        let claimed: Vec<_> = claim.operations.iter().map(|l| l.operation.id).collect();
-        assert_eq!(claimed, [plain.id], "{damage}");
-        assert_eq!(claim.next_due_at, None, "{damage}");
-    }
-}
-
-/// Log lines, kept.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-async fn what_cannot_be_read_is_reported_once(place: Place) {
-    let store = place.open().await;
-    let strange = store.add(fresh("1")).await.id;
-    let stranger = store.add(fresh("2")).await.id;
-    store
-        .meddle("UPDATE operations SET phase = 'pondering'".to_owned())
-        .await;
-
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::ERROR)
-        .with_writer(move || writer.clone())
-        .finish();
-    let guard = tracing::subscriber::set_default(subscriber);
-    for _ in 0..3 {
-        assert_eq!(listed(&store, everything()).await, []);
-    }
-    drop(guard);
-    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-    for id in [strange, stranger] {
-        assert_eq!(text.matches(&id.to_string()).count(), 1, "{text}");
-    }
-}
-
-/// Claims, as every process does all the time, so that it has come across all that is due.
-async fn claimed(store: &SqlOperationStore) -> Vec<OperationId> {
-    let claim = store.claim(&lease("a", 1), 10).await.unwrap();
-    claim
-        .operations
-        .iter()
-        .map(|one| one.operation.id)
-        .collect()
-}
-
-async fn what_cannot_be_read_takes_no_place_from_its_caller(place: Place) {
-    let store = place.open().await;
-    let one_of_two = |id: &str| NewOperation {
-        running_max: Some(2),
-        ..NewOperation::new(fresh(id))
-    };
-    for id in ["1", "2"] {
-        store.add(fresh(id)).await;
-    }
-    store
-        .meddle("UPDATE operations SET phase = 'pondering'".to_owned())
-        .await;
-    assert_eq!(claimed(&store).await, []);
-    let caller = caller("team-a");
-    for (id, running) in [("3", 1), ("4", 2)] {
-        let creation = store.create(&one_of_two(id)).await.unwrap();
-        assert!(matches!(creation, Creation::Created), "{creation:?}");
-        assert_eq!(store.count_running_of(&caller).await.unwrap(), running);
-    }
-    let creation = store.create(&one_of_two("5")).await.unwrap();
-    assert!(matches!(creation, Creation::TooMany), "{creation:?}");
-}
-
-async fn what_can_be_read_again_takes_a_place_again(place: Place) {
-    let store = place.open().await;
-    store.add(fresh("1")).await;
-    store
-        .meddle("UPDATE operations SET kind = 'rename'".to_owned())
-        .await;
-    assert_eq!(claimed(&store).await, []);
-    assert_eq!(store.count_running_of(&caller("team-a")).await.unwrap(), 0);
-    store
-        .meddle("UPDATE operations SET kind = 'delete'".to_owned())
-        .await;
-    assert_eq!(claimed(&store).await.len(), 1);
-    assert_eq!(store.count_running_of(&caller("team-a")).await.unwrap(), 1);
-}
-
-async fn ends_that_cannot_be_read_do_not_keep_others_from_being_told(place: Place) {
-    let store = place.open().await;
-    let mut ids = Vec::new();
-    for number in 0..9 {
-        let owing = NewOperation {
-            owes_end: true,
-            ..NewOperation::new(begun(&number.to_string(), number))
-        };
-        store.create(&owing).await.unwrap();
-        let mut end = ended(&owing.operation, Status::Succeeded);
-        store.save(&mut end, &[], Hold::Release).await.unwrap();
-        ids.push(end.id);
-    }
-    for id in ids.iter().take(6) {
-        store
-            .meddle(format!(
-                "UPDATE operations SET kind = 'rename' WHERE id = '{id}'"
-            ))
-            .await;
-    }
-    for limit in [1, 2, 3, 4, 9] {
-        let owed = store.owed_ends(limit).await.unwrap();
-        let owed: Vec<_> = owed.into_iter().map(|one| one.id).collect();
-        let most = ids.len().min(6 + limit as usize);
-        assert_eq!(owed, ids[6..most], "{limit}");
-    }
-}
-
-async fn the_statement_of_the_runbook_rids_the_record_of_what_cannot_be_read(place: Place) {
-    let store = place.open().await;
-    let (strange, other) = (store.add(fresh("1")).await.id, store.add(fresh("2")).await);
-    store
-        .meddle(format!(
-            "UPDATE operations SET phase = 'pondering' WHERE id = '{strange}'"
-        ))
-        .await;
-    let runbook = include_str!("../../../docs/runbook.md");
-    let (_, statement) = runbook.split_once("    UPDATE operations").unwrap();
-    let (statement, _) = statement.split_once(';').unwrap();
-    let statement = format!(
-        "UPDATE operations{}",
-        statement.replace("$ID", &strange.to_string())
-    );
-    assert!(statement.contains(&strange.to_string()), "{statement}");
-    store.meddle(statement).await;
-    assert_eq!(claimed(&store).await, [other.id]);
-    assert_eq!(store.owed_ends(10).await.unwrap(), []);
-    assert_eq!(store.remove_ended(moment(0), 10).await.unwrap(), 1);
-    assert_eq!(store.find(strange).await.unwrap(), None);
-    assert_eq!(
-        store.find(other.id).await.unwrap().unwrap().task,
-        other.task
-    );
-    store.add(fresh("1")).await;
 }
 
 async fn how_far_operations_have_come_changes_with_every_event_and_every_write(place: Place) {
