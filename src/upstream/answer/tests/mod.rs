@@ -1,3 +1,6 @@
+mod codes;
+mod gone;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -244,76 +247,6 @@ fn a_change_answered_by_something_else_may_have_been_made() {
 }
 
 #[test]
-fn a_deep_body_is_not_taken_for_gone() {
-    let error = answers()
-        .document(&response(404, nested(100_000)))
-        .unwrap_err();
-    assert_eq!(error.kind, Malformed);
-}
-
-#[test]
-fn a_code_counts_without_its_text() {
-    for body in [
-        r#"{"error_code":"OMS.1009"}"#,
-        r#"{"errorCode":"OMS.1009","error_msg":"A text."}"#,
-        r#"{"error":{"code":"OMS.1009"}}"#,
-    ] {
-        for status in [400, 403, 404] {
-            let error = answers().document(&response(status, body)).unwrap_err();
-            assert_eq!(error.kind, Gone, "{status} {body}");
-        }
-    }
-}
-
-#[test]
-fn a_404_that_may_be_another_ones_is_not_gone() {
-    for body in [
-        r#"{"error_code":"APIGW.0101"}"#,
-        r#"{"error_code":"APIG.0101","message":"A text."}"#,
-        r#"{"code":"APIG.0101","error_msg":"A text."}"#,
-        r#"{"errors":[{"error_code":"APIG.0101","error_msg":"A text."}]}"#,
-        r#"[{"error_code":"APIG.0101","error_msg":"A text."}]"#,
-        r#"[[["APIG.0101"]]]"#,
-        r#""APIG.0101""#,
-        r#"{"errorCode":"APIG.0101"}"#,
-        r#"{"error":{"code":"APIG.0101"}}"#,
-        r#"{"error_code":"apig.0101","error_msg":"A text."}"#,
-        r#"{"Error_Code":"ApiGw.0101"}"#,
-        r#"{"message":"No backend: APIG.0101, see the guide."}"#,
-        r#"{"APIGW.0101":"No such API."}"#,
-        r#"{"error_code":"OMS.1009","error_msg":"A text.","cause":"APIGW.0101"}"#,
-        "\u{feff}{\"error_code\":\"APIG.0101\"}",
-        r#"{"errors":[{"error_code":"OMS.0054"}]}"#,
-        r#"[{"code":404,"message":"Not Found"}]"#,
-        r#"{"ERRORCODE":"X"}"#,
-        r#"["IAM.0004"]"#,
-        r#""oms.1009""#,
-    ] {
-        let error = answers().document(&response(404, body)).unwrap_err();
-        assert_eq!(error.kind, Rejected, "{body}");
-        let error = answers().receipt(&response(404, body)).unwrap_err();
-        assert_ne!(error.kind, Gone, "{body}");
-    }
-}
-
-#[test]
-fn a_404_with_json_that_names_nobody_else_is_gone() {
-    for body in [
-        "{}",
-        "[]",
-        "null",
-        r#"{"status":404,"error":"Not Found","path":"/v2/p/tasks/7"}"#,
-        r#"{"error_code":"","error_msg":"No such task."}"#,
-        r#"{"error_code":null}"#,
-        r#"{"errors":[{"error_code":"OMS.1009"}]}"#,
-        r#"{"message":"The apig.example host, version 1.1009"}"#,
-    ] {
-        let error = answers().document(&response(404, body)).unwrap_err();
-        assert_eq!(error.kind, Gone, "{body}");
-    }
-}
-
-#[test]
 fn only_the_services_own_texts_are_shown() {
     let own = answers()
         .receipt(&response(400, coded("OMS.0063")))
@@ -367,102 +300,4 @@ fn the_asked_wait_is_kept() {
     response.retry_after = Some(Duration::from_secs(7));
     let error = answers().document(&response).unwrap_err();
     assert_eq!(error.retry_after, Some(Duration::from_secs(7)));
-}
-
-#[test]
-fn codes_are_found_in_every_shape() {
-    let rows = [
-        (
-            r#"{"error_code":"OMS.0063","error_msg":"m"}"#,
-            "OMS.0063",
-            "m",
-        ),
-        (
-            r#"{"error_code":"APIG.0301","error_msg":"m","request_id":"r"}"#,
-            "APIG.0301",
-            "m",
-        ),
-        (
-            r#"{"error":{"code":401,"message":"m","title":"Unauthorized"}}"#,
-            "401",
-            "m",
-        ),
-        (
-            r#"{"error":{"code":"IAM.0003","message":"m"}}"#,
-            "IAM.0003",
-            "m",
-        ),
-        (r#"{"errorCode":"X.1","errorMsg":"m"}"#, "X.1", "m"),
-        (r#"{"code":"X.2","message":"m"}"#, "X.2", "m"),
-        (r#"{"error_code":1100,"error_msg":"m"}"#, "1100", "m"),
-        (r#"{"error_code":"X.3","error_msg":null}"#, "X.3", ""),
-        (r#"{"error_code":"X.4","error_msg":7}"#, "X.4", "7"),
-        (
-            r#"{"error_code":"SMS.9004","error_msg":"m","encoded_authorization_message":"b2Jm",
-                "error_param":["p"],"details":[{"error_code":"SMS.1","error_msg":"n"}]}"#,
-            "SMS.9004",
-            "m",
-        ),
-        // The first pair at a level wins, and a level wins over those below it.
-        (
-            r#"{"code":"C","message":"n","error_code":"E","error_msg":"m"}"#,
-            "E",
-            "m",
-        ),
-        (
-            r#"{"a":{"code":"C","message":"n"},"error_code":"E","error_msg":"m"}"#,
-            "E",
-            "m",
-        ),
-        // A code needs no text; a text of another pair is not its own.
-        (r#"{"error_code":"OMS.1009"}"#, "OMS.1009", ""),
-        (r#"{"error_code":"E","code":"C","message":"m"}"#, "E", ""),
-        (r#"{"error_code":null,"code":"C","message":"m"}"#, "C", "m"),
-        (r#"{"error_code":"","error":{"code":"C"}}"#, "C", ""),
-        // Of several nested ones the last one wins.
-        (
-            r#"{"a":{"code":"C","message":"n"},"b":{"code":"D","message":"m"}}"#,
-            "D",
-            "m",
-        ),
-        (
-            r#"{"a":{"b":{"c":{"errorCode":"C","errorMsg":"m"}}}}"#,
-            "C",
-            "m",
-        ),
-    ];
-    for (body, code, message) in rows {
-        let found = error_code(body.as_bytes());
-        assert_eq!(found, Some((code.to_owned(), message.to_owned())), "{body}");
-    }
-}
-
-#[test]
-fn what_has_no_code_has_none() {
-    let deep = format!(r#"{{"a":{}}}"#, nested(100_000));
-    for body in [
-        "",
-        "{}",
-        "[]",
-        "null",
-        "7",
-        "ok",
-        HTML,
-        r#"{"error_msg":"m"}"#,
-        r#"{"error_code":null,"error_msg":null}"#,
-        r#"{"error_code":"","error_msg":"m"}"#,
-        r#"{"error_code":{},"error_msg":"m"}"#,
-        r#"{"error_code":true,"error_msg":"m"}"#,
-        r#"[{"error_code":"OMS.0063","error_msg":"m"}]"#,
-        r#"{"details":[{"error_code":"OMS.0063","error_msg":"m"}]}"#,
-        r#"{"error_code":"OMS.0063","error_msg":"m"#,
-        "{\"error_code\":\"\\u0000\",\"error_msg\":1}",
-        &deep,
-    ] {
-        assert_eq!(error_code(body.as_bytes()), None, "{body:.60}");
-    }
-    assert_eq!(
-        error_code(b"{\"error_code\":\"\xff\",\"error_msg\":\"m\"}"),
-        None
-    );
 }
