@@ -10,14 +10,10 @@ use std::{
     time::Duration,
 };
 
-use super::{Cloud, issue, keys, lease, oms, project, text, until, wrong_password};
+use super::{Cloud, issue, keys, lease, oms, project, refusal, text, until, wrong_password};
 use crate::{
-    domain::{
-        clock::Clock as _,
-        service::{ProjectName, UpstreamErrorKind},
-    },
+    domain::{clock::Clock as _, service::ProjectName},
     transport::tests::peer::answer,
-    upstream::iam::login::failure,
 };
 
 #[actix_rt::test]
@@ -51,7 +47,7 @@ async fn while_a_token_serves_a_refused_password_is_not_tried_again() {
     assert_eq!(cloud.logins(), 2);
     // It knows it, and ends all tokens.
     is_known.store(true, Ordering::SeqCst);
-    let error = failure(UpstreamErrorKind::CredentialsRefused, "x");
+    let error = refusal();
     credentials.refused(&first, &oms(), &error);
     until(async || {
         // When the refusal was noted, nobody can tell.
@@ -81,7 +77,7 @@ async fn who_comes_while_a_refused_password_is_spared_has_it_tried() {
     // The replacement waits for the result of the other project's try, and so does who comes for it.
     cloud.clock.forward(24 * 3600 - 20 * 60);
     assert_eq!(text(&credentials).await, "token-0");
-    let error = failure(UpstreamErrorKind::CredentialsRefused, "x");
+    let error = refusal();
     credentials.refused(&first, &oms(), &error);
     let waits = actix_rt::spawn(async move { text(&waits).await });
     tokio::task::yield_now().await;
@@ -177,7 +173,7 @@ async fn of_two_projects_with_changed_keys_that_are_refused_one_tries_them() {
         .await;
     }
     let lease = credentials.lease(&names[0], &oms()).await.unwrap();
-    let error = failure(UpstreamErrorKind::CredentialsRefused, "x");
+    let error = refusal();
     assert!(credentials.refused(&lease, &oms(), &error));
     drop(lease);
     for name in &names {
@@ -190,7 +186,7 @@ async fn of_two_projects_with_changed_keys_that_are_refused_one_tries_them() {
 async fn late_answers_to_a_dead_token_change_nothing_for_the_one_that_followed_it() {
     let cloud = Cloud::of_tokens();
     let credentials = cloud.credentials(&["p"]);
-    let refused = failure(UpstreamErrorKind::CredentialsRefused, "x");
+    let refused = refusal();
     let first = credentials.credential(&project()).await.unwrap();
     credentials.worked(&first, &oms());
     assert!(credentials.refused(&first, &oms(), &refused));

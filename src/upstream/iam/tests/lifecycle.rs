@@ -9,14 +9,14 @@ use std::{
 
 use futures_util::future::join_all;
 
-use super::{Cloud, SetClock, issue, lease, oms, start_with, text, until};
+use super::{Cloud, SetClock, issue, lease, oms, refusal, start_with, text, until};
 use crate::{
     domain::{clock::Clock as _, service::UpstreamErrorKind},
     transport::{
         self,
         tests::peer::{Seen, Then, answer, settings, write},
     },
-    upstream::iam::{Credentials, login::failure},
+    upstream::iam::Credentials,
 };
 
 type Script = fn(&Seen, &mut dyn Write) -> Then;
@@ -165,7 +165,7 @@ async fn a_token_that_is_refused_while_its_replacement_is_under_way_is_not_given
     let cloud = Cloud::of_tokens();
     let credentials = cloud.credentials(&["p"]);
     let old = lease(&credentials).await.unwrap();
-    let error = failure(UpstreamErrorKind::CredentialsRefused, "x");
+    let error = refusal();
     let release = held(&cloud, |seen, writer, clock| {
         issue(seen, writer, clock.now())
     });

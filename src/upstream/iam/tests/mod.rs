@@ -6,6 +6,7 @@ mod keys;
 mod lifecycle;
 mod logins;
 mod nonsense;
+mod passwords;
 mod races;
 mod tokens;
 
@@ -266,4 +267,9 @@ pub(crate) async fn until<F: Future<Output = bool>>(mut holds: impl FnMut() -> F
         assert!(begun.elapsed() < Duration::from_secs(30), "it never held");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
+}
+
+/// What the vendor says of a credential that it does not take.
+fn refusal() -> UpstreamError {
+    failure(UpstreamErrorKind::CredentialsRefused, "refused by the test")
 }

@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 use moka::ops::compute::Op;
 
 use super::{
-    keys::{Bench, key, refusal},
+    keys::{Bench, key},
     *,
 };
 

@@ -152,7 +152,7 @@ async fn a_new_token_does_not_inherit_the_end_of_the_old_one() {
 async fn a_refused_token_is_removed_only_while_it_is_the_one_at_hand() {
     let cloud = Cloud::of_tokens();
     let credentials = cloud.credentials(&["p"]);
-    let error = failure(UpstreamErrorKind::CredentialsRefused, "x");
+    let error = refusal();
     let old = lease(&credentials).await.unwrap();
     credentials.refused(&old, &oms(), &error);
     assert_eq!(text(&credentials).await, "token-1");
