@@ -10,8 +10,8 @@ use tokio::{
 };
 
 use super::{
-    Endpoint, Header, Limits, LoginResponse, Method, Request, Response, Settings, TransportError,
-    TransportErrorKind, TransportSetupError,
+    Endpoint, Header, Limits, LoginResponse, Method, Purpose, Request, Response, Settings,
+    TransportError, TransportErrorKind, TransportSetupError,
     answer::{self, Head},
     connector::Connector,
     prepared::Prepared,
@@ -179,9 +179,9 @@ impl Transport {
     }
 
     fn places(&self, method: Method) -> Arc<Semaphore> {
-        Arc::clone(match method {
-            Method::Get => &self.reads,
-            Method::Post | Method::Put | Method::Delete => &self.changes,
+        Arc::clone(match method.purpose() {
+            Purpose::Read => &self.reads,
+            Purpose::Change => &self.changes,
         })
     }
 
@@ -296,9 +296,9 @@ impl Transport {
 impl Prepared {
     /// Which connections it goes over, unless it must not share one.
     fn connections(&self) -> Connections {
-        match self.method {
-            Method::Get => Connections::Kept,
-            Method::Post | Method::Put | Method::Delete => Connections::Single,
+        match self.method.purpose() {
+            Purpose::Read => Connections::Kept,
+            Purpose::Change => Connections::Single,
         }
     }
 }

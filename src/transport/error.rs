@@ -4,7 +4,7 @@ use std::{error::Error, io};
 
 use awc::error::{ConnectError, PayloadError, SendRequestError};
 
-use super::{Method, connector, sent, strict};
+use super::{Method, Purpose, connector, sent, strict};
 use crate::domain::service::Sent;
 
 /// What went wrong.
@@ -91,10 +91,10 @@ pub struct TransportError {
 impl TransportError {
     /// The failure of an exchange of this method.
     pub fn new(kind: TransportErrorKind, method: Method) -> Self {
-        let sent = match method {
-            Method::Get => Sent::No,
-            _ if kind.is_before_sending() => Sent::No,
-            Method::Post | Method::Put | Method::Delete => Sent::Unknown,
+        let sent = match method.purpose() {
+            Purpose::Read => Sent::No,
+            Purpose::Change if kind.is_before_sending() => Sent::No,
+            Purpose::Change => Sent::Unknown,
         };
         Self {
             kind,

@@ -61,14 +61,23 @@ impl Default for Limits {
 /// The methods that the vendor's interfaces use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Method {
-    /// Reads; may share a connection.
+    /// It reads.
     Get,
-    /// Changes; always on a connection of its own.
+    /// It changes something.
     Post,
-    /// Changes; always on a connection of its own.
+    /// It changes something.
     Put,
-    /// Changes; always on a connection of its own.
+    /// It changes something.
     Delete,
+}
+
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// It only reads: it may share a connection.
+    Read,
+    /// It changes something: it has a connection of its own.
+    Change,
 }
 
 impl Method {
@@ -79,6 +88,14 @@ impl Method {
             Self::Post => "POST",
             Self::Put => "PUT",
             Self::Delete => "DELETE",
+        }
+    }
+
+    /// What requests of this method are for.
+    pub fn purpose(self) -> Purpose {
+        match self {
+            Self::Get => Purpose::Read,
+            Self::Post | Self::Put | Self::Delete => Purpose::Change,
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
         service::{Receipt, Sent, ServiceName, UpstreamAnswer, UpstreamError, UpstreamErrorKind},
         task::TaskError,
     },
-    transport::Response,
+    transport::{Purpose, Response},
 };
 
 use self::code::{CODE_MAX, gateway_number};
@@ -46,13 +46,6 @@ pub(crate) struct Answers {
     service: ServiceName,
     codes: &'static Codes,
     names: Names,
-}
-
-/// What the answered request was for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    Read,
-    Change,
 }
 
 /// What a body is, regardless of what it says.

@@ -10,11 +10,10 @@ use super::{
     budget::Leave,
     metrics::Retry,
     pacer::{Permit, TooBusy},
-    queue::Purpose,
 };
 use crate::{
     domain::service::{Clearance, Patience, Sent, UpstreamError, UpstreamErrorKind},
-    transport::{self, Limits, Method, Response, TransportError, TransportErrorKind},
+    transport::{self, Limits, Method, Purpose, Response, TransportError, TransportErrorKind},
     upstream::{answer, fault},
 };
 
@@ -145,7 +144,9 @@ impl Flow {
             time = time.saturating_sub(began.elapsed());
             let pause = match verdict {
                 // Changes have connections of their own; should one not, it may have taken effect.
-                Verdict::Stale => (call.method == Method::Get).then_some(Duration::ZERO),
+                Verdict::Stale => {
+                    (call.method.purpose() == Purpose::Read).then_some(Duration::ZERO)
+                }
                 Verdict::Withdrawn if withdrawals < WITHDRAWALS_MAX => Some(Duration::ZERO),
                 Verdict::Faulty if retries < RETRIES_MAX => pause(call.method, &attempt, retries),
                 Verdict::Faulty
@@ -242,13 +243,12 @@ impl Flow {
 
     /// Waits for the pace.
     async fn turn(&self, call: Call<'_>) -> Result<Permit, UpstreamError> {
-        let purpose = match call.method {
-            Method::Get => Purpose::Read,
-            Method::Post | Method::Put | Method::Delete => Purpose::Change,
-        };
         let asked = Instant::now();
         let until = call.by().unwrap_or(asked + call.patience.left());
-        let permit = self.pacer.permit(self.lane, purpose, until).await;
+        let permit = self
+            .pacer
+            .permit(self.lane, call.method.purpose(), until)
+            .await;
         call.patience.spend(asked.elapsed());
         permit.map_err(|refusal| self.too_busy(refusal))
     }
@@ -346,7 +346,7 @@ fn pause(method: Method, attempt: &Attempt, retries: u32) -> Option<Duration> {
         Ok(response) => (response.retry_after.unwrap_or_default(), true),
         Err(error) => (Duration::ZERO, error.sent != Sent::No),
     };
-    let may = method == Method::Get || !was_sent;
+    let may = method.purpose() == Purpose::Read || !was_sent;
     let grown = PAUSE_FIRST.saturating_mul(1 << retries);
     let jittered = grown.mul_f64(0.5 + 0.5 * fastrand::f64());
     (may && asked <= PAUSE_MAX).then(|| jittered.max(asked))

@@ -8,6 +8,8 @@ use std::{collections::VecDeque, sync::Arc};
 
 use tokio::sync::Notify;
 
+use crate::transport::Purpose;
+
 /// Who asks the cloud.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Lane {
@@ -25,15 +27,6 @@ impl Lane {
             Self::Rounds => "rounds",
         }
     }
-}
-
-/// What a request is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// It changes something.
-    Change,
-    /// It only reads.
-    Read,
 }
 
 /// The place of one who waits.
@@ -207,7 +200,8 @@ mod tests {
 
     use tokio::sync::Notify;
 
-    use super::{Lane, Purpose, Queue, Ticket};
+    use super::{Lane, Queue, Ticket};
+    use crate::transport::Purpose;
 
     /// A queue with these, and their names and tickets.
     fn filled(who: &[(&'static str, Lane, Purpose)]) -> (Queue, Vec<(&'static str, Ticket)>) {

@@ -19,9 +19,12 @@ use super::{
     Pace,
     bucket::{Bucket, Turn},
     metrics::Metrics,
-    queue::{Lane, Purpose, Queue, Ticket},
+    queue::{Lane, Queue, Ticket},
 };
-use crate::domain::service::{ProjectName, ServiceName};
+use crate::{
+    domain::service::{ProjectName, ServiceName},
+    transport::Purpose,
+};
 
 /// A pacer.
 #[derive(Debug)]

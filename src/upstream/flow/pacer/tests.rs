@@ -12,9 +12,10 @@ use futures_util::{
 };
 use tokio::time::{Instant, advance, timeout};
 
-use super::{Lane, Pacer, Purpose, TooBusy};
+use super::{Lane, Pacer, TooBusy};
 use crate::{
     domain::service::{ProjectName, ServiceName},
+    transport::Purpose,
     upstream::flow::{Pace, metrics::Metrics},
 };
 
