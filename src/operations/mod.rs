@@ -57,7 +57,7 @@ pub use self::accept::{Accepted, Ask, AskError};
 #[cfg(any(test, feature = "kill-points"))]
 pub use self::kill_point::KILL_POINTS;
 pub use self::plan::{Course, Plan};
-pub use self::watching::Watch;
+pub use self::watching::OperationWatch;
 
 /// How operations are driven: section `operations` of the configuration.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use super::{
     Operations,
-    accept::{Ask, AskError, Look, Standing, refuse},
+    accept::{Ask, AskError, LookResult, Standing, refuse},
     sentences,
 };
 use crate::domain::{
@@ -110,9 +110,9 @@ impl Operations {
             ask.names = TaskNames::all();
         }
         let seen = match self.look(services, &ask).await? {
-            Look::Failed => None,
-            Look::Seen(None) => Some(Seen::Gone),
-            Look::Seen(Some(task)) => Some(Seen::Task(Sight::from(&*task))),
+            LookResult::Failed => None,
+            LookResult::Seen(None) => Some(Seen::Gone),
+            LookResult::Seen(Some(task)) => Some(Seen::Task(Sight::from(&*task))),
         };
         let step = seen.map(|seen| {
             let mut history = running.history.clone();

@@ -12,7 +12,7 @@ use crate::domain::{
 const RECHECK: Duration = Duration::from_secs(2);
 
 /// One who watches an operation.
-pub struct Watch {
+pub struct OperationWatch {
     id: OperationId,
     // Older than the first reading of the record, so that no change is missed.
     subscription: Subscription,
@@ -23,8 +23,8 @@ pub struct Watch {
 
 impl Operations {
     /// Begins to watch an operation.
-    pub fn watch(&self, id: OperationId) -> Watch {
-        Watch {
+    pub fn watch(&self, id: OperationId) -> OperationWatch {
+        OperationWatch {
             id,
             subscription: self.0.endings.subscribe(id),
             shared: Arc::clone(&self.0),
@@ -69,7 +69,7 @@ impl Operations {
     }
 }
 
-impl Watch {
+impl OperationWatch {
     /// How the operation stands: at first at once, then when it may have changed. What another process does to it is known
     /// after two seconds. `None`: there is no such operation. Whoever breaks this off misses nothing if they ask again.
     pub async fn next(&mut self) -> Result<Option<Operation>, StoreError> {

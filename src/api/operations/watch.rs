@@ -19,7 +19,7 @@ use crate::{
         access::Permission,
         operation::{Operation, OperationId, Phase, Status},
     },
-    operations::Watch,
+    operations::OperationWatch,
 };
 
 /// Watching an operation.
@@ -133,7 +133,7 @@ fn number(text: &str) -> Option<usize> {
 /// The events of an operation.
 struct Events {
     known: Known,
-    watch: Watch,
+    watch: OperationWatch,
     /// As it was last read.
     operation: Operation,
     /// How many of its events the caller has.

@@ -19,7 +19,7 @@ impl Operations {
         &self,
         services: &Services,
         ask: &Ask,
-    ) -> Result<Look, AskError> {
+    ) -> Result<LookResult, AskError> {
         let service = services.of(&ask.task).ok_or(AskError::NotOffered)?;
         kill_point!("accept.look.before");
         let shown = service.port.show(&ask.task.id).await;
@@ -37,7 +37,7 @@ impl Operations {
                     );
                 }
                 if ask.names.are_all() {
-                    Ok(Look::Failed)
+                    Ok(LookResult::Failed)
                 } else {
                     Err(AskError::Unseen(error))
                 }
@@ -45,7 +45,7 @@ impl Operations {
             Ok(Some(task)) if !ask.names.admit(task.name.as_deref()) => Err(AskError::NameDenied),
             // What is not there has no name to be admitted by.
             Ok(None) if !ask.names.are_all() => Err(refused(Reason::TaskNotFound, ask, None)),
-            Ok(seen) => Ok(Look::Seen(seen.map(Box::new))),
+            Ok(seen) => Ok(LookResult::Seen(seen.map(Box::new))),
         }
     }
 
@@ -66,7 +66,7 @@ impl Operations {
 }
 
 /// What a look told.
-pub(in crate::operations) enum Look {
+pub(in crate::operations) enum LookResult {
     /// The task; `None`: there is none.
     Seen(Option<Box<Task>>),
     /// Nothing. An operation would look again.
@@ -77,16 +77,18 @@ pub(in crate::operations) enum Look {
 /// seen, if it was. `inherited`: what an operation that is taken over from has tried.
 pub(in crate::operations) fn refuse(
     ask: &Ask,
-    look: Look,
+    look: LookResult,
     inherited: &History,
 ) -> Result<Option<Box<Task>>, AskError> {
     match look {
-        Look::Failed => Ok(None),
-        Look::Seen(None) => Err(refused(Reason::TaskNotFound, ask, None)),
-        Look::Seen(Some(task)) => match decide::refusal(ask.goal, Sight::from(&*task), inherited) {
-            None => Ok(Some(task)),
-            Some(reason) => Err(refused(reason, ask, Some(task))),
-        },
+        LookResult::Failed => Ok(None),
+        LookResult::Seen(None) => Err(refused(Reason::TaskNotFound, ask, None)),
+        LookResult::Seen(Some(task)) => {
+            match decide::refusal(ask.goal, Sight::from(&*task), inherited) {
+                None => Ok(Some(task)),
+                Some(reason) => Err(refused(reason, ask, Some(task))),
+            }
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use self::inheritance::Inheritance;
 pub(crate) use self::noted::to_its_end;
 pub(super) use self::{
-    look::{Look, refuse},
+    look::{LookResult, refuse},
     standing::Standing,
 };
 use super::{Operations, WRITES_FOR, kill_point::kill_point, later, log_event, plan::Course};

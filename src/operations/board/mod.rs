@@ -18,15 +18,15 @@
 //!
 //! All this is in memory and may be lost: the record says when who is to look, and a look is as good as a row.
 
+mod list_reader;
 mod reading;
-mod watch;
 
 use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Mutex;
 
-use self::watch::{Asker, Watch};
+use self::list_reader::{Asker, ListReader};
 use super::{Shared, kill_point::kill_point};
 use crate::domain::{
     decide::Sight,
@@ -85,14 +85,14 @@ type Key = (ProjectName, ServiceName);
 pub(super) struct Board {
     economy: Economy,
     /// One for each service of a project that was asked about.
-    watches: RefCell<HashMap<Key, Rc<Mutex<Watch>>>>,
+    readers: RefCell<HashMap<Key, Rc<Mutex<ListReader>>>>,
 }
 
 impl Board {
     pub(super) fn new(economy: Economy) -> Self {
         Self {
             economy,
-            watches: RefCell::default(),
+            readers: RefCell::default(),
         }
     }
 
@@ -113,8 +113,8 @@ impl Board {
         let (Some(service), Some(traits)) = (services.of(task), traits) else {
             return Told::Nothing;
         };
-        let watch = Rc::clone(
-            self.watches
+        let reader = Rc::clone(
+            self.readers
                 .borrow_mut()
                 .entry((task.project.clone(), task.service.clone()))
                 .or_default(),
@@ -128,9 +128,9 @@ impl Board {
         };
         // Whoever reads holds the lock.
         kill_point!("board.lock.before");
-        let mut watch = watch.lock().await;
+        let mut reader = reader.lock().await;
         kill_point!("board.lock.after");
-        watch.ask(&asker).await
+        reader.ask(&asker).await
     }
 
     /// A look showed a task in another state than the reading that was made just before it, by which its operation would
@@ -140,9 +140,9 @@ impl Board {
     /// Never waits, since the look grows old: a reading that is under way is compared with a look of its own.
     pub(super) fn distrust(&self, shared: &Shared, task: &TaskRef) {
         let key = (task.project.clone(), task.service.clone());
-        let watches = self.watches.borrow();
-        if let Some(Ok(mut watch)) = watches.get(&key).map(|watch| watch.try_lock()) {
-            watch.distrust(shared, task);
+        let readers = self.readers.borrow();
+        if let Some(Ok(mut reader)) = readers.get(&key).map(|reader| reader.try_lock()) {
+            reader.distrust(shared, task);
         }
     }
 
@@ -150,17 +150,17 @@ impl Board {
     /// the list's sake: it is read again as soon as anything is, so that those who wait do not all look then.
     pub(super) fn spare(&self, shared: &Shared, task: &TaskRef, wait: Option<Duration>) {
         let key = (task.project.clone(), task.service.clone());
-        let watches = self.watches.borrow();
-        if let Some(Ok(mut watch)) = watches.get(&key).map(|watch| watch.try_lock()) {
-            watch.spare(shared, wait);
+        let readers = self.readers.borrow();
+        if let Some(Ok(mut reader)) = readers.get(&key).map(|reader| reader.try_lock()) {
+            reader.spare(shared, wait);
         }
     }
 
     /// Forgets readings that nobody asks for any more.
     pub(super) fn keep_house(&self, shared: &Shared) {
-        for ((project, service), watch) in &*self.watches.borrow() {
-            if let Ok(mut watch) = watch.try_lock() {
-                watch.retire(project, service, shared.settings.poll_max);
+        for ((project, service), reader) in &*self.readers.borrow() {
+            if let Ok(mut reader) = reader.try_lock() {
+                reader.retire(project, service, shared.settings.poll_max);
             }
         }
     }

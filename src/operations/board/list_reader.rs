@@ -1,4 +1,4 @@
-//! What is known of the tasks of one service of one project, and when its list is read again.
+//! The list of one service of one project: what it said last, and when it is read again.
 
 use std::time::Duration;
 
@@ -38,9 +38,9 @@ pub(super) struct Asker<'a> {
     pub(super) operation: &'a Operation,
 }
 
-/// What is known of the tasks of one service of one project.
+/// Reads the list of one service of one project for all who wait for its tasks, as long as that is worth it.
 #[derive(Default)]
-pub(super) struct Watch {
+pub(super) struct ListReader {
     /// Whether it is said in the log that the list serves.
     serves: bool,
     asked_at: Option<Instant>,
@@ -60,7 +60,7 @@ pub(super) struct Watch {
     rests_until: Option<Instant>,
 }
 
-impl Watch {
+impl ListReader {
     pub(super) async fn ask(&mut self, asker: &Asker<'_>) -> Told {
         self.asked_at = Some(Instant::now());
         self.count(asker).await;
