@@ -36,33 +36,35 @@ impl Known {
 /// Reads a list of callers, or `["*"]`.
 pub(super) fn callers(known: &Known) -> impl Fn(&Entry) -> Reading<Scope<CallerName>> {
     move |entry| {
-        match entry.list().as_deref() {
-        Some(["*"]) => Ok(Scope::All),
-        list => list
-            .filter(|list| !list.is_empty())
-            .and_then(|list| list.iter().map(|name| known.caller(name)).collect())
-            .map(Scope::Only)
-            .ok_or_else(|| {
-                "must list at least one of the callers, or of those of an issuer as \"ISSUER:claim\", and nothing else, \
-                 or be [\"*\"] for all"
-                    .to_owned()
-            }),
-    }
+        all_or_only(entry, |text| known.caller(text)).ok_or_else(|| {
+            "must list at least one of the callers, or of those of an issuer as \"ISSUER:claim\", \
+             and nothing else, or be [\"*\"] for all"
+                .to_owned()
+        })
     }
 }
 
 /// Reads a list of patterns for names of tasks, or `["*"]`.
 pub(super) fn patterns(entry: &Entry) -> Reading<Scope<NamePattern>> {
+    all_or_only(entry, NamePattern::parse).ok_or_else(|| {
+        "must list at least one pattern such as \"logs-*\", each of 1 to 255 bytes, \
+         or be [\"*\"] for all"
+            .to_owned()
+    })
+}
+
+/// Everything for `["*"]`, else what is listed.
+fn all_or_only<T: Ord>(entry: &Entry, parse: impl Fn(&str) -> Option<T>) -> Option<Scope<T>> {
     match entry.list().as_deref() {
-        Some(["*"]) => Ok(Scope::All),
-        list => list
-            .filter(|list| !list.is_empty())
-            .and_then(|list| list.iter().map(|text| NamePattern::parse(text)).collect())
-            .map(Scope::Only)
-            .ok_or_else(|| {
-                "must list at least one pattern such as \"logs-*\", each of 1 to 255 bytes, or be [\"*\"] for all".to_owned()
-            }),
+        Some(["*"]) => Some(Scope::All),
+        Some(_) | None => listed(entry, parse).map(Scope::Only),
     }
+}
+
+/// What is listed. `None` if that is nothing, or if something in the list cannot be read.
+fn listed<T: Ord>(entry: &Entry, parse: impl Fn(&str) -> Option<T>) -> Option<BTreeSet<T>> {
+    let list = entry.list().filter(|list| !list.is_empty())?;
+    list.into_iter().map(parse).collect()
 }
 
 /// Takes out what is granted together. `None` only after a fault was recorded.
@@ -95,32 +97,26 @@ pub(super) fn scope<T: Ord + Clone>(
     what: &str,
 ) -> impl Fn(&Entry) -> Reading<Scope<T>> {
     move |entry| {
-        if entry.list().as_deref() == Some(&["*"]) {
-            return Ok(Scope::All);
-        }
-        names(known, parse, what)(entry)
-            .map(Scope::Only)
-            .map_err(|message| format!("{message}, or be [\"*\"] for all"))
+        all_or_only(entry, |text| known_name(known, parse, text)).ok_or_else(|| {
+            format!("must list at least one of the {what}, and nothing else, or be [\"*\"] for all")
+        })
     }
 }
 
-/// Reads a list of known names that is not empty.
+/// Reads a list of known names that is not empty. `what` says in the plural what is listed.
 pub(super) fn names<T: Ord + Clone>(
     known: &BTreeSet<T>,
     parse: fn(&str) -> Option<T>,
     what: &str,
 ) -> impl Fn(&Entry) -> Reading<BTreeSet<T>> {
     move |entry| {
-        entry
-            .list()
-            .filter(|list| !list.is_empty())
-            .and_then(|list| {
-                list.into_iter()
-                    .map(|name| parse(name).filter(|name| known.contains(name)))
-                    .collect()
-            })
+        listed(entry, |text| known_name(known, parse, text))
             .ok_or_else(|| format!("must list at least one of the {what}, and nothing else"))
     }
+}
+
+fn known_name<T: Ord>(known: &BTreeSet<T>, parse: fn(&str) -> Option<T>, text: &str) -> Option<T> {
+    parse(text).filter(|name| known.contains(name))
 }
 
 /// Reads a list of permissions; `*` stands for all but `operations:read-all`. It may be empty.
