@@ -23,7 +23,7 @@ use super::{ConfigFile, Failure};
 /// The longest that the whole check may take.
 const LIMIT: Duration = Duration::from_secs(5);
 /// The most that is read of an answer, in bytes. It has about 300.
-const MOST: usize = 4096;
+const MOST: u64 = 4096;
 
 pub(super) fn run(file: &ConfigFile) -> Result<(), Failure> {
     // Status 2 would mean something else to container engines, so that every failure is status 1.
@@ -92,13 +92,7 @@ fn exchange(address: SocketAddr, mut stream: impl Read + Write) -> io::Result<St
     let request = format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
-    let mut buffer = [0_u8; 1024];
-    while answer.len() < MOST {
-        match stream.read(&mut buffer)? {
-            0 => break,
-            read => answer.extend_from_slice(&buffer[..read]),
-        }
-    }
+    stream.take(MOST).read_to_end(&mut answer)?;
     if answer.is_empty() {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }

@@ -1,7 +1,5 @@
 //! `new-key`.
 
-use std::io::{self, Write as _};
-
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use clap::Args;
 use migration_gateway::domain::service::CallerName;
@@ -40,10 +38,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         "{key}\n\n[callers.{name}]\nkey_sha256 = \"{digest}\""
     ))?;
     // Beside the output, so that a program that reads the key is not disturbed.
-    let _ = writeln!(
-        io::stderr(),
+    super::warn(
         "The first line is the key: give it to the caller, it is kept nowhere. \
-         The lines below it belong into the configuration, with `permissions` and `projects`."
+         The lines below it belong into the configuration, with `permissions` and `projects`.",
     );
     Ok(())
 }

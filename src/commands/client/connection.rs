@@ -14,7 +14,7 @@ use migration_gateway::{
 
 use crate::commands::Failure;
 
-/// Where a gateway listens that says nothing else.
+/// Where a gateway listens by default.
 const DEFAULT_ADDRESS: &str = "http://127.0.0.1:8080";
 /// Where the key is if no file is named.
 const KEY_VARIABLE: &str = "MIGRATION_GATEWAY_KEY";
@@ -41,7 +41,7 @@ pub(crate) struct Connection {
     pub(super) json: bool,
 }
 
-/// What stands in the file of whoever uses the client.
+/// What the file of the person at the terminal says.
 #[derive(Debug, Default)]
 struct Defaults {
     address: Option<String>,

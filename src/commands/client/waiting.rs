@@ -251,5 +251,5 @@ fn fresh_key() -> Result<String, Failure> {
     let mut random = [0_u8; 16];
     getrandom::fill(&mut random)
         .map_err(|error| Failure::Other(format!("Error: there is no randomness: {error}.")))?;
-    Ok(format!("{:032x}", u128::from_ne_bytes(random)))
+    Ok(hex::encode(random))
 }
