@@ -168,7 +168,7 @@ impl Reload {
         }
         for _ in 0..LOOKS_MAX {
             sleep(self.settling).await;
-            // The content is read last: it is that of a moment ago, and so is what lies between.
+            // The content is read last: if it is still what was seen, the configuration was loaded from that.
             let load = |path: &Path| (config::load(path), content(path));
             let Some((loaded, content)) = self.read(load).await else {
                 return;

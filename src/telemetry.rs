@@ -17,8 +17,8 @@ use tracing_subscriber::{
 /// Crates that handle whole messages of the wire, with tokens and keys in them.
 const WIRE: [&str; 6] = ["actix_http", "awc", "h2", "rustls", "tokio_rustls", "mio"];
 
-/// Says of each connection from a caller that it met bytes which are no request, as an error: anybody could fill the log with that,
-/// and nobody could do anything about it.
+/// The module that reports, as an error, each connection from a caller on which something came that is no request: anybody could
+/// fill the log with that, and nobody could do anything about it.
 const CALLERS: &str = "actix_http::h1::dispatcher";
 
 /// What is logged, and how: section `log` of the configuration.
@@ -104,7 +104,7 @@ fn filter(text: &str) -> Result<EnvFilter, Error> {
     EnvFilter::builder().parse(text).map_err(|_| Error::Filter)
 }
 
-/// Lets the wire's crates through from `INFO` on only, and what strangers have one of them say not at all.
+/// Lets the wire's crates through from `INFO` on only, and what callers could fill the log with not at all.
 fn quiet_wire() -> FilterFn {
     filter_fn(may_be_shown)
 }

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::line::{Head, Key, Sealed, Torn};
 
-/// The longest line that is read as one: no line of a log is as long.
+/// The longest line that is read as one, in bytes: no line of a log is as long.
 pub(super) const LINE_MAX: u64 = 64 << 10;
 
 /// What some files hold: whole, genuine and in order.

@@ -57,7 +57,7 @@ pub struct Config {
     pub store: store::Settings,
     /// Section `operations`.
     pub operations: operations::Settings,
-    /// Section `upstream`, but for what is the next one's.
+    /// Section `upstream`, but for its `freshness` and its pace.
     pub transport: transport::Settings,
     /// Sections `projects` and `storage_credentials`, and `freshness` and the pace of section `upstream`.
     pub upstream: upstream::Settings,

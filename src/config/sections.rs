@@ -42,7 +42,7 @@ const MIB: usize = 1024 * KIB;
 /// Section `limits`: of requests and operations, and of connections.
 pub(super) fn limits(root: &mut Section, faults: &mut Faults) -> (Limits, ConnectionLimits) {
     let mut section = root.section("limits", faults);
-    let mut limit = |name, default| section.optional(name, faults, requests).unwrap_or(default);
+    let mut limit = |name, default| section.optional(name, faults, positive).unwrap_or(default);
     let limits = Limits {
         concurrent_requests: limit("concurrent_requests", 10_000),
         running_operations: limit("running_operations", 1000),
@@ -332,9 +332,9 @@ pub(super) fn upstream(
         .unwrap_or(500 * MILLISECOND);
     let pace = Pace {
         requests_per_second: upstream
-            .optional("requests_per_second", faults, requests)
+            .optional("requests_per_second", faults, positive)
             .unwrap_or(50),
-        burst: upstream.optional("burst", faults, requests).unwrap_or(100),
+        burst: upstream.optional("burst", faults, positive).unwrap_or(100),
     };
     upstream.finish(faults);
     (settings, freshness, pace)
@@ -350,7 +350,7 @@ fn networks(entry: &Entry) -> Reading<Vec<Network>> {
     })
 }
 
-fn requests(entry: &Entry) -> Reading<u32> {
+fn positive(entry: &Entry) -> Reading<u32> {
     let number = values::number(1, 1_000_000)(entry)?;
     // It is not larger than the limit.
     Ok(u32::try_from(number).unwrap_or(u32::MAX))

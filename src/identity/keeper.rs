@@ -23,7 +23,7 @@ use super::{
 };
 use crate::transport::{self, Transport, TransportError};
 
-/// The largest key set that is read.
+/// The largest key set that is read, in bytes.
 const SET_MAX: usize = 1 << 20;
 /// The longest that the reading of a file may take: it can be on a network.
 const FILE_PATIENCE: Duration = Duration::from_secs(5);

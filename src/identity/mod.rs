@@ -198,7 +198,7 @@ impl Identities {
     pub async fn identify(&self, credentials: &Credentials<'_>) -> Result<Identity, Refusal> {
         let found = match self.look_up(credentials) {
             Err(Failure::NoKey { cache, reason }) => {
-                if self.has_fresh_keys(&cache).await {
+                if self.has_seen_fetch(&cache).await {
                     self.look_up(credentials)
                 } else {
                     Err(Failure::Refused(reason))
@@ -235,8 +235,8 @@ impl Identities {
         directory.identify(credentials, self.0.clock.now())
     }
 
-    /// Whether keys came while this waited for them.
-    async fn has_fresh_keys(&self, cache: &KeyCache) -> bool {
+    /// Waits for keys to be fetched, if they are. Whether such a fetch has ended, well or not.
+    async fn has_seen_fetch(&self, cache: &KeyCache) -> bool {
         let Ok(_place) = cache.waiting.try_acquire() else {
             return false;
         };

@@ -15,9 +15,9 @@ use crate::domain::{
     service::CallerName,
 };
 
-/// The longest token that is read. Real ones with many groups have some 4 KiB.
+/// The longest token that is read, in bytes. Real ones with many groups have some 4 KiB.
 const TOKEN_MAX: usize = 8 << 10;
-/// By how much two clocks may differ.
+/// By how many seconds two clocks may differ.
 const LEEWAY: i64 = 30;
 
 /// Whose tokens are taken, with the keys to check them.

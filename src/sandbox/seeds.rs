@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::{Cloud, OmsSpec, RunEnd, SmsSpec, TaskSwitches};
 
-/// A minute.
 const MINUTE: Duration = Duration::from_mins(1);
 
 /// Adds the tasks. Their order fixes their ids, so further ones belong at the end.

@@ -98,7 +98,7 @@ fn serve(
         let server = match build(listeners, addresses, shared) {
             Ok(server) => server,
             Err(error) => {
-                // Nobody waits for the message only if the starter is gone; then there is nobody to tell.
+                // It fails only if the starter is gone: then there is nobody to tell.
                 drop(started.send(Err(error)));
                 return;
             }

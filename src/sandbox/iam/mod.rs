@@ -273,8 +273,9 @@ enum Wanted {
 
 /// What the body of a login says.
 struct Login {
-    /// By name and account, or by id.
+    /// Id and name: the id is enough, a name goes with its domain.
     user: (Option<String>, Option<String>),
+    /// Id and name.
     domain: (Option<String>, Option<String>),
     password: String,
     project: Option<Wanted>,

@@ -18,7 +18,7 @@ pub(super) const SUCCEEDED: i64 = 5;
 pub(super) const RETRYING: i64 = 6;
 pub(super) const PAUSING: i64 = 7;
 
-/// How long keys may be.
+/// The longest key, in bytes.
 const KEY_LIMIT: usize = 100;
 
 /// Why OMS refuses a call; each has its own code.

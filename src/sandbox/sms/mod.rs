@@ -16,7 +16,7 @@ use super::{
 };
 use task::{Refusal, SmsTask};
 
-/// The longest body that the first version took.
+/// The longest body that the first version took, in bytes.
 const LEGACY_BODY_LIMIT: usize = 10_240;
 
 /// States that the list filter is documented to take.

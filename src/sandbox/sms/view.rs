@@ -45,13 +45,13 @@ impl SmsTask {
     fn document(&self, now: i64) -> Value {
         let state = self.shown_state();
         let is_moving = state == "RUNNING" && self.state == "RUNNING";
-        // Bytes per second to megabits per second.
-        let bits = if is_moving {
+        // SMS tells megabits per second, of 125 000 bytes each.
+        let megabits = if is_moving {
             self.run.speed(self.bytes) / 125_000
         } else {
             0
         };
-        let speed = f64::from(u32::try_from(bits).unwrap_or(u32::MAX));
+        let speed = f64::from(u32::try_from(megabits).unwrap_or(u32::MAX));
         json!({
             "id": self.id,
             "name": self.name,
