@@ -13,7 +13,7 @@ use std::{
 
 use futures_util::FutureExt as _;
 
-use super::{Place, fresh, lease, open};
+use super::{Place, all_connections, fresh, lease, open};
 use crate::{
     domain::store::{NewOperation, OperationStore as _, StoreError},
     store::{OpenError, Settings, SqlOperationStore},
@@ -60,11 +60,7 @@ async fn every_connection_is_durable_and_strict() {
     let place = Place::new();
     let store = place.open().await;
     for pool in [&store.database.pools.reader, &store.database.pools.writer] {
-        let mut connections = Vec::new();
-        for _ in 0..pool.options().get_max_connections() {
-            connections.push(pool.acquire().await.unwrap());
-        }
-        for connection in &mut connections {
+        for connection in &mut all_connections(pool).await {
             let mode = sqlx::query_scalar::<_, String>("PRAGMA journal_mode");
             assert_eq!(mode.fetch_one(&mut **connection).await.unwrap(), "wal");
             for (pragma, value) in [

@@ -35,7 +35,7 @@ use std::{path::PathBuf, time::Duration};
 
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
-use sqlx::AssertSqlSafe;
+use sqlx::{Any, AnyPool, AssertSqlSafe, pool::PoolConnection};
 use tempfile::TempDir;
 
 use self::server::Database;
@@ -203,6 +203,15 @@ async fn in_two_processes<T>(
     let stores = [place.open().await, place.open().await];
     let (stores, work) = (&stores, &work);
     join_all((0..8).map(|number| async move { work(&stores[number % 2], number).await })).await
+}
+
+/// Every connection that a pool may have.
+async fn all_connections(pool: &AnyPool) -> Vec<PoolConnection<Any>> {
+    let mut connections = Vec::new();
+    for _ in 0..pool.options().get_max_connections() {
+        connections.push(pool.acquire().await.unwrap());
+    }
+    connections
 }
 
 impl SqlOperationStore {

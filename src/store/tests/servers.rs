@@ -15,7 +15,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Place, event, fresh, server::Server, settings, task};
+use super::{Place, all_connections, event, fresh, server::Server, settings, task};
 use crate::{
     domain::{
         operation::{EventKind, Operation},
@@ -105,11 +105,7 @@ async fn every_connection_is_durable_and_bounded_whatever_the_defaults() {
     database.configure("default_transaction_isolation", "serializable");
     let store = place.open().await;
     for pool in [&store.database.pools.reader, &store.database.pools.writer] {
-        let mut connections = Vec::new();
-        for _ in 0..pool.options().get_max_connections() {
-            connections.push(pool.acquire().await.unwrap());
-        }
-        for connection in &mut connections {
+        for connection in &mut all_connections(pool).await {
             for (setting, value) in [
                 ("synchronous_commit", "on"),
                 ("statement_timeout", "3s"),
@@ -201,13 +197,11 @@ async fn connections_to_a_server_that_vanished_are_given_up() {
         .unwrap();
     let operation = store.add(fresh("1")).await;
     // Every connection of both pools is in use when it happens.
-    let pools = store.database.pools.clone();
-    let mut in_use = Vec::new();
-    for pool in [&pools.reader, &pools.writer] {
-        for _ in 0..pool.options().get_max_connections() {
-            in_use.push(pool.acquire().await.unwrap());
-        }
-    }
+    let pools = &store.database.pools;
+    let in_use = [
+        all_connections(&pools.reader).await,
+        all_connections(&pools.writer).await,
+    ];
     forget.send(()).unwrap();
     let seven = task("7");
     let asked = (0..500).map(|_| store.running(&seven));
