@@ -169,17 +169,21 @@ async fn an_answer_that_nobody_asked_for_is_given_to_nobody() {
     assert_eq!(peer.connections(), 2);
 }
 
-#[actix_rt::test]
-async fn a_read_survives_the_loss_of_a_kept_connection() {
-    // The second request of each connection is read and not answered.
+/// A peer that answers the first request of each connection, and reads the second one only.
+fn once_a_connection() -> Peer {
     let served = Arc::new(Mutex::new(BTreeSet::new()));
-    let peer = Peer::start(move |seen, writer| {
+    Peer::start(move |seen, writer| {
         if served.lock().unwrap().insert(seen.connection) {
             answer(writer, 200, "", "{}")
         } else {
             Then::Close
         }
-    });
+    })
+}
+
+#[actix_rt::test]
+async fn a_read_survives_the_loss_of_a_kept_connection() {
+    let peer = once_a_connection();
     let transport = Transport::new(&settings()).unwrap();
     for _ in 0..4 {
         transport
@@ -213,14 +217,7 @@ async fn a_read_that_was_lost_twice_is_not_sent_a_third_time() {
 
 #[actix_rt::test]
 async fn a_read_that_is_to_be_sent_once_is_and_may_have_a_connection_of_its_own() {
-    let served = Arc::new(Mutex::new(BTreeSet::new()));
-    let peer = Peer::start(move |seen, writer| {
-        if served.lock().unwrap().insert(seen.connection) {
-            answer(writer, 200, "", "{}")
-        } else {
-            Then::Close
-        }
-    });
+    let peer = once_a_connection();
     let transport = Transport::new(&settings()).unwrap();
     let (endpoint, request) = (peer.endpoint(), get("/"));
     let send = async |fresh_connection| {
