@@ -3,9 +3,24 @@
 use migration_gateway::sandbox::{OmsSpec, Service};
 use serde_json::json;
 
-use crate::support::gateway::Place;
+use crate::support::{gateway::Place, http::Answer};
 
 const OTHER_ID: &str = "8b0c6a30cfa04b2a9f4ce1fd9a8a8f11";
+
+/// Shows that a request was refused, and for which part of it.
+fn assert_refused(answer: &Answer, part: &str, pointer: &str) {
+    assert_eq!(
+        (answer.status, answer.problem().as_str()),
+        (400, "invalid-request"),
+        "{answer:?}"
+    );
+    let error = &answer.json()["errors"][0];
+    assert_eq!(
+        (&error["in"], &error["pointer"]),
+        (&json!(part), &json!(pointer)),
+        "{answer:?}"
+    );
+}
 
 #[test]
 fn what_a_request_says_and_nobody_knows_is_a_fault_and_never_ignored() {
@@ -44,18 +59,7 @@ fn what_a_request_says_and_nobody_knows_is_a_fault_and_never_ignored() {
             "/wait",
         ),
     ] {
-        let answer = caller.request(method, path);
-        assert_eq!(
-            (answer.status, answer.problem().as_str()),
-            (400, "invalid-request"),
-            "{path}"
-        );
-        let error = &answer.json()["errors"][0];
-        assert_eq!(
-            (&error["in"], &error["pointer"]),
-            (&json!("query"), &json!(pointer)),
-            "{path}"
-        );
+        assert_refused(&caller.request(method, path), "query", pointer);
     }
     let several = caller
         .get("/tasks/00?view=half&x=1&project=nonexistent")
@@ -117,18 +121,7 @@ fn an_id_belongs_to_the_service_that_knows_its_form_or_to_the_one_that_is_named(
         "007?service=oms",
         "a%20b",
     ] {
-        let answer = caller.get(&format!("/tasks/{path}"));
-        assert_eq!(
-            (answer.status, answer.problem().as_str()),
-            (400, "invalid-request"),
-            "{path}"
-        );
-        let error = &answer.json()["errors"][0];
-        assert_eq!(
-            (&error["in"], &error["pointer"]),
-            (&json!("path"), &json!("/id")),
-            "{path}"
-        );
+        assert_refused(&caller.get(&format!("/tasks/{path}")), "path", "/id");
     }
     assert!(place.cloud.requests().is_empty());
 }
