@@ -101,7 +101,7 @@ fn every_decision_has_a_line_that_says_by_which_rule() {
     assert_eq!(logger.post(&format!("{path}/pause")).status, 403);
     assert_eq!(tester.delete(&path).status, 409);
     assert_eq!(tester.post_json(&start, &named).status, 403);
-    let waiting = tester.ask("DELETE", &format!("/tasks/{pausing}?force=pause"), None);
+    let waiting = tester.force_delete(&pausing);
     let cancel = format!("/operations/{waiting}/cancel");
     assert_eq!(logger.post(&cancel).status, 404);
     assert_eq!(tester.post(&cancel).status, 200);
@@ -353,9 +353,9 @@ fn while_it_cannot_be_written_changes_are_refused_and_reads_and_operations_go_on
     let gateway = place.start();
     let (client, cloud) = (gateway.client(), &place.cloud);
     let id = cloud.add_oms(OmsSpec::new("logs", 7));
-    let operation = client.ask("DELETE", &format!("/tasks/{id}?force=pause"), None);
+    let operation = client.force_delete(&id);
     let waiting = cloud.add_oms(OmsSpec::new("logs", 7));
-    let cancelled = client.ask("DELETE", &format!("/tasks/{waiting}?force=pause"), None);
+    let cancelled = client.force_delete(&waiting);
     let (folder, aside) = (place.file("audit"), place.file("aside"));
     fs::rename(&folder, &aside).expect("a folder");
     let other = cloud.add_oms(OmsSpec::new("logs", 2));
@@ -795,9 +795,7 @@ fn the_end_of_an_operation_is_told_by_the_process_that_goes_on_with_it() {
     let place = place();
     let gateway = place.start();
     let id = place.cloud.add_oms(OmsSpec::new("logs", 7));
-    let operation = gateway
-        .client()
-        .ask("DELETE", &format!("/tasks/{id}?force=pause"), None);
+    let operation = gateway.client().force_delete(&id);
     gateway.kill();
     assert!(place.cloud.set_oms_status(&id, 3));
     let gateway = place.start();
@@ -990,7 +988,7 @@ fn whatever_is_denied_to_callers_without_credentials_is_counted_with_the_strange
     let mut gateway = place.start();
     let (tester, anonymous) = (gateway.client(), gateway.stranger());
     let stuck = place.cloud.add_oms(OmsSpec::new("logs", 7));
-    let waiting = tester.ask("DELETE", &format!("/tasks/{stuck}?force=pause"), None);
+    let waiting = tester.force_delete(&stuck);
     let foreign = json!({"destination": "nobodys"});
     for _ in 0..20 {
         let nothing = "/operations/op_01JGZ4K8W3M5N7P9R1T3V5X7Z9/cancel";

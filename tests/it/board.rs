@@ -25,7 +25,7 @@ fn hanging(place: &Place) -> String {
 /// So many forced deletes of tasks whose pause hangs, each having waited once at least.
 fn waiting(place: &Place, client: &Client, tasks: usize) -> (Vec<String>, Vec<String>) {
     let tasks: Vec<String> = (0..tasks).map(|_| hanging(place)).collect();
-    let ask = |task: &String| client.ask("DELETE", &format!("/tasks/{task}?force=pause"), None);
+    let ask = |task: &String| client.force_delete(task);
     let operations = tasks.iter().map(ask).collect();
     (tasks, operations)
 }
@@ -371,10 +371,7 @@ fn a_source_that_goes_offline_is_found_although_the_list_does_not_tell() {
     let tasks: Vec<String> = (0..24)
         .map(|_| place.cloud.add_sms(SmsSpec::new("web", "ABORTING")))
         .collect();
-    let operations: Vec<String> = tasks
-        .iter()
-        .map(|task| client.ask("DELETE", &format!("/tasks/{task}?force=pause"), None))
-        .collect();
+    let operations: Vec<String> = tasks.iter().map(|task| client.force_delete(task)).collect();
     wait_for("rows", || {
         let metrics = client.get("/metrics").text;
         metrics

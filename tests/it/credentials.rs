@@ -16,6 +16,7 @@ use migration_gateway::sandbox::{
 use serde_json::json;
 
 use crate::support::{
+    credentials::{access_key, ecs_agency},
     gateway::{Gateway, Place},
     wait_for,
 };
@@ -33,11 +34,6 @@ fn with_access_key(place: Place) -> Place {
     ))
 }
 
-fn ecs_agency(place: &Place) -> String {
-    let address = place.cloud.metadata_url();
-    format!("kind = \"ecs-agency\"\nmetadata_address = \"{address}\"")
-}
-
 /// The requests that reached OMS or SMS.
 fn served(place: &Place) -> Vec<RecordedRequest> {
     let mut requests = place.cloud.requests();
@@ -50,6 +46,15 @@ fn metric(gateway: &Gateway, name: &str) -> Option<f64> {
     let text = gateway.stranger().get("/metrics").text;
     let line = |line: &str| line.strip_prefix(name)?.trim().parse().ok();
     text.lines().find_map(line)
+}
+
+/// Has the gateway look at its files of secrets, and waits until so many of them are said to be unusable.
+fn wait_for_unusable(gateway: &Gateway, files: f64) {
+    gateway.signal("HUP");
+    wait_for("the metric", || {
+        let unusable = metric(gateway, "migration_gateway_upstream_secret_files_unusable");
+        (unusable == Some(files)).then_some(())
+    });
 }
 
 /// How many lines of the log have this message.
@@ -318,13 +323,7 @@ fn a_changed_password_is_used_without_a_failed_request_although_it_ends_all_toke
 fn keys_that_no_header_can_hold_are_told_once_and_those_before_them_serve() {
     let place = with_access_key(Place::new());
     let gateway = place.start();
-    let unusable = "migration_gateway_upstream_secret_files_unusable";
-    let is_told = |files: f64| {
-        gateway.signal("HUP");
-        wait_for("the metric", || {
-            (metric(&gateway, unusable) == Some(files)).then_some(())
-        });
-    };
+    let is_told = |files| wait_for_unusable(&gateway, files);
     assert_eq!(gateway.client().get("/tasks?service=oms").status, 200);
     let status = || gateway.client().get("/status").json()["projects"][0]["credential"].clone();
     assert!(status()["last_error"].is_null(), "{}", status());
@@ -362,13 +361,7 @@ fn a_secret_that_cannot_be_read_is_told_once_and_what_it_was_serves() {
          callers = [\"*\"]\nprojects = [\"*\"]\n"
     ));
     let gateway = place.start();
-    let unusable = "migration_gateway_upstream_secret_files_unusable";
-    let is_told = |files: f64| {
-        gateway.signal("HUP");
-        wait_for("the metric", || {
-            (metric(&gateway, unusable) == Some(files)).then_some(())
-        });
-    };
+    let is_told = |files| wait_for_unusable(&gateway, files);
     assert_eq!(gateway.client().get("/tasks?service=oms").status, 200);
     is_told(0.0);
     fs::write(place.file("password"), "").expect("a file");
@@ -531,13 +524,7 @@ fn three_projects_with_three_kinds_of_credentials_are_never_mixed_in_ten_thousan
     const CALLERS: usize = 8;
     const CALLS: usize = 10_000 / CALLERS;
     let place = Place::new();
-    let account = place.cloud.account();
-    let secret_key = place.secret("secret-key", &account.secret_key);
-    let keys = format!(
-        "kind = \"access-key\"\naccess_key = \"{}\"\nsecret_key = {secret_key}",
-        account.access_key
-    );
-    let ecs = ecs_agency(&place);
+    let (keys, ecs) = (access_key(&place), ecs_agency(&place));
     let place = place
         .project_with("keys", SECOND, "cn-north-1", &keys)
         .project_with("ecs", THIRD, "cn-east-3", &ecs)
@@ -568,7 +555,8 @@ fn three_projects_with_three_kinds_of_credentials_are_never_mixed_in_ten_thousan
         }
     });
     let visits = visits(&place);
-    let [default, keys, ecs] = [&account.project_id, SECOND, THIRD].map(|id| &visits[id]);
+    let first = place.cloud.account().project_id;
+    let [default, keys, ecs] = [&first, SECOND, THIRD].map(|id| &visits[id]);
     assert_eq!((default.access_key, default.temporary_key), (0, 0));
     assert_eq!((keys.token, keys.temporary_key), (0, 0));
     assert_eq!((ecs.token, ecs.access_key), (0, 0));

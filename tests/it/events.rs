@@ -11,28 +11,17 @@ use std::{
 
 use migration_gateway::{
     domain::clock::{Clock as _, SystemClock},
-    sandbox::{AfterStop, Fault, FaultKind, OmsSpec, Operation, RunEnd, Service, TaskSwitches},
+    sandbox::{Fault, FaultKind, OmsSpec, Operation, RunEnd, Service},
 };
 use serde_json::{Value, json};
 
 use crate::support::{
     gateway::{Gateway, KEY, Place, digest},
     http::{Client, Event, Events},
-    raw, schema, wait_for, wait_within,
+    raw, schema, stuck, wait_for, wait_within,
 };
 
 const OTHER: &str = "key-of-another-caller";
-
-/// An OMS task that stays half way when it is paused.
-fn stuck() -> OmsSpec {
-    OmsSpec {
-        switches: TaskSwitches {
-            after_stop: AfterStop::Stuck,
-            ..TaskSwitches::default()
-        },
-        ..OmsSpec::new("logs", 2)
-    }
-}
 
 /// A task that runs for so long.
 fn running(seconds: u64) -> OmsSpec {
@@ -41,10 +30,6 @@ fn running(seconds: u64) -> OmsSpec {
         run_end: RunEnd::Success,
         ..OmsSpec::new("logs", 2)
     }
-}
-
-fn delete(client: &Client, task: &str) -> String {
-    client.ask("DELETE", &format!("/tasks/{task}?force=pause"), None)
 }
 
 fn open(client: &Client, path: &str, last: Option<&str>) -> Events {
@@ -79,7 +64,7 @@ fn an_operation_is_told_event_by_event_and_ends_with_its_document() {
     let task = place.cloud.add_oms(stuck());
     let gateway = place.start();
     let client = gateway.client();
-    let id = delete(&client, &task);
+    let id = client.force_delete(&task);
     let mut stream = of_operation(&client, &id, None);
     let mut seen = Vec::new();
     // The pause has no effect yet, so that the stream is open while the operation goes on.
@@ -158,7 +143,7 @@ fn a_stream_is_refused_like_the_document_that_it_is_about() {
     let task = place.cloud.add_oms(stuck());
     let gateway = place.start();
     let client = gateway.client();
-    let id = delete(&client, &task);
+    let id = client.force_delete(&task);
     let path = format!("/operations/{id}/events");
     let refused = |client: &Client, path: &str, last: Option<&str>| {
         let answer = client.watch(path, last).err().expect("a refusal");
@@ -215,7 +200,7 @@ fn to_a_caller_of_http_1_0_a_stream_ends_with_the_connection() {
     let task = place.cloud.add_oms(stuck());
     let gateway = place.start();
     let client = gateway.client();
-    let id = delete(&client, &task);
+    let id = client.force_delete(&task);
     let cancelled = client.post(&format!("/operations/{id}/cancel"));
     assert_eq!(cancelled.status, 200, "{cancelled:?}");
     for keep in ["", "Connection: keep-alive\r\n"] {
@@ -267,7 +252,7 @@ fn an_id_that_is_none_of_the_stream_is_refused_with_what_to_do() {
     let task = place.cloud.add_oms(stuck());
     let gateway = place.start();
     let client = gateway.client();
-    let id = delete(&client, &task);
+    let id = client.force_delete(&task);
     let operation = format!("/operations/{id}/events");
     let task = format!("/tasks/{task}/events");
     // So many events were not told yet.
@@ -307,7 +292,7 @@ fn watch_at_two(place: &Place) {
     let resting = place.cloud.add_oms(OmsSpec::new("logs", 3));
     let (first, second) = (place.start(), place.start());
     let clients = [&first, &second].map(Gateway::client);
-    let id = delete(&clients[0], &task);
+    let id = clients[0].force_delete(&task);
     let mut streams = clients
         .each_ref()
         .map(|client| of_operation(client, &id, None));
@@ -358,7 +343,7 @@ fn an_end_at_another_process_is_heard_of_before_it_is_looked_for() {
     let [one, other] = gateways.each_ref().map(Gateway::client);
     let mut waited = Duration::ZERO;
     for _ in 0..ENDS {
-        let id = delete(&one, &place.cloud.add_oms(stuck()));
+        let id = one.force_delete(&place.cloud.add_oms(stuck()));
         let mut stream = of_operation(&other, &id, None);
         for event in stream.by_ref() {
             if event.data["state"] == "pausing" {
@@ -389,7 +374,7 @@ fn open_streams_end_at_once_when_the_gateway_stops() {
     );
     let mut gateway = place.start();
     let client = gateway.client();
-    let id = delete(&client, &task);
+    let id = client.force_delete(&task);
     let mut streams: Vec<_> = (0..10)
         .flat_map(|_| {
             [
@@ -561,8 +546,8 @@ fn a_caller_who_may_not_watch_any_more_is_told_nothing_more() {
     let task = place.cloud.add_oms(stuck());
     let gateway = place.start();
     let (client, other) = (gateway.client(), gateway.client_with(OTHER));
-    let id = delete(&client, &task);
-    assert_eq!(delete(&other, &task), id, "it joined");
+    let id = client.force_delete(&task);
+    assert_eq!(other.force_delete(&task), id, "it joined");
     let mut kept = of_operation(&client, &id, None);
     let mut lost = [
         of_operation(&other, &id, None),
@@ -599,7 +584,7 @@ fn a_key_that_has_ended_ends_the_streams_of_its_caller() {
     let task = place.cloud.add_oms(stuck());
     let gateway = place.start();
     let other = gateway.client_with(OTHER);
-    let id = delete(&other, &task);
+    let id = other.force_delete(&task);
     let streams = [
         of_operation(&other, &id, None),
         of_task(&other, &task, None),

@@ -39,10 +39,6 @@ fn logged(gateway: &Gateway, message: &str) -> usize {
     log.lines().filter(|line| line.contains(&message)).count()
 }
 
-fn force_delete(client: &Client, id: &str) -> String {
-    client.ask("DELETE", &format!("/tasks/{id}?force=pause"), None)
-}
-
 /// Requests to OMS and SMS.
 fn to_services(cloud: &Cloud) -> Vec<RecordedRequest> {
     let mut requests = cloud.requests();
@@ -125,7 +121,7 @@ fn with_a_third_of_the_answers_lost_or_spoilt_every_force_delete_ends_right() {
             let client = gateway.client();
             scope.spawn(move || {
                 let operations: Vec<String> =
-                    tasks.iter().map(|id| force_delete(&client, id)).collect();
+                    tasks.iter().map(|id| client.force_delete(id)).collect();
                 for operation in operations {
                     // Refused tokens cost waits of up to half a minute.
                     let ended = client.ended_within(Duration::from_mins(2), &operation);
@@ -193,7 +189,7 @@ fn slow_place(waiting: usize) -> (Place, Gateway, Vec<String>) {
     let gateway = place.start();
     let client = gateway.client();
     let operations = (0..waiting)
-        .map(|_| force_delete(&client, &place.cloud.add_oms(OmsSpec::new("logs", 2))))
+        .map(|_| client.force_delete(&place.cloud.add_oms(OmsSpec::new("logs", 2))))
         .collect();
     wait_for("the pauses", || {
         (place.cloud.count(Operation::Pause, None) == waiting).then_some(())
@@ -395,7 +391,7 @@ fn a_service_that_keeps_failing_is_left_alone_and_operations_keep_their_place() 
     });
     let gateway = place.start();
     let (cloud, client) = (&place.cloud, gateway.client());
-    let ask = || force_delete(&client, &cloud.add_oms(OmsSpec::new("logs", 2)));
+    let ask = || client.force_delete(&cloud.add_oms(OmsSpec::new("logs", 2)));
     let mut operations: Vec<String> = (0..20).map(|_| ask()).collect();
     let down = FaultKind::Answer(Answer::empty(503));
     let down = cloud.fault(Fault::on_any(Service::Oms, down).always());
@@ -451,7 +447,7 @@ fn an_operation_whose_deadline_passes_while_its_service_is_left_alone_ends() {
     let (cloud, client) = (&place.cloud, gateway.client());
     let down = FaultKind::Answer(Answer::empty(503));
     cloud.fault(Fault::on_any(Service::Oms, down).always());
-    let operation = force_delete(&client, &cloud.add_oms(OmsSpec::new("logs", 2)));
+    let operation = client.force_delete(&cloud.add_oms(OmsSpec::new("logs", 2)));
     let ended = client.ended(&operation);
     assert_eq!(
         ended["error"]["type"], "/problems/deadline-exceeded",
@@ -466,7 +462,7 @@ fn a_storm_of_throttling_slows_the_pace_down_and_it_recovers() {
         .set("upstream.burst", "6");
     let gateway = place.start();
     let (cloud, client) = (&place.cloud, gateway.client());
-    let operation = force_delete(&client, &cloud.add_oms(OmsSpec::new("logs", 2)));
+    let operation = client.force_delete(&cloud.add_oms(OmsSpec::new("logs", 2)));
     let storm = Fault::on_any(Service::Oms, FaultKind::throttled());
     let storm = cloud.fault(storm.always());
     let rate = || gauge(&gateway, "upstream_pacer_requests_per_second");

@@ -7,13 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use migration_gateway::sandbox::{AfterStop, OmsSpec, Operation, TaskSwitches};
+use migration_gateway::sandbox::Operation;
 use rustix::net::sockopt;
 
 use crate::support::{
     gateway::{Gateway, KEY, Place},
     http::Answer,
-    wait_for,
+    stuck, wait_for,
 };
 
 const OTHER: &str = "key-of-another-caller";
@@ -69,17 +69,6 @@ fn a_caller_who_sends_too_much_is_told_what_is_left_and_disturbs_nobody_else() {
     assert!(place.cloud.requests().is_empty());
 }
 
-/// A running task that stays half way to its pause.
-fn stuck(place: &Place) -> String {
-    place.cloud.add_oms(OmsSpec {
-        switches: TaskSwitches {
-            after_stop: AfterStop::Stuck,
-            ..TaskSwitches::default()
-        },
-        ..OmsSpec::new("logs", 2)
-    })
-}
-
 #[test]
 fn a_caller_has_so_many_operations_running_and_others_have_theirs() {
     let all = "permissions = [\"*\"]\nprojects = [\"*\"]";
@@ -87,7 +76,7 @@ fn a_caller_has_so_many_operations_running_and_others_have_theirs() {
         .set("limits.running_operations", "2")
         .caller("other", OTHER, all);
     let gateway = place.start();
-    let tasks: Vec<String> = (0..4).map(|_| stuck(&place)).collect();
+    let tasks: Vec<String> = (0..4).map(|_| place.cloud.add_oms(stuck())).collect();
     let ask = |key: &str, task: &str| {
         let client = gateway.client_with(key);
         let path = format!("/tasks/{task}?force=pause");
@@ -161,7 +150,7 @@ fn a_reset_is_noticed_however_much_was_sent_behind_a_request() {
     let gateway = place.start();
     let whoami = format!("GET /whoami HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\r\n");
     for many in [0, 1000] {
-        let task = stuck(&place);
+        let task = place.cloud.add_oms(stuck());
         let pause = whoami.replace("GET /whoami", &format!("POST /tasks/{task}/pause"));
         let stream = connect(&gateway, &(pause + &whoami.repeat(many)));
         wait_for("the pause to be sent", || {

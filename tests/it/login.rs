@@ -4,7 +4,13 @@ use std::{net::TcpListener, path::Path, process::Output};
 
 use migration_gateway::sandbox::{Ecs, Operation};
 
-use crate::{gateway, support::gateway::Place};
+use crate::{
+    gateway,
+    support::{
+        credentials::{access_key, ecs_agency},
+        gateway::Place,
+    },
+};
 
 fn check(file: &Path, variables: &[(&str, &str)]) -> Output {
     gateway()
@@ -56,16 +62,7 @@ fn every_project_logs_in_once_and_is_reported() {
 /// A place whose first project signs with an access key, and whose second signs with the keys of an ECS.
 fn signing_place() -> Place {
     let place = Place::new();
-    let account = place.cloud.account();
-    let secret_key = place.secret("secret-key", &account.secret_key);
-    let keys = format!(
-        "kind = \"access-key\"\naccess_key = \"{}\"\nsecret_key = {secret_key}",
-        account.access_key
-    );
-    let ecs = format!(
-        "kind = \"ecs-agency\"\nmetadata_address = \"{}\"",
-        place.cloud.metadata_url()
-    );
+    let (keys, ecs) = (access_key(&place), ecs_agency(&place));
     let second = "0f5181caba0024e72f89c0045e707b91";
     place
         .credentials(&keys)

@@ -21,14 +21,6 @@ const ASYNC: (&str, &str) = ("Prefer", "respond-async");
 /// What a dead gateway drove is driven by another one after this.
 const TAKEN_OVER_MAX: Duration = Duration::from_secs(10);
 
-/// Asks for a force delete, and gives the id of the operation.
-fn force_delete(gateway: &Gateway, task: &str) -> String {
-    let path = format!("/tasks/{task}?force=pause");
-    let answer = gateway.client().with("DELETE", &path, ASYNC);
-    assert_eq!(answer.status, 202, "{answer:?}");
-    answer.json()["id"].as_str().expect("an id").to_owned()
-}
-
 fn was_taken_over(operation: &Value) -> bool {
     let events = operation["events"].as_array().expect("events");
     events.iter().any(|event| event["event"] == "resumed")
@@ -54,7 +46,7 @@ fn take_over_from_the_dead(place: Place) {
             // The look of the first round, after that before accepting.
             let fault = Fault::on(Service::Oms, Operation::Show, FaultKind::Hang);
             let fault = cloud.fault(fault.task(&task).skip(1));
-            let operation = force_delete(&one, &task);
+            let operation = one.client().force_delete(&task);
             (task, fault, operation)
         })
         .collect();
@@ -114,7 +106,7 @@ fn stand_still(status: i64) {
     let tasks: Vec<String> = (0..8)
         .map(|number| cloud.add_oms(OmsSpec::new(&number.to_string(), status)))
         .collect();
-    let ask = |task: &String| force_delete(&one, task);
+    let ask = |task: &String| one.client().force_delete(task);
     let operations: Vec<String> = tasks.iter().map(ask).collect();
     wait_for("intents", || {
         let committed = "SELECT 1 FROM pg_stat_activity \

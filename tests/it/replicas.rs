@@ -115,10 +115,8 @@ fn while_the_server_is_away_nothing_is_sent_and_the_work_goes_on_when_it_is_back
     let accepted: Vec<(String, String)> = (0..20)
         .map(|number| {
             let id = cloud.add_oms(OmsSpec::new(&number.to_string(), 7));
-            let path = format!("/tasks/{id}?force=pause");
-            let answer = gateway.client().with("DELETE", &path, ASYNC);
-            assert_eq!(answer.status, 202, "{answer:?}");
-            (id, answer.json()["id"].as_str().expect("an id").to_owned())
+            let operation = gateway.client().force_delete(&id);
+            (id, operation)
         })
         .collect();
     server.stop();
@@ -207,10 +205,8 @@ fn wait_for_writes(hindrance: Hindrance) {
     let accepted: Vec<(String, String)> = (0..5)
         .map(|number| {
             let id = cloud.add_oms(OmsSpec::new(&number.to_string(), 7));
-            let path = format!("/tasks/{id}?force=pause");
-            let answer = gateway.client().with("DELETE", &path, ASYNC);
-            assert_eq!(answer.status, 202, "{answer:?}");
-            (id, answer.json()["id"].as_str().expect("an id").to_owned())
+            let operation = gateway.client().force_delete(&id);
+            (id, operation)
         })
         .collect();
     hindrance.begin(&place);

@@ -9,34 +9,13 @@ use std::{
 
 use serde_json::json;
 
-use migration_gateway::sandbox::{
-    AfterStop, Fault, FaultKind, OmsSpec, Operation, Service, SmsSpec, TaskSwitches,
-};
+use migration_gateway::sandbox::{Fault, FaultKind, OmsSpec, Operation, Service, SmsSpec};
 
 use crate::support::{
     gateway::{Gateway, Place},
-    http::{Answer, Client},
-    wait_for,
+    http::Answer,
+    stuck, wait_for,
 };
-
-/// Begins a forced deletion and gives the id of its operation.
-fn begin(client: &Client, task: &str) -> String {
-    let path = format!("/tasks/{task}?force=pause");
-    let answer = client.with("DELETE", &path, ("Prefer", "respond-async"));
-    assert_eq!(answer.status, 202, "{answer:?}");
-    answer.json()["id"].as_str().expect("an id").to_owned()
-}
-
-/// An OMS task that stays half way when it is paused.
-fn stuck() -> OmsSpec {
-    OmsSpec {
-        switches: TaskSwitches {
-            after_stop: AfterStop::Stuck,
-            ..TaskSwitches::default()
-        },
-        ..OmsSpec::new("logs", 2)
-    }
-}
 
 /// A gateway's connection that stays open.
 struct Idle(TcpStream);
@@ -86,7 +65,7 @@ fn stop_and_go_on(signal: &str, upstream_hangs: bool) {
     if upstream_hangs {
         let fault = Fault::on(Service::Sms, Operation::Pause, FaultKind::Hang).task(&hanging);
         let fault = cloud.fault(fault);
-        operations.push(begin(&client, &hanging));
+        operations.push(client.force_delete(&hanging));
         wait_for("the fault", || (fault.fired() == 1).then_some(()));
         unaccepted = Some(hang_before_acceptance(&place, &gateway));
     }
@@ -173,7 +152,7 @@ fn a_request_too_many_is_refused_at_once_and_probes_are_not() {
     let task = place.cloud.add_oms(stuck());
     let gateway = place.start();
     let client = gateway.client();
-    let operation = begin(&client, &task);
+    let operation = client.force_delete(&task);
     let path = format!("/operations/{operation}");
     let waits = || {
         // Whoever looks whether both wait may have the last place.
@@ -243,7 +222,7 @@ fn an_operation_is_given_up_if_its_project_is_another_after_a_restart() {
     let place = Place::new();
     let id = place.cloud.add_oms(stuck());
     let mut gateway = place.start();
-    let operation = begin(&gateway.client(), &id);
+    let operation = gateway.client().force_delete(&id);
     wait_for("the pause", || {
         (place.cloud.count(Operation::Pause, None) == 1).then_some(())
     });

@@ -71,12 +71,7 @@ fn while_the_file_is_away_or_another_nothing_is_accepted_and_nothing_is_sent() {
     for other in [None, Some(&b""[..]), Some(&aside[..])] {
         // A task that waits to be deleted, and may not be before the record is back.
         let id = cloud.add_oms(OmsSpec::new("logs", 7));
-        let path = format!("/tasks/{id}?force=pause");
-        let answer = gateway
-            .client()
-            .with("DELETE", &path, ("Prefer", "respond-async"));
-        assert_eq!(answer.status, 202, "{answer:?}");
-        let operation = answer.json()["id"].as_str().expect("an id").to_owned();
+        let operation = gateway.client().force_delete(&id);
         without_the_file(&place, other, || {
             assert!(cloud.set_oms_status(&id, 3));
             assert_refuses_everything(&place, &gateway);

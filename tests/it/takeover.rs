@@ -150,12 +150,7 @@ fn a_force_delete_takes_over_from_a_pause_and_a_pause_from_a_start() {
     let gateway = place.start();
     let id = hanging(&place);
     let client = gateway.client();
-    let pause = client.with(
-        "POST",
-        &format!("/tasks/{id}/pause"),
-        ("prefer", "respond-async"),
-    );
-    assert_eq!(pause.status, 202);
+    let pause = client.ask("POST", &format!("/tasks/{id}/pause"), None);
     let waiting = {
         let (client, path) = (client.clone(), format!("/tasks/{id}/pause"));
         std::thread::spawn(move || client.with("POST", &path, ("prefer", "wait=20")))
@@ -164,44 +159,23 @@ fn a_force_delete_takes_over_from_a_pause_and_a_pause_from_a_start() {
         (place.cloud.oms_status(&id) == Some(7)).then_some(())
     });
 
-    let delete = client.with(
-        "DELETE",
-        &format!("/tasks/{id}?force=pause"),
-        ("prefer", "respond-async"),
-    );
+    let delete = client.force_delete(&id);
 
-    assert_eq!(delete.status, 202, "{delete:?}");
     let ended = waiting.join().expect("an answer");
     assert_eq!(ended.problem(), "operation-superseded", "{ended:?}");
-    let link = format!(
-        "/operations/{}",
-        delete.json()["id"].as_str().expect("an id")
-    );
+    let link = format!("/operations/{delete}");
     assert_eq!(ended.json()["superseded_by"], link);
-    let old = client.get(&format!(
-        "/operations/{}",
-        pause.json()["id"].as_str().expect("an id")
-    ));
-    assert_eq!(old.json()["status"], "superseded");
-    assert_eq!(old.json()["superseded_by"], link);
+    let old = client.operation(&pause);
+    assert_eq!(old["status"], "superseded");
+    assert_eq!(old["superseded_by"], link);
     assert!(place.cloud.set_oms_status(&id, 3));
     let done = client.with("GET", &link, ("prefer", "wait=20"));
     assert_eq!(done.json()["outcome"], "deleted", "{done:?}");
 
     let sms = place.cloud.add_sms(SmsSpec::new("web", "SKIPPING"));
-    let start = client.with(
-        "POST",
-        &format!("/tasks/{sms}/start"),
-        ("prefer", "respond-async"),
-    );
-    assert_eq!(start.status, 202, "{start:?}");
-    let pause = client.with(
-        "POST",
-        &format!("/tasks/{sms}/pause"),
-        ("prefer", "respond-async"),
-    );
-    assert_eq!(pause.status, 202, "{pause:?}");
-    assert_ne!(pause.json()["id"], start.json()["id"]);
+    let start = client.ask("POST", &format!("/tasks/{sms}/start"), None);
+    let pause = client.ask("POST", &format!("/tasks/{sms}/pause"), None);
+    assert_ne!(pause, start);
     let start = client.with(
         "POST",
         &format!("/tasks/{sms}/start"),
@@ -220,20 +194,11 @@ fn a_link_to_the_operation_that_took_over_is_hidden_from_those_who_may_not_see_i
     let gateway = place.start();
     let id = hanging(&place);
     let other = gateway.client_with("key-of-the-other-caller");
-    let pause = gateway.client().with(
-        "POST",
-        &format!("/tasks/{id}/pause"),
-        ("prefer", "respond-async"),
-    );
-    let path = format!("/tasks/{id}?force=pause");
-    assert_eq!(
-        other
-            .with("DELETE", &path, ("prefer", "respond-async"))
-            .status,
-        202
-    );
-    let id = pause.json()["id"].as_str().expect("an id").to_owned();
-    let old = gateway.client().get(&format!("/operations/{id}")).json();
+    let pause = gateway
+        .client()
+        .ask("POST", &format!("/tasks/{id}/pause"), None);
+    other.force_delete(&id);
+    let old = gateway.client().operation(&pause);
     assert_eq!(
         (&old["status"], &old["superseded_by"]),
         (&json!("superseded"), &json!(null))
@@ -246,27 +211,14 @@ fn an_operation_is_cancelled_by_its_requester_until_a_delete_was_sent() {
     let gateway = place.start();
     let id = hanging(&place);
     let client = gateway.client();
-    let delete = client.with(
-        "DELETE",
-        &format!("/tasks/{id}?force=pause"),
-        ("prefer", "respond-async"),
-    );
-    let operation = format!(
-        "/operations/{}",
-        delete.json()["id"].as_str().expect("an id")
-    );
+    let operation = format!("/operations/{}", client.force_delete(&id));
     wait_for("the pause at the cloud", || {
         (place.cloud.oms_status(&id) == Some(7)).then_some(())
     });
 
     let other = gateway.client_with("key-of-the-other-caller");
     assert_eq!(other.post(&format!("{operation}/cancel")).status, 404);
-    let joined = other.with(
-        "DELETE",
-        &format!("/tasks/{id}?force=pause"),
-        ("prefer", "respond-async"),
-    );
-    assert_eq!(joined.status, 202);
+    other.force_delete(&id);
     assert_eq!(other.post(&format!("{operation}/cancel")).status, 403);
 
     let cancelled = client.post(&format!("{operation}/cancel"));
@@ -285,19 +237,11 @@ fn an_operation_is_cancelled_by_its_requester_until_a_delete_was_sent() {
         ..Default::default()
     };
     assert!(place.cloud.switch(&stubborn, switches));
-    let delete = client.with(
-        "DELETE",
-        &format!("/tasks/{stubborn}"),
-        ("prefer", "respond-async"),
-    );
+    let delete = client.ask("DELETE", &format!("/tasks/{stubborn}"), None);
     wait_for("a delete", || {
         (place.cloud.count(Operation::Delete, Some(&stubborn)) > 0).then_some(())
     });
-    let operation = format!(
-        "/operations/{}",
-        delete.json()["id"].as_str().expect("an id")
-    );
-    let late = client.post(&format!("{operation}/cancel"));
+    let late = client.post(&format!("/operations/{delete}/cancel"));
     assert_eq!(late.problem(), "past-point-of-no-return", "{late:?}");
 }
 
@@ -384,16 +328,13 @@ fn a_delete_that_was_sent_is_the_doing_of_the_force_delete_that_takes_over() {
     let fault = Fault::on(Service::Oms, Operation::Show, FaultKind::DropBeforeEffect);
     let fault = place.cloud.fault(fault.task(&id).skip(2).always());
     let path = format!("/tasks/{id}");
-    let plain = other.with("DELETE", &path, ("prefer", "respond-async"));
-    assert_eq!(plain.status, 202, "{plain:?}");
+    let plain = other.ask("DELETE", &path, None);
     wait_for("a look after the delete", || {
         (fault.fired() > 0).then_some(())
     });
 
     let path = format!("{path}?force=pause");
-    let force = client.with("DELETE", &path, ("prefer", "respond-async"));
-    assert_eq!(force.status, 202, "{force:?}");
-    let operation = force.json()["id"].as_str().expect("an id").to_owned();
+    let operation = client.force_delete(&id);
     let cancelled = client.post(&format!("/operations/{operation}/cancel"));
     assert_eq!(
         cancelled.problem(),
@@ -408,11 +349,10 @@ fn a_delete_that_was_sent_is_the_doing_of_the_force_delete_that_takes_over() {
     let link = format!("/operations/{operation}");
     assert_eq!(again.json()["deleted_by"], link, "{again:?}");
     // Who may not see that one is shown their own, for which the delete was sent.
-    let theirs = plain.json()["id"].as_str().expect("an id").to_owned();
     let again = other.delete(&path);
     assert_eq!(
         again.json()["deleted_by"],
-        format!("/operations/{theirs}"),
+        format!("/operations/{plain}"),
         "{again:?}"
     );
 }
@@ -475,9 +415,7 @@ fn a_pause_pauses_the_task_that_a_start_it_took_over_from_still_starts() {
     let client = gateway.client();
     let id = place.cloud.add_sms(SmsSpec::new("web", "ABORT"));
     let slow = late(&place, Service::Sms, Operation::Start, &id);
-    let start = format!("/tasks/{id}/start");
-    let start = client.with("POST", &start, ("prefer", "respond-async"));
-    assert_eq!(start.status, 202, "{start:?}");
+    client.ask("POST", &format!("/tasks/{id}/start"), None);
     wait_for("the start", || (slow.fired() == 1).then_some(()));
 
     assert_eq!(paused(&client, &id)["outcome"], "paused");
@@ -534,9 +472,7 @@ fn a_look_that_takes_long_is_no_race_that_was_lost() {
     let slow = Fault::on(Service::Oms, Operation::Show, slow);
     let slow = place.cloud.fault(slow.task(&id).always());
     wait_for("a slow look", || (slow.fired() > 0).then_some(()));
-    let path = format!("/tasks/{id}?force=pause");
-    let answer = client.with("DELETE", &path, ("prefer", "respond-async"));
-    assert_eq!(answer.status, 202, "{answer:?}");
+    client.force_delete(&id);
     assert_eq!(client.operation(&pause)["status"], "superseded");
 }
 
@@ -592,7 +528,7 @@ fn a_force_delete_that_takes_over_waits_for_the_answer_to_the_delete_that_was_se
     let plain = client.ask("DELETE", &format!("/tasks/{id}"), None);
     wait_for("the delete", || (slow.fired() == 1).then_some(()));
 
-    let force = client.ask("DELETE", &format!("/tasks/{id}?force=pause"), None);
+    let force = client.force_delete(&id);
 
     assert_ne!(plain, force);
     assert_eq!(client.ended(&force)["outcome"], "deleted");

@@ -134,8 +134,7 @@ fn tokens_revoked_twice_in_a_row_end_no_operation_and_cost_two_logins() {
     let tasks = ["a", "b", "c"].map(|name| cloud.add_oms(OmsSpec::new(name, 2)));
     let read = cloud.add_oms(OmsSpec::new("read", 5));
     assert_eq!(client.get(&format!("/tasks/{read}")).status, 200);
-    let operations =
-        tasks.map(|task| client.ask("DELETE", &format!("/tasks/{task}?force=pause"), None));
+    let operations = tasks.map(|task| client.force_delete(&task));
     cloud.revoke_tokens();
     wait_for("the second token", || {
         (cloud.tokens_issued() == 2).then_some(())

@@ -2,13 +2,11 @@
 
 use std::{fmt::Write as _, fs, path::Path, thread};
 
-use migration_gateway::sandbox::{
-    AfterStop, Fault, FaultKind, OmsSpec, Operation, Service, TaskSwitches,
-};
+use migration_gateway::sandbox::{Fault, FaultKind, OmsSpec, Operation, Service};
 use serde_json::Value;
 use sqlx::{Connection as _, migrate::Migrator};
 
-use crate::support::{gateway::Place, http::Client, wait_for};
+use crate::support::{gateway::Place, http::Client, stuck, wait_for};
 
 /// The version of the schema that this program makes.
 const LATEST: i64 = 6;
@@ -133,14 +131,8 @@ fn upgrade_from(version: i64) {
         (told_ends(&place) == [by.clone()]).then_some(())
     });
 
-    let pausing = place.cloud.add_oms(OmsSpec {
-        switches: TaskSwitches {
-            after_stop: AfterStop::Stuck,
-            ..TaskSwitches::default()
-        },
-        ..OmsSpec::new("pausing", 2)
-    });
-    let waits = client.ask("DELETE", &format!("/tasks/{pausing}?force=pause"), None);
+    let pausing = place.cloud.add_oms(stuck());
+    let waits = client.force_delete(&pausing);
     wait_for("a pause", || {
         (place.cloud.oms_status(&pausing) == Some(7)).then_some(())
     });

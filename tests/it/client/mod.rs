@@ -12,7 +12,7 @@ use std::{
 };
 
 use migration_gateway::sandbox::{
-    AfterStop, Fault, FaultKind, OmsSpec, Operation, RunEnd, Service, SmsSpec, TaskSwitches,
+    Fault, FaultKind, OmsSpec, Operation, RunEnd, Service, SmsSpec, TaskSwitches,
 };
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ use crate::{
     support::{
         authority::Authority,
         gateway::{Gateway, KEY, Place},
-        wait_for,
+        stuck, wait_for,
     },
 };
 
@@ -74,6 +74,21 @@ fn said(command: &mut Command, line: &str) -> Said {
     Said::of(&output.expect("the program runs"))
 }
 
+/// As [`said`], with something on the standard input.
+fn fed(command: &mut Command, line: &str, input: &str) -> Said {
+    let mut child = command
+        .args(line.split(' '))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let mut stdin = child.stdin.take().expect("an input");
+    stdin.write_all(input.as_bytes()).expect("to be read");
+    drop(stdin);
+    Said::of(&child.wait_with_output().expect("an end"))
+}
+
 fn ask(gateway: &Gateway, line: &str) -> Said {
     said(&mut caller(gateway, Some(KEY)), line)
 }
@@ -89,16 +104,6 @@ fn slow_pause(seconds: u64) -> OmsSpec {
     OmsSpec {
         switches: TaskSwitches {
             pause_delay: Some(Duration::from_secs(seconds)),
-            ..TaskSwitches::default()
-        },
-        ..OmsSpec::new("logs", 2)
-    }
-}
-
-fn stuck() -> OmsSpec {
-    OmsSpec {
-        switches: TaskSwitches {
-            after_stop: AfterStop::Stuck,
             ..TaskSwitches::default()
         },
         ..OmsSpec::new("logs", 2)
@@ -206,17 +211,11 @@ fn a_start_sends_keys_by_name_or_from_the_standard_input() {
     assert!(told.contains("succeeded (started)"), "{told}");
 
     let keys = json!({"access_key": "AK-1", "secret_key": "inline-secret"});
-    let mut child = caller(&gateway, Some(KEY))
-        .args(["tasks", "start", &inline, "--credentials-file", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program runs");
-    let mut input = child.stdin.take().expect("an input");
-    write!(input, "{}", json!({"source": keys, "destination": keys})).expect("to be read");
-    drop(input);
-    let told = Said::of(&child.wait_with_output().expect("an end"));
+    let told = fed(
+        &mut caller(&gateway, Some(KEY)),
+        &format!("tasks start {inline} --credentials-file -"),
+        &json!({"source": keys, "destination": keys}).to_string(),
+    );
     assert_eq!(told.status, Some(0), "{told:?}");
     assert!(!told.out.contains("inline-secret"), "{told:?}");
     let sent = place.cloud.oms_start_keys(&inline).expect("keys");
@@ -364,7 +363,7 @@ fn every_end_has_its_status() {
         "{cancelled}"
     );
     let superseded = end(&|task, _| {
-        client.ask("DELETE", &format!("/tasks/{task}?force=pause"), None);
+        client.force_delete(task);
     });
     assert!(
         superseded.contains("/problems/operation-superseded"),

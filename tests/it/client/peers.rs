@@ -2,16 +2,14 @@
 
 use std::{
     fs,
-    io::Write,
     net::TcpListener,
-    process::Stdio,
     thread,
     time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 
-use super::{Said, gateway_command, said};
+use super::{Said, fed, gateway_command, said};
 use crate::support::vendor::{Then, Vendor, answer, write};
 
 const OPERATION: &str = "op_01JGZ4K8W3M5N7P9R1T3V5X7Z9";
@@ -263,18 +261,11 @@ fn a_file_of_keys_is_read_strictly_and_not_shown() {
     drop(nobody);
     let keys = r#"{"access_key": "AK", "secret_key": "s3cret"}"#;
     let start = |text: &str| {
-        let mut child = gateway_command()
-            .env("MIGRATION_GATEWAY_ADDRESS", &address)
-            .args(["tasks", "start", "7", "--credentials-file", "-"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program runs");
-        let mut input = child.stdin.take().expect("an input");
-        input.write_all(text.as_bytes()).expect("to be read");
-        drop(input);
-        let told = Said::of(&child.wait_with_output().expect("an end"));
+        let told = fed(
+            gateway_command().env("MIGRATION_GATEWAY_ADDRESS", &address),
+            "tasks start 7 --credentials-file -",
+            text,
+        );
         assert!(
             !told.err.contains("s3cret") && told.out.is_empty(),
             "{text}: {told:?}"

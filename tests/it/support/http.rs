@@ -217,6 +217,11 @@ impl Client {
         answer.json()["id"].as_str().expect("an id").to_owned()
     }
 
+    /// Asks for a forced deletion without waiting for its end, and gives the id of the operation.
+    pub(crate) fn force_delete(&self, task: &str) -> String {
+        self.ask("DELETE", &format!("/tasks/{task}?force=pause"), None)
+    }
+
     /// An operation, as it stands now.
     pub(crate) fn operation(&self, id: &str) -> Value {
         let answer = self.get(&format!("/operations/{id}"));

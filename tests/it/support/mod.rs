@@ -3,6 +3,7 @@
 
 pub(crate) mod audit_log;
 pub(crate) mod authority;
+pub(crate) mod credentials;
 pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod issuer;
@@ -12,6 +13,8 @@ pub(crate) mod schema;
 pub(crate) mod vendor;
 
 use std::time::{Duration, Instant};
+
+use migration_gateway::sandbox::{AfterStop, OmsSpec, TaskSwitches};
 
 /// The longest that a test waits for something that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -34,5 +37,16 @@ pub(crate) fn wait_within<T>(
         }
         assert!(began.elapsed() < limit, "waited in vain for {what}");
         std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// A running task of OMS that stays half way when it is paused.
+pub(crate) fn stuck() -> OmsSpec {
+    OmsSpec {
+        switches: TaskSwitches {
+            after_stop: AfterStop::Stuck,
+            ..TaskSwitches::default()
+        },
+        ..OmsSpec::new("logs", 2)
     }
 }
