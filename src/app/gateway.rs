@@ -176,7 +176,12 @@ impl Gateway {
                 tokio::join!(engine.stopped(), state.all_answered());
                 stop(handle).await;
             };
-            tokio::join!(stopped, async { _ = server.await });
+            let ended = async {
+                if let Err(error) = server.await {
+                    tracing::warn!(%error, "the server failed while it stopped");
+                }
+            };
+            tokio::join!(stopped, ended);
         };
         if timeout(drain_timeout, drained).await.is_err() {
             tracing::warn!("the time to stop is over; what is left goes on after the next start");

@@ -165,7 +165,8 @@ fn run(
             ended = ended => ended.unwrap_or_else(|_| {
                 Err(Failure::Other("Error: the command broke off.".to_owned()))
             }),
-            _ = tokio::signal::ctrl_c() => {
+            // Where the signal cannot be received, nothing can break it off.
+            Ok(()) = tokio::signal::ctrl_c() => {
                 let parting = parting.lock().unwrap_or_else(PoisonError::into_inner);
                 Err(Failure::Status(INTERRUPTED, format!("\n{parting}")))
             }
