@@ -75,7 +75,8 @@ impl<R: BufRead> Events<R> {
             }
             if line.is_empty() {
                 if data.is_empty() {
-                    event = Event::default();
+                    // Its id counts all the same.
+                    event.name.clear();
                     continue;
                 }
                 event.data = serde_json::from_str(&data)?;
@@ -90,7 +91,12 @@ impl<R: BufRead> Events<R> {
                 "data" if data.len() + value.len() > SIZE_MAX => {
                     return Err(io::ErrorKind::InvalidData.into());
                 }
-                "data" => data.push_str(value),
+                "data" => {
+                    if !data.is_empty() {
+                        data.push('\n');
+                    }
+                    data.push_str(value);
+                }
                 // A comment, how long to wait, and what is unknown.
                 _ => {}
             }
@@ -135,6 +141,22 @@ mod tests {
             data: json!({"a": 1}),
         };
         assert_eq!(events, [Some(event), None], "the last one is cut");
+    }
+
+    #[test]
+    fn lines_of_data_are_joined_and_an_id_without_data_counts() {
+        let text = "id: 7\nevent: x\n\ndata: 1\ndata: 2\n\n";
+        assert!(read(text)[0].is_err(), "two lines are no one number");
+        let events: Vec<_> = read("id: 7\nevent: x\n\ndata: 1\n\n")
+            .into_iter()
+            .map(Result::ok)
+            .collect();
+        let event = Event {
+            id: Some("7".to_owned()),
+            name: String::new(),
+            data: json!(1),
+        };
+        assert_eq!(events, [Some(event)]);
     }
 
     #[test]

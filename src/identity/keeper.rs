@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    fs::File,
+    fs::{self, File},
     io::{self, Read as _},
     path::PathBuf,
     rc::Rc,
@@ -27,6 +27,9 @@ use crate::transport::{self, Transport, TransportError};
 const SET_MAX: usize = 1 << 20;
 /// The longest that the reading of a file may take: it can be on a network.
 const FILE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many readings of one file may be under way, those included that hang. Each takes a thread, and none can be ended.
+const READINGS_MAX: usize = 4;
 
 /// Why there are no fresh keys.
 #[derive(Debug)]
@@ -130,10 +133,10 @@ async fn run(
 
 /// Fetches the keys of one issuer for ever: at once, when it is time, and when somebody wants them.
 async fn keep(transport: Rc<Transport>, cache: Arc<KeyCache>, metrics: Metrics) {
-    let (mut health, mut left_out) = (None, 0);
+    let (mut health, mut left_out, mut readings) = (None, 0, Readings::new());
     loop {
         cache.begin();
-        let fetched = fetch(&transport, &cache.source).await;
+        let fetched = fetch(&transport, &cache.source, &mut readings).await;
         let result = match &fetched {
             Ok(keys) if keys.is_empty() => "no-keys",
             Ok(_) => "ok",
@@ -204,7 +207,11 @@ fn tell_left_out(cache: &KeyCache, fetched: &Result<KeySet, FetchError>, before:
     left_out
 }
 
-async fn fetch(transport: &Transport, source: &KeySource) -> Result<KeySet, FetchError> {
+async fn fetch(
+    transport: &Transport,
+    source: &KeySource,
+    readings: &mut Readings,
+) -> Result<KeySet, FetchError> {
     let text = match source {
         KeySource::Url(endpoint, path) => {
             let answer = transport.fetch(endpoint, path, SET_MAX).await;
@@ -215,8 +222,14 @@ async fn fetch(transport: &Transport, source: &KeySource) -> Result<KeySet, Fetc
             answer.body.to_vec()
         }
         KeySource::File(path) => {
+            readings.retain(|reading| !reading.is_finished());
+            if readings.len() >= READINGS_MAX {
+                return Err(FetchError::Late);
+            }
             let path = path.clone();
-            let read = timeout(FILE_PATIENCE, spawn_blocking(move || read(path))).await;
+            let reading = spawn_blocking(move || read(path));
+            readings.push(reading.abort_handle());
+            let read = timeout(FILE_PATIENCE, reading).await;
             read.map_err(|_| FetchError::Late)?
                 .map_err(|error| FetchError::File(io::Error::other(error)))??
         }
@@ -224,7 +237,14 @@ async fn fetch(transport: &Transport, source: &KeySource) -> Result<KeySet, Fetc
     KeySet::parse(&text).ok_or(FetchError::NoKeySet)
 }
 
+/// Readings of one file that are under way, also those that nobody waits for any more.
+type Readings = Vec<AbortHandle>;
+
 fn read(path: PathBuf) -> Result<Vec<u8>, FetchError> {
+    // Opening a pipe waits for whoever writes to it.
+    if !fs::metadata(&path).map_err(FetchError::File)?.is_file() {
+        return Err(FetchError::File(io::Error::other("it is no regular file")));
+    }
     let mut text = Vec::new();
     File::open(path)
         .and_then(|file| file.take(SET_MAX as u64 + 1).read_to_end(&mut text))

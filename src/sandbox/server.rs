@@ -340,6 +340,7 @@ async fn write_raw(mut socket: &TcpStream, mut bytes: &[u8]) {
     let mut left = RAW_WRITE_LIMIT;
     while !bytes.is_empty() && !left.is_zero() {
         match socket.write(bytes) {
+            Ok(0) => return,
             Ok(written) => bytes = &bytes[written..],
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 rt::time::sleep(pause).await;

@@ -88,11 +88,14 @@ fn read(path: &str) -> Result<Body, Failure> {
         |why: &str| Failure::Usage(format!("Error: the keys in {path} cannot be used: {why}."));
     let mut text = String::new();
     let read = if path == "-" {
-        io::stdin().take(SIZE_MAX).read_to_string(&mut text)
+        io::stdin().take(SIZE_MAX + 1).read_to_string(&mut text)
     } else {
-        fs::File::open(path).and_then(|file| file.take(SIZE_MAX).read_to_string(&mut text))
+        fs::File::open(path).and_then(|file| file.take(SIZE_MAX + 1).read_to_string(&mut text))
     };
     read.map_err(|error| fault(&error.to_string()))?;
+    if text.len() as u64 > SIZE_MAX {
+        return Err(fault("they are more than 64 KiB"));
+    }
     // What a parser says of a text could show a part of it, so that only the place is told.
     serde_json::from_str(&text).map_err(|error| {
         fault(&format!(
