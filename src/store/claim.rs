@@ -8,7 +8,7 @@ use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
 use super::{
     database::{AnyTransaction, Engine, Written, unavailable},
     read::{self, select_operations},
-    rows::{Reports, Unreadable},
+    rows::{self, Columns, Reports, Unreadable},
 };
 use crate::domain::{
     operation::{Operation, OperationId},
@@ -63,8 +63,8 @@ impl Term {
     }
 }
 
-/// Where a search for due operations goes on: after this look of this operation.
-type Position = (i64, String);
+/// Where a search for due operations goes on: after this look of the operation whose id has these bytes.
+type Position = (i64, Vec<u8>);
 
 /// Leases up to `limit` due operations, oldest look first.
 pub(super) async fn claim(
@@ -77,7 +77,7 @@ pub(super) async fn claim(
     let (lease, _) = lease;
     bring_forward(&mut transaction, &lease, &term).await?;
     let mut claim = Claim::default();
-    let mut after = (i64::MIN, String::new());
+    let mut after = (i64::MIN, Vec::new());
     // Those that cannot be read take no place from the others: the search goes on behind them.
     'search: while let Some(due) =
         next_due(&mut transaction, (&lease, &term), limit, &mut after).await?
@@ -109,16 +109,16 @@ pub(super) async fn claim(
     Ok(Written::Commit(transaction, claim))
 }
 
-/// The statement for due operations, with a condition of the engine and a lock.
+/// The conditions of due operations, with one of the engine and a lock.
 macro_rules! due {
     ($is_sound:literal, $lock:literal) => {
-        select_operations!(
+        concat!(
             "WHERE status = 'running' AND next_look_at <= $1 \
              AND (lease_until IS NULL OR lease_until <= $2) \
              AND (kept_for IS NULL OR kept_for = $6 OR next_look_at <= $7) \
-             AND (next_look_at > $3 OR (next_look_at = $3 AND id > $4))",
+             AND (next_look_at > $3 OR (next_look_at = $3 AND id > CAST($4 AS TEXT)))",
             $is_sound,
-            " ORDER BY next_look_at, id LIMIT $5",
+            " ORDER BY operations.next_look_at, operations.id LIMIT $5",
             $lock
         )
     };
@@ -181,18 +181,23 @@ async fn next_due(
     after: &mut Position,
 ) -> Result<Option<Vec<Due>>, StoreError> {
     // Nobody waits for somebody else who leases the same ones.
-    let statement = match Engine::of(connection) {
+    let engine = Engine::of(connection);
+    let due = match engine {
         Engine::Sqlite => due!(
             " AND typeof(next_look_at) = 'integer' AND typeof(id) = 'text'",
             ""
         ),
         Engine::Postgres => due!("", " FOR UPDATE SKIP LOCKED"),
     };
-    let rows = sqlx::query(statement)
+    let query = sqlx::query(select_operations(engine, due))
         .bind(term.due)
         .bind(term.now)
-        .bind(after.0)
-        .bind(after.1.as_str())
+        .bind(after.0);
+    let query = match engine {
+        Engine::Sqlite => query.bind(after.1.as_slice()),
+        Engine::Postgres => query.bind(String::from_utf8_lossy(&after.1).into_owned()),
+    };
+    let rows = query
         .bind(i64::from(limit) + 1)
         .bind(lease.owner.as_str())
         .bind(term.late)
@@ -201,12 +206,14 @@ async fn next_due(
     let Some(last) = rows.last() else {
         return Ok(None);
     };
-    *after = (last.try_get("next_look_at")?, last.try_get("id")?);
+    let last_id = rows::bytes_of(last, "id").unwrap_or_default();
+    *after = (last.try_get("next_look_at")?, last_id.to_owned());
     let read = read::complete(connection, &rows).await?;
     // Where an owner cannot be read, the operation cannot either.
-    let owners = rows
-        .iter()
-        .map(|row| row.try_get("lease_owner").unwrap_or_default());
+    let owners = rows.iter().map(|row| {
+        let owner = Columns::new(row, "").optional_text("lease_owner").ok()??;
+        Some(owner.to_owned())
+    });
     Ok(Some(read.into_iter().zip(owners).collect()))
 }
 
@@ -273,11 +280,10 @@ async fn report_odd(
     term: &Term,
     reports: &Reports,
 ) -> Result<(), StoreError> {
-    let select = select_operations!("");
-    for odd in odd(Engine::of(connection)) {
-        let sql = format!("{select} WHERE {odd} LIMIT {}", Reports::MAX);
-        // The text is made of constants.
-        let rows = sqlx::query(AssertSqlSafe(sql))
+    let engine = Engine::of(connection);
+    for odd in odd(engine) {
+        let conditions = format!("WHERE {odd} LIMIT {}", Reports::MAX);
+        let rows = sqlx::query(select_operations(engine, &conditions))
             .bind(last_moment())
             .bind(term.due)
             .fetch_all(&mut *connection)

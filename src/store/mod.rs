@@ -10,7 +10,7 @@
 
 mod claim;
 mod database;
-mod failure;
+mod list;
 mod open;
 mod postgres;
 mod read;
@@ -191,7 +191,7 @@ impl OperationStore for SqlOperationStore {
         let query = query.clone();
         let (read, next) = self
             .database
-            .read(|transaction| read::list(transaction, query))
+            .read(|transaction| list::list(transaction, query))
             .await?;
         let readable = |read| self.reports.operation(read);
         Ok(Page {

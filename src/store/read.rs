@@ -3,36 +3,64 @@
 use std::{collections::HashMap, fmt::Write as _, sync::Arc};
 
 use sqlx::{
-    AnyConnection, Arguments as _, AssertSqlSafe, Row as _,
+    AnyConnection, Arguments as _, AssertSqlSafe,
     any::{AnyArguments, AnyRow},
 };
 
 use super::{
-    database::{AnyTransaction, unavailable},
+    database::{AnyTransaction, Engine, unavailable},
     rows::{self, Columns, Reports, Unreadable},
 };
 use crate::domain::{
-    access::{Reach, Scope},
     operation::{Operation, OperationId},
     service::{CallerName, ProjectName, ServiceName},
-    store::{Former, OperationQuery, StoreError},
+    store::{Former, StoreError},
     task::TaskRef,
 };
 
-/// A `SELECT` of whole operations; what follows is its `WHERE`.
-macro_rules! select_operations {
-    ($($rest:literal),+ $(,)?) => {
-        concat!(
-            "SELECT id, project, service, task, project_id, region, endpoint, kind, force, \
-             source_credential, destination_credential, inline_credentials, \
-             migrate_failed_objects, status, phase, outcome, failure, superseded_by, \
-             requested_by, created_at, updated_at, deadline_at, finished_at, next_look_at, \
-             history, last_seen, version, lease_owner, lease_until FROM operations ",
-            $($rest),+
-        )
-    };
+/// The columns that an operation is read from.
+const COLUMNS: [&str; 29] = [
+    "id",
+    "project",
+    "service",
+    "task",
+    "project_id",
+    "region",
+    "endpoint",
+    "kind",
+    "force",
+    "source_credential",
+    "destination_credential",
+    "inline_credentials",
+    "migrate_failed_objects",
+    "status",
+    "phase",
+    "outcome",
+    "failure",
+    "superseded_by",
+    "requested_by",
+    "created_at",
+    "updated_at",
+    "deadline_at",
+    "finished_at",
+    "next_look_at",
+    "history",
+    "last_seen",
+    "version",
+    "lease_owner",
+    "lease_until",
+];
+
+/// A `SELECT` of whole operations with these conditions. An `ORDER BY` among them has to name the table too, so that it
+/// means the column and not what is selected of it.
+pub(super) fn select_operations(engine: Engine, conditions: &str) -> AssertSqlSafe<String> {
+    let columns = rows::columns(engine, "operations", &COLUMNS);
+    // The text is made of constants and numbers.
+    AssertSqlSafe(format!("SELECT {columns} FROM operations {conditions}"))
 }
-pub(super) use select_operations;
+
+/// The columns that an event is read from.
+const EVENT_COLUMNS: [&str; 5] = ["operation_id", "number", "happened_at", "kind", "detail"];
 
 /// The most ids in one statement; engines limit the number of parameters.
 pub(super) const IDS_PER_STATEMENT: usize = 500;
@@ -45,11 +73,16 @@ pub(super) async fn find(
     mut transaction: AnyTransaction,
     id: OperationId,
 ) -> Result<Option<Operation>, StoreError> {
-    let rows = sqlx::query(select_operations!("WHERE id = $1"))
-        .bind(id.to_string())
-        .fetch_all(&mut *transaction)
+    of_id(&mut transaction, &id.to_string()).await
+}
+
+async fn of_id(connection: &mut AnyConnection, id: &str) -> Result<Option<Operation>, StoreError> {
+    let select = select_operations(Engine::of(connection), "WHERE id = $1");
+    let rows = sqlx::query(select)
+        .bind(id)
+        .fetch_all(&mut *connection)
         .await?;
-    one(&mut transaction, rows).await
+    one(connection, rows).await
 }
 
 /// The operation that a caller's key stands for, and the fingerprint of the request that it came with.
@@ -58,23 +91,22 @@ pub(super) async fn recall(
     caller: CallerName,
     key: String,
 ) -> Result<Option<(Operation, String)>, StoreError> {
-    let known = sqlx::query(
-        "SELECT operation_id, fingerprint FROM idempotency_keys WHERE caller = $1 AND key = $2",
-    )
-    .bind(caller.as_str())
-    .bind(key)
-    .fetch_optional(&mut *transaction)
-    .await?;
-    let Some(known) = known else { return Ok(None) };
-    let (id, fingerprint): (String, String) = (
-        known.try_get("operation_id")?,
-        known.try_get("fingerprint")?,
+    let columns = rows::columns(
+        Engine::of(&transaction),
+        "idempotency_keys",
+        &["operation_id", "fingerprint"],
     );
-    let rows = sqlx::query(select_operations!("WHERE id = $1"))
-        .bind(id)
-        .fetch_all(&mut *transaction)
+    let sql = format!("SELECT {columns} FROM idempotency_keys WHERE caller = $1 AND key = $2");
+    // The text is made of constants.
+    let known = sqlx::query(AssertSqlSafe(sql))
+        .bind(caller.as_str())
+        .bind(key)
+        .fetch_optional(&mut *transaction)
         .await?;
-    let operation = one(&mut transaction, rows).await?;
+    let Some(known) = known else { return Ok(None) };
+    let id = Columns::new(&known, "a key").text("operation_id")?;
+    let fingerprint = Columns::new(&known, id).text("fingerprint")?.to_owned();
+    let operation = of_id(&mut transaction, id).await?;
     Ok(operation.map(|operation| (operation, fingerprint)))
 }
 
@@ -83,14 +115,16 @@ pub(super) async fn running_on(
     connection: &mut AnyConnection,
     task: &TaskRef,
 ) -> Result<Option<Operation>, StoreError> {
-    let rows = sqlx::query(select_operations!(
-        "WHERE project = $1 AND service = $2 AND task = $3 AND status = 'running'"
-    ))
-    .bind(task.project.as_str())
-    .bind(task.service.as_str())
-    .bind(task.id.as_str())
-    .fetch_all(&mut *connection)
-    .await?;
+    let select = select_operations(
+        Engine::of(connection),
+        "WHERE project = $1 AND service = $2 AND task = $3 AND status = 'running'",
+    );
+    let rows = sqlx::query(select)
+        .bind(task.project.as_str())
+        .bind(task.service.as_str())
+        .bind(task.id.as_str())
+        .fetch_all(&mut *connection)
+        .await?;
     one(connection, rows).await
 }
 
@@ -101,19 +135,26 @@ pub(super) async fn former(
     limit: u32,
     reports: Arc<Reports>,
 ) -> Result<Vec<Former>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT id, status, history FROM operations \
-         WHERE project = $1 AND service = $2 AND task = $3 ORDER BY id DESC LIMIT $4",
-    )
-    .bind(task.project.as_str())
-    .bind(task.service.as_str())
-    .bind(task.id.as_str())
-    .bind(i64::from(limit))
-    .fetch_all(&mut *transaction)
-    .await?;
+    let columns = rows::columns(
+        Engine::of(&transaction),
+        "operations",
+        &["id", "status", "history"],
+    );
+    let sql = format!(
+        "SELECT {columns} FROM operations \
+         WHERE project = $1 AND service = $2 AND task = $3 ORDER BY operations.id DESC LIMIT $4"
+    );
+    // The text is made of constants.
+    let rows = sqlx::query(AssertSqlSafe(sql))
+        .bind(task.project.as_str())
+        .bind(task.service.as_str())
+        .bind(task.id.as_str())
+        .bind(i64::from(limit))
+        .fetch_all(&mut *transaction)
+        .await?;
     let mut former = Vec::with_capacity(rows.len());
     for row in &rows {
-        let columns = Columns::new(row, row.try_get("id")?);
+        let columns = Columns::new(row, rows::id_of(row)?);
         former.push(Former {
             id: columns.id()?,
             record: reports.readable(columns.record()),
@@ -181,25 +222,6 @@ async fn one(
     Ok(read.transpose()?)
 }
 
-/// Operations that the query asks for, newest first, and where the list goes on: three statements, however many there are.
-pub(super) async fn list(
-    mut transaction: AnyTransaction,
-    query: OperationQuery,
-) -> Result<(Read, Option<OperationId>), StoreError> {
-    let (sql, arguments) = list_statement(&query).map_err(unavailable)?;
-    // The text is put together from constants; what comes from outside is bound.
-    let mut rows = sqlx::query_with(AssertSqlSafe(sql), arguments)
-        .fetch_all(&mut *transaction)
-        .await?;
-    let mut next = None;
-    if rows.len() > usize::try_from(query.limit).unwrap_or(usize::MAX) {
-        rows.pop();
-        let mut ids = rows.iter().rev().filter_map(|row| rows::id_of(row).ok());
-        next = ids.find_map(OperationId::parse);
-    }
-    Ok((complete(&mut transaction, &rows).await?, next))
-}
-
 /// Operations whose end is still to be told to the audit log, the first to end first: `limit` that can be read if there are, and
 /// perhaps more, however many before them cannot.
 pub(super) async fn owed_ends(
@@ -209,13 +231,16 @@ pub(super) async fn owed_ends(
     let mut owed = Read::new();
     let mut missing = usize::try_from(limit).unwrap_or(usize::MAX);
     while missing > 0 {
-        let rows = sqlx::query(select_operations!(
-            "WHERE owes_end = 1 AND status <> 'running' ORDER BY finished_at, id LIMIT $1 OFFSET $2"
-        ))
-        .bind(i64::from(limit))
-        .bind(i64::try_from(owed.len()).unwrap_or(i64::MAX))
-        .fetch_all(&mut *transaction)
-        .await?;
+        let select = select_operations(
+            Engine::of(&transaction),
+            "WHERE owes_end = 1 AND status <> 'running' \
+             ORDER BY operations.finished_at, operations.id LIMIT $1 OFFSET $2",
+        );
+        let rows = sqlx::query(select)
+            .bind(i64::from(limit))
+            .bind(i64::try_from(owed.len()).unwrap_or(i64::MAX))
+            .fetch_all(&mut *transaction)
+            .await?;
         if rows.is_empty() {
             break;
         }
@@ -224,75 +249,6 @@ pub(super) async fn owed_ends(
         owed.extend(read);
     }
     Ok(owed)
-}
-
-/// A condition that is not asked for is left out of the text, so that an index can serve those that are.
-fn list_statement(
-    query: &OperationQuery,
-) -> Result<(String, AnyArguments), sqlx::error::BoxDynError> {
-    let mut conditions = Vec::new();
-    let mut arguments = AnyArguments::default();
-    let mut add = |condition: &'static str, value: &str| {
-        arguments.add(value)?;
-        conditions.push(condition.replace('?', &format!("${}", arguments.len())));
-        Ok::<(), sqlx::error::BoxDynError>(())
-    };
-    if let Some(task) = &query.task {
-        add("project = ?", task.project.as_str())?;
-        add("service = ?", task.service.as_str())?;
-        add("task = ?", task.id.as_str())?;
-    }
-    if let Some(id) = &query.task_id {
-        add("task = ?", id.as_str())?;
-    }
-    if let Some(status) = query.status {
-        add("status = ?", status.as_str())?;
-    }
-    if let Some(before) = query.before {
-        add("id < ?", &before.to_string())?;
-    }
-    if let Some(caller) = &query.caller {
-        conditions.push(seen(caller, &query.or_within, &mut arguments)?);
-    }
-    if query.sent_delete {
-        conditions.push("delete_sent = 1".to_owned());
-    }
-    let mut sql = select_operations!("").to_owned();
-    for (index, condition) in conditions.iter().enumerate() {
-        let word = if index == 0 { "WHERE" } else { " AND" };
-        write!(sql, "{word} {condition}")?;
-    }
-    // One more, to know whether there are more.
-    arguments.add(i64::from(query.limit) + 1)?;
-    write!(sql, " ORDER BY id DESC LIMIT ${}", arguments.len())?;
-    Ok((sql, arguments))
-}
-
-/// The condition that an operation is one that a caller asked for or joined, or is in one of these places.
-fn seen(
-    caller: &CallerName,
-    or_within: &[Reach],
-    arguments: &mut AnyArguments,
-) -> Result<String, sqlx::error::BoxDynError> {
-    arguments.add(caller.as_str())?;
-    let mut text = format!(
-        "(EXISTS (SELECT 1 FROM operation_callers WHERE operation_id = operations.id AND caller = ${})",
-        arguments.len()
-    );
-    for reach in or_within {
-        let projects = reach.projects.names().map(ProjectName::as_str);
-        let services = reach.services.names().map(ServiceName::as_str);
-        text.push_str(" OR (1 = 1");
-        if reach.projects != Scope::All {
-            write!(text, " AND project{}", one_of(projects, arguments)?)?;
-        }
-        if reach.services != Scope::All {
-            write!(text, " AND service{}", one_of(services, arguments)?)?;
-        }
-        text.push(')');
-    }
-    text.push(')');
-    Ok(text)
 }
 
 /// The end of a condition that a column is one of these, of which there can be none.
@@ -323,16 +279,11 @@ pub(super) async fn complete(
             .collect();
         let callers = children(
             connection,
-            "SELECT operation_id, caller FROM operation_callers",
+            ("operation_callers", &["operation_id", "number", "caller"]),
             &ids,
         )
         .await?;
-        let events = children(
-            connection,
-            "SELECT operation_id, happened_at, kind, detail FROM operation_events",
-            &ids,
-        )
-        .await?;
+        let events = children(connection, ("operation_events", &EVENT_COLUMNS), &ids).await?;
         read.extend(chunk.iter().map(|row| {
             let id = rows::id_of(row)?;
             let callers = callers.get(id).map_or(&[][..], Vec::as_slice);
@@ -346,19 +297,23 @@ pub(super) async fn complete(
 /// The rows that belong to these operations, by operation, each in the order of their numbers.
 async fn children(
     connection: &mut AnyConnection,
-    select: &'static str,
+    (table, names): (&str, &[&str]),
     ids: &[&str],
 ) -> Result<HashMap<String, Vec<AnyRow>>, StoreError> {
     let mut arguments = AnyArguments::default();
     let chosen = one_of(ids.iter().copied(), &mut arguments).map_err(unavailable)?;
-    let sql = format!("{select} WHERE operation_id{chosen} ORDER BY operation_id, number");
+    let columns = rows::columns(Engine::of(connection), table, names);
+    let sql = format!(
+        "SELECT {columns} FROM {table} WHERE operation_id{chosen} \
+         ORDER BY {table}.operation_id, {table}.number"
+    );
     // The text is made of constants and numbers.
     let rows = sqlx::query_with(AssertSqlSafe(sql), arguments)
         .fetch_all(connection)
         .await?;
     let mut by_operation = HashMap::<String, Vec<AnyRow>>::new();
     for row in rows {
-        let id = row.try_get("operation_id")?;
+        let id = Columns::new(&row, "").text("operation_id")?.to_owned();
         by_operation.entry(id).or_default().push(row);
     }
     Ok(by_operation)

@@ -7,7 +7,8 @@
 use std::{collections::HashMap, fmt::Write as _, sync::Arc, time::Duration};
 
 use sqlx::{
-    AnyConnection, Arguments as _, AssertSqlSafe, Row as _, any::AnyArguments, any::AnyRow,
+    AnyConnection, Arguments as _, AssertSqlSafe,
+    any::{AnyArguments, AnyRow},
 };
 use tokio::{
     sync::{
@@ -18,8 +19,8 @@ use tokio::{
 };
 
 use super::{
-    database::{Pools, unavailable},
-    rows::{self, Reports, Unreadable},
+    database::{Engine, Pools, unavailable},
+    rows::{self, Columns, Reports, Unreadable},
 };
 use crate::domain::{
     operation::OperationId,
@@ -155,13 +156,18 @@ async fn select(
             arguments.add(text).map_err(unavailable)?;
         }
     }
-    sql.push_str(
-        ") SELECT operations.project, operations.service, operations.task, operations.id, caller \
+    let engine = Engine::of(connection);
+    let of_operation = rows::columns(engine, "operations", &["project", "service", "task", "id"]);
+    let caller = rows::columns(engine, "operation_callers", &["caller"]);
+    write!(
+        sql,
+        ") SELECT {of_operation}, {caller} \
          FROM wanted JOIN operations ON operations.project = wanted.project \
          AND operations.service = wanted.service AND operations.task = wanted.task \
          JOIN operation_callers ON operation_id = operations.id \
-         WHERE status = 'running' ORDER BY operations.id, number",
-    );
+         WHERE status = 'running' ORDER BY operations.id, number"
+    )
+    .map_err(unavailable)?;
     // The text is made of constants and numbers.
     Ok(sqlx::query_with(AssertSqlSafe(sql), arguments)
         .fetch_all(connection)
@@ -170,25 +176,12 @@ async fn select(
 
 /// The task, the operation and one of its callers.
 fn part(row: &AnyRow) -> Result<(TaskRef, OperationId, CallerName), Unreadable> {
-    let id = rows::id_of(row)?;
-    let text = |column: &'static str| -> Result<&str, Unreadable> {
-        row.try_get(column).map_err(|_| Unreadable {
-            id: id.to_owned(),
-            column,
-        })
-    };
-    let unreadable = |column| Unreadable {
-        id: id.to_owned(),
-        column,
-    };
+    let columns = Columns::new(row, rows::id_of(row)?);
     let task = TaskRef {
-        project: ProjectName::parse(text("project")?).ok_or_else(|| unreadable("project"))?,
-        service: ServiceName::parse(text("service")?).ok_or_else(|| unreadable("service"))?,
-        id: TaskId::parse(text("task")?).ok_or_else(|| unreadable("task"))?,
+        project: columns.word("project", ProjectName::parse)?,
+        service: columns.word("service", ServiceName::parse)?,
+        id: columns.word("task", TaskId::parse)?,
     };
-    Ok((
-        task,
-        OperationId::parse(id).ok_or_else(|| unreadable("id"))?,
-        CallerName::parse(text("caller")?).ok_or_else(|| unreadable("caller"))?,
-    ))
+    let caller = columns.word("caller", CallerName::parse)?;
+    Ok((task, columns.id()?, caller))
 }

@@ -8,7 +8,7 @@ use sqlx::{
 };
 
 use super::{
-    database::{AnyTransaction, unavailable},
+    database::{AnyTransaction, Engine, unavailable},
     read::{IDS_PER_STATEMENT, one_of},
     rows::{self, Columns, Reports, Unreadable},
 };
@@ -29,8 +29,13 @@ pub(super) async fn progress(
         let chunk: Vec<String> = chunk.iter().map(OperationId::to_string).collect();
         let chosen =
             one_of(chunk.iter().map(String::as_str), &mut arguments).map_err(unavailable)?;
+        let columns = rows::columns(
+            Engine::of(&transaction),
+            "operations",
+            &["id", "status", "version"],
+        );
         let sql = format!(
-            "SELECT id, status, version, \
+            "SELECT {columns}, \
              (SELECT COUNT(*) FROM operation_events WHERE operation_id = operations.id) AS events \
              FROM operations WHERE id{chosen}"
         );
@@ -46,9 +51,9 @@ pub(super) async fn progress(
 fn one(row: &AnyRow) -> Result<(OperationId, Progress), Unreadable> {
     let columns = Columns::new(row, rows::id_of(row)?);
     let progress = Progress {
-        version: columns.value("version")?,
-        events: columns.value("events")?,
-        has_ended: columns.value::<&str>("status")? != Status::Running.as_str(),
+        version: columns.number("version")?,
+        events: columns.number("events")?,
+        has_ended: columns.text("status")? != Status::Running.as_str(),
     };
     Ok((columns.id()?, progress))
 }

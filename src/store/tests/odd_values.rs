@@ -5,16 +5,17 @@ use sqlx::{AssertSqlSafe, Row as _, raw_sql};
 use super::{Place, SqlOperationStore, caller, fresh, lease, moment, task};
 use crate::domain::{
     operation::{Operation, OperationId, Status},
-    store::{Hold, OperationQuery, OperationStore as _, StoreError},
+    store::{Hold, IdempotencyKey, NewOperation, OperationQuery, OperationStore as _, StoreError},
 };
 
 on_both_engines! {
     no_value_of_any_column_stands_in_the_way_of_another_operation,
+    nor_does_one_in_what_belongs_to_an_operation,
     many_rows_with_odd_moments_stand_in_nobodys_way,
 }
 
 /// In SQL. Each engine takes those that it can store in a column.
-const ODD: [&str; 11] = [
+const ODD: [&str; 13] = [
     "-9223372036854775808",
     "9223372036854775807",
     "-1",
@@ -26,11 +27,17 @@ const ODD: [&str; 11] = [
     "1767600000000000.5",
     "9e18",
     "X'00ff'",
+    "CAST(X'ff41' AS TEXT)",
+    "CAST(X'6100ff' AS TEXT)",
 ];
 
+/// The tables whose rows belong to an operation.
+const CHILDREN: [&str; 3] = ["operation_callers", "operation_events", "idempotency_keys"];
+
 impl SqlOperationStore {
-    async fn columns(&self) -> Vec<String> {
-        let any = raw_sql("SELECT * FROM operations LIMIT 1")
+    async fn columns(&self, table: &str) -> Vec<String> {
+        let sql = format!("SELECT * FROM {table} LIMIT 1");
+        let any = raw_sql(AssertSqlSafe(sql))
             .fetch_one(&self.database.pools.writer)
             .await
             .expect("there is a row");
@@ -42,7 +49,11 @@ impl SqlOperationStore {
 
     /// Whether the engine takes such a value.
     async fn set(&self, id: OperationId, values: &str) -> bool {
-        let sql = format!("UPDATE operations SET {values} WHERE id = '{id}'");
+        self.set_in(("operations", "id"), id, values).await
+    }
+
+    async fn set_in(&self, (table, key): (&str, &str), id: OperationId, values: &str) -> bool {
+        let sql = format!("UPDATE {table} SET {values} WHERE {key} = '{id}'");
         let set = raw_sql(AssertSqlSafe(sql))
             .execute(&self.database.pools.writer)
             .await;
@@ -109,7 +120,7 @@ async fn no_value_of_any_column_stands_in_the_way_of_another_operation(place: Pl
     let mut store = place.open().await;
     store.add(fresh("any")).await;
     let (mut wrong, mut tried) = (Vec::new(), 0);
-    for column in store.columns().await {
+    for column in store.columns("operations").await {
         for value in ODD {
             store.meddle("DELETE FROM operations".to_owned()).await;
             store.reports = std::sync::Arc::default();
@@ -138,6 +149,49 @@ async fn no_value_of_any_column_stands_in_the_way_of_another_operation(place: Pl
     }
     assert!(tried > 100, "{tried}");
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+async fn nor_does_one_in_what_belongs_to_an_operation(place: Place) {
+    let mut store = place.open().await;
+    let (mut wrong, mut tried) = (Vec::new(), 0);
+    for table in CHILDREN {
+        store.create(&with_key("any")).await.unwrap();
+        for column in store.columns(table).await {
+            for value in ODD {
+                store.meddle("DELETE FROM operations".to_owned()).await;
+                store.reports = std::sync::Arc::default();
+                let odd = with_key("odd");
+                store.create(&odd).await.unwrap();
+                let values = format!("{column} = {value}");
+                let key = (table, "operation_id");
+                if !store.set_in(key, odd.operation.id, &values).await {
+                    continue;
+                }
+                tried += 1;
+                let plain = store.add(fresh("plain")).await;
+                if let Err(why) = store.go_on(&odd.operation, plain).await {
+                    wrong.push(format!("{table}.{column} = {value}: {why}"));
+                }
+                let recalled = store.recall(&caller("team-a"), "key").await;
+                if matches!(recalled, Err(StoreError::Unavailable(_))) {
+                    wrong.push(format!("{table}.{column} = {value}: {recalled:?}"));
+                }
+            }
+        }
+    }
+    assert!(tried > 30, "{tried}");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// A fresh operation that a key stands for.
+fn with_key(id: &str) -> NewOperation {
+    NewOperation {
+        key: Some(IdempotencyKey {
+            key: "key".to_owned(),
+            fingerprint: "what was asked for".to_owned(),
+        }),
+        ..NewOperation::new(fresh(id))
+    }
 }
 
 async fn many_rows_with_odd_moments_stand_in_nobodys_way(place: Place) {
