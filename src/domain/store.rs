@@ -62,7 +62,7 @@ pub trait OperationStore: Send + Sync {
     /// Leases up to `limit` running operations whose next look is due and which nobody holds, oldest look first, and
     /// raises their version. An operation that this owner holds already is in a round, so it is not leased again
     /// before its lease has ended. One that is kept for another owner is left to it until it is late by the duration of a
-    /// lease. Those that cannot be read are logged and left alone.
+    /// lease. Those that cannot be read are logged and left alone; after very many of them it may lease none, and be due again at once.
     async fn claim(&self, lease: &Lease, limit: u32) -> Result<Claim, StoreError>;
 
     /// Makes the lease on those of these operations that this owner holds last for the whole duration again, also on
@@ -116,6 +116,10 @@ pub trait OperationStore: Send + Sync {
 
     /// How many operations are running that this caller asked for first. Those that were found to be unreadable do not count.
     async fn count_running_of(&self, caller: &CallerName) -> Result<u64, StoreError>;
+
+    /// Looks at some of the operations again that could not be read, and treats those that can be like all others from then on. Tells
+    /// whether to go on soon, since there are more.
+    async fn look_again(&self) -> Result<bool, StoreError>;
 
     /// How many operations are running. Also tells whether the store can be written to, by writing.
     async fn check(&self) -> Result<u64, StoreError>;

@@ -15,7 +15,7 @@ compile_error!("the feature kill-points is for tests, and has no place in a rele
 
 /// Every place, in the order in which an operation comes to them.
 #[cfg(any(test, feature = "kill-points"))]
-pub const KILL_POINTS: [&str; 93] = [
+pub const KILL_POINTS: [&str; 95] = [
     "accept.recall.before",
     "accept.recall.after",
     "accept.running.before",
@@ -67,6 +67,8 @@ pub const KILL_POINTS: [&str; 93] = [
     "engine.keys.after",
     "engine.removal.before",
     "engine.removal.after",
+    "engine.again.before",
+    "engine.again.after",
     "engine.housekeeping.failed",
     "board.lock.before",
     "board.lock.after",

@@ -1,14 +1,13 @@
 //! Leases: which operations are to be driven, by whom, and until when.
 
-use std::sync::Arc;
-
 use jiff::Timestamp;
 use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
 
 use super::{
     database::{AnyTransaction, Engine, Written, unavailable},
-    read::{self, select_operations},
-    rows::{self, Columns, Reports, Unreadable},
+    read::select_operations,
+    rows::Columns,
+    unreadable::{MARKED_MAX, ODD, Reader, Sorted, TOGETHER, last_moment},
 };
 use crate::domain::{
     operation::{Operation, OperationId},
@@ -63,93 +62,44 @@ impl Term {
     }
 }
 
-/// Where a search for due operations goes on: after this look of the operation whose id has these bytes.
-type Position = (i64, Vec<u8>);
-
 /// Leases up to `limit` due operations, oldest look first.
 pub(super) async fn claim(
     mut transaction: AnyTransaction,
     lease: (Lease, LeaseClock),
     limit: u32,
-    reports: Arc<Reports>,
+    reader: Reader,
 ) -> Result<Written<Claim>, StoreError> {
     let term = Term::of(&mut transaction, &lease).await?;
     let (lease, _) = lease;
     bring_forward(&mut transaction, &lease, &term).await?;
     let mut claim = Claim::default();
-    let mut after = (i64::MIN, Vec::new());
+    let mut search = Search {
+        lease: &lease,
+        term: &term,
+        reader: &reader,
+        limit: usize::try_from(limit).unwrap_or(usize::MAX),
+        marked: 0,
+    };
+    // One more, to know whether there are more.
+    let mut together = limit.saturating_add(1);
     // Those that cannot be read take no place from the others: the search goes on behind them.
-    'search: while let Some(due) =
-        next_due(&mut transaction, (&lease, &term), limit, &mut after).await?
+    while search
+        .take_some(&mut transaction, together, &mut claim)
+        .await?
     {
-        for (read, owner) in due {
-            let Some(mut operation) = reports.operation(read) else {
-                continue;
-            };
-            if claim.operations.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
-                claim.next_due_at = Some(operation.next_look_at);
-                break 'search;
-            }
-            if take(&mut transaction, &lease, &term, &mut operation).await? {
-                let taken_over = owner.is_some_and(|owner| owner != lease.owner);
-                claim.operations.push(Leased {
-                    operation,
-                    taken_over,
-                });
-            }
-        }
+        together = together.max(TOGETHER);
     }
     if claim.next_due_at.is_none() {
-        let (due, is_any_odd) = later(&mut transaction, &lease, &term).await?;
-        claim.next_due_at = due;
-        if is_any_odd {
-            report_odd(&mut transaction, &term, &reports).await?;
-        }
+        claim.next_due_at = search.later(&mut transaction).await?;
     }
     Ok(Written::Commit(transaction, claim))
 }
 
-/// The conditions of due operations, with one of the engine and a lock.
-macro_rules! due {
-    ($is_sound:literal, $lock:literal) => {
-        concat!(
-            "WHERE status = 'running' AND next_look_at <= $1 \
-             AND (lease_until IS NULL OR lease_until <= $2) \
-             AND (kept_for IS NULL OR kept_for = $6 OR next_look_at <= $7) \
-             AND (next_look_at > $3 OR (next_look_at = $3 AND id > CAST($4 AS TEXT)))",
-            $is_sound,
-            " ORDER BY operations.next_look_at, operations.id LIMIT $5",
-            $lock
-        )
-    };
-}
-
-/// The conditions of running operations that no search for due ones comes across, each for an index: their look, or their
-/// lease though their look is due, is beyond all times ($1), or their place among the others cannot be told.
-macro_rules! odd {
-    ($is_not_sound:literal) => {
-        [
-            "status = 'running' AND next_look_at > $1",
-            concat!(
-                "status = 'running' AND next_look_at <= $2 AND (lease_until > $1",
-                $is_not_sound,
-                ")"
-            ),
-        ]
-    };
-}
-
-/// The last moment that can be read, in microseconds.
-fn last_moment() -> i64 {
-    Timestamp::MAX.as_second() * 1_000_000
-}
-
-fn odd(engine: Engine) -> [&'static str; 2] {
-    match engine {
-        Engine::Sqlite => odd!(" OR typeof(next_look_at) <> 'integer' OR typeof(id) <> 'text'"),
-        Engine::Postgres => odd!(""),
-    }
-}
+/// The conditions of due operations.
+pub(super) const DUE: &str = "WHERE status = 'running' AND unreadable_by IS NULL AND next_look_at <= $1 \
+    AND (lease_until IS NULL OR lease_until <= $2) \
+    AND (kept_for IS NULL OR kept_for = $3 OR next_look_at <= $4) \
+    ORDER BY operations.next_look_at, operations.id LIMIT $5";
 
 /// Makes due what rests until a moment that can only have been said before the clock was set back.
 async fn bring_forward(
@@ -160,7 +110,8 @@ async fn bring_forward(
     let rest = i64::try_from(lease.longest_rest.as_micros()).unwrap_or(i64::MAX);
     sqlx::query(
         "UPDATE operations SET next_look_at = $1 \
-         WHERE status = 'running' AND next_look_at > $2 AND updated_at > $3",
+         WHERE status = 'running' AND unreadable_by IS NULL \
+         AND next_look_at > $2 AND updated_at > $3",
     )
     .bind(term.due)
     .bind(term.due.saturating_add(rest))
@@ -170,51 +121,102 @@ async fn bring_forward(
     Ok(())
 }
 
-/// An operation that is due, and who let a lease on it end without giving it back.
-type Due = (Result<Operation, Unreadable>, Option<String>);
+/// A search for due operations in one transaction.
+struct Search<'s> {
+    lease: &'s Lease,
+    term: &'s Term,
+    reader: &'s Reader,
+    limit: usize,
+    /// How many were marked that cannot be read.
+    marked: usize,
+}
 
-/// One more than `limit` of the operations that are due after a position, which moves on; `None` if there are none.
-async fn next_due(
-    connection: &mut AnyConnection,
-    (lease, term): (&Lease, &Term),
-    limit: u32,
-    after: &mut Position,
-) -> Result<Option<Vec<Due>>, StoreError> {
-    // Nobody waits for somebody else who leases the same ones.
-    let engine = Engine::of(connection);
-    let due = match engine {
-        Engine::Sqlite => due!(
-            " AND typeof(next_look_at) = 'integer' AND typeof(id) = 'text'",
-            ""
-        ),
-        Engine::Postgres => due!("", " FOR UPDATE SKIP LOCKED"),
-    };
-    let query = sqlx::query(select_operations(engine, due))
-        .bind(term.due)
-        .bind(term.now)
-        .bind(after.0);
-    let query = match engine {
-        Engine::Sqlite => query.bind(after.1.as_slice()),
-        Engine::Postgres => query.bind(String::from_utf8_lossy(&after.1).into_owned()),
-    };
-    let rows = query
-        .bind(i64::from(limit) + 1)
-        .bind(lease.owner.as_str())
-        .bind(term.late)
-        .fetch_all(&mut *connection)
-        .await?;
-    let Some(last) = rows.last() else {
-        return Ok(None);
-    };
-    let last_id = rows::bytes_of(last, "id").unwrap_or_default();
-    *after = (last.try_get("next_look_at")?, last_id.to_owned());
-    let read = read::complete(connection, &rows).await?;
-    // Where an owner cannot be read, the operation cannot either.
-    let owners = rows.iter().map(|row| {
-        let owner = Columns::new(row, "").optional_text("lease_owner").ok()??;
-        Some(owner.to_owned())
-    });
-    Ok(Some(read.into_iter().zip(owners).collect()))
+impl Search<'_> {
+    /// Leases some of the first that are due, and marks those of them that cannot be read. Whether to do so again.
+    async fn take_some(
+        &mut self,
+        connection: &mut AnyConnection,
+        together: u32,
+        claim: &mut Claim,
+    ) -> Result<bool, StoreError> {
+        let engine = Engine::of(connection);
+        let due = format!("{DUE}{}", engine.lock());
+        let rows = sqlx::query(select_operations(engine, &due))
+            .bind(self.term.due)
+            .bind(self.term.now)
+            .bind(self.lease.owner.as_str())
+            .bind(self.term.late)
+            .bind(i64::from(together))
+            .fetch_all(&mut *connection)
+            .await?;
+        let Sorted {
+            readable,
+            unreadable,
+        } = self.reader.read(connection, &rows).await?;
+        self.marked += self.reader.mark(connection, &unreadable).await?;
+        for (mut operation, row) in readable {
+            if claim.operations.len() >= self.limit {
+                claim.next_due_at = Some(operation.next_look_at);
+                return Ok(false);
+            }
+            if take(connection, self.lease, self.term, &mut operation).await? {
+                let owner = Columns::new(row, "").optional_text("lease_owner")?;
+                let taken_over = owner.is_some_and(|owner| owner != self.lease.owner);
+                claim.operations.push(Leased {
+                    operation,
+                    taken_over,
+                });
+            }
+        }
+        if self.marked >= MARKED_MAX {
+            // Enough for one transaction: the next one comes at once.
+            claim.next_due_at = Some(self.lease.now);
+            return Ok(false);
+        }
+        let is_all = u32::try_from(rows.len()).is_ok_and(|rows| rows < together);
+        Ok(!is_all && !unreadable.is_empty())
+    }
+
+    /// When the first of those becomes due that are not due: its look, or the end of the lease that another owner has on one whose
+    /// look is due. Those that are kept for others are left out: somebody looks for them often enough. What is marked, or is to be,
+    /// is put in order.
+    async fn later(&self, connection: &mut AnyConnection) -> Result<Option<Timestamp>, StoreError> {
+        let [odd_look, odd_lease] = ODD;
+        // Searches each of which ends at the first row that an index finds or sees few rows, and not all that are running.
+        let sql = format!(
+            "SELECT CAST(MIN(due) AS BIGINT) AS due, CAST(CASE WHEN \
+             EXISTS (SELECT 1 FROM operations WHERE {odd_look}) \
+             OR EXISTS (SELECT 1 FROM operations WHERE {odd_lease}) THEN 1 ELSE 0 END AS BIGINT) AS odd, \
+             CAST(CASE WHEN EXISTS (SELECT 1 FROM operations WHERE unreadable_by < $5) \
+             THEN 1 ELSE 0 END AS BIGINT) AS older \
+             FROM (SELECT MIN(next_look_at) AS due FROM operations \
+             WHERE status = 'running' AND unreadable_by IS NULL \
+             AND next_look_at > $2 AND next_look_at <= $1 AND (kept_for IS NULL OR kept_for = $4) \
+             UNION ALL SELECT MIN(lease_until) FROM operations \
+             WHERE status = 'running' AND unreadable_by IS NULL \
+             AND next_look_at <= $2 AND lease_until > $3 AND lease_until <= $1 \
+             AND lease_owner <> $4) AS found"
+        );
+        // The text is made of constants.
+        let found = sqlx::query(AssertSqlSafe(sql))
+            .bind(last_moment())
+            .bind(self.term.due)
+            .bind(self.term.now)
+            .bind(self.lease.owner.as_str())
+            .bind(self.reader.version.0)
+            .fetch_one(&mut *connection)
+            .await?;
+        if found.try_get::<i64, _>("odd")? != 0 {
+            self.reader.mark_odd(connection, self.term.due).await?;
+        }
+        if found.try_get::<i64, _>("older")? != 0 {
+            self.reader.unmark_older(connection).await?;
+            return Ok(Some(self.lease.now));
+        }
+        let due: Option<i64> = found.try_get("due")?;
+        let due = due.map(|due| Timestamp::from_microsecond(due).map_err(unavailable));
+        due.transpose()
+    }
 }
 
 /// Leases one operation. Whether it was still as it was read: it is, since nobody else can write to it.
@@ -239,60 +241,6 @@ async fn take(
     }
     operation.version += 1;
     Ok(true)
-}
-
-/// When the first of those becomes due that are not due: its look, or the end of the lease that another owner has on one whose
-/// look is due. Those that are kept for others are left out: somebody looks for them often enough. And whether there are odd ones.
-async fn later(
-    connection: &mut AnyConnection,
-    lease: &Lease,
-    term: &Term,
-) -> Result<(Option<Timestamp>, bool), StoreError> {
-    let [odd_look, odd_lease] = odd(Engine::of(connection));
-    // Searches each of which ends at the first row that an index finds or sees few rows, and not all that are running.
-    let sql = format!(
-        "SELECT CAST(MIN(due) AS BIGINT) AS due, CAST(CASE WHEN \
-         EXISTS (SELECT 1 FROM operations WHERE {odd_look}) \
-         OR EXISTS (SELECT 1 FROM operations WHERE {odd_lease}) THEN 1 ELSE 0 END AS BIGINT) AS odd \
-         FROM (SELECT MIN(next_look_at) AS due FROM operations \
-         WHERE status = 'running' AND next_look_at > $2 AND next_look_at <= $1 \
-         AND (kept_for IS NULL OR kept_for = $4) \
-         UNION ALL SELECT MIN(lease_until) FROM operations \
-         WHERE status = 'running' AND next_look_at <= $2 AND lease_until > $3 AND lease_until <= $1 \
-         AND lease_owner <> $4) AS found"
-    );
-    // The text is made of constants.
-    let found = sqlx::query(AssertSqlSafe(sql))
-        .bind(last_moment())
-        .bind(term.due)
-        .bind(term.now)
-        .bind(lease.owner.as_str())
-        .fetch_one(connection)
-        .await?;
-    let due: Option<i64> = found.try_get("due")?;
-    let due = due.map(|due| Timestamp::from_microsecond(due).map_err(unavailable));
-    Ok((due.transpose()?, found.try_get::<i64, _>("odd")? != 0))
-}
-
-/// Reports the odd ones, of which none can be read.
-async fn report_odd(
-    connection: &mut AnyConnection,
-    term: &Term,
-    reports: &Reports,
-) -> Result<(), StoreError> {
-    let engine = Engine::of(connection);
-    for odd in odd(engine) {
-        let conditions = format!("WHERE {odd} LIMIT {}", Reports::MAX);
-        let rows = sqlx::query(select_operations(engine, &conditions))
-            .bind(last_moment())
-            .bind(term.due)
-            .fetch_all(&mut *connection)
-            .await?;
-        for read in read::complete(connection, &rows).await? {
-            reports.readable(read);
-        }
-    }
-    Ok(())
 }
 
 /// Extends the leases of this owner on these operations. Tells which it has.

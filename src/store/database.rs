@@ -67,6 +67,23 @@ impl Engine {
         }
     }
 
+    /// What tells a row of operations from any other, whatever stands in it.
+    pub(super) fn place(self) -> &'static str {
+        match self {
+            Self::Sqlite => "rowid",
+            Self::Postgres => "id",
+        }
+    }
+
+    /// The end of a search for rows that are then written: whoever writes the same ones is not waited for, since two could wait for
+    /// each other for ever.
+    pub(super) fn lock(self) -> &'static str {
+        match self {
+            Self::Sqlite => "",
+            Self::Postgres => " FOR UPDATE SKIP LOCKED",
+        }
+    }
+
     /// All statements see the record at one moment.
     fn begin_reading(self) -> &'static str {
         match self {

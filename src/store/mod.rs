@@ -17,6 +17,7 @@ mod read;
 mod rows;
 mod running;
 mod sqlite;
+mod unreadable;
 mod upkeep;
 mod watched;
 mod write;
@@ -24,7 +25,16 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -33,8 +43,9 @@ use self::{
     claim::LeaseClock,
     database::{Database, PATIENCE, unavailable},
     postgres::Ends,
-    rows::{Mutable, Reports},
+    rows::Mutable,
     running::Desk,
+    unreadable::Reader,
 };
 use crate::domain::{
     operation::{EventKind, Operation, OperationEvent, OperationId},
@@ -47,6 +58,9 @@ use crate::domain::{
 };
 
 pub use self::{open::OpenError, postgres::PostgresSettings};
+
+/// How often ends that are owed are searched for at a time where many cannot be read.
+const OWED_SEARCHES: u32 = 4;
 
 /// Where the record is kept: section `store` of the configuration.
 #[derive(Clone, Debug)]
@@ -76,7 +90,9 @@ impl fmt::Display for Settings {
 pub struct SqlOperationStore {
     database: Database,
     desk: Desk,
-    reports: Arc<Reports>,
+    reader: Reader,
+    /// How many of the marked operations were looked at again in this round through all of them.
+    looked_again: AtomicU32,
     lease_clock: LeaseClock,
     ends: Ends,
 }
@@ -90,7 +106,7 @@ impl SqlOperationStore {
 
     async fn open_with(settings: &Settings, patience: Duration) -> Result<Self, OpenError> {
         let database = Database::open(settings, patience).await?;
-        let reports = Arc::<Reports>::default();
+        let reader = Reader::default();
         let (desk, questions) = Desk::open();
         // Half of the time of a method, since a question may come just after a statement has begun.
         let limit = patience * 3 / 2;
@@ -98,7 +114,7 @@ impl SqlOperationStore {
         database.attend(running::answer(
             pools,
             questions,
-            Arc::clone(&reports),
+            Arc::clone(&reader.reports),
             limit,
         ));
         let (lease_clock, ends) = match settings {
@@ -112,7 +128,8 @@ impl SqlOperationStore {
         Ok(Self {
             database,
             desk,
-            reports,
+            reader,
+            looked_again: AtomicU32::new(0),
             lease_clock,
             ends,
         })
@@ -136,9 +153,9 @@ impl fmt::Debug for SqlOperationStore {
 #[async_trait]
 impl OperationStore for SqlOperationStore {
     async fn create(&self, fresh: &NewOperation) -> Result<Creation, StoreError> {
-        let (fresh, reports) = (fresh.clone(), Arc::clone(&self.reports));
+        let fresh = fresh.clone();
         self.database
-            .write(|transaction| write::create(transaction, fresh, reports))
+            .write(|transaction| write::create(transaction, fresh))
             .await
     }
 
@@ -181,7 +198,7 @@ impl OperationStore for SqlOperationStore {
     }
 
     async fn former(&self, task: &TaskRef, limit: u32) -> Result<Vec<Former>, StoreError> {
-        let (task, reports) = (task.clone(), Arc::clone(&self.reports));
+        let (task, reports) = (task.clone(), Arc::clone(&self.reader.reports));
         self.database
             .read(move |transaction| read::former(transaction, task, limit, reports))
             .await
@@ -193,7 +210,7 @@ impl OperationStore for SqlOperationStore {
             .database
             .read(|transaction| list::list(transaction, query))
             .await?;
-        let readable = |read| self.reports.operation(read);
+        let readable = |read| self.reader.reports.operation(read);
         Ok(Page {
             operations: read.into_iter().filter_map(readable).collect(),
             next,
@@ -201,10 +218,10 @@ impl OperationStore for SqlOperationStore {
     }
 
     async fn claim(&self, lease: &Lease, limit: u32) -> Result<Claim, StoreError> {
-        let (lease, reports) = (lease.clone(), Arc::clone(&self.reports));
-        let lease = (lease, self.lease_clock);
+        let lease = (lease.clone(), self.lease_clock);
+        let reader = self.reader.clone();
         self.database
-            .write(move |transaction| claim::claim(transaction, lease, limit, reports))
+            .write(move |transaction| claim::claim(transaction, lease, limit, reader))
             .await
     }
 
@@ -241,7 +258,7 @@ impl OperationStore for SqlOperationStore {
         &self,
         ids: &[OperationId],
     ) -> Result<HashMap<OperationId, Progress>, StoreError> {
-        let (ids, reports) = (ids.to_vec(), Arc::clone(&self.reports));
+        let (ids, reports) = (ids.to_vec(), Arc::clone(&self.reader.reports));
         self.database
             .read(|transaction| watched::progress(transaction, ids, reports))
             .await
@@ -259,13 +276,18 @@ impl OperationStore for SqlOperationStore {
     }
 
     async fn owed_ends(&self, limit: u32) -> Result<Vec<Operation>, StoreError> {
-        let read = self
-            .database
-            .read(move |transaction| read::owed_ends(transaction, limit))
-            .await?;
-        let readable = |read| self.reports.operation(read);
-        let most = usize::try_from(limit).unwrap_or(usize::MAX);
-        Ok(read.into_iter().filter_map(readable).take(most).collect())
+        // Each time a thousand of those that cannot be read are passed. What is left is found the next time.
+        for _ in 0..OWED_SEARCHES {
+            let reader = self.reader.clone();
+            let (owed, may_be_more) = self
+                .database
+                .write(move |transaction| unreadable::owed_ends(transaction, limit, reader))
+                .await?;
+            if !owed.is_empty() || !may_be_more {
+                return Ok(owed);
+            }
+        }
+        Ok(Vec::new())
     }
 
     async fn ends_told(&self, ids: &[OperationId]) -> Result<(), StoreError> {
@@ -287,10 +309,20 @@ impl OperationStore for SqlOperationStore {
     }
 
     async fn count_running_of(&self, caller: &CallerName) -> Result<u64, StoreError> {
-        let (caller, reports) = (caller.clone(), Arc::clone(&self.reports));
+        let caller = caller.clone();
         self.database
-            .read(|transaction| read::count_running_of(transaction, caller, reports))
+            .read(|transaction| read::count_running_of(transaction, caller))
             .await
+    }
+
+    async fn look_again(&self) -> Result<bool, StoreError> {
+        let (passed, reader) = (self.looked_again.load(Relaxed), self.reader.clone());
+        let next = self
+            .database
+            .write(move |transaction| unreadable::look_again(transaction, passed, reader))
+            .await?;
+        self.looked_again.store(next, Relaxed);
+        Ok(next > 0)
     }
 
     async fn check(&self) -> Result<u64, StoreError> {

@@ -55,8 +55,11 @@ const COLUMNS: [&str; 29] = [
 /// means the column and not what is selected of it.
 pub(super) fn select_operations(engine: Engine, conditions: &str) -> AssertSqlSafe<String> {
     let columns = rows::columns(engine, "operations", &COLUMNS);
+    let place = engine.place();
     // The text is made of constants and numbers.
-    AssertSqlSafe(format!("SELECT {columns} FROM operations {conditions}"))
+    AssertSqlSafe(format!(
+        "SELECT {columns}, operations.{place} AS place FROM operations {conditions}"
+    ))
 }
 
 /// The columns that an event is read from.
@@ -183,9 +186,8 @@ pub(super) async fn count_running(
 pub(super) async fn count_running_of(
     mut transaction: AnyTransaction,
     caller: CallerName,
-    reports: Arc<Reports>,
 ) -> Result<u64, StoreError> {
-    let running = running_of(&mut transaction, &caller, &reports).await?;
+    let running = running_of(&mut transaction, &caller).await?;
     Ok(u64::try_from(running).unwrap_or(0))
 }
 
@@ -193,24 +195,14 @@ pub(super) async fn count_running_of(
 pub(super) async fn running_of(
     connection: &mut AnyConnection,
     caller: &CallerName,
-    reports: &Reports,
 ) -> Result<i64, StoreError> {
-    let mut sql =
-        "SELECT COUNT(*) FROM operations WHERE status = 'running' AND requested_by = $1".to_owned();
-    let mut arguments = AnyArguments::default();
-    arguments.add(caller.as_str()).map_err(unavailable)?;
-    for (index, id) in reports.unreadable().into_iter().enumerate() {
-        let before = if index == 0 { " AND id NOT IN (" } else { ", " };
-        arguments.add(id).map_err(unavailable)?;
-        write!(sql, "{before}${}", arguments.len()).map_err(unavailable)?;
-    }
-    if arguments.len() > 1 {
-        sql.push(')');
-    }
-    // The text is made of constants and numbers.
-    let count = sqlx::query_scalar_with(AssertSqlSafe(sql), arguments)
-        .fetch_one(connection)
-        .await?;
+    let count = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM operations \
+         WHERE status = 'running' AND requested_by = $1 AND unreadable_by IS NULL",
+    )
+    .bind(caller.as_str())
+    .fetch_one(connection)
+    .await?;
     Ok(count)
 }
 
@@ -220,35 +212,6 @@ async fn one(
 ) -> Result<Option<Operation>, StoreError> {
     let read = complete(connection, &rows).await?.into_iter().next();
     Ok(read.transpose()?)
-}
-
-/// Operations whose end is still to be told to the audit log, the first to end first: `limit` that can be read if there are, and
-/// perhaps more, however many before them cannot.
-pub(super) async fn owed_ends(
-    mut transaction: AnyTransaction,
-    limit: u32,
-) -> Result<Read, StoreError> {
-    let mut owed = Read::new();
-    let mut missing = usize::try_from(limit).unwrap_or(usize::MAX);
-    while missing > 0 {
-        let select = select_operations(
-            Engine::of(&transaction),
-            "WHERE owes_end = 1 AND status <> 'running' \
-             ORDER BY operations.finished_at, operations.id LIMIT $1 OFFSET $2",
-        );
-        let rows = sqlx::query(select)
-            .bind(i64::from(limit))
-            .bind(i64::try_from(owed.len()).unwrap_or(i64::MAX))
-            .fetch_all(&mut *transaction)
-            .await?;
-        if rows.is_empty() {
-            break;
-        }
-        let read = complete(&mut transaction, &rows).await?;
-        missing = missing.saturating_sub(read.iter().filter(|one| one.is_ok()).count());
-        owed.extend(read);
-    }
-    Ok(owed)
 }
 
 /// The end of a condition that a column is one of these, of which there can be none.

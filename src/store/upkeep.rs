@@ -1,21 +1,9 @@
 //! Statements that keep the record in order, and find out whether it can be written to.
 
-use sqlx::AnyConnection;
+use sqlx::{AnyConnection, AssertSqlSafe};
 
 use super::database::{AnyTransaction, Engine, Written};
 use crate::domain::{operation::OperationId, store::StoreError};
-
-/// The statement that removes ended operations, which locks its rows in some way.
-macro_rules! remove {
-    ($lock:literal) => {
-        concat!(
-            "DELETE FROM operations WHERE id IN (SELECT id FROM operations \
-             WHERE status <> 'running' AND finished_at < $1 ORDER BY finished_at LIMIT $2",
-            $lock,
-            ")"
-        )
-    };
-}
 
 /// Removes the operations that ended first, with what belongs to them. Their other rows go along by themselves.
 pub(super) async fn remove_ended(
@@ -23,12 +11,13 @@ pub(super) async fn remove_ended(
     before: i64,
     limit: u32,
 ) -> Result<Written<u64>, StoreError> {
-    let statement = match Engine::of(&transaction) {
-        Engine::Sqlite => remove!(""),
-        // Two that keep house at the same time would wait for each other for ever.
-        Engine::Postgres => remove!(" FOR UPDATE SKIP LOCKED"),
-    };
-    let removed = sqlx::query(statement)
+    let sql = format!(
+        "DELETE FROM operations WHERE id IN (SELECT id FROM operations \
+         WHERE status <> 'running' AND finished_at < $1 ORDER BY finished_at LIMIT $2{})",
+        Engine::of(&transaction).lock()
+    );
+    // The text is made of constants.
+    let removed = sqlx::query(AssertSqlSafe(sql))
         .bind(before)
         .bind(i64::from(limit))
         .execute(&mut *transaction)

@@ -1,14 +1,12 @@
 //! Statements that write operations. Who writes at the same time, on an engine where
 //! somebody can, is kept from the same task, the same caller and the same rows.
 
-use std::sync::Arc;
-
 use sqlx::AnyConnection;
 
 use super::{
     database::{AnyTransaction, Engine, Written, unavailable},
     postgres, read,
-    rows::{self, Mutable, Reports},
+    rows::{self, Mutable},
 };
 use crate::domain::{
     operation::{EVENTS_MAX, EventKind, Operation, OperationEvent, OperationId, Status},
@@ -21,7 +19,6 @@ use crate::domain::{
 pub(super) async fn create(
     mut transaction: AnyTransaction,
     fresh: NewOperation,
-    reports: Arc<Reports>,
 ) -> Result<Written<Creation>, StoreError> {
     let NewOperation {
         operation,
@@ -54,7 +51,7 @@ pub(super) async fn create(
     if let Some(most) = running_max {
         let caller = &operation.requested_by;
         alone_with(&mut transaction, &format!("caller {caller}")).await?;
-        if read::running_of(&mut transaction, caller, &reports).await? >= i64::from(most) {
+        if read::running_of(&mut transaction, caller).await? >= i64::from(most) {
             return Ok(Written::Nothing(Creation::TooMany));
         }
     }
@@ -269,7 +266,7 @@ async fn update(
         "UPDATE operations SET status = $1, phase = $2, outcome = $3, failure = $4, \
          superseded_by = $5, updated_at = $6, deadline_at = $7, finished_at = $8, \
          next_look_at = $9, history = $10, last_seen = $11, delete_sent = $12, \
-         version = version + 1, \
+         version = version + 1, unreadable_by = NULL, \
          lease_owner = CASE WHEN $13 = 1 THEN lease_owner ELSE NULL END, \
          lease_until = CASE WHEN $13 = 1 THEN lease_until ELSE NULL END \
          WHERE id = $14 AND version = $15 AND status = 'running'",

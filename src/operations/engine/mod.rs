@@ -258,11 +258,8 @@ impl Loop {
         self.housekeeping_at = now + HOUSEKEEPING;
         self.board.keep_house(&self.shared);
         match self.try_to_keep_house().await {
-            // There may be more: the next come soon.
-            Ok(removed) if removed >= u64::from(REMOVED_MAX) => {
-                self.housekeeping_at = now + SLEEP_MAX;
-            }
-            Ok(_) => {}
+            Ok(false) => {}
+            Ok(true) => self.housekeeping_at = now + SLEEP_MAX,
             Err(error) => {
                 self.shared.metrics.store_faults.inc();
                 tracing::error!(
@@ -274,8 +271,8 @@ impl Loop {
         }
     }
 
-    /// Tells how many operations were removed.
-    async fn try_to_keep_house(&self) -> Result<u64, StoreError> {
+    /// Tells whether to go on soon, since there may be more to do.
+    async fn try_to_keep_house(&self) -> Result<bool, StoreError> {
         let shared = &self.shared;
         // Operations begin and end in other processes too, and an answer of the store that tells of one can get lost.
         kill_point!("engine.check.before");
@@ -309,7 +306,10 @@ impl Loop {
         if removed > 0 {
             tracing::info!(operations = removed, "removed ended operations");
         }
-        Ok(removed)
+        kill_point!("engine.again.before");
+        let are_more_unreadable = shared.store.look_again().await;
+        kill_point!("engine.again.after");
+        Ok(are_more_unreadable? || removed >= u64::from(REMOVED_MAX))
     }
 
     fn round_ended(&mut self, ended: Result<(Id, Option<Timestamp>), JoinError>) {

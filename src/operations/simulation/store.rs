@@ -268,6 +268,10 @@ impl OperationStore for Store {
         .await
     }
 
+    async fn look_again(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     async fn check(&self) -> Result<u64, StoreError> {
         self.call("check", |scene| {
             Ok(scene

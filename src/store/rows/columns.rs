@@ -45,7 +45,7 @@ pub(in crate::store) fn columns(engine: Engine, table: &str, names: &[&str]) -> 
 }
 
 /// The bytes of a text. `None` if something else is there.
-pub(in crate::store) fn bytes_of<'r>(row: &'r AnyRow, column: &str) -> Option<&'r [u8]> {
+fn bytes_of<'r>(row: &'r AnyRow, column: &str) -> Option<&'r [u8]> {
     let kind = row.try_get_raw(column).ok()?.type_info().kind();
     if kind == AnyTypeInfoKind::Blob {
         return row.try_get(column).ok();

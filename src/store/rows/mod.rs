@@ -12,7 +12,7 @@ use sqlx::any::AnyRow;
 
 use self::failure::FailureRow;
 pub(super) use self::{
-    columns::{Columns, Unreadable, bytes_of, columns, id_of},
+    columns::{Columns, Unreadable, columns, id_of},
     reports::Reports,
 };
 use crate::domain::{

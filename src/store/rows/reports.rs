@@ -8,14 +8,21 @@ use std::{
 use super::Unreadable;
 use crate::domain::operation::Operation;
 
-/// Reports every operation that cannot be read, once until it is read again: it is come across with every claim and
-/// list.
+/// Reports operations that cannot be read, each once until it is read again, however often it is come across: by its name as long
+/// as they are few, and by their number if they are many.
 #[derive(Default)]
-pub(in crate::store) struct Reports(Mutex<HashSet<String>>);
+pub(in crate::store) struct Reports(Mutex<Reported>);
+
+#[derive(Default)]
+struct Reported {
+    named: HashSet<String>,
+    /// How many there were when that was last said.
+    many: u32,
+}
 
 impl Reports {
-    /// Operations that could not be read are remembered up to this number; any further are reported every time.
-    pub(in crate::store) const MAX: usize = 1000;
+    /// The most that are named.
+    pub(in crate::store) const NAMED_MAX: usize = 100;
 
     /// What was read, or `None` after reporting why it is left alone.
     pub(in crate::store) fn readable<T>(&self, read: Result<T, Unreadable>) -> Option<T> {
@@ -36,22 +43,42 @@ impl Reports {
         let operation = self.readable(read)?;
         let mut reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Nearly always there are none.
-        if !reported.is_empty() {
-            reported.remove(&operation.id.to_string());
+        if !reported.named.is_empty() {
+            reported.named.remove(&operation.id.to_string());
         }
         drop(reported);
         Some(operation)
     }
 
-    /// The ids of those that were reported.
-    pub(in crate::store) fn unreadable(&self) -> Vec<String> {
+    /// Reports that so many are marked, if that are more than are named. If they are not, and there is no room for further names,
+    /// those make room that are not among these.
+    pub(in crate::store) fn all(&self, count: u32, names: impl Iterator<Item = String>) {
+        let mut reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_many = usize::try_from(count).is_ok_and(|count| count > Self::NAMED_MAX);
+        if !is_many && reported.named.len() >= Self::NAMED_MAX {
+            let names: HashSet<String> = names.collect();
+            reported.named.retain(|name| names.contains(name));
+        }
+        let said = if is_many { count } else { 0 };
+        if is_many && reported.many != said {
+            tracing::error!(
+                operations = count,
+                "The records of many operations cannot be read, and not all of them are named. They are left alone"
+            );
+        }
+        reported.many = said;
+    }
+
+    /// The ids of those that were named.
+    #[cfg(test)]
+    pub(in crate::store) fn named(&self) -> Vec<String> {
         let reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        reported.iter().cloned().collect()
+        reported.named.iter().cloned().collect()
     }
 
     fn report(&self, unreadable: Unreadable) {
         let mut reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if reported.contains(&unreadable.id) {
+        if reported.named.len() >= Self::NAMED_MAX || reported.named.contains(&unreadable.id) {
             return;
         }
         tracing::error!(
@@ -59,8 +86,6 @@ impl Reports {
             column = unreadable.column,
             "The record of an operation cannot be read. It is left alone; was it written by a newer version?"
         );
-        if reported.len() < Self::MAX {
-            reported.insert(unreadable.id);
-        }
+        reported.named.insert(unreadable.id);
     }
 }

@@ -21,6 +21,7 @@ macro_rules! on_both_engines {
 mod files;
 mod leases;
 mod lists;
+mod many_unreadable;
 mod odd_values;
 mod processes;
 mod records;
@@ -39,7 +40,11 @@ use sqlx::{Any, AnyPool, AssertSqlSafe, pool::PoolConnection};
 use tempfile::TempDir;
 
 use self::server::Database;
-use super::{PostgresSettings, Settings, SqlOperationStore, claim::LeaseClock};
+use super::{
+    PostgresSettings, Settings, SqlOperationStore,
+    claim::LeaseClock,
+    unreadable::{Reader, Version},
+};
 use crate::domain::{
     history::History,
     operation::{EventKind, Goal, Operation, OperationEvent, OperationId, Outcome, Phase, Status},

@@ -2,7 +2,7 @@
 
 use sqlx::{AssertSqlSafe, Row as _, raw_sql};
 
-use super::{Place, SqlOperationStore, caller, fresh, lease, moment, task};
+use super::{Place, Reader, SqlOperationStore, caller, fresh, lease, moment, task};
 use crate::domain::{
     operation::{Operation, OperationId, Status},
     store::{Hold, IdempotencyKey, NewOperation, OperationQuery, OperationStore as _, StoreError},
@@ -77,6 +77,7 @@ impl SqlOperationStore {
         self.count_running(&task("plain").project, &task("plain").service)
             .await?;
         self.remove_ended(moment(-1_000_000), 10).await?;
+        self.look_again().await?;
         self.check().await?;
         Ok(())
     }
@@ -106,7 +107,7 @@ impl SqlOperationStore {
             .await
             .map_err(said)?;
         let is_claimed = claimed.iter().any(|one| one.id == odd.id);
-        let reported = self.reports.unreadable();
+        let reported = self.reader.reports.named();
         match self.find(odd.id).await {
             Ok(None) if reported.is_empty() && !is_claimed => Err("it has no name".to_owned()),
             Err(_) if is_claimed => Err("it is driven".to_owned()),
@@ -123,7 +124,7 @@ async fn no_value_of_any_column_stands_in_the_way_of_another_operation(place: Pl
     for column in store.columns("operations").await {
         for value in ODD {
             store.meddle("DELETE FROM operations".to_owned()).await;
-            store.reports = std::sync::Arc::default();
+            store.reader = Reader::default();
             let odd = store.add(fresh("odd")).await;
             let owner = if column == "lease_until" {
                 "lease_owner = 'x', "
@@ -159,7 +160,7 @@ async fn nor_does_one_in_what_belongs_to_an_operation(place: Place) {
         for column in store.columns(table).await {
             for value in ODD {
                 store.meddle("DELETE FROM operations".to_owned()).await;
-                store.reports = std::sync::Arc::default();
+                store.reader = Reader::default();
                 let odd = with_key("odd");
                 store.create(&odd).await.unwrap();
                 let values = format!("{column} = {value}");

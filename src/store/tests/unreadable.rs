@@ -70,7 +70,7 @@ async fn a_row_of_a_newer_version_stands_in_nobodys_way(place: Place) {
 
 /// Log lines, kept.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Lines(pub(super) Arc<Mutex<Vec<u8>>>);
 
 impl io::Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -151,6 +151,7 @@ async fn what_can_be_read_again_takes_a_place_again(place: Place) {
     store
         .meddle("UPDATE operations SET kind = 'delete'".to_owned())
         .await;
+    assert!(!store.look_again().await.unwrap());
     assert_eq!(claimed(&store).await.len(), 1);
     assert_eq!(store.count_running_of(&caller("team-a")).await.unwrap(), 1);
 }

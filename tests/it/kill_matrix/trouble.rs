@@ -155,6 +155,7 @@ pub(super) fn is_of_the_housekeeping(point: &str) -> bool {
         "engine.check.",
         "engine.keys.",
         "engine.removal.",
+        "engine.again.",
         "engine.housekeeping.",
     ]
     .iter()
