@@ -121,8 +121,11 @@ pub trait OperationStore: Send + Sync {
     /// whether to go on soon, since there are more.
     async fn look_again(&self) -> Result<bool, StoreError>;
 
-    /// How many operations are running. Also tells whether the store can be written to, by writing.
-    async fn check(&self) -> Result<u64, StoreError>;
+    /// How many operations there are on record, whichever process has them.
+    async fn counts(&self) -> Result<Counts, StoreError>;
+
+    /// Whether the store can be written to, found out by writing.
+    async fn check(&self) -> Result<(), StoreError>;
 }
 
 /// A caller's own name for a request, so that it can be repeated without harm.
@@ -190,6 +193,15 @@ pub enum Creation {
     Lost,
     /// Nothing was written: as many operations of its caller are running as may.
     TooMany,
+}
+
+/// How many operations there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Those that have not ended.
+    pub running: i64,
+    /// Those that were come across and could not be read. Most of them are running, too.
+    pub unreadable: i64,
 }
 
 /// How far an operation has come: it has changed if this has.

@@ -15,7 +15,7 @@ compile_error!("the feature kill-points is for tests, and has no place in a rele
 
 /// Every place, in the order in which an operation comes to them.
 #[cfg(any(test, feature = "kill-points"))]
-pub const KILL_POINTS: [&str; 95] = [
+pub const KILL_POINTS: [&str; 93] = [
     "accept.recall.before",
     "accept.recall.after",
     "accept.running.before",
@@ -61,8 +61,6 @@ pub const KILL_POINTS: [&str; 95] = [
     "engine.renew.before",
     "engine.renew.after",
     "engine.renew.failed",
-    "engine.check.before",
-    "engine.check.after",
     "engine.keys.before",
     "engine.keys.after",
     "engine.removal.before",

@@ -111,6 +111,8 @@ struct Shared {
     draining: watch::Sender<bool>,
     /// When an operation could last not be recorded, if none was since. A disk can be full for those and take a probe.
     refused_at: Mutex<Option<Instant>>,
+    /// When the operations on record were last counted.
+    counted_at: tokio::sync::Mutex<Option<Instant>>,
     /// When the engine last came round its loop.
     heartbeat: watch::Sender<Option<Instant>>,
 }
@@ -144,6 +146,7 @@ impl Operations {
             owner,
             draining: watch::Sender::new(false),
             refused_at: Mutex::default(),
+            counted_at: tokio::sync::Mutex::default(),
             heartbeat: watch::Sender::new(None),
         }))
     }
@@ -310,17 +313,12 @@ impl Operations {
 
     /// Whether the record can be written to.
     pub async fn check_store(&self) -> Result<(), StoreError> {
-        let running = self.0.store.check().await?;
+        self.0.store.check().await?;
         let refused_at = *self.0.refused_at();
         if refused_at.is_some_and(|at| at.elapsed() < REFUSED_FOR) {
             let reason = "an operation could not be recorded a moment ago";
             return Err(StoreError::Unavailable(reason.into()));
         }
-        // Other processes end operations too, so that counting up and down alone goes astray.
-        self.0
-            .metrics
-            .running
-            .set(i64::try_from(running).unwrap_or(i64::MAX));
         Ok(())
     }
 }
@@ -341,7 +339,6 @@ impl Shared {
             (None, Some(failure)) => failure.reason.as_str(),
             (None, None) => operation.status.as_str(),
         };
-        self.metrics.running.dec();
         self.metrics
             .ended
             .get_or_create(&Ended { kind, outcome })

@@ -51,7 +51,7 @@ use crate::domain::{
     operation::{EventKind, Operation, OperationEvent, OperationId},
     service::{CallerName, ProjectName, ServiceName},
     store::{
-        Claim, Creation, Former, Hold, IdempotencyKey, Joining, Lease, NewOperation,
+        Claim, Counts, Creation, Former, Hold, IdempotencyKey, Joining, Lease, NewOperation,
         OperationQuery, OperationStore, Page, Progress, Running, StoreError,
     },
     task::TaskRef,
@@ -325,7 +325,11 @@ impl OperationStore for SqlOperationStore {
         Ok(next > 0)
     }
 
-    async fn check(&self) -> Result<u64, StoreError> {
+    async fn counts(&self) -> Result<Counts, StoreError> {
+        self.database.read(upkeep::counts).await
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
         self.desk.check()?;
         self.database.write(upkeep::check).await
     }

@@ -1,9 +1,12 @@
 //! Statements that keep the record in order, and find out whether it can be written to.
 
-use sqlx::{AnyConnection, AssertSqlSafe};
+use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
 
 use super::database::{AnyTransaction, Engine, Written};
-use crate::domain::{operation::OperationId, store::StoreError};
+use crate::domain::{
+    operation::OperationId,
+    store::{Counts, StoreError},
+};
 
 /// Removes the operations that ended first, with what belongs to them. Their other rows go along by themselves.
 pub(super) async fn remove_ended(
@@ -39,17 +42,24 @@ pub(super) async fn ends_told(
     Ok(Written::Commit(transaction, ()))
 }
 
-/// How many operations are running, after a small write.
-pub(super) async fn check(mut transaction: AnyTransaction) -> Result<Written<u64>, StoreError> {
+/// How many operations there are.
+pub(super) async fn counts(mut transaction: AnyTransaction) -> Result<Counts, StoreError> {
+    let counted = sqlx::query(
+        "SELECT (SELECT COUNT(*) FROM operations WHERE status = 'running') AS running, \
+         (SELECT COUNT(*) FROM operations WHERE unreadable_by IS NOT NULL) AS unreadable",
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
+    Ok(Counts {
+        running: counted.try_get("running")?,
+        unreadable: counted.try_get("unreadable")?,
+    })
+}
+
+/// Makes a small write.
+pub(super) async fn check(mut transaction: AnyTransaction) -> Result<Written<()>, StoreError> {
     probe(&mut transaction).await?;
-    let running =
-        sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM operations WHERE status = 'running'")
-            .fetch_one(&mut *transaction)
-            .await?;
-    Ok(Written::Commit(
-        transaction,
-        u64::try_from(running).unwrap_or(0),
-    ))
+    Ok(Written::Commit(transaction, ()))
 }
 
 /// Writes for the sake of writing.

@@ -8,6 +8,7 @@ mod board;
 mod client;
 mod commands;
 mod configuration;
+mod counts;
 mod credentials;
 mod docs;
 mod dry_run;

@@ -83,7 +83,8 @@ pub(crate) async fn readyz(_query: NoQuery, state: web::Data<State>) -> HttpResp
 
 /// Give the numbers of this process.
 ///
-/// Requests, operations and exchanges with the cloud are counted from the start of the process.
+/// Requests, ends of operations and exchanges with the cloud are counted from the start of the process; operations that run, and
+/// those that cannot be read, on the record, which gateways may share.
 #[utoipa::path(
     tag = "health",
     security(()),
@@ -99,6 +100,7 @@ pub(crate) async fn metrics(
     _query: NoQuery,
     state: web::Data<State>,
 ) -> Result<HttpResponse, Problem> {
+    state.operations.count().await;
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &state.insight.registry)
         .map_err(|_| Problem::internal())?;

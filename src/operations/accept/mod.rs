@@ -248,7 +248,6 @@ impl Operations {
             self.0.ended(old);
             kill_point!("accept.supersede.announced");
         }
-        self.0.metrics.running.inc();
         log_event(operation, &EventKind::Accepted);
         kill_point!("accept.wake.before");
         self.0.wake.notify_one();

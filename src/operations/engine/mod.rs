@@ -40,7 +40,7 @@ use crate::domain::{
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// How long to leave a store alone that failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
-/// How often the house is kept: running operations are counted afresh, and what is over is dropped.
+/// How often the house is kept: what is over is dropped, and what could not be read is looked at again.
 const HOUSEKEEPING: Duration = Duration::from_mins(1);
 /// How many operations that ended long ago are removed at a time: few enough to be in nobody's way.
 const REMOVED_MAX: u32 = 100;
@@ -274,14 +274,6 @@ impl Loop {
     /// Tells whether to go on soon, since there may be more to do.
     async fn try_to_keep_house(&self) -> Result<bool, StoreError> {
         let shared = &self.shared;
-        // Operations begin and end in other processes too, and an answer of the store that tells of one can get lost.
-        kill_point!("engine.check.before");
-        let running = shared.store.check().await;
-        kill_point!("engine.check.after");
-        shared
-            .metrics
-            .running
-            .set(i64::try_from(running?).unwrap_or(i64::MAX));
         for id in shared.inline_keys.kept_since(HOUSEKEEPING) {
             kill_point!("engine.keys.before");
             let operation = shared.store.find(id).await;

@@ -153,13 +153,10 @@ impl Process {
     /// What should not be there when everything is at rest.
     pub(super) fn leftovers(&self) -> Option<String> {
         let shared = &self.operations.0;
-        let running = shared.metrics.running.get();
-        let what = if running != 0 {
-            format!("counts {running} running operations")
-        } else if !shared.inline_keys.is_empty() {
-            "keeps the keys of an operation that has ended".to_owned()
+        let what = if !shared.inline_keys.is_empty() {
+            "keeps the keys of an operation that has ended"
         } else if !shared.endings.is_empty() {
-            "waits for an end that nobody waits for".to_owned()
+            "waits for an end that nobody waits for"
         } else {
             return None;
         };

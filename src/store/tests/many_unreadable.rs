@@ -6,7 +6,7 @@ use super::{Place, Reader, SqlOperationStore, Version, fresh, lease, moment, unr
 use crate::{
     domain::{
         operation::{Operation, OperationId, Status},
-        store::{Hold, NewOperation, OperationQuery, OperationStore as _},
+        store::{Counts, Hold, NewOperation, OperationQuery, OperationStore as _},
     },
     store::{
         claim::DUE, database::Engine, read::select_operations, rows::Reports,
@@ -91,6 +91,11 @@ async fn claims_pass_any_number_of_operations_that_cannot_be_read(place: Place) 
     let last = last(&store).await;
     let (claimed, claims) = store.claim_until_later().await;
     assert_eq!(claimed, [first.id, last.id]);
+    let counts = Counts {
+        running: 5002,
+        unreadable: 5000,
+    };
+    assert_eq!(store.counts().await.unwrap(), counts);
     assert!(claims <= 5000 / MARKED_MAX + 2, "{claims}");
     assert_eq!(store.marked().await, 5000);
     // They are not come across again, neither by this process nor by the next one.

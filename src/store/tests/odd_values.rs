@@ -78,6 +78,7 @@ impl SqlOperationStore {
             .await?;
         self.remove_ended(moment(-1_000_000), 10).await?;
         self.look_again().await?;
+        self.counts().await?;
         self.check().await?;
         Ok(())
     }

@@ -19,7 +19,7 @@ async fn processes_that_start_together_on_a_fresh_database_all_open_it() {
         let place = Place::postgres();
         let all = join_all((0..4).map(|_| place.open())).await;
         all[0].add(fresh("1")).await;
-        assert_eq!(all[3].check().await.unwrap(), 1);
+        assert_eq!(all[3].counts().await.unwrap().running, 1);
     }
 }
 

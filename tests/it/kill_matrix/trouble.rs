@@ -152,7 +152,6 @@ fn move_folder(place: &Place, from: &str, to: &str) {
 /// Whether a place is on the way of what the engine does once in a minute.
 pub(super) fn is_of_the_housekeeping(point: &str) -> bool {
     [
-        "engine.check.",
         "engine.keys.",
         "engine.removal.",
         "engine.again.",
