@@ -230,13 +230,15 @@ fn a_join_and_a_cancel_whose_answers_are_lost_are_not_said_to_be_none() {
     let task = place.cloud.add_oms(OmsSpec::new("logs", 7));
     let accepted = delete(&gateway, &task, None);
     let id = accepted.json()["id"].as_str().expect("an id").to_owned();
-    let assert_unsure = |answer: Answer| {
+    let unsure = |answer: Answer| {
         assert_eq!(way.trouble().cut_after, None, "nothing was cut");
         assert_eq!(answer.problem(), "store-unavailable", "{answer:?}");
         assert_eq!(answer.json()["sent"], "unknown", "{answer:?}");
+        answer.json()["detail"].as_str().expect("text").to_owned()
     };
     way.trouble().cut_after = Some("a-joining-key".to_owned());
-    assert_unsure(delete(&gateway, &task, Some("a-joining-key")));
+    let detail = unsure(delete(&gateway, &task, Some("a-joining-key")));
+    assert!(detail.contains("Repeat the request"), "{detail}");
     let again = delete(&gateway, &task, Some("a-joining-key"));
     assert_eq!(again.json()["id"], id, "{again:?}");
     assert!(
@@ -249,6 +251,7 @@ fn a_join_and_a_cancel_whose_answers_are_lost_are_not_said_to_be_none() {
         let client = gateway.client();
         client.with("POST", &cancel, ("Content-Length", "0"))
     };
-    assert_unsure(cancelling());
+    let detail = unsure(cancelling());
+    assert!(detail.contains("cancel it again"), "{detail}");
     assert_eq!(cancelling().json()["status"], "cancelled");
 }

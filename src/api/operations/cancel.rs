@@ -83,7 +83,7 @@ pub(crate) async fn cancel_operation(
             kill_point!("cancel.note.after");
             written?;
         }
-        operations.cancel(id).await.map_err(Problem::from)
+        operations.cancel(id).await.map_err(Problem::of_cancel)
     });
     match cancelled.await? {
         Cancellation::Unknown => Err(unknown()),

@@ -69,6 +69,20 @@ impl From<StoreError> for Problem {
     }
 }
 
+impl Problem {
+    /// Why an operation was not cancelled, as far as the record knows.
+    pub(in crate::api) fn of_cancel(error: StoreError) -> Self {
+        let is_unsure = matches!(error, StoreError::Unsure(_));
+        let mut problem = Self::from(error);
+        if is_unsure {
+            let detail = "The gateway's record was lost while the operation was being cancelled. It may have ended by this, or \
+                          goes on. Look at it, or cancel it again: that is safe.";
+            problem.0.document.detail = detail.into();
+        }
+        problem
+    }
+}
+
 impl From<AuditUnavailable> for Problem {
     fn from(_: AuditUnavailable) -> Self {
         Self::new(
