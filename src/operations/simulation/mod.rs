@@ -7,6 +7,7 @@
 mod director;
 mod ends;
 mod exchange;
+mod housekeeping;
 mod ledger;
 mod people;
 mod process;

@@ -25,6 +25,8 @@ pub(super) struct Row {
 pub(super) struct Records {
     pub(super) rows: BTreeMap<OperationId, Row>,
     pub(super) keys: HashMap<(CallerName, String), (OperationId, String)>,
+    /// One that nobody can read.
+    pub(super) unreadable: Option<OperationId>,
     /// How likely a call fails.
     pub(super) fault_rate: f64,
 }

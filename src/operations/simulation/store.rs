@@ -115,6 +115,9 @@ impl OperationStore for Store {
 
     async fn find(&self, id: OperationId) -> Result<Option<Operation>, StoreError> {
         self.call("find", |scene| {
+            if scene.records.unreadable == Some(id) {
+                return Err(StoreError::Unreadable(id.to_string()));
+            }
             Ok(scene.records.rows.get(&id).map(|row| row.operation.clone()))
         })
         .await
@@ -231,8 +234,11 @@ impl OperationStore for Store {
     }
 
     async fn remove_ended(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
-        self.call("remove", |scene| Ok(scene.remove(before, limit)))
-            .await
+        self.call("remove", |scene| {
+            scene.count("removal");
+            Ok(scene.remove(before, limit))
+        })
+        .await
     }
 
     async fn owed_ends(&self, _limit: u32) -> Result<Vec<Operation>, StoreError> {
