@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     process::Output,
     sync::Arc,
     time::{Duration, Instant},
@@ -11,7 +11,7 @@ use std::{
 use jiff::Timestamp;
 use migration_gateway::domain::clock::{Clock as _, SystemClock};
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, SanType, date_time_ymd};
-use rustix::net::{self, AddressFamily, SocketType};
+use rustix::net::{self, AddressFamily, SocketType, sockopt};
 use rustls::{
     ClientConfig, ClientConnection, HandshakeKind, StreamOwned, pki_types::ServerName, version,
 };
@@ -22,7 +22,7 @@ use crate::support::{
     http::Answer,
     issuer::{Issuer, SigningKey},
     raw::{self, RawAnswer},
-    wait_for,
+    wait_for, wait_within,
 };
 
 /// Callers who are known by certificates.
@@ -495,6 +495,53 @@ fn a_stop_waits_for_answers_and_not_for_handshakes() {
     assert_eq!(idle.read(&mut [0; 16]).expect("an orderly end"), 0);
 }
 
+/// A connection that has hardly any room for what nobody reads.
+fn reluctant(address: &SocketAddr) -> TcpStream {
+    let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    sockopt::set_socket_recv_buffer_size(&socket, 1).expect("a setting");
+    net::connect(&socket, address).expect("a connection");
+    TcpStream::from(socket)
+}
+
+#[test]
+fn an_answer_that_nobody_reads_ends_its_connection_wherever_it_is_stuck() {
+    let scene = Scene::new();
+    let gateway: SocketAddr = scene.gateway.authority().parse().expect("an address");
+    let mut first = scene.connect(scene.trusted.for_socket(None));
+    let mut size = |path: &str| {
+        let first = first.as_mut().expect("a connection");
+        let answer = get(first, path).expect("an answer");
+        answer.head.len() + answer.body.len()
+    };
+    let (large, small) = (size("/openapi.json"), size("/livez"));
+    drop(first);
+    // The system takes some of it, and TLS has room for 64 KiB before that: some of these end in there.
+    let streams: Vec<Connection> = (1..=24)
+        .map(|number| {
+            let wanted = number * 40_000;
+            let (many, few) = (wanted / large, wanted % large / small);
+            let name = ServerName::try_from("localhost").expect("a name");
+            let config = Arc::new(scene.trusted.for_socket(None));
+            let client = ClientConnection::new(config, name).expect("a client");
+            let mut stream = StreamOwned::new(client, reluctant(&gateway));
+            let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+            let last = "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+            let all = ask("/openapi.json").repeat(many) + &ask("/livez").repeat(few) + last;
+            stream.write_all(all.as_bytes()).expect("to send");
+            stream.flush().expect("to send");
+            stream
+        })
+        .collect();
+    let open = || scene.counted("migration_gateway_connections ");
+    assert!(open() > 12.0, "{}", open());
+    // The limit is 30 seconds from when nothing more is taken.
+    let limit = Duration::from_secs(50);
+    wait_within(limit, "the end of the connections", || {
+        (open() < 2.0).then_some(())
+    });
+    drop(streams);
+}
+
 fn run(place: &Place, command: &str) -> Output {
     crate::gateway()
         .args([command, "--config"])
@@ -516,7 +563,7 @@ fn a_healthcheck_asks_an_encrypted_gateway_too() {
     scene.place.secret("listener.pem", "no certificate");
     assert_eq!(run(&scene.place, "healthcheck").status.code(), Some(0));
     // A server that says nothing is not waited for.
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = format!("{:?}", silent.local_addr().expect("an address").to_string());
     scene.place = scene.place.set("server.listen", &address);
     let began = Instant::now();

@@ -94,6 +94,15 @@ impl<T> Watched<T> {
         self.kept.len() >= KEPT_MAX
     }
 
+    /// An error if what is to be sent waits for the caller for too long.
+    fn hold_out<R>(&mut self, sent: &Poll<R>, context: &mut Context<'_>) -> io::Result<()> {
+        if sent.is_ready() {
+            return Ok(());
+        }
+        self.full_since.get_or_insert_with(Instant::now);
+        self.keep_up(context)
+    }
+
     /// An error if the caller is late; else whoever waits is woken when that has to be asked again.
     fn keep_up(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let head = self.exchange.limit();
@@ -249,16 +258,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        if written.is_pending() {
-            self.full_since.get_or_insert_with(Instant::now);
-            self.keep_up(context)?;
-        }
+        self.hold_out(&written, context)?;
         written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Asked for when everything was written.
+        // Asked for when everything was written. An encrypted connection takes some of that before it has a place for it.
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.hold_out(&flushed, context)?;
         if flushed.is_ready() && self.full_since.take().is_some() {
             self.exchange.wake();
         }
@@ -269,6 +276,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let ended = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.hold_out(&ended, context)?;
+        ended
     }
 }

@@ -288,3 +288,62 @@ async fn an_answer_that_nobody_reads_is_given_up() {
         assert_eq!(began.elapsed().as_secs(), 30, "{drips}");
     }
 }
+
+/// A connection that takes whatever is written to it, and gives none of it on, as an encrypted one can.
+struct Hoarding(DuplexStream);
+
+impl Socket for Hoarding {
+    fn check(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsyncRead for Hoarding {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Hoarding {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_was_taken_and_is_not_sent_is_given_up_whatever_is_asked_for() {
+    let long = Duration::from_hours(1);
+    for is_over in [false, true] {
+        let (here, _there) = duplex(64);
+        let mut watched = Watched::new(Hoarding(here), place());
+        drop(watched.exchange().begin(BodyLength::Known(0)));
+        watched.write_all(&[0; 1024]).await.unwrap();
+        let began = Instant::now();
+        let ended = async {
+            if is_over {
+                watched.shutdown().await
+            } else {
+                watched.flush().await
+            }
+        };
+        let ended = tokio::time::timeout(long, ended).await.expect("an end");
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed().as_secs(), 30, "{is_over}");
+    }
+}
