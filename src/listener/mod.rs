@@ -149,30 +149,34 @@ impl Tls {
 
     /// Looks at the files for ever: once in a while, and when it is asked to.
     pub async fn watch(&self) -> Infallible {
-        let mut seen = self.current().digest;
+        let mut told = self.current().digest;
         loop {
             let is_asked = tokio::select! {
                 () = self.0.asked.notified() => true,
                 () = sleep(INTERVAL) => false,
             };
-            self.look(&mut seen, is_asked).await;
+            self.look(&mut told, is_asked).await;
         }
     }
 
-    /// Reads the files, and uses them if they are others than before or somebody asks for it.
-    async fn look(&self, seen: &mut Digest, is_asked: bool) {
-        let (settings, before) = (self.0.settings.clone(), *seen);
+    /// Reads the files, and uses them if they are others than those in use or somebody asks for it. Those that are refused are
+    /// told of once, by what is in them, and tried at every look: a certificate becomes valid.
+    async fn look(&self, told: &mut Digest, is_asked: bool) {
+        let settings = self.0.settings.clone();
+        let (in_use, before) = (self.current().digest, *told);
         let work = move || {
             let contents = Contents::read(&settings);
             let digest = contents.digest();
-            (digest != before || is_asked).then(|| (digest, contents.material()))
+            let is_old = digest == in_use && digest == before;
+            (!is_old || is_asked).then(|| (digest, contents.material()))
         };
         match spawn_blocking(work).await {
             Ok(None) => {}
             Ok(Some((digest, read))) => {
-                *seen = digest;
+                *told = digest;
                 match read.and_then(|material| self.fit(material)) {
                     Ok(material) => self.take(material),
+                    Err(_) if digest == before && !is_asked => {}
                     Err(faults) => self.refuse(&Faults(faults)),
                 }
             }

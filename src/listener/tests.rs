@@ -1,32 +1,70 @@
 //! Tests of the files by themselves.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use jiff::Timestamp;
+use prometheus_client::{encoding::text::encode, registry::Registry};
 use rcgen::{
     BasicConstraints, CertificateParams, IsCa, KeyPair, PKCS_ED25519, PKCS_RSA_SHA256, RsaKeySize,
     date_time_ymd,
 };
 use tempfile::TempDir;
 
-use super::files::{Contents, Settings, TlsFile, check};
+use super::{
+    Tls,
+    files::{Contents, Settings, TlsFile, check},
+};
+use crate::domain::clock::Clock;
 
-/// A folder with a certificate that is its own authority.
-fn folder(key: &KeyPair) -> (TempDir, Settings) {
+/// A clock that shows what it is set to.
+struct SetClock(Mutex<Timestamp>);
+
+impl SetClock {
+    fn at(time: &str) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(time.parse().unwrap())))
+    }
+
+    fn set(&self, time: &str) {
+        *self.0.lock().unwrap() = time.parse().unwrap();
+    }
+}
+
+impl Clock for SetClock {
+    fn now(&self) -> Timestamp {
+        *self.0.lock().unwrap()
+    }
+
+    fn uptime(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// A certificate that is its own authority, good for a year.
+fn certificate(key: &KeyPair, from: i32) -> String {
     let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.not_before = date_time_ymd(2026, 1, 1);
-    params.not_after = date_time_ymd(2027, 1, 1);
-    let certificate = params.self_signed(key).unwrap();
+    params.not_before = date_time_ymd(from, 1, 1);
+    params.not_after = date_time_ymd(from + 1, 1, 1);
+    params.self_signed(key).unwrap().pem()
+}
+
+/// A folder with a certificate.
+fn folder(key: &KeyPair) -> (TempDir, Settings) {
+    let certificate = certificate(key, 2026);
     let folder = tempfile::tempdir().unwrap();
     let settings = Settings {
         certificate: folder.path().join("certificate"),
         private_key: folder.path().join("key"),
         client_ca: Some(folder.path().join("ca")),
     };
-    fs::write(&settings.certificate, certificate.pem()).unwrap();
+    fs::write(&settings.certificate, &certificate).unwrap();
     fs::write(&settings.private_key, key.serialize_pem()).unwrap();
-    fs::write(folder.path().join("ca"), certificate.pem()).unwrap();
+    fs::write(folder.path().join("ca"), &certificate).unwrap();
     (folder, settings)
 }
 
@@ -113,4 +151,53 @@ fn the_content_of_each_file_counts() {
     seen.sort_unstable();
     seen.dedup();
     assert_eq!(seen.len(), 10);
+}
+
+/// How often files were taken and refused, and whether others are there than those in use.
+fn told(registry: &Registry) -> [String; 3] {
+    let mut text = String::new();
+    encode(&mut text, registry).unwrap();
+    [
+        "tls_reloads_total{result=\"ok\"} ",
+        "tls_reloads_total{result=\"faulty\"} ",
+        "tls_outdated ",
+    ]
+    .map(|name| {
+        let value = text.lines().find_map(|line| line.strip_prefix(name));
+        value.unwrap_or("0").to_owned()
+    })
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_valid_yet_is_told_of_once_and_used_once_it_is() {
+    let key = KeyPair::generate().unwrap();
+    let (_folder, settings) = folder(&key);
+    let clock = SetClock::at("2026-12-01T00:00:00Z");
+    let mut registry = Registry::default();
+    let tls = Tls::start(settings.clone(), Arc::clone(&clock) as _, &mut registry).unwrap();
+    let before = tls.current().digest;
+    let mut seen = before;
+    let next = certificate(&key, 2027);
+    fs::write(&settings.certificate, &next).unwrap();
+    for _ in 0..3 {
+        tls.look(&mut seen, false).await;
+        assert_eq!(told(&registry), ["0", "1", "1"]);
+        assert_eq!(tls.current().digest, before);
+    }
+    // Whoever asks is told again.
+    tls.look(&mut seen, true).await;
+    assert_eq!(told(&registry), ["0", "2", "1"]);
+    clock.set("2027-01-01T00:00:00Z");
+    for _ in 0..3 {
+        tls.look(&mut seen, false).await;
+        assert_eq!(told(&registry), ["1", "2", "0"]);
+        assert_ne!(tls.current().digest, before);
+    }
+    // Whoever takes a change back is told too.
+    fs::write(&settings.certificate, "").unwrap();
+    tls.look(&mut seen, false).await;
+    assert_eq!(told(&registry), ["1", "3", "1"]);
+    fs::write(&settings.certificate, &next).unwrap();
+    tls.look(&mut seen, false).await;
+    assert_eq!(told(&registry), ["2", "3", "0"]);
 }
