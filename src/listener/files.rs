@@ -1,7 +1,7 @@
 //! From files to what a connection is made with.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read as _},
     path::{Path, PathBuf},
     sync::Arc,
@@ -163,6 +163,10 @@ fn keep<T>(faults: &mut Vec<FileFault>, file: TlsFile, found: Result<T, String>)
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
+    // Opening a pipe waits for whoever writes to it.
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
     let mut bytes = Vec::new();
     File::open(path)?
         .take(LARGEST_FILE + 1)

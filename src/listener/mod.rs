@@ -30,7 +30,7 @@ use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 use tokio::{
     net::TcpStream,
-    sync::Notify,
+    sync::{Notify, Semaphore},
     task::spawn_blocking,
     time::{sleep, timeout},
 };
@@ -57,13 +57,26 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the files are looked at. Their content is compared, not their dates: what a container mounts changes by links.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Files that cannot be used.
+/// How many readings of the files may be under way, those included that hang. Each takes a thread, and none can be ended.
+const READINGS_MAX: usize = 4;
+/// The longest that a reading may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why the files cannot be used.
 #[derive(Debug)]
-pub struct Faults(Vec<FileFault>);
+pub enum Faults {
+    /// Each of these has a fault.
+    Files(Vec<FileFault>),
+    /// They were not read in time.
+    Late,
+}
 
 impl fmt::Display for Faults {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, FileFault { file, message }) in self.0.iter().enumerate() {
+        let Self::Files(faults) = self else {
+            return formatter.write_str("the files of server.tls were not read in time");
+        };
+        for (index, FileFault { file, message }) in faults.iter().enumerate() {
             let between = if index == 0 { "" } else { "; " };
             write!(formatter, "{between}server.tls.{} {message}", file.as_str())?;
         }
@@ -82,6 +95,8 @@ struct Shared {
     current: RwLock<Arc<Material>>,
     handshakes: Handshakes,
     asked: Notify,
+    /// One is held by each reading, also by one that hangs and that nobody waits for any more.
+    readings: Arc<Semaphore>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
 }
@@ -93,7 +108,9 @@ impl Tls {
         clock: Arc<dyn Clock>,
         registry: &mut Registry,
     ) -> Result<Self, Faults> {
-        let material = Contents::read(&settings).material().map_err(Faults)?;
+        let material = Contents::read(&settings)
+            .material()
+            .map_err(Faults::Files)?;
         let metrics = Metrics::default();
         metrics.register(registry);
         metrics.expires(material.validity.expires_at);
@@ -109,6 +126,7 @@ impl Tls {
             current: RwLock::new(Arc::new(material)),
             handshakes: Handshakes::default(),
             asked: Notify::new(),
+            readings: Arc::new(Semaphore::new(READINGS_MAX)),
             clock,
             metrics,
         })))
@@ -168,32 +186,50 @@ impl Tls {
             let contents = Contents::read(&settings);
             let digest = contents.digest();
             let is_old = digest == in_use && digest == before;
-            (!is_old || is_asked).then(|| (digest, contents.material()))
+            (!is_old || is_asked).then(|| (digest, contents.material().map_err(Faults::Files)))
         };
-        match spawn_blocking(work).await {
-            Ok(None) => {}
-            Ok(Some((digest, read))) => {
-                *told = digest;
-                match read.and_then(|material| self.fit(material)) {
-                    Ok(material) => self.take(material),
-                    Err(_) if digest == before && !is_asked => {}
-                    Err(faults) => self.refuse(&Faults(faults)),
-                }
-            }
-            Err(error) => tracing::error!(%error, "the files of the listener cannot be read"),
+        let (digest, found) = match self.read(work).await {
+            Some(None) => return,
+            Some(Some((digest, read))) => (digest, read.and_then(|material| self.fit(material))),
+            // What is in them is not known, and like nothing that is.
+            None => (Digest::default(), Err(Faults::Late)),
+        };
+        *told = digest;
+        match found {
+            Ok(material) => self.take(material),
+            Err(_) if digest == before && !is_asked => {}
+            Err(faults) => self.refuse(&faults),
         }
     }
 
+    /// What a reading gives within [`PATIENCE`]; `None` if it gives nothing by then.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let readings = Arc::clone(&self.0.readings);
+        let reading = async {
+            let place = readings.acquire_owned().await.ok()?;
+            let work = move || {
+                let result = read();
+                drop(place);
+                result
+            };
+            spawn_blocking(work).await.ok()
+        };
+        timeout(PATIENCE, reading).await.ok().flatten()
+    }
+
     /// The material, unless its certificate is not valid at this time while the one in use is.
-    fn fit(&self, material: Material) -> Result<Material, Vec<FileFault>> {
+    fn fit(&self, material: Material) -> Result<Material, Faults> {
         let now = self.0.clock.now();
         if material.validity.covers(now) || !self.current().validity.covers(now) {
             return Ok(material);
         }
-        Err(vec![FileFault {
+        Err(Faults::Files(vec![FileFault {
             file: TlsFile::Certificate,
             message: "is not valid at this time".to_owned(),
-        }])
+        }]))
     }
 
     fn take(&self, material: Material) {

@@ -3,7 +3,8 @@
 use std::{
     fs,
     path::Path,
-    sync::{Arc, Mutex},
+    process::Command,
+    sync::{Arc, Mutex, mpsc},
     time::Duration,
 };
 
@@ -16,7 +17,7 @@ use rcgen::{
 use tempfile::TempDir;
 
 use super::{
-    Tls,
+    PATIENCE, READINGS_MAX, Tls,
     files::{Contents, Settings, TlsFile, check},
 };
 use crate::domain::clock::Clock;
@@ -200,4 +201,40 @@ async fn a_certificate_that_is_not_valid_yet_is_told_of_once_and_used_once_it_is
     fs::write(&settings.certificate, &next).unwrap();
     tls.look(&mut seen, false).await;
     assert_eq!(told(&registry), ["2", "3", "0"]);
+}
+
+#[test]
+fn a_file_that_keeps_its_reader_waiting_is_none() {
+    let (_folder, settings) = folder(&KeyPair::generate().unwrap());
+    fs::remove_file(&settings.private_key).unwrap();
+    let made = Command::new("mkfifo").arg(&settings.private_key).status();
+    assert!(made.unwrap().success());
+    assert_eq!(faults(&settings), [TlsFile::PrivateKey]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn readings_that_hang_are_a_fault_and_do_not_end_the_looking() {
+    let (_folder, settings) = folder(&KeyPair::generate().unwrap());
+    let clock = SetClock::at("2026-12-01T00:00:00Z");
+    let mut registry = Registry::default();
+    let tls = Tls::start(settings, clock, &mut registry).unwrap();
+    let mut seen = tls.current().digest;
+    let (release, released) = mpsc::channel::<()>();
+    let released = Arc::new(Mutex::new(released));
+    for _ in 0..READINGS_MAX {
+        tls.look(&mut seen, false).await;
+        assert_eq!(told(&registry), ["0", "0", "0"]);
+        let released = Arc::clone(&released);
+        let hanging = tls.read(move || released.lock().map(|released| released.recv()).is_ok());
+        let (read, ()) = tokio::join!(hanging, tokio::time::advance(PATIENCE));
+        assert_eq!(read, None);
+    }
+    // There may be no more threads that hang.
+    for _ in 0..2 {
+        tokio::join!(tls.look(&mut seen, false), tokio::time::advance(PATIENCE));
+        assert_eq!(told(&registry), ["0", "1", "1"]);
+    }
+    drop(release);
+    tls.look(&mut seen, false).await;
+    assert_eq!(told(&registry), ["1", "1", "0"]);
 }

@@ -7,10 +7,8 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
-        mpsc,
     },
     thread,
-    time::Duration,
 };
 
 use rcgen::{CertificateParams, date_time_ymd};
@@ -393,19 +391,24 @@ fn a_certificate_that_has_ended_is_warned_of() {
 }
 
 #[test]
-fn a_file_whose_reading_hangs_does_not_keep_the_process() {
+fn a_pipe_is_refused_and_the_files_are_looked_at_on() {
     let (trusted, callers) = (Authority::new(), Authority::new());
-    let place = Place::new().encrypted(&trusted.listener(), &callers);
+    let first = trusted.listener();
+    let place = Place::new().encrypted(&first, &callers);
     let mut gateway = place.start();
-    let key = place.file("listener-key.pem");
+    // Whoever opened it would wait for a writer for ever.
     place.make_hang("listener-key.pem");
-    gateway.signal("HUP");
-    let (opened, reader) = mpsc::channel();
-    // This end is opened when the other one is; nothing is written to it until it is dropped.
-    thread::spawn(move || opened.send(fs::File::options().write(true).open(key)));
-    let reader = reader.recv_timeout(Duration::from_secs(10));
-    let reader = reader.expect("somebody reads").expect("a pipe");
+    hang_up(&gateway, FAULTY);
+    let fault = "server.tls.private_key names a file that cannot be read: it is not a regular file";
+    assert!(gateway.log().contains(fault), "{}", gateway.log());
+    assert_eq!(shown(&gateway, &trusted), first.chain[0]);
+    let output = check(&place);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    fs::remove_file(place.file("listener-key.pem")).expect("a file");
+    let second = trusted.listener();
+    place.write_pair(&second);
+    hang_up(&gateway, READ);
+    assert_eq!(shown(&gateway, &trusted), second.chain[0]);
     gateway.signal("TERM");
     assert!(gateway.ended().success());
-    drop(reader);
 }
