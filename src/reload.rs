@@ -126,7 +126,7 @@ impl Reload {
         let metrics = Metrics::default();
         registry.register(
             "configuration_reloads",
-            "Changes of the configuration file, by what became of them: ok, faulty or unread",
+            "Readings of the configuration file after a change or a hangup, by what became of them: ok, faulty or unread",
             metrics.reloads.clone(),
         );
         registry.register(

@@ -1,7 +1,5 @@
 //! What is counted about encrypted connections.
 
-use std::sync::atomic::AtomicI64;
-
 use jiff::Timestamp;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -15,7 +13,7 @@ pub(super) struct Metrics {
     handshakes: Family<Labels, Counter>,
     reloads: Family<Labels, Counter>,
     is_outdated: Gauge,
-    expires: Gauge<i64, AtomicI64>,
+    expires: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -34,7 +32,7 @@ impl Metrics {
         );
         registry.register(
             "tls_reloads",
-            "Changes of the files of server.tls, by what became of them: ok or faulty",
+            "Readings of the files of server.tls after a change or a hangup, by what became of them: ok or faulty",
             self.reloads.clone(),
         );
         registry.register(

@@ -52,7 +52,7 @@ pub(super) fn address<'a>(
     }
 }
 
-/// Every entry of a list, page by page, as it comes.
+/// Reads a list, page by page: documents are printed as they come, and kept only if they are not.
 fn pages(
     session: &Session,
     member: &str,
@@ -68,8 +68,9 @@ fn pages(
         for entry in listed(&mut page, member).ok_or_else(|| no_list(session, member))? {
             if session.json {
                 print(&entry.to_string())?;
+            } else {
+                entries.push(entry);
             }
-            entries.push(entry);
         }
         token = page["next_page_token"].as_str().map(str::to_owned);
         if token.is_none() {
