@@ -35,7 +35,10 @@ impl Problem {
     /// Whether the same request can have a better answer in a while, without anything being changed.
     pub fn is_passing(&self) -> bool {
         let kind = self.text("type").trim_start_matches("/problems/");
-        matches!(kind, "overloaded" | "rate-limited" | "store-unavailable")
+        matches!(
+            kind,
+            "overloaded" | "rate-limited" | "store-unavailable" | "audit-unavailable"
+        )
     }
 
     /// Whether the gateway does not know whether it took the request on. The same request finds out.

@@ -14,8 +14,11 @@ use serde_json::Value;
 use super::{Session, text};
 use crate::commands::{Failure, print, warn};
 
-/// How long one request waits for the end of its operation, in seconds. What happens meanwhile is shown after it.
+/// How long the first request waits for the end of its operation, in seconds. What happens meanwhile is shown after it. Each
+/// of those that follow waits for twice as long as the one before, since the gateway notes every one of them down.
 const WAIT: u32 = 2;
+/// The longest that one request waits, in seconds: shorter than a silence that ends everything.
+const WAIT_MAX: u32 = 30;
 /// For how long a gateway may be away while something is waited for.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How long to wait before asking again.
@@ -134,7 +137,7 @@ pub(super) fn change(session: &Session, mut ask: Ask<'_>, waits: bool) -> Result
     session.if_interrupted(format!("Interrupted. {MAY_GO_ON}"));
     let (began, mut heard) = (Instant::now(), None);
     // Whether the gateway may have taken it on.
-    let mut may_run = false;
+    let (mut may_run, mut wait) = (false, WAIT);
     let ended = loop {
         let answer = session.client.send(&ask);
         match answer.and_then(|(status, operation)| Ok((status, session.known(operation)?))) {
@@ -145,7 +148,8 @@ pub(super) fn change(session: &Session, mut ask: Ask<'_>, waits: bool) -> Result
                 if !waits {
                     break Ok(operation);
                 }
-                ask.headers[prefer].1 = format!("wait={WAIT}");
+                ask.headers[prefer].1 = format!("wait={wait}");
+                wait = (2 * wait).min(WAIT_MAX);
             }
             Ok((_, operation)) => {
                 display.operation(&operation)?;
@@ -174,12 +178,12 @@ pub(super) fn change(session: &Session, mut ask: Ask<'_>, waits: bool) -> Result
             }
         }),
         Err(error) => {
-            if may_run && is_passing(&error) {
-                display.message(MAY_GO_ON);
-            } else if let ClientError::Problem(problem) = &error
+            if let ClientError::Problem(problem) = &error
                 && problem.document["operation"].is_object()
             {
                 display.operation(&problem.document["operation"])?;
+            } else if may_run {
+                display.message(MAY_GO_ON);
             }
             Err(session.failure(error))
         }

@@ -135,11 +135,7 @@ fn what_no_gateway_says_is_an_error_and_no_empty_result() {
 #[test]
 fn a_change_that_something_before_the_gateway_did_not_answer_is_asked_for_again() {
     let page = answer(502, "content-type: text/html\r\n", "<h1>Bad Gateway</h1>");
-    let done = json!({
-        "id": OPERATION, "kind": "delete", "status": "succeeded", "outcome": "deleted",
-        "task": {"id": "7"}, "events": [],
-    });
-    let done = answer(200, "content-type: application/json\r\n", &done.to_string());
+    let done = operation(200);
     for (page, repeats) in [(&page, true), (&page.replace("502", "404"), false)] {
         let (page, done) = (page.clone(), done.clone());
         let peer = Vendor::start(move |asked, writer| {
@@ -156,11 +152,7 @@ fn a_change_that_something_before_the_gateway_did_not_answer_is_asked_for_again(
 
 #[test]
 fn a_change_that_may_have_been_recorded_is_asked_for_again() {
-    let done = json!({
-        "id": OPERATION, "kind": "delete", "status": "succeeded", "outcome": "deleted",
-        "task": {"id": "7"}, "events": [],
-    });
-    let done = answer(200, "content-type: application/json\r\n", &done.to_string());
+    let done = operation(200);
     for (sent, asked, status) in [("no", 1, 1), ("unknown", 2, 0)] {
         let (away, done) = (record_is_away(sent), done.clone());
         let peer = Vendor::start(move |asked, writer| {
@@ -170,6 +162,90 @@ fn a_change_that_may_have_been_recorded_is_asked_for_again() {
         let told = at(&peer.url(), "tasks delete 7");
         assert_eq!(told.status, Some(status), "{told:?}");
         assert_eq!(peer.asked().len(), asked);
+    }
+}
+
+/// What a gateway says of an operation, with the status of that answer.
+fn operation(status: u16) -> String {
+    let (stands, outcome) = match status {
+        202 => ("running", Value::Null),
+        _ => ("succeeded", json!("deleted")),
+    };
+    let document = json!({
+        "id": OPERATION, "kind": "delete", "status": stands, "outcome": outcome,
+        "task": {"id": "7"}, "events": [],
+    });
+    let kind = "content-type: application/json\r\n";
+    answer(status, kind, &document.to_string())
+}
+
+/// An answer with a problem, perhaps about the end of an operation.
+fn problem(status: u16, slug: &str, operation: &Value) -> String {
+    let document = json!({
+        "type": format!("/problems/{slug}"), "title": "No", "status": status, "detail": "No.",
+        "sent": "no", "operation": operation,
+    });
+    let kind = "content-type: application/problem+json\r\n";
+    answer(status, kind, &document.to_string())
+}
+
+#[test]
+fn a_wait_asks_less_and_less_often_and_outlasts_what_passes() {
+    let away = ["audit-unavailable", "store-unavailable", "overloaded"];
+    let script = move |number: usize| match number {
+        3 | 5 | 7 => problem(503, away[(number - 3) / 2], &Value::Null),
+        ..10 => operation(202),
+        _ => operation(200),
+    };
+    let peer = Vendor::start(move |asked, writer| {
+        write(writer, &script(asked.number));
+        Then::Close
+    });
+    let told = at(&peer.url(), "tasks delete 7");
+    assert_eq!((told.status, &*told.err), (Some(0), ""), "{told:?}");
+    let asked = peer.asked();
+    let waits: Vec<_> = asked.iter().map(|asked| asked.header("prefer")).collect();
+    let waits: Vec<_> = waits.into_iter().flatten().collect();
+    assert_eq!(waits[0], "respond-async");
+    let waits: Vec<_> = waits[1..]
+        .iter()
+        .map(|wait| wait.strip_prefix("wait="))
+        .collect();
+    let waits: Vec<_> = waits.into_iter().flatten().collect();
+    assert_eq!(
+        waits,
+        ["2", "4", "8", "8", "16", "16", "30", "30", "30", "30"]
+    );
+    let keys = asked.iter().map(|asked| asked.header("idempotency-key"));
+    assert!(
+        keys.clone()
+            .all(|key| key.is_some() && key == asked[0].header("idempotency-key"))
+    );
+}
+
+#[test]
+fn whoever_ends_a_wait_without_the_end_of_the_operation_says_that_it_may_go_on() {
+    let own = json!({"id": OPERATION, "task": {"id": "7"}, "events": []});
+    let none = Value::Null;
+    for (accepted, status, slug, document, ended, may_go_on) in [
+        (1, 403, "forbidden", &none, 4, true),
+        (1, 500, "internal", &none, 1, true),
+        (1, 409, "operation-cancelled", &own, 1, false),
+        (0, 403, "forbidden", &none, 4, false),
+        (0, 503, "audit-unavailable", &none, 1, false),
+    ] {
+        let text = problem(status, slug, document);
+        let peer = Vendor::start(move |asked, writer| {
+            let is_taken = asked.number < accepted;
+            let operation = is_taken.then(|| operation(202));
+            write(writer, operation.as_ref().unwrap_or(&text));
+            Then::Close
+        });
+        let told = at(&peer.url(), "tasks delete 7");
+        assert_eq!(told.status, Some(ended), "{slug}: {told:?}");
+        let says = told.err.contains("may go on all the same");
+        assert_eq!(says, may_go_on, "{slug}: {told:?}");
+        assert_eq!(peer.asked().len(), accepted + 1, "{slug}");
     }
 }
 

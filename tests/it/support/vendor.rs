@@ -21,10 +21,17 @@ pub(crate) struct Asked {
     pub(crate) number: usize,
     pub(crate) method: String,
     pub(crate) path: String,
+    pub(crate) head: String,
     pub(crate) at: Instant,
 }
 
 impl Asked {
+    /// A header, if it came.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut fields = self.head.lines().filter_map(|line| line.split_once(": "));
+        fields.find_map(|(field, value)| field.eq_ignore_ascii_case(name).then_some(value))
+    }
+
     /// The id of the task that was asked for.
     pub(crate) fn id(&self) -> &str {
         self.path.rsplit('/').next().expect("a last part")
@@ -177,6 +184,7 @@ fn serve(
             number: all.len(),
             method: method.expect("a method"),
             path: path.expect("a path"),
+            head,
             at: Instant::now(),
         };
         all.push(request.clone());
