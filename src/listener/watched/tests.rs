@@ -1,6 +1,13 @@
 //! Tests of a connection with its other end in memory, on a clock that goes by itself.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Wake, Waker},
+    time::Duration,
+};
 
 use prometheus_client::registry::Registry;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
@@ -28,6 +35,23 @@ fn place() -> Place {
 fn connection() -> (Watched<DuplexStream>, DuplexStream) {
     let (here, there) = duplex(64);
     (Watched::new(here, place()), there)
+}
+
+/// Whether somebody was woken.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// What comes of something whose limit is far below this one.
+async fn soon<T>(work: impl Future<Output = T>) -> T {
+    let limit = Duration::from_mins(10);
+    let result = tokio::time::timeout(limit, work).await;
+    result.expect("an end within its limit")
 }
 
 /// Whether the read ends as that of a caller who is late, and after how many seconds.
@@ -58,7 +82,7 @@ async fn a_head_that_drips_has_as_much_time_as_one_that_stands_still() {
             drop(there);
         };
         tokio::select! {
-            found = late(&mut watched) => assert_eq!(found, (true, 5), "{drips}"),
+            found = soon(late(&mut watched)) => assert_eq!(found, (true, 5), "{drips}"),
             () = dripping => unreachable!(),
         }
     }
@@ -98,7 +122,7 @@ async fn what_comes_behind_a_request_is_kept_until_that_is_answered_and_has_its_
     };
     let (read, ()) = tokio::join!(watched.read(&mut bytes), ended);
     assert_eq!(bytes[..read.unwrap()], *b"HEAD\r\n");
-    assert_eq!(late(&mut watched).await, (true, 4));
+    assert_eq!(soon(late(&mut watched)).await, (true, 4));
 }
 
 #[tokio::test(start_paused = true)]
@@ -134,10 +158,19 @@ async fn whoever_does_not_read_an_answer_is_given_no_further_one() {
     assert!(written.is_err(), "{written:?}");
     let read = tokio::time::timeout(second, watched.read(&mut bytes)).await;
     assert!(read.is_err(), "{read:?}");
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let read = Pin::new(&mut watched).poll_read(
+        &mut Context::from_waker(&waker),
+        &mut ReadBuf::new(&mut bytes),
+    );
+    assert!(read.is_pending(), "{read:?}");
     let mut taken = [0; 64];
     there.read_exact(&mut taken).await.unwrap();
     watched.write_all(&answer[64..]).await.unwrap();
+    assert!(!woken.0.load(Ordering::SeqCst));
     watched.flush().await.unwrap();
+    assert!(woken.0.load(Ordering::SeqCst));
     assert_eq!(watched.read(&mut bytes).await.unwrap(), 7);
 }
 
@@ -151,7 +184,7 @@ async fn little_is_kept_behind_a_request() {
     let _answer = exchange.begin(BodyLength::Known(0));
     let mut count = 0;
     let sending = async {
-        while there.write_all(&[b'G'; 32]).await.is_ok() {
+        while count < 4 * KEPT_MAX && there.write_all(&[b'G'; 32]).await.is_ok() {
             count += 32;
         }
     };
@@ -175,7 +208,7 @@ async fn a_body_is_no_head_and_the_head_after_it_has_its_time() {
     there.write_all(b" G").await.unwrap();
     assert_eq!(watched.read(&mut bytes).await.unwrap(), 1);
     drop(answer);
-    assert_eq!(late(&mut watched).await, (true, 5));
+    assert_eq!(soon(late(&mut watched)).await, (true, 5));
 }
 
 #[tokio::test(start_paused = true)]
@@ -213,7 +246,7 @@ async fn what_comes_after_the_last_answer_is_heard_for_a_second_and_given_to_nob
         };
         let began = Instant::now();
         tokio::select! {
-            read = watched.read(&mut bytes) => {
+            read = soon(watched.read(&mut bytes)) => {
                 assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
             }
             () = sending => unreachable!(),
@@ -258,7 +291,7 @@ async fn an_answer_that_is_in_the_way_is_given_up_soon() {
     let _answer = exchange.begin(BodyLength::Known(0));
     let (began, stop) = (Instant::now(), Duration::from_secs(12));
     exchange.give_up_when(move || began.elapsed() >= stop);
-    let written = watched.write_all(&[0; 1024]).await;
+    let written = soon(watched.write_all(&[0; 1024])).await;
     assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
     // It is looked at every five seconds.
     assert_eq!(began.elapsed().as_secs(), 15);
@@ -280,7 +313,7 @@ async fn an_answer_that_nobody_reads_is_given_up() {
         };
         let answer = [0; 1024];
         tokio::select! {
-            written = watched.write_all(&answer) => {
+            written = soon(watched.write_all(&answer)) => {
                 assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
             }
             () = reading => unreachable!(),
@@ -289,11 +322,26 @@ async fn an_answer_that_nobody_reads_is_given_up() {
     }
 }
 
-/// A connection that takes whatever is written to it, and gives none of it on, as an encrypted one can.
-struct Hoarding(DuplexStream);
+/// A connection that takes whatever is written to it and gives none of it on, as an encrypted one can, and knows of a reset.
+struct Hoarding {
+    incoming: DuplexStream,
+    reset_at: Option<Instant>,
+}
+
+impl Hoarding {
+    fn new(incoming: DuplexStream) -> Self {
+        Self {
+            incoming,
+            reset_at: None,
+        }
+    }
+}
 
 impl Socket for Hoarding {
     fn check(&self) -> io::Result<()> {
+        if self.reset_at.is_some_and(|at| at <= Instant::now()) {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
         Ok(())
     }
 }
@@ -304,7 +352,7 @@ impl AsyncRead for Hoarding {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
+        Pin::new(&mut self.incoming).poll_read(context, buffer)
     }
 }
 
@@ -328,10 +376,9 @@ impl AsyncWrite for Hoarding {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_was_taken_and_is_not_sent_is_given_up_whatever_is_asked_for() {
-    let long = Duration::from_hours(1);
     for is_over in [false, true] {
         let (here, _there) = duplex(64);
-        let mut watched = Watched::new(Hoarding(here), place());
+        let mut watched = Watched::new(Hoarding::new(here), place());
         drop(watched.exchange().begin(BodyLength::Known(0)));
         watched.write_all(&[0; 1024]).await.unwrap();
         let began = Instant::now();
@@ -342,8 +389,25 @@ async fn an_answer_that_was_taken_and_is_not_sent_is_given_up_whatever_is_asked_
                 watched.flush().await
             }
         };
-        let ended = tokio::time::timeout(long, ended).await.expect("an end");
+        let ended = soon(ended).await;
         assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert_eq!(began.elapsed().as_secs(), 30, "{is_over}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_is_noticed_although_nothing_is_read() {
+    let (here, mut there) = duplex(1 << 20);
+    let began = Instant::now();
+    let mut stream = Hoarding::new(here);
+    stream.reset_at = Some(began + LOOK_EVERY + Duration::from_secs(1));
+    let mut watched = Watched::new(stream, place());
+    there.write_all(b"GET\r\n\r\n").await.unwrap();
+    there.write_all(&[b'G'; KEPT_MAX]).await.unwrap();
+    let mut bytes = [0; 32];
+    assert_eq!(watched.read(&mut bytes).await.unwrap(), 7);
+    let _answer = watched.exchange().begin(BodyLength::Known(0));
+    let read = soon(watched.read(&mut bytes)).await;
+    assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    assert_eq!(began.elapsed(), 2 * LOOK_EVERY);
 }
