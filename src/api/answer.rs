@@ -1,4 +1,5 @@
-//! From a request for a change to its answer: record it, wait as long as the caller likes, say how it stands.
+//! From a request for a change to its answer: record it, wait as long as the caller likes, say how
+//! it stands.
 
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, http::header};
 
@@ -171,8 +172,8 @@ impl Said {
     }
 }
 
-/// Which preference was heeded, the operation having been waited for until it stood like this. A wait that a stop of the
-/// gateway cut short was not.
+/// Which preference was heeded, the operation having been waited for until it stood like this. A
+/// wait that a stop of the gateway cut short was not.
 pub(super) fn applied(
     preference: Preference,
     latest: &Operation,
@@ -187,7 +188,8 @@ pub(super) fn applied(
     }
 }
 
-/// Notes down what stands against a request, for those who audit it. What failed before anything was decided is no decision.
+/// Notes down what stands against a request, for those who audit it. What failed before anything
+/// was decided is no decision.
 async fn note_refusal(error: &AskError, ask: &Ask) -> Result<(), AuditUnavailable> {
     let Some(auditor) = &ask.auditor else {
         return Ok(());

@@ -1,5 +1,5 @@
-//! Links in answers. They are relative, or begin with the configured public address; never with what a request says of
-//! itself.
+//! Links in answers. They are relative, or begin with the configured public address; never with
+//! what a request says of itself.
 
 use crate::domain::{
     operation::OperationId,

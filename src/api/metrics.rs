@@ -68,7 +68,8 @@ impl Metrics {
         );
     }
 
-    /// Counts a request. Methods that are not of HTTP's own share one label, so that nobody can make labels up.
+    /// Counts a request. Methods that are not of HTTP's own share one label, so that nobody can
+    /// make labels up.
     pub(super) fn count(&self, method: &str, route: &str, status: u16, took: Duration) {
         let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
         let method = known

@@ -1,10 +1,10 @@
 //! The HTTP side: from a request to an answer.
 //!
-//! `routes` is the one table of routes; the OpenAPI document is made of it. A request passes, in this order: the
-//! outermost layer (`trace`: id, log line, problem documents), the span, the notes on what is denied (`request::audit`),
-//! authentication (`request::auth`, before the
-//! body is touched), the route, its guard (`request::guard`: what is asked, body and all, and is it allowed), and only
-//! then its handler.
+//! `routes` is the one table of routes; the OpenAPI document is made of it. A request passes, in
+//! this order: the outermost layer (`trace`: id, log line, problem documents), the span, the notes
+//! on what is denied (`request::audit`), authentication (`request::auth`, before the body is
+//! touched), the route, its guard (`request::guard`: what is asked, body and all, and is it
+//! allowed), and only then its handler.
 
 mod answer;
 mod docs;
@@ -78,7 +78,8 @@ pub struct Limits {
     pub streams: StreamLimits,
 }
 
-/// How requests are served: sections `limits` and `server` of the configuration, and what others say about requests.
+/// How requests are served: sections `limits` and `server` of the configuration, and what others
+/// say about requests.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The address to listen on.
@@ -138,8 +139,8 @@ pub struct Insight {
 }
 
 impl State {
-    /// Puts together what requests need. `projects`: all that are configured; `services`: all that there are;
-    /// `registry`: all numbers of this process, those of `metrics` too.
+    /// Puts together what requests need. `projects`: all that are configured; `services`: all that
+    /// there are; `registry`: all numbers of this process, those of `metrics` too.
     pub fn new(
         settings: Settings,
         (projects, services): (BTreeSet<ProjectName>, &[&str]),
@@ -169,7 +170,8 @@ impl State {
         }
     }
 
-    /// Returns once every request has its answer, probes aside. After [`Operations::drain`] no others come in.
+    /// Returns once every request has its answer, probes aside. After [`Operations::drain`] no
+    /// others come in.
     pub async fn all_answered(&self) {
         self.places.all_free().await;
     }
@@ -199,8 +201,8 @@ pub fn app(
         .app_data(services)
         .app_data(web::PayloadConfig::new(max_body))
         .configure(|config| routes(&mut ServiceConfig::new(config)))
-        // Guarded as a whole, like the routes of the document: a resource whose routes do not match answers for itself,
-        // with neither a body nor `Allow`.
+        // Guarded as a whole, like the routes of the document: a resource whose routes do not match
+        // answers for itself, with neither a body nor `Allow`.
         .service(page("/openapi.json").to(openapi_json))
         .service(page("/docs").to(|_: NoQuery| async { web::Redirect::to("/docs/") }))
         .service(

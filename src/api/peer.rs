@@ -1,12 +1,14 @@
-//! Where a request comes from: the other end of its connection or, if that is a proxy which is trusted, whom it names.
+//! Where a request comes from: the other end of its connection or, if that is a proxy which is
+//! trusted, whom it names.
 //!
-//! A proxy adds to `X-Forwarded-For` or `Forwarded` (RFC 9110 lists; RFC 7239) the address from which the request came to it,
-//! behind whatever the request brought along. So the lists are read from their end, as long as whoever wrote an
-//! entry is trusted: what anybody else wrote stands in front of the entry that names them, and is never read. An entry that
-//! has to be read and is no address ends it, and the peer is the last proxy that is known.
+//! A proxy adds to `X-Forwarded-For` or `Forwarded` (RFC 9110 lists; RFC 7239) the address from
+//! which the request came to it, behind whatever the request brought along. So the lists are read
+//! from their end, as long as whoever wrote an entry is trusted: what anybody else wrote stands in
+//! front of the entry that names them, and is never read. An entry that has to be read and is no
+//! address ends it, and the peer is the last proxy that is known.
 //!
-//! A proxy that writes one of the two headers may pass the other on as it came. If both are there and do not lead to the same
-//! address, neither is believed.
+//! A proxy that writes one of the two headers may pass the other on as it came. If both are there
+//! and do not lead to the same address, neither is believed.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -17,7 +19,8 @@ use actix_web::{
 
 use crate::domain::audit::Peer;
 
-/// Addresses that begin with the same bits: of proxies that are believed when they say where a request comes from.
+/// Addresses that begin with the same bits: of proxies that are believed when they say where a
+/// request comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
     first: IpAddr,
@@ -26,8 +29,8 @@ pub struct Network {
 }
 
 impl Network {
-    /// An address, or its first address and the number of the bits that all its addresses begin with (`192.0.2.0/24`).
-    /// `None` if it is neither, or if the address has other bits set.
+    /// An address, or its first address and the number of the bits that all its addresses begin
+    /// with (`192.0.2.0/24`). `None` if it is neither, or if the address has other bits set.
     pub fn parse(text: &str) -> Option<Self> {
         let (address, length) = match text.split_once('/') {
             None => (text, None),
@@ -81,7 +84,8 @@ fn behind(direct: Peer, headers: &HeaderMap, trusted: &[Network]) -> Peer {
     let told = |name: HeaderName, read: fn(&HeaderValue) -> Vec<Option<Peer>>| {
         let lines: Vec<_> = headers.get_all(&name).collect();
         let mut peer = lines.last().map(|_| direct)?;
-        // Each line is read by itself: what is wrong in one of somebody else does not spoil that of a proxy.
+        // Each line is read by itself: what is wrong in one of somebody else does not spoil that of
+        // a proxy.
         for entry in lines.into_iter().rev().flat_map(read) {
             match entry {
                 Some(next) if is_trusted(peer) => peer = next,
@@ -108,7 +112,8 @@ fn x_forwarded_for(line: &HeaderValue) -> Vec<Option<Peer>> {
         .collect()
 }
 
-/// The `for` of the entries of a line of `Forwarded`, the last one first. A line that cannot be read has one entry, which is none.
+/// The `for` of the entries of a line of `Forwarded`, the last one first. A line that cannot be
+/// read has one entry, which is none.
 fn forwarded(line: &HeaderValue) -> Vec<Option<Peer>> {
     let text = str::from_utf8(line.as_bytes()).ok();
     let Some(entries) = text.and_then(|text| split(text, ',')) else {
@@ -322,7 +327,8 @@ mod tests {
             for front in [front.clone(), list.concat()] {
                 let named = told(&[("x-forwarded-for", format!("{front}, 192.0.2.7").as_bytes())]);
                 prop_assert_eq!(named, "192.0.2.7");
-                // A quotation that somebody begins swallows what the proxy adds: then it is the proxy.
+                // A quotation that somebody begins swallows what the proxy adds: then it is the
+                // proxy.
                 for own in ["for=192.0.2.7", "for=\"192.0.2.7\"", "by=\"_x\";for=\"192.0.2.7\""] {
                     let named = told(&[("forwarded", format!("{front}, {own}").as_bytes())]);
                     prop_assert!(["192.0.2.7", DIRECT].contains(&named.as_str()), "{}: {}", front, named);

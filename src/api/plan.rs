@@ -48,15 +48,16 @@ pub(crate) struct PlanView {
     /// Where the task stands; null if it is gone, or was not looked at or seen.
     #[schema(required = true, example = "running")]
     state: Option<&'static str>,
-    /// What would become of the request: `begin` an operation, `join` the one that runs, `supersede` it, or `replay` what the
-    /// `Idempotency-Key` stands for.
+    /// What would become of the request: `begin` an operation, `join` the one that runs,
+    /// `supersede` it, or `replay` what the `Idempotency-Key` stands for.
     #[schema(example = "begin")]
     course: &'static str,
-    /// A link to the operation that would be joined, superseded or replayed, if this caller may see it.
+    /// A link to the operation that would be joined, superseded or replayed, if this caller may see
+    /// it.
     #[schema(required = true, example = "/operations/op_01JGZ4K8W3M5N7P9R1T3V5X7Z9")]
     operation: Option<String>,
-    /// What would be sent next: `pause`, `start` or `delete`; `wait` if the task has to change first; null if nothing would
-    /// be sent.
+    /// What would be sent next: `pause`, `start` or `delete`; `wait` if the task has to change
+    /// first; null if nothing would be sent.
     #[schema(required = true, example = "pause")]
     next: Option<&'static str>,
     /// How the operation would end at once, such as `already_paused`; null if it would not.
@@ -95,8 +96,8 @@ impl PlanView {
     }
 }
 
-/// Says what would be done. Refused like the request itself, also if its decision could not be noted down when that was last
-/// tried.
+/// Says what would be done. Refused like the request itself, also if its decision could not be
+/// noted down when that was last tried.
 pub(super) async fn answer(ask: &Ask, known: &Known) -> Result<HttpResponse, Problem> {
     let operations = &known.state.operations;
     let planned = operations.plan(&known.services, ask).await;

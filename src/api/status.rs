@@ -48,8 +48,9 @@ pub(crate) struct CredentialStatusView {
     /// What it is proved with: `password`, `access-key` or `ecs-agency`.
     #[schema(example = "password")]
     kind: &'static str,
-    /// `ok`: it serves. `idle`: there is none, for nobody has needed it lately. `refused`: the cloud refuses it, and
-    /// somebody has to change something. `unavailable`: it cannot be had just now, and is tried again.
+    /// `ok`: it serves. `idle`: there is none, for nobody has needed it lately. `refused`: the
+    /// cloud refuses it, and somebody has to change something. `unavailable`: it cannot be had just
+    /// now, and is tried again.
     #[schema(example = "ok")]
     state: &'static str,
     /// Until when it serves without being renewed.
@@ -99,11 +100,12 @@ pub(crate) struct ServiceStatusView {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = BreakerStatus)]
 pub(crate) struct BreakerStatusView {
-    /// `closed`: it is asked. `open`: it has failed often and is left alone. `probing`: one request is let through to
-    /// find out whether it is well again.
+    /// `closed`: it is asked. `open`: it has failed often and is left alone. `probing`: one request
+    /// is let through to find out whether it is well again.
     #[schema(example = "closed")]
     state: &'static str,
-    /// Until when it is left alone; the first request after that finds out whether it is well again.
+    /// Until when it is left alone; the first request after that finds out whether it is well
+    /// again.
     #[schema(required = true)]
     open_until: Option<Timestamp>,
 }

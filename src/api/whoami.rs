@@ -19,17 +19,19 @@ use crate::{
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Whoami)]
 pub(crate) struct WhoamiView {
-    /// The name under which the caller acts: one of the configuration, or the issuer of the token, a colon and the claim.
+    /// The name under which the caller acts: one of the configuration, or the issuer of the token,
+    /// a colon and the claim.
     #[schema(example = "team-a")]
     name: String,
-    /// How the caller said so: by `key`, `token` or `certificate`, or `anonymous` for requests without any.
+    /// How the caller said so: by `key`, `token` or `certificate`, or `anonymous` for requests
+    /// without any.
     #[schema(example = "key")]
     authenticated_by: &'static str,
     /// When the credential of this request ends.
     #[schema(required = true, example = "2026-12-31T00:00:00Z")]
     expires_at: Option<Timestamp>,
-    /// What the caller may do. Each entry is taken by itself: its permissions hold in its own projects, with its own services
-    /// and for its own tasks only.
+    /// What the caller may do. Each entry is taken by itself: its permissions hold in its own
+    /// projects, with its own services and for its own tasks only.
     grants: Vec<GrantView>,
 }
 
@@ -46,7 +48,8 @@ pub(crate) struct GrantView {
     /// With which services; `*` for all.
     #[schema(example = json!(["*"]))]
     services: Vec<String>,
-    /// To tasks of which names, where it changes them: patterns; `*` for all, also those without a name.
+    /// To tasks of which names, where it changes them: patterns; `*` for all, also those without a
+    /// name.
     #[schema(example = json!(["logs-*"]))]
     tasks: Vec<String>,
 }
@@ -99,8 +102,8 @@ impl Action for Whoami {
 
 /// Show who asks.
 ///
-/// Whom the gateway takes the caller for, how it knows, and what the caller may do. For requests without credentials too, where
-/// these may do anything. A key or token is never shown.
+/// Whom the gateway takes the caller for, how it knows, and what the caller may do. For requests
+/// without credentials too, where these may do anything. A key or token is never shown.
 #[utoipa::path(
     tag = "callers",
     responses((status = 200, description = "The caller.", body = WhoamiView)),

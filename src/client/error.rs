@@ -50,14 +50,16 @@ impl ClientError {
         let source = match self {
             Self::Unreachable { source, .. } => source,
             Self::Silent { .. } => return true,
-            // Whatever stands before the gateway may have passed the request on, and not had its answer.
+            // Whatever stands before the gateway may have passed the request on, and not had its
+            // answer.
             Self::Foreign { status, .. } => {
                 return status.is_some_and(|status| status >= 500);
             }
             Self::Problem(problem) => return problem.is_unsure(),
             Self::Settings(_) => return false,
         };
-        // Nothing is sent without a connection, a name that is known and a certificate that is trusted.
+        // Nothing is sent without a connection, a name that is known and a certificate that is
+        // trusted.
         if let ureq::Error::Io(error) = &**source {
             let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
             let is_untrusted = matches!(cause, Some(rustls::Error::InvalidCertificate(_)));

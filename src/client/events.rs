@@ -8,7 +8,8 @@ use std::{
 use serde_json::Value;
 use ureq::{Body, BodyReader};
 
-/// The longest line, and the most data of one event, in bytes. The document of an operation has some 40 KiB at most.
+/// The longest line, and the most data of one event, in bytes. The document of an operation has
+/// some 40 KiB at most.
 const SIZE_MAX: usize = 4 << 20;
 
 /// One event.
@@ -42,7 +43,8 @@ impl<R: BufRead> Events<R> {
         }
     }
 
-    /// When an event or a comment last came: whoever sends neither tells nothing, even if there are answers.
+    /// When an event or a comment last came: whoever sends neither tells nothing, even if there are
+    /// answers.
     pub fn heard(&self) -> Option<Instant> {
         self.heard
     }

@@ -1,8 +1,9 @@
 //! A client of a gateway, for the commands `tasks` and `operations` of this program.
 //!
-//! It speaks HTTP as any other caller would, blocks while it waits, and shares nothing with the gateway but the
-//! words. Redirects are not followed and no proxy is used, so that the key goes to the address that was given and nowhere
-//! else. Certificates are verified against the system's roots and those of one more file.
+//! It speaks HTTP as any other caller would, blocks while it waits, and shares nothing with the
+//! gateway but the words. Redirects are not followed and no proxy is used, so that the key goes to
+//! the address that was given and nowhere else. Certificates are verified against the system's
+//! roots and those of one more file.
 
 mod error;
 mod events;
@@ -33,7 +34,8 @@ use crate::domain::secret::Secret;
 
 /// The longest that a connection may take to be made, TLS not included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest that nothing may come: two heartbeats of a stream of events and more, and longer than a request waits.
+/// The longest that nothing may come: two heartbeats of a stream of events and more, and longer
+/// than a request waits.
 const SILENCE_MAX: Duration = Duration::from_secs(45);
 /// The longest that one exchange may take: longer than a stream of events lasts.
 const EXCHANGE_MAX: Duration = Duration::from_mins(20);
@@ -144,7 +146,8 @@ impl Client {
         }
     }
 
-    /// Opens a stream of events, after the one with this id if there is one. `None`: nothing more is to come.
+    /// Opens a stream of events, after the one with this id if there is one. `None`: nothing more
+    /// is to come.
     pub fn watch(&self, target: &str, after: Option<&str>) -> Result<Option<Events>, ClientError> {
         let mut ask = Ask::new("GET", target);
         ask.headers.push(("accept", "text/event-stream".to_owned()));

@@ -32,7 +32,8 @@ impl Problem {
         matches!(self.status, 401 | 403)
     }
 
-    /// Whether the same request can have a better answer in a while, without anything being changed.
+    /// Whether the same request can have a better answer in a while, without anything being
+    /// changed.
     pub fn is_passing(&self) -> bool {
         let kind = self.text("type").trim_start_matches("/problems/");
         matches!(
@@ -41,7 +42,8 @@ impl Problem {
         )
     }
 
-    /// Whether the gateway does not know whether it took the request on. The same request finds out.
+    /// Whether the gateway does not know whether it took the request on. The same request finds
+    /// out.
     pub fn is_unsure(&self) -> bool {
         self.is_passing() && self.text("sent") == "unknown"
     }

@@ -17,8 +17,8 @@ use super::{ConfigFile, Failure};
 pub(crate) struct Arguments {
     #[command(flatten)]
     file: ConfigFile,
-    /// Also have the cloud let the gateway in, once for each project: by a login, or where requests are signed by a list
-    /// of one task. Status 2 if the cloud refuses, 1 if it cannot be asked.
+    /// Also have the cloud let the gateway in, once for each project: by a login, or where requests
+    /// are signed by a list of one task. Status 2 if the cloud refuses, 1 if it cannot be asked.
     #[arg(long)]
     login: bool,
 }

@@ -1,7 +1,8 @@
 //! `healthcheck`: one request to `/readyz`, for containers without a shell.
 //!
-//! Of the configuration only the address is read, and whether connections are encrypted. A file that was changed or broken
-//! since the gateway was started says nothing about whether the gateway is well.
+//! Of the configuration only the address is read, and whether connections are encrypted. A file
+//! that was changed or broken since the gateway was started says nothing about whether the gateway
+//! is well.
 
 use std::{
     io::{self, Read, Write},
@@ -53,7 +54,8 @@ pub(super) fn run(file: &ConfigFile) -> Result<(), Failure> {
     )))
 }
 
-/// Whether the head of an answer begins with a status line of HTTP/1 (RFC 9112, section 4) whose status is 200.
+/// Whether the head of an answer begins with a status line of HTTP/1 (RFC 9112, section 4) whose
+/// status is 200.
 fn is_ready(head: &str) -> bool {
     let line = head.lines().next().unwrap_or_default();
     let mut parts = line.splitn(3, ' ');
@@ -154,9 +156,10 @@ fn client_config() -> io::Result<ClientConfig> {
     Ok(config)
 }
 
-/// Takes any certificate whose key the gateway has. Nothing secret is sent and nothing but the state is told, so that it does
-/// not matter whose it is: the address is the machine's own, where the certificate's names seldom fit, and a gateway that still
-/// uses the one before the one in the file is well.
+/// Takes any certificate whose key the gateway has. Nothing secret is sent and nothing but the
+/// state is told, so that it does not matter whose it is: the address is the machine's own, where
+/// the certificate's names seldom fit, and a gateway that still uses the one before the one in the
+/// file is well.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

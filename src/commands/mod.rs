@@ -1,4 +1,5 @@
-//! The commands. Each reads its arguments, calls the library, and says in a plain sentence what went wrong.
+//! The commands. Each reads its arguments, calls the library, and says in a plain sentence what
+//! went wrong.
 
 mod check_config;
 mod client;
@@ -18,14 +19,15 @@ use std::{
 use clap::{Args, Parser};
 use migration_gateway::{app, config, telemetry};
 
-/// A REST gateway over the migration tasks of Huawei Cloud (OMS and SMS): list, show, pause, start and delete them,
-/// with operations that are carried to their end whatever happens to the caller.
+/// A REST gateway over the migration tasks of Huawei Cloud (OMS and SMS): list, show, pause, start
+/// and delete them, with operations that are carried to their end whatever happens to the caller.
 #[derive(Debug, Parser)]
 #[command(name = "migration-gateway", version, after_help = EXAMPLES)]
 pub(crate) enum Command {
     /// Serve the API until told to stop (SIGINT or SIGTERM).
     Serve(ConfigFile),
-    /// Serve a simulated cloud and a gateway in front of it: no account, no keys, nothing leaves this machine.
+    /// Serve a simulated cloud and a gateway in front of it: no account, no keys, nothing leaves
+    /// this machine.
     Sandbox(sandbox::Arguments),
     /// Check a configuration and report everything that is wrong with it; nothing is started.
     CheckConfig(check_config::Arguments),
@@ -33,7 +35,8 @@ pub(crate) enum Command {
     Healthcheck(ConfigFile),
     /// Make a key for a caller and print it with its lines for the configuration.
     NewKey(new_key::Arguments),
-    /// Find the first line of an audit log that was changed, removed or inserted, and print the head of the log.
+    /// Find the first line of an audit log that was changed, removed or inserted, and print the
+    /// head of the log.
     VerifyAudit(verify_audit::Arguments),
     /// List, show, pause, start, delete and watch tasks through a gateway.
     Tasks(client::Arguments<client::tasks::Action>),

@@ -14,7 +14,8 @@ use super::Failure;
 /// Arguments of `sandbox`.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The address of the gateway. Everybody who reaches it may do everything, so that it must be a loopback address.
+    /// The address of the gateway. Everybody who reaches it may do everything, so that it must be a
+    /// loopback address.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = loopback)]
     listen: SocketAddr,
 }

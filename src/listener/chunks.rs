@@ -1,7 +1,8 @@
-//! Where a body in chunks ends (RFC 9112, section 7.1), by the rules of the framework's decoder, which must not see another end.
+//! Where a body in chunks ends (RFC 9112, section 7.1), by the rules of the framework's decoder,
+//! which must not see another end.
 //!
-//! One thing is stricter here: a line of the trailer ends with CR and LF only. The decoder takes an LF alone for a part of the
-//! line, and others take it for the end of one.
+//! One thing is stricter here: a line of the trailer ends with CR and LF only. The decoder takes an
+//! LF alone for a part of the line, and others take it for the end of one.
 
 /// What the next byte of a body in chunks belongs to.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +42,8 @@ impl Chunks {
         has_digits: false,
     };
 
-    /// What the byte behind this one belongs to, unless this one breaks a rule, so that nobody can say where the body ends.
+    /// What the byte behind this one belongs to, unless this one breaks a rule, so that nobody can
+    /// say where the body ends.
     pub(super) fn after(self, byte: u8) -> Option<Self> {
         let digit = char::from(byte).to_digit(16);
         Some(match (self, byte) {

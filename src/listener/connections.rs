@@ -98,7 +98,8 @@ impl Connections {
     }
 
     fn peers(&self) -> std::sync::MutexGuard<'_, Peers> {
-        // The numbers belong together again after every change, so a panic elsewhere does not spoil them.
+        // The numbers belong together again after every change, so a panic elsewhere does not spoil
+        // them.
         self.0.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

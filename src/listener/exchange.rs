@@ -15,15 +15,16 @@ use super::framing::{BodyLength, Framing};
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a caller is heard out who was given the last answer.
 const PARTING_TIMEOUT: Duration = Duration::from_secs(1);
-/// The longest that an answer may wait to be read to its end, from when the connection first takes no more of it.
+/// The longest that an answer may wait to be read to its end, from when the connection first takes
+/// no more of it.
 const READER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The same, where the answer can be had again elsewhere and is in the way here.
 const IMPATIENT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often it is asked what does not tell by itself: whether an answer is in the way, and whether a connection was reset from
-/// which nothing is read.
+/// How often it is asked what does not tell by itself: whether an answer is in the way, and whether
+/// a connection was reset from which nothing is read.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How much of a body is read that nobody asks for: a small one leaves its connection open, if it is read before the answer is given, and is
-/// known if it breaks a rule.
+/// How much of a body is read that nobody asks for: a small one leaves its connection open, if it
+/// is read before the answer is given, and is known if it breaks a rule.
 const UNASKED_MAX: usize = 4 * 1024;
 
 /// What a connection is at. Clones are the same one; it lives on the thread of its connection.
@@ -52,7 +53,8 @@ enum Phase {
     Between { by: Option<Instant> },
     /// A request is being answered.
     Answering,
-    /// The last answer was given; by when the caller is to end the connection, once that answer was sent.
+    /// The last answer was given; by when the caller is to end the connection, once that answer was
+    /// sent.
     Parting { by: Option<Instant> },
 }
 
@@ -63,7 +65,8 @@ impl Default for Phase {
 }
 
 impl Exchange {
-    /// Notes that a head is complete, and what follows it. The request is being answered until what this returns is dropped.
+    /// Notes that a head is complete, and what follows it. The request is being answered until what
+    /// this returns is dropped.
     #[must_use]
     pub fn begin(&self, body: BodyLength) -> Answering {
         self.with(|framing| framing.begin(body));
@@ -90,7 +93,8 @@ impl Exchange {
         self.0.is_last.set(true);
     }
 
-    /// Notes that the answer goes on and on, and is not waited for any more once this is so: its reader goes on elsewhere.
+    /// Notes that the answer goes on and on, and is not waited for any more once this is so: its
+    /// reader goes on elsewhere.
     pub fn give_up_when(&self, is_in_the_way: impl Fn() -> bool + 'static) {
         *self.0.is_in_the_way.borrow_mut() = Some(Box::new(is_in_the_way));
     }
@@ -104,9 +108,10 @@ impl Exchange {
         }
     }
 
-    /// Whether no other request can follow: the body is not complete, or broke a rule of chunks; or caller and gateway may not
-    /// agree where requests begin and end, since a target had a fragment, which none may have (RFC 9112, section 3.2); or
-    /// somebody noted that the answer ends the connection.
+    /// Whether no other request can follow: the body is not complete, or broke a rule of chunks; or
+    /// caller and gateway may not agree where requests begin and end, since a target had a
+    /// fragment, which none may have (RFC 9112, section 3.2); or somebody noted that the answer
+    /// ends the connection.
     pub fn must_end(&self) -> bool {
         self.0.is_last.get() || self.has_fragment() || !self.0.framing.get().is_whole()
     }

@@ -30,7 +30,8 @@ pub struct Settings {
     pub certificate: PathBuf,
     /// The key of the certificate (PEM).
     pub private_key: PathBuf,
-    /// Whose certificates of callers are trusted (PEM); `None` if callers are not asked for certificates.
+    /// Whose certificates of callers are trusted (PEM); `None` if callers are not asked for
+    /// certificates.
     pub client_ca: Option<PathBuf>,
 }
 
@@ -99,7 +100,8 @@ pub(super) struct Material {
     pub(super) digest: Digest,
 }
 
-/// Whether the files can be used: until when their certificate is valid, or everything that is wrong with them.
+/// Whether the files can be used: until when their certificate is valid, or everything that is
+/// wrong with them.
 pub fn check(settings: &Settings) -> Result<Validity, Vec<FileFault>> {
     let material = Contents::read(settings).material()?;
     Ok(material.validity)
@@ -221,7 +223,8 @@ fn pair(
     })
 }
 
-/// Trusts what these authorities have signed for clients. No certificate is asked of whoever has none.
+/// Trusts what these authorities have signed for clients. No certificate is asked of whoever has
+/// none.
 fn verifier(
     pem: &[u8],
     provider: &Arc<CryptoProvider>,

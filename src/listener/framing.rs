@@ -1,8 +1,9 @@
 //! Where requests begin and end in the bytes of a connection.
 //!
-//! The framework reads ahead: with the next request already read it answers as if to that one, so that an answer to `GET` loses
-//! its body if a `HEAD` follows it closely. It is therefore given no byte of a request before the one in front is answered. What
-//! the heads say is left to the framework, which tells what follows each.
+//! The framework reads ahead: with the next request already read it answers as if to that one, so
+//! that an answer to `GET` loses its body if a `HEAD` follows it closely. It is therefore given no
+//! byte of a request before the one in front is answered. What the heads say is left to the
+//! framework, which tells what follows each.
 
 use super::chunks::Chunks;
 
@@ -17,7 +18,8 @@ pub enum BodyLength {
     Unknown,
 }
 
-/// The largest head of a request, the empty lines before it and behind it included. The longest token has half of that.
+/// The largest head of a request, the empty lines before it and behind it included. The longest
+/// token has half of that.
 pub(super) const HEAD_MAX: usize = 16 << 10;
 
 /// What the next byte belongs to.
@@ -61,7 +63,8 @@ enum Body {
 }
 
 impl Framing {
-    /// How many of these bytes belong to the request that is being read. The others are to be kept until it was answered.
+    /// How many of these bytes belong to the request that is being read. The others are to be kept
+    /// until it was answered.
     pub(super) fn take(&mut self, bytes: &[u8]) -> usize {
         let mut taken = 0;
         while taken < bytes.len() && !self.is_full() {
@@ -119,8 +122,9 @@ impl Framing {
         }
     }
 
-    /// Whether a target had a fragment, which none may have (RFC 9112, section 3.2). The framework leaves it out, with all that
-    /// follows, so that this is asked of the bytes. It stays so for the rest of the connection.
+    /// Whether a target had a fragment, which none may have (RFC 9112, section 3.2). The framework
+    /// leaves it out, with all that follows, so that this is asked of the bytes. It stays so for
+    /// the rest of the connection.
     pub(super) fn has_fragment(&self) -> bool {
         self.has_fragment
     }

@@ -1,7 +1,9 @@
-//! How many handshakes there may be at the same time, and which of them ends when there are too many.
+//! How many handshakes there may be at the same time, and which of them ends when there are too
+//! many.
 //!
-//! A handshake takes milliseconds, unless its caller stalls. So the oldest one makes room for a new one: whoever fills all places
-//! with handshakes that stall keeps nobody out, and whoever shares an address with many loses to them only what is slow.
+//! A handshake takes milliseconds, unless its caller stalls. So the oldest one makes room for a new
+//! one: whoever fills all places with handshakes that stall keeps nobody out, and whoever shares an
+//! address with many loses to them only what is slow.
 
 use std::{
     collections::VecDeque,
@@ -32,8 +34,8 @@ pub(super) struct Turn<'a> {
 }
 
 impl Handshakes {
-    /// A place for a handshake with this address. If it has as many as it may, its oldest loses its place, and if there are as many
-    /// as there may be, the oldest of all does.
+    /// A place for a handshake with this address. If it has as many as it may, its oldest loses its
+    /// place, and if there are as many as there may be, the oldest of all does.
     pub(super) fn begin(&self, peer: IpAddr) -> Turn<'_> {
         let peer = peer.to_canonical();
         let is_displaced = Arc::new(Notify::new());

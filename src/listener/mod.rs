@@ -1,9 +1,10 @@
-//! Connections from callers: how many there may be, how long a caller may keep one waiting, and TLS, section `server.tls` of the
-//! configuration.
+//! Connections from callers: how many there may be, how long a caller may keep one waiting, and
+//! TLS, section `server.tls` of the configuration.
 //!
-//! The certificate, its key and the authority of callers' certificates are files. They are looked at once in a while and at a
-//! hangup, and are replaced together, so that each connection is made with files that belong to each other; files with
-//! faults change nothing. Handshakes have a limit in time and in number. Whom a certificate stands for is not decided here.
+//! The certificate, its key and the authority of callers' certificates are files. They are looked
+//! at once in a while and at a hangup, and are replaced together, so that each connection is made
+//! with files that belong to each other; files with faults change nothing. Handshakes have a limit
+//! in time and in number. Whom a certificate stands for is not decided here.
 
 mod chunks;
 mod connections;
@@ -54,10 +55,12 @@ pub use self::{
 
 /// The longest that a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often the files are looked at. Their content is compared, not their dates: what a container mounts changes by links.
+/// How often the files are looked at. Their content is compared, not their dates: what a container
+/// mounts changes by links.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// How many readings of the files may be under way, those included that hang. Each takes a thread, and none can be ended.
+/// How many readings of the files may be under way, those included that hang. Each takes a thread,
+/// and none can be ended.
 const READINGS_MAX: usize = 4;
 /// The longest that a reading may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -132,8 +135,9 @@ impl Tls {
         })))
     }
 
-    /// Makes an encrypted connection of a plain one, or closes it: at the latest after five seconds, and before that to make room
-    /// when too many newer ones are being made. A certificate that is not to be trusted is an error too.
+    /// Makes an encrypted connection of a plain one, or closes it: at the latest after five
+    /// seconds, and before that to make room when too many newer ones are being made. A certificate
+    /// that is not to be trusted is an error too.
     pub async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let accepted = self.handshake(stream).await;
         let result = match &accepted {
@@ -177,8 +181,9 @@ impl Tls {
         }
     }
 
-    /// Reads the files, and uses them if they are others than those in use or somebody asks for it. Those that are refused are
-    /// told of once, by what is in them, and tried at every look: a certificate becomes valid.
+    /// Reads the files, and uses them if they are others than those in use or somebody asks for it.
+    /// Those that are refused are told of once, by what is in them, and tried at every look: a
+    /// certificate becomes valid.
     async fn look(&self, told: &mut Digest, is_asked: bool) {
         let settings = self.0.settings.clone();
         let (in_use, before) = (self.current().digest, *told);

@@ -47,8 +47,8 @@ impl Peer {
         })
     }
 
-    /// What counts of the certificate at this moment. It is verified again if the authorities that are trusted have
-    /// changed.
+    /// What counts of the certificate at this moment. It is verified again if the authorities that
+    /// are trusted have changed.
     pub fn certificate(&self) -> PeerCertificate<'_> {
         PeerCertificate {
             names: &self.names,
@@ -82,8 +82,9 @@ fn verify(chain: &[CertificateDer<'_>], material: &Material, now: Timestamp) -> 
     }
 }
 
-/// The alternative names of the kinds DNS and URI, and the end. A name in the form of the other kind is left out, so that what
-/// is configured can be only one of them: a URI has a colon, and a DNS name has none.
+/// The alternative names of the kinds DNS and URI, and the end. A name in the form of the other
+/// kind is left out, so that what is configured can be only one of them: a URI has a colon, and a
+/// DNS name has none.
 fn read(leaf: &[u8]) -> Option<(Vec<String>, Timestamp)> {
     let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
     let mut names = Vec::new();

@@ -5,7 +5,8 @@ use serde::Serialize;
 
 /// One event.
 pub(in crate::api) struct Message {
-    /// What a caller who was cut off sends as `Last-Event-ID`. Without one, that of the event before stands.
+    /// What a caller who was cut off sends as `Last-Event-ID`. Without one, that of the event
+    /// before stands.
     pub(in crate::api) id: Option<String>,
     /// The name by which callers tell events apart.
     pub(in crate::api) name: &'static str,

@@ -1,9 +1,10 @@
 //! Streams of server-sent events: what callers watch, as it happens.
 //!
-//! A stream is a [`Feed`] with what every stream has around it: heartbeats, a longest time, and an end at once when the
-//! gateway stops or the caller may not watch any more. An event is made when the connection takes it, so that nothing
-//! piles up for a reader who is slow; whoever comes late is told what is true then. Events have ids, by which a caller who
-//! was cut off goes on where it was (`Last-Event-ID`).
+//! A stream is a [`Feed`] with what every stream has around it: heartbeats, a longest time, and an
+//! end at once when the gateway stops or the caller may not watch any more. An event is made when
+//! the connection takes it, so that nothing piles up for a reader who is slow; whoever comes late
+//! is told what is true then. Events have ids, by which a caller who was cut off goes on where it
+//! was (`Last-Event-ID`).
 
 pub(super) mod message;
 pub(super) mod places;
@@ -31,8 +32,8 @@ use super::{
 };
 use crate::listener::Exchange;
 
-/// How often something is sent, so that nobody on the way takes the connection for dead, and a caller who is gone is noticed.
-/// Also how often it is asked again whether the caller may watch.
+/// How often something is sent, so that nobody on the way takes the connection for dead, and a
+/// caller who is gone is noticed. Also how often it is asked again whether the caller may watch.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// The longest that a stream lasts. Its caller connects again, and goes on where it was.
 const DURATION_MAX: Duration = Duration::from_mins(15);
@@ -41,8 +42,8 @@ const BEGINNING: &[u8] = b"retry: 2000\n\n";
 
 /// What is watched.
 pub(super) trait Feed {
-    /// What is to be told next, once it is there; `None` ends the stream. Whoever breaks this off misses nothing if they ask
-    /// again.
+    /// What is to be told next, once it is there; `None` ends the stream. Whoever breaks this off
+    /// misses nothing if they ask again.
     async fn next(&mut self) -> Option<Message>;
 
     /// The caller who watches.
@@ -52,7 +53,8 @@ pub(super) trait Feed {
     fn is_allowed(&self) -> bool;
 }
 
-/// The answer to a caller who has seen the end: nothing more will come, so there is nothing to connect again for.
+/// The answer to a caller who has seen the end: nothing more will come, so there is nothing to
+/// connect again for.
 pub(super) fn nothing_more() -> HttpResponse {
     HttpResponse::NoContent().finish()
 }
@@ -96,8 +98,8 @@ const LAST_ID: &str = "Last-Event-ID";
 const UNKNOWN_ID: &str =
     "Last-Event-ID must be the id of an event of this stream; leave it out to be told everything.";
 
-/// The `Last-Event-ID` of a request: what `parse` makes of it. A fault of the request if that is nothing, or if there are
-/// several.
+/// The `Last-Event-ID` of a request: what `parse` makes of it. A fault of the request if that is
+/// nothing, or if there are several.
 pub(super) fn last_id<T>(head: &mut Head<'_>, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
     let mut values = head.request.headers().get_all(LAST_ID);
     let value = values.next()?;
@@ -183,7 +185,8 @@ impl<F: Feed> Stream<F> {
             Stage::Before => {
                 self.stage = Stage::Going;
                 if let Some(exchange) = self.request.conn_data::<Exchange>() {
-                    // A reader who does not read must not hold a stop: nothing that is told here would come through.
+                    // A reader who does not read must not hold a stop: nothing that is told here
+                    // would come through.
                     let operations = self.feed.known().state.operations.clone();
                     exchange.give_up_when(move || operations.is_draining());
                 }
@@ -239,7 +242,8 @@ impl<F: Feed> Stream<F> {
         message::comment(why)
     }
 
-    /// Whether the credentials of the request are still this caller's, and the caller may still watch.
+    /// Whether the credentials of the request are still this caller's, and the caller may still
+    /// watch.
     async fn is_still_allowed(&mut self) -> bool {
         let known = self.feed.known();
         let state = known.state.clone();

@@ -20,8 +20,8 @@ use crate::{
 
 /// How often a task is looked at for those who watch it, as long as few tasks are watched.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// From so many watched tasks on they are looked at less often, so that all of them together cost the cloud no more looks a
-/// second than this.
+/// From so many watched tasks on they are looked at less often, so that all of them together cost
+/// the cloud no more looks a second than this.
 const TASKS_PER_SECOND: usize = 10;
 
 /// The most streams at the same time.
@@ -69,8 +69,8 @@ impl StreamPlaces {
         }))
     }
 
-    /// A place for a caller, who watches a task or something that costs the cloud nothing. The error is the answer to one
-    /// too many.
+    /// A place for a caller, who watches a task or something that costs the cloud nothing. The
+    /// error is the answer to one too many.
     pub(in crate::api) fn take(
         &self,
         caller: &CallerName,
@@ -101,8 +101,9 @@ impl StreamPlaces {
         })
     }
 
-    /// The next moment at which a task is looked at, so long from now at least. It is the same for all who watch the task,
-    /// so that they share the look, and another for other tasks, so that looks come evenly.
+    /// The next moment at which a task is looked at, so long from now at least. It is the same for
+    /// all who watch the task, so that they share the look, and another for other tasks, so that
+    /// looks come evenly.
     pub(in crate::api) fn next_look(&self, task: &TaskRef, wait: Duration) -> Instant {
         let watched = self.open().tasks.len();
         let rounds = u32::try_from(watched.div_ceil(TASKS_PER_SECOND)).unwrap_or(u32::MAX);
@@ -115,12 +116,14 @@ impl StreamPlaces {
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
-        // The numbers belong together again after every change, so a panic elsewhere does not spoil them.
+        // The numbers belong together again after every change, so a panic elsewhere does not spoil
+        // them.
         self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// How long it is from a moment to the next of an even row of moments, more than nothing. `seed` says where the row begins.
+/// How long it is from a moment to the next of an even row of moments, more than nothing. `seed`
+/// says where the row begins.
 fn until_next(elapsed: Duration, interval: Duration, seed: u64) -> Duration {
     let interval = interval.as_nanos().max(1);
     let offset = u128::from(seed) % interval;

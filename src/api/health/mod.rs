@@ -17,7 +17,8 @@ pub(crate) struct Health {
     status: &'static str,
     /// What fails, of `store`, `engine` and `draining`.
     failing: Vec<&'static str>,
-    /// What fails though the gateway may be sent requests: `audit`, while it refuses whatever changes something.
+    /// What fails though the gateway may be sent requests: `audit`, while it refuses whatever
+    /// changes something.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     degraded: Vec<&'static str>,
 }
@@ -53,8 +54,9 @@ pub(crate) async fn livez(_query: NoQuery) -> HttpResponse {
 
 /// Say whether requests may be sent here.
 ///
-/// The record can be written, the engine is alive and the process is not stopping. The cloud's health has no part in it. While the audit log cannot be
-/// written the gateway is ready, since it can be read from, and says so in `degraded`.
+/// The record can be written, the engine is alive and the process is not stopping. The cloud's
+/// health has no part in it. While the audit log cannot be written the gateway is ready, since it
+/// can be read from, and says so in `degraded`.
 #[utoipa::path(
     tag = "health",
     security(()),
@@ -83,8 +85,9 @@ pub(crate) async fn readyz(_query: NoQuery, state: web::Data<State>) -> HttpResp
 
 /// Give the numbers of this process.
 ///
-/// Requests, ends of operations and exchanges with the cloud are counted from the start of the process; operations that run, and
-/// those that cannot be read, on the record, which gateways may share.
+/// Requests, ends of operations and exchanges with the cloud are counted from the start of the
+/// process; operations that run, and those that cannot be read, on the record, which gateways may
+/// share.
 #[utoipa::path(
     tag = "health",
     security(()),

@@ -1,5 +1,5 @@
-//! The last word on whether the record can be written. Finding it out costs a write, and anybody may ask: so it is asked
-//! for at most once a second.
+//! The last word on whether the record can be written. Finding it out costs a write, and anybody
+//! may ask: so it is asked for at most once a second.
 
 use std::time::{Duration, Instant};
 

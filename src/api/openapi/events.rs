@@ -1,5 +1,5 @@
-//! Streams of events in the document. The schema of a stream is that of each of its events, and says what their data are,
-//! which are JSON in a text.
+//! Streams of events in the document. The schema of a stream is that of each of its events, and
+//! says what their data are, which are JSON in a text.
 
 use serde_json::{Map, Value, json};
 

@@ -1,4 +1,5 @@
-//! The OpenAPI document: made of the table of routes, and refined by what the types of handlers cannot say.
+//! The OpenAPI document: made of the table of routes, and refined by what the types of handlers
+//! cannot say.
 
 mod errors;
 mod events;
@@ -145,7 +146,8 @@ impl Document {
     }
 }
 
-/// The document is fetched from the gateway it describes, so that a relative address is the right one everywhere.
+/// The document is fetched from the gateway it describes, so that a relative address is the right
+/// one everywhere.
 fn server() -> Server {
     let mut server = Server::new("/");
     server.description = Some("The gateway that this document comes from".to_owned());

@@ -1,7 +1,7 @@
 //! Which values of parameters are taken: patterns, as narrow as the readers of the parameters are.
 //!
-//! What one value means for another is beyond a schema: which ids are a service's own, which projects are configured,
-//! and which page tokens belong to which filters.
+//! What one value means for another is beyond a schema: which ids are a service's own, which
+//! projects are configured, and which page tokens belong to which filters.
 
 use serde_json::{Map, Value, json};
 
@@ -19,8 +19,8 @@ const SIGHT_ID: &str = "^[0-9a-f]{32}$";
 /// Visible ASCII.
 const IDEMPOTENCY_KEY: &str = "^[!-~]{1,64}$";
 
-/// Narrows the parameters of every operation, and what types cannot narrow in a body. `services`: the names of the
-/// services, in the order in which they are listed.
+/// Narrows the parameters of every operation, and what types cannot narrow in a body. `services`:
+/// the names of the services, in the order in which they are listed.
 pub(super) fn narrow(document: &mut Value, services: &[&str]) {
     if let Some(name) = document.pointer_mut("/components/schemas/StorageCredential/oneOf/0") {
         name["pattern"] = json!(NAME);

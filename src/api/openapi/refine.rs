@@ -1,5 +1,5 @@
-//! What the types of handlers cannot say: the words of enumerations, common headers, the errors of each route, and whole
-//! examples.
+//! What the types of handlers cannot say: the words of enumerations, common headers, the errors of
+//! each route, and whole examples.
 
 use std::collections::BTreeMap;
 
@@ -175,7 +175,8 @@ fn enumerate(document: &mut Value, place: &str, mut words: Vec<Value>) {
         return;
     };
     if words.last() == Some(&Value::Null) {
-        // Null as a choice beside the words, since generators of clients make one type of each list of words.
+        // Null as a choice beside the words, since generators of clients make one type of each list
+        // of words.
         words.pop();
         schema.remove("type");
         let choices = json!([{"type": "string", "enum": words}, {"type": "null"}]);

@@ -38,8 +38,8 @@ impl Action for Cancel {
 
 /// Cancel an operation.
 ///
-/// Only whoever asked for it first may do so. What it did to the task stays done: a paused task stays paused. Refused once a
-/// delete was sent. An operation that has ended stays as it is.
+/// Only whoever asked for it first may do so. What it did to the task stays done: a paused task
+/// stays paused. Refused once a delete was sent. An operation that has ended stays as it is.
 #[utoipa::path(
     tag = "operations",
     params(("id" = String, Path, description = "The operation's id.", example = "op_01JGZ4K8W3M5N7P9R1T3V5X7Z9")),

@@ -60,8 +60,8 @@ impl Action for List {
 /// One page of operations.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct OperationList {
-    /// The operations, newest first. A page can be shorter than was asked for, or empty, though there is a next one: what this
-    /// version cannot read is left out.
+    /// The operations, newest first. A page can be shorter than was asked for, or empty, though
+    /// there is a next one: what this version cannot read is left out.
     operations: Vec<OperationView>,
     /// Send it as `page_token` for the next page; null at the end.
     #[schema(required = true)]
@@ -70,8 +70,8 @@ pub(crate) struct OperationList {
 
 /// List operations.
 ///
-/// Those that the caller asked for or joined, newest first; for holders of `operations:read-all` everybody's in the projects and
-/// with the services of that grant.
+/// Those that the caller asked for or joined, newest first; for holders of `operations:read-all`
+/// everybody's in the projects and with the services of that grant.
 #[utoipa::path(
     tag = "operations",
     params(

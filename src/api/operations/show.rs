@@ -37,8 +37,8 @@ impl Action for Show {
 
 /// Show an operation.
 ///
-/// With `Prefer: wait=N` the answer comes when the operation has ended, or after so many seconds. It is 200 in any case:
-/// how the operation ended stands in it.
+/// With `Prefer: wait=N` the answer comes when the operation has ended, or after so many seconds.
+/// It is 200 in any case: how the operation ended stands in it.
 #[utoipa::path(
     tag = "operations",
     params(
@@ -55,7 +55,8 @@ pub(crate) async fn show_operation(on: On<Show>) -> Result<HttpResponse, Problem
         .show(id)
         .await?
         .filter(|operation| on.known.may_see(operation));
-    // Who may see it is settled before anybody waits: callers are added to an operation and never taken away.
+    // Who may see it is settled before anybody waits: callers are added to an operation and never
+    // taken away.
     let shown = match (first, preference) {
         (Some(_), Preference::Wait(limit)) => operations.wait(id, limit).await?,
         (first, _) => first,

@@ -36,7 +36,8 @@ pub(crate) struct OperationView {
     /// What it is about just now, for people; null at the end.
     #[schema(required = true)]
     phase: Option<&'static str>,
-    /// How the goal came to hold: `deleted`, `already_gone`, `paused`, `already_paused`, `started` or `already_running`.
+    /// How the goal came to hold: `deleted`, `already_gone`, `paused`, `already_paused`, `started`
+    /// or `already_running`.
     #[schema(required = true, example = "deleted")]
     outcome: Option<&'static str>,
     /// The caller who asked first.
@@ -102,8 +103,8 @@ pub(crate) struct EventView {
     /// When.
     #[schema(example = "2026-01-05T10:20:42Z")]
     at: Timestamp,
-    /// What: `accepted`, `joined`, `observed`, `pause_sent`, `start_sent`, `delete_sent`, `refused`, `fault`, `resumed`,
-    /// `superseded`, `cancelled` or `ended`.
+    /// What: `accepted`, `joined`, `observed`, `pause_sent`, `start_sent`, `delete_sent`,
+    /// `refused`, `fault`, `resumed`, `superseded`, `cancelled` or `ended`.
     #[schema(example = "observed")]
     event: &'static str,
     /// With `observed`: the task's state, `gone` if the service said that there is no such task.
@@ -148,8 +149,8 @@ impl From<&OperationEvent> for EventView {
 }
 
 impl OperationView {
-    /// The operation as a caller sees it who may see it. The operation that took over from it is named only if the
-    /// caller may see that too.
+    /// The operation as a caller sees it who may see it. The operation that took over from it is
+    /// named only if the caller may see that too.
     pub(crate) async fn of(operation: &Operation, known: &Known) -> Self {
         let mut view = Self::new(operation, known);
         if let Some(id) = operation.superseded_by {

@@ -49,7 +49,8 @@ impl Action for WatchOperation {
 pub(crate) struct OperationUpdate {
     #[serde(flatten)]
     event: EventView,
-    /// Where the operation stands when this is sent: `running`, `succeeded`, `failed`, `cancelled` or `superseded`.
+    /// Where the operation stands when this is sent: `running`, `succeeded`, `failed`, `cancelled`
+    /// or `superseded`.
     #[schema(example = "running")]
     status: &'static str,
     /// What it is about just then; null at the end.
@@ -68,7 +69,8 @@ pub(crate) struct OperationMessage {
     /// The number of the event, from 1 on. `problem` has none.
     #[schema(nullable = false, required = false, example = "4")]
     id: Option<String>,
-    /// `progress`, and `end` for the last one; `problem` if the record cannot be read, after which the stream ends too.
+    /// `progress`, and `end` for the last one; `problem` if the record cannot be read, after which
+    /// the stream ends too.
     #[schema(example = "progress")]
     event: &'static str,
     /// An `OperationUpdate` or a `Problem`.
@@ -77,11 +79,13 @@ pub(crate) struct OperationMessage {
 
 /// Watch an operation.
 ///
-/// A stream of server-sent events: one for everything that happened to the operation so far, and one for everything that
-/// happens from then on. The last one, `end`, carries the operation as it ended; then the stream ends. Lines that begin
-/// with `:` come every 15 seconds. A stream ends without `end` after 15 minutes, when the gateway stops, and when the caller
-/// may not read the operation any more; a caller who connects again with the `Last-Event-ID` of the last event goes on
-/// after it, at whichever replica. Whoever has seen `end` is answered 204, which tells an `EventSource` not to connect again.
+/// A stream of server-sent events: one for everything that happened to the operation so far, and
+/// one for everything that happens from then on. The last one, `end`, carries the operation as it
+/// ended; then the stream ends. Lines that begin with `:` come every 15 seconds. A stream ends
+/// without `end` after 15 minutes, when the gateway stops, and when the caller may not read the
+/// operation any more; a caller who connects again with the `Last-Event-ID` of the last event goes
+/// on after it, at whichever replica. Whoever has seen `end` is answered 204, which tells an
+/// `EventSource` not to connect again.
 #[utoipa::path(
     tag = "operations",
     params(

@@ -1,4 +1,5 @@
-//! The table of every error that callers can meet: name, status, title; and which error of the ports becomes which.
+//! The table of every error that callers can meet: name, status, title; and which error of the
+//! ports becomes which.
 
 use crate::domain::{operation::Reason, service::UpstreamErrorKind};
 
@@ -24,7 +25,8 @@ macro_rules! problem_types {
                 match self { $(Self::$name => $status,)+ }
             }
 
-            /// The page that tells people what it means and what to do about it. A kind without one does not compile.
+            /// The page that tells people what it means and what to do about it. A kind without one
+            /// does not compile.
             pub(in crate::api) fn page(self) -> &'static str {
                 match self {
                     $(Self::$name => include_str!(concat!(

@@ -1,7 +1,9 @@
-//! Problem documents (RFC 9457): the one shape of every error, and the only place where errors become HTTP.
+//! Problem documents (RFC 9457): the one shape of every error, and the only place where errors
+//! become HTTP.
 //!
-//! A [`Problem`] travels inside the response it belongs to and is written out by the outermost middleware, which knows
-//! the id of the request. Texts of the vendor and of libraries never become part of `detail`.
+//! A [`Problem`] travels inside the response it belongs to and is written out by the outermost
+//! middleware, which knows the id of the request. Texts of the vendor and of libraries never become
+//! part of `detail`.
 
 mod causes;
 pub(super) mod kinds;
@@ -76,7 +78,8 @@ pub(in crate::api) struct ProblemDocument {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(in crate::api) upstream: Option<UpstreamView>,
-    /// The operation that the problem ended, or that stands in the way: the whole document, or a link to it.
+    /// The operation that the problem ended, or that stands in the way: the whole document, or a
+    /// link to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(in crate::api) operation: Option<OperationReference>,
@@ -117,7 +120,8 @@ pub(in crate::api) struct RequestFault {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = UpstreamAnswer)]
 pub(in crate::api) struct UpstreamView {
-    /// The service that answered; `iam` for the token service, `ecs-metadata` for the metadata service of an ECS.
+    /// The service that answered; `iam` for the token service, `ecs-metadata` for the metadata
+    /// service of an ECS.
     #[schema(example = "oms")]
     pub(in crate::api) service: String,
     /// The HTTP status.
@@ -145,7 +149,8 @@ impl From<&UpstreamAnswer> for UpstreamView {
 }
 
 impl Problem {
-    /// A problem of this kind, told in one sentence. Nothing was sent, unless [`Problem::sent`] says otherwise.
+    /// A problem of this kind, told in one sentence. Nothing was sent, unless [`Problem::sent`]
+    /// says otherwise.
     pub(in crate::api) fn new(kind: ProblemType, detail: impl Into<String>) -> Self {
         Self(Box::new(Parts {
             kind,
@@ -161,7 +166,8 @@ impl Problem {
         }))
     }
 
-    /// A request with these faults. A request can have as many as it has bytes; the first ones are told.
+    /// A request with these faults. A request can have as many as it has bytes; the first ones are
+    /// told.
     pub(in crate::api) fn invalid(mut errors: Vec<RequestFault>) -> Self {
         let detail = match errors.as_slice() {
             [only] => only.detail.clone(),

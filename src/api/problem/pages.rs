@@ -7,8 +7,8 @@ use crate::api::request::query::NoQuery;
 
 /// Explain a type of problem.
 ///
-/// What happened, what it means for the task, and what callers and operators can do about it. The `type` of every
-/// problem document is the address of such a page.
+/// What happened, what it means for the task, and what callers and operators can do about it. The
+/// `type` of every problem document is the address of such a page.
 #[utoipa::path(
     tag = "problems",
     security(()),

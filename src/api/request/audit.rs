@@ -1,4 +1,5 @@
-//! Decisions on requests for changes, for those who audit them: taken by the guards, noted down here before the answer.
+//! Decisions on requests for changes, for those who audit them: taken by the guards, noted down
+//! here before the answer.
 
 use actix_web::{
     Error, HttpMessage as _, HttpRequest,
@@ -46,13 +47,15 @@ impl Known {
     }
 }
 
-/// Notes a denial, and leaves the word on whether that was written with the request. It is noted also if the caller hangs up.
+/// Notes a denial, and leaves the word on whether that was written with the request. It is noted
+/// also if the caller hangs up.
 pub(super) fn deny(request: &HttpRequest, auditor: &Auditor, rule: &'static str) {
     let noted = auditor.turned_down(Decision::Denied, rule, None);
     request.extensions_mut().insert(Denial(noted));
 }
 
-/// Notes a request for a change that is denied by its head alone; without an identity, because its caller is not known.
+/// Notes a request for a change that is denied by its head alone; without an identity, because its
+/// caller is not known.
 pub(super) fn deny_early(
     request: &ServiceRequest,
     state: &State,

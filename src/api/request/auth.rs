@@ -1,4 +1,5 @@
-//! Who asks: the caller is found before the body of a request is read, and before anything is looked up for it.
+//! Who asks: the caller is found before the body of a request is read, and before anything is
+//! looked up for it.
 
 use actix_web::{
     Error, HttpMessage as _, HttpRequest,
@@ -64,7 +65,8 @@ pub(in crate::api) async fn authenticate(
     }
 }
 
-/// Whether a request is refused whatever its body is: nobody is known to have sent it, or the body is said to be too large.
+/// Whether a request is refused whatever its body is: nobody is known to have sent it, or the body
+/// is said to be too large.
 pub fn is_refused_by_head(
     state: &State,
     path: &str,
@@ -87,8 +89,9 @@ fn credentials<'a>(headers: &'a HeaderMap, peer: Option<&'a Peer>) -> Credential
     }
 }
 
-/// Whether the framework would take whatever comes next on the connection, another request even, for the body of this
-/// one. It does so for this upgrade only; other offers, which some clients make with every request, are ignored.
+/// Whether the framework would take whatever comes next on the connection, another request even,
+/// for the body of this one. It does so for this upgrade only; other offers, which some clients
+/// make with every request, are ignored.
 fn asks_for_a_websocket(headers: &HeaderMap) -> bool {
     let is_websocket = |value: &HeaderValue| {
         let protocols = value.as_bytes().split(|byte| *byte == b',');
@@ -99,7 +102,8 @@ fn asks_for_a_websocket(headers: &HeaderMap) -> bool {
     headers.get_all(header::UPGRADE).any(is_websocket)
 }
 
-/// The caller, if they may send one more request, and did not have it sent by a page of somebody else.
+/// The caller, if they may send one more request, and did not have it sent by a page of somebody
+/// else.
 async fn identify(request: &ServiceRequest, state: &State) -> Result<Identity, Problem> {
     let identity = find(request.request(), state).await;
     let identity = identity.map_err(|refusal| {

@@ -1,5 +1,5 @@
-//! Bodies of requests. They are read once the caller is known, with a limit on their size and time; whatever is
-//! wrong in them is told by its place, never by its value, since values can be secrets.
+//! Bodies of requests. They are read once the caller is known, with a limit on their size and time;
+//! whatever is wrong in them is told by its place, never by its value, since values can be secrets.
 
 use std::{
     future::{Future, Ready, ready},
@@ -39,9 +39,11 @@ impl FromRequest for Unread {
     }
 }
 
-/// A request that brings no body. One that does is refused, since whoever sent it expects something of it.
+/// A request that brings no body. One that does is refused, since whoever sent it expects something
+/// of it.
 ///
-/// Some client libraries send a body of no bytes in chunks, which is no body, but has to be read to be known as one.
+/// Some client libraries send a body of no bytes in chunks, which is no body, but has to be read to
+/// be known as one.
 pub(in crate::api) struct NoBody;
 
 impl FromRequest for NoBody {
@@ -93,8 +95,9 @@ fn late() -> Problem {
     Problem::fault("body", "", "The body did not arrive in time.")
 }
 
-/// The largest body of a start, the only request that brings one. The longest keys for two buckets have 33 KiB, nearly all of it
-/// two security tokens of 16,384 characters; as much again is room for what encoders write with a backslash.
+/// The largest body of a start, the only request that brings one. The longest keys for two buckets
+/// have 33 KiB, nearly all of it two security tokens of 16,384 characters; as much again is room
+/// for what encoders write with a backslash.
 pub(in crate::api) const START_MAX: usize = 64 << 10;
 
 /// The bytes of a start's body.
@@ -204,8 +207,8 @@ impl JsonReader {
         value
     }
 
-    /// Takes a member out that is a secret text of at most so many characters, visible ASCII only, since it goes into a
-    /// request to the cloud.
+    /// Takes a member out that is a secret text of at most so many characters, visible ASCII only,
+    /// since it goes into a request to the cloud.
     pub(in crate::api) fn secret(
         &mut self,
         member: &str,

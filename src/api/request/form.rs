@@ -1,5 +1,5 @@
-//! Whether a request is for this host at all, said in one way only, and whether a browser sends it for a page of another
-//! origin.
+//! Whether a request is for this host at all, said in one way only, and whether a browser sends it
+//! for a page of another origin.
 
 use std::net::Ipv6Addr;
 
@@ -13,8 +13,9 @@ use crate::{api::problem::Problem, domain::service::Sent, listener::Exchange};
 /// The longest name of a host (RFC 1035, section 2.3.4), without a dot at its end.
 const NAME_MAX: usize = 253;
 
-/// Refuses a target with a fragment or of a scheme that is not HTTP's, one that names another host than the header does, and a
-/// header that names none: something in front may have decided by the one, and this program would go on by the other.
+/// Refuses a target with a fragment or of a scheme that is not HTTP's, one that names another host
+/// than the header does, and a header that names none: something in front may have decided by the
+/// one, and this program would go on by the other.
 pub(in crate::api) fn check(request: &ServiceRequest) -> Result<(), Problem> {
     if request
         .conn_data::<Exchange>()
@@ -44,12 +45,14 @@ pub(in crate::api) fn check(request: &ServiceRequest) -> Result<(), Problem> {
     Err(Problem::fault("header", "Host", detail).sent(Sent::No))
 }
 
-/// Whether a browser says that a page of another origin sends the request, in the name of whoever looks at that page. Programs
-/// say nothing of the kind. `public_url`: what the gateway is called from outside, if that is configured.
+/// Whether a browser says that a page of another origin sends the request, in the name of whoever
+/// looks at that page. Programs say nothing of the kind. `public_url`: what the gateway is called
+/// from outside, if that is configured.
 pub(super) fn is_of_another_origin(headers: &HeaderMap, public_url: Option<&str>) -> bool {
     let mut sites = headers.get_all("sec-fetch-site").peekable();
     if sites.peek().is_some() {
-        // What the browser has found by the address that it asked for, whatever became of Host on the way.
+        // What the browser has found by the address that it asked for, whatever became of Host on
+        // the way.
         return !sites.all(|site| {
             ["same-origin", "none"]
                 .map(str::as_bytes)
@@ -106,8 +109,8 @@ impl Origin {
         Self::parse(&url[..end])
     }
 
-    /// Whether a request to this authority may be one to the origin: by which scheme it was made is not known, since something
-    /// in front may have ended TLS.
+    /// Whether a request to this authority may be one to the origin: by which scheme it was made is
+    /// not known, since something in front may have ended TLS.
     fn is_at(&self, authority: &str) -> bool {
         split(authority).is_some_and(|(host, port)| {
             self.host.eq_ignore_ascii_case(host) && self.port == port.unwrap_or(self.default_port)
@@ -138,7 +141,8 @@ fn split(authority: &str) -> Option<(&str, Option<u16>)> {
     (host.starts_with('[') || is_name(host)).then_some((host, port))
 }
 
-/// Whether these are labels of letters, digits, hyphens inside, and underscores, which names of containers have.
+/// Whether these are labels of letters, digits, hyphens inside, and underscores, which names of
+/// containers have.
 fn is_name(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     let is_label = |label: &str| {

@@ -1,7 +1,8 @@
 //! The one order of all requests whose caller is known: parse, then authorise.
 //!
-//! [`On`] stands first in every handler, and nothing else there reads the body. A handler gets its task, and with it the
-//! way to a service, only from here, so that forgetting the permission does not compile.
+//! [`On`] stands first in every handler, and nothing else there reads the body. A handler gets its
+//! task, and with it the way to a service, only from here, so that forgetting the permission does
+//! not compile.
 
 use std::{future::Future, pin::Pin, rc::Rc};
 
@@ -138,7 +139,8 @@ impl Known {
         &self.identity.caller
     }
 
-    /// Whether the caller may see an operation: they asked for it, joined it, or may see everybody's there.
+    /// Whether the caller may see an operation: they asked for it, joined it, or may see
+    /// everybody's there.
     pub(in crate::api) fn may_see(&self, operation: &Operation) -> bool {
         self.may_see_on(&operation.task, &operation.callers)
     }

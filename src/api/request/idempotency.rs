@@ -1,4 +1,5 @@
-//! The header `Idempotency-Key`: a caller's own name for a request, so that it can be repeated without harm.
+//! The header `Idempotency-Key`: a caller's own name for a request, so that it can be repeated
+//! without harm.
 
 use actix_web::HttpRequest;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -27,7 +28,8 @@ pub(in crate::api) fn key(head: &mut Head<'_>) -> Option<String> {
     key.map(str::to_owned)
 }
 
-/// The fingerprint of what a request asks for: method, path, query and body, but no keys to buckets.
+/// The fingerprint of what a request asks for: method, path, query and body, but no keys to
+/// buckets.
 pub(in crate::api) fn fingerprint(request: &HttpRequest, start: Option<&StartRequest>) -> String {
     // Whether it is for a dry run only does not make it another request.
     let is_asked_for = |pair: &&str| !pair.starts_with("dry_run=");

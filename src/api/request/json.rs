@@ -1,5 +1,6 @@
-//! JSON of callers, read without losing anything: a member that is repeated is a fault. Readers of JSON take the one or the
-//! other of its values, so that something in front may have decided by another than this program would go by.
+//! JSON of callers, read without losing anything: a member that is repeated is a fault. Readers of
+//! JSON take the one or the other of its values, so that something in front may have decided by
+//! another than this program would go by.
 
 use std::{collections::BTreeSet, fmt};
 

@@ -12,7 +12,8 @@ pub(super) mod query;
 pub(super) mod rate;
 pub(super) mod target;
 
-/// Whether the name of something unknown is so plain that an answer can repeat it: it can be a secret in the wrong place.
+/// Whether the name of something unknown is so plain that an answer can repeat it: it can be a
+/// secret in the wrong place.
 fn is_plain_name(name: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
     (1..=32).contains(&name.len()) && name.bytes().all(is_plain)

@@ -9,20 +9,23 @@ use super::guard::Head;
 pub(in crate::api) enum Preference {
     /// Nothing was said: the default.
     Default(Duration),
-    /// So long: whole seconds, already cut to what is allowed, since the answer says how many they were.
+    /// So long: whole seconds, already cut to what is allowed, since the answer says how many they
+    /// were.
     Wait(Duration),
     /// Not at all.
     RespondAsync,
 }
 
 impl Preference {
-    /// Reads the header. Preferences about other things are ignored, as the RFC wants it. With `respond-async` beside
-    /// `wait`, the wait says how long the answer may take before it is asynchronous.
+    /// Reads the header. Preferences about other things are ignored, as the RFC wants it. With
+    /// `respond-async` beside `wait`, the wait says how long the answer may take before it is
+    /// asynchronous.
     pub(in crate::api) fn read(head: &mut Head<'_>) -> Self {
         let settings = &head.known.state.settings;
         let default = Self::Default(settings.default_wait);
         let lines = head.request.headers().get_all("prefer");
-        // Quoted texts may hold any octets (RFC 9110, section 5.6.4), which are part of no preference that is known.
+        // Quoted texts may hold any octets (RFC 9110, section 5.6.4), which are part of no
+        // preference that is known.
         let mut lines = lines.map(|line| String::from_utf8_lossy(line.as_bytes()));
         let read = lines.try_fold(default, |so_far, line| {
             so_far.after(&line, settings.max_wait)
@@ -69,8 +72,9 @@ impl Preference {
     }
 }
 
-/// The preferences of one line of the header with their values, names in lower case and parameters left out; a value that
-/// is empty or not there is the same (RFC 7240, section 2). `None` if the line is not well formed.
+/// The preferences of one line of the header with their values, names in lower case and parameters
+/// left out; a value that is empty or not there is the same (RFC 7240, section 2). `None` if the
+/// line is not well formed.
 fn preferences(line: &str) -> Option<Vec<(String, String)>> {
     let mut found = Vec::new();
     let mut rest = skip_space(line);
@@ -136,7 +140,8 @@ fn skip_space(text: &str) -> &str {
     text.trim_start_matches([' ', '\t'])
 }
 
-/// A number of seconds. One that no machine can hold is no fault: it is cut to the longest wait like any other.
+/// A number of seconds. One that no machine can hold is no fault: it is cut to the longest wait
+/// like any other.
 fn seconds(digits: &str) -> Option<u64> {
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| digits.parse().unwrap_or(u64::MAX))

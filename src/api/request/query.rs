@@ -1,4 +1,5 @@
-//! The query string, read strictly: a key that is unknown or repeated is a fault of the request, never ignored.
+//! The query string, read strictly: a key that is unknown or repeated is a fault of the request,
+//! never ignored.
 
 use std::future::{Ready, ready};
 
@@ -80,7 +81,8 @@ impl Query {
         values.pop()
     }
 
-    /// The value of a key, if `parse` can read it; else it is a fault, and `expected` says what would be right.
+    /// The value of a key, if `parse` can read it; else it is a fault, and `expected` says what
+    /// would be right.
     pub(in crate::api) fn parsed<T>(
         &mut self,
         key: &str,

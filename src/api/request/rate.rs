@@ -27,8 +27,8 @@ use crate::{
 /// The fields of draft-ietf-httpapi-ratelimit-headers: what is granted, and what is left of it.
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LEFT: HeaderName = HeaderName::from_static("ratelimit");
-/// After so many requests, callers whose buckets are full are forgotten, so that names made up by token issuers do not
-/// pile up.
+/// After so many requests, callers whose buckets are full are forgotten, so that names made up by
+/// token issuers do not pile up.
 const FORGET_EVERY: u32 = 4096;
 
 /// What every caller is granted. Nothing counts as one.
@@ -59,8 +59,8 @@ pub(in crate::api) struct Left {
     requests: u32,
 }
 
-/// What the caller of a request has left, once that is known. Clones share it: one stays with the request, and another is there
-/// for the answer if the request is given up.
+/// What the caller of a request has left, once that is known. Clones share it: one stays with the
+/// request, and another is there for the answer if the request is given up.
 #[derive(Clone, Default)]
 pub(in crate::api) struct Noted(Rc<Cell<Option<Left>>>);
 

@@ -211,7 +211,8 @@ fn not_offered() -> Problem {
     )
 }
 
-/// The project that is meant. That one is not configured is told only to those for whom its absence is no secret.
+/// The project that is meant. That one is not configured is told only to those for whom its absence
+/// is no secret.
 fn project(head: &mut Head<'_>) -> Option<ProjectName> {
     let (known, query) = (head.known, &mut head.query);
     let Some(text) = query.text("project") else {

@@ -49,9 +49,10 @@ impl Action for Delete {
 
 /// Delete a task.
 ///
-/// A task at rest is deleted; a running one is refused with 409. With `force=pause` a running task is paused first: the
-/// gateway waits until it is really paused, deletes it, and verifies that it is gone. The answer is 200 with the ended
-/// operation, or 202 with the running one when the wait is over; the operation goes on either way.
+/// A task at rest is deleted; a running one is refused with 409. With `force=pause` a running task
+/// is paused first: the gateway waits until it is really paused, deletes it, and verifies that it
+/// is gone. The answer is 200 with the ended operation, or 202 with the running one when the wait
+/// is over; the operation goes on either way.
 #[utoipa::path(
     tag = "tasks",
     params(

@@ -24,8 +24,8 @@ use crate::{
     },
 };
 
-/// A page looks at no more than this many pages of the services, so that a filter that hardly anything passes cannot
-/// keep a request busy.
+/// A page looks at no more than this many pages of the services, so that a filter that hardly
+/// anything passes cannot keep a request busy.
 const SERVICE_PAGES_MAX: u32 = 10;
 
 /// A list, with its filters.
@@ -89,9 +89,10 @@ pub(crate) struct TaskList {
 
 /// List tasks.
 ///
-/// The tasks of every service that the caller may use, OMS first. `state` and `name` are filtered by the gateway, over a
-/// limited number of the services' pages a call. A list ends where the pace of a service lets nothing more through within
-/// 10 s in all. So a page can be short and still have a next one.
+/// The tasks of every service that the caller may use, OMS first. `state` and `name` are filtered
+/// by the gateway, over a limited number of the services' pages a call. A list ends where the pace
+/// of a service lets nothing more through within 10 s in all. So a page can be short and still have
+/// a next one.
 #[utoipa::path(
     tag = "tasks",
     params(

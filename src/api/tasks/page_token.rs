@@ -1,4 +1,5 @@
-//! Where the next page of a list of tasks begins. Opaque to callers; bound to the filters of the list it came from.
+//! Where the next page of a list of tasks begins. Opaque to callers; bound to the filters of the
+//! list it came from.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};

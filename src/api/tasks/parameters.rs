@@ -1,4 +1,5 @@
-//! What several requests about tasks take, for the OpenAPI document: it is read in `request` and by `Terms`.
+//! What several requests about tasks take, for the OpenAPI document: it is read in `request` and by
+//! `Terms`.
 #![expect(dead_code, reason = "for the OpenAPI document only")]
 
 use utoipa::IntoParams;
@@ -27,7 +28,8 @@ pub(crate) struct Place {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Trial {
-    /// `true`: say what would be done, and do nothing. The answer is 200 with a plan, or the problem that the request would meet.
+    /// `true`: say what would be done, and do nothing. The answer is 200 with a plan, or the
+    /// problem that the request would meet.
     #[param(example = false)]
     dry_run: Option<bool>,
 }
@@ -39,7 +41,8 @@ pub(crate) struct Answering {
     /// `wait=N`: wait so many seconds; `respond-async`: do not wait.
     #[param(rename = "Prefer", example = "wait=10")]
     prefer: Option<String>,
-    /// The caller's own name for the request, 1 to 64 visible ASCII characters: a repeat answers as the first would, and does nothing.
+    /// The caller's own name for the request, 1 to 64 visible ASCII characters: a repeat answers as
+    /// the first would, and does nothing.
     #[param(rename = "Idempotency-Key", example = "nightly-2026-01-05")]
     idempotency_key: Option<String>,
 }

@@ -42,7 +42,8 @@ impl Action for Pause {
 
 /// Pause a task.
 ///
-/// Asks for a pause and waits until the task is paused. A task that waits for its turn is paused once it runs.
+/// Asks for a pause and waits until the task is paused. A task that waits for its turn is paused
+/// once it runs.
 #[utoipa::path(
     tag = "tasks",
     params(

@@ -37,9 +37,9 @@ impl Action for Show {
 
 /// Show a task.
 ///
-/// Callers who ask for the same task at the same time, or shortly after each other (`upstream.freshness` of the
-/// configuration), share one look at the cloud; `observed_at` says when that was. A task that the service does not know is
-/// 404.
+/// Callers who ask for the same task at the same time, or shortly after each other
+/// (`upstream.freshness` of the configuration), share one look at the cloud; `observed_at` says
+/// when that was. A task that the service does not know is 404.
 #[utoipa::path(
     tag = "tasks",
     params(

@@ -91,7 +91,8 @@ pub(crate) struct StartBody {
     migrate_failed_objects: bool,
 }
 
-/// Keys to a bucket: the name of an entry of the gateway's `storage_credentials`, or the keys themselves.
+/// Keys to a bucket: the name of an entry of the gateway's `storage_credentials`, or the keys
+/// themselves.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
 #[schema(as = StorageCredential)]
@@ -123,8 +124,8 @@ pub(crate) struct StorageKeysBody {
 
 /// Start a task.
 ///
-/// Starts a task that is ready, paused or failed, and waits until it runs. OMS needs bucket keys each time, by name or as
-/// they are; SMS takes no body.
+/// Starts a task that is ready, paused or failed, and waits until it runs. OMS needs bucket keys
+/// each time, by name or as they are; SMS takes no body.
 #[utoipa::path(
     tag = "tasks",
     params(
@@ -217,7 +218,8 @@ fn credential(
     }
 }
 
-/// The same answer for an entry that does not exist and for one that others may name: names are nobody's business.
+/// The same answer for an entry that does not exist and for one that others may name: names are
+/// nobody's business.
 async fn check_grant(on: &On<Start>, name: &CredentialName) -> Result<(), Problem> {
     let grants = &on.known.state.settings.storage_grants;
     let covered = grants

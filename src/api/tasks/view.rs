@@ -27,7 +27,8 @@ pub(crate) struct TaskView {
     /// Its name at the cloud.
     #[schema(required = true, example = "logs-2026")]
     name: Option<String>,
-    /// Where it stands: `waiting`, `running`, `pausing`, `paused`, `succeeded`, `failed`, `deleting` or `unknown`.
+    /// Where it stands: `waiting`, `running`, `pausing`, `paused`, `succeeded`, `failed`,
+    /// `deleting` or `unknown`.
     #[schema(example = "running")]
     state: &'static str,
     /// The cloud's own word for its state.
@@ -63,8 +64,8 @@ pub(crate) struct TaskView {
     /// A link to the operation that is running on it, if this caller may see that.
     #[schema(required = true, example = "/operations/op_01JGZ4K8W3M5N7P9R1T3V5X7Z9")]
     operation: Option<String>,
-    /// The cloud's own document, with `view=full`; members named like secrets are left out, and keys and the names of the
-    /// gateway's account and user are masked in its texts.
+    /// The cloud's own document, with `view=full`; members named like secrets are left out, and
+    /// keys and the names of the gateway's account and user are masked in its texts.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Object, nullable = false, required = false)]
     details: Option<serde_json::Value>,

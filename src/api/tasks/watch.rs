@@ -110,13 +110,15 @@ pub(crate) struct TaskMessage {
 
 /// Watch a task.
 ///
-/// A stream of server-sent events: `task` with the task as it is, and again whenever something of it but `observed_at` has
-/// changed. It is looked at once a second, however many watch it; less often when more than ten tasks are watched. `end`
-/// is the last one: the migration has succeeded or failed, or the task is gone. `problem` says that the cloud could not be
-/// asked; the stream goes on, and ends after five minutes of nothing else. Lines that begin with `:` come every 15 seconds. A
-/// stream ends without `end` after 15 minutes, when the gateway stops, and when the caller may not read the task any more;
-/// a caller who connects again with the `Last-Event-ID` of the last event, at whichever replica, is told of the task when it
-/// differs from that. Whoever has seen `end` is answered 204 as long as the task is as it was, and 404 once it is gone: either
+/// A stream of server-sent events: `task` with the task as it is, and again whenever something of
+/// it but `observed_at` has changed. It is looked at once a second, however many watch it; less
+/// often when more than ten tasks are watched. `end` is the last one: the migration has succeeded
+/// or failed, or the task is gone. `problem` says that the cloud could not be asked; the stream
+/// goes on, and ends after five minutes of nothing else. Lines that begin with `:` come every 15
+/// seconds. A stream ends without `end` after 15 minutes, when the gateway stops, and when the
+/// caller may not read the task any more; a caller who connects again with the `Last-Event-ID` of
+/// the last event, at whichever replica, is told of the task when it differs from that. Whoever has
+/// seen `end` is answered 204 as long as the task is as it was, and 404 once it is gone: either
 /// tells an `EventSource` not to connect again.
 #[utoipa::path(
     tag = "tasks",

@@ -16,7 +16,8 @@ use crate::api::{
     request::rate::Noted,
 };
 
-/// What browsers are told with every answer: take it for what it says it is, and tell nobody where it came from.
+/// What browsers are told with every answer: take it for what it says it is, and tell nobody where
+/// it came from.
 const SECURITY: [(HeaderName, &str); 2] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),
@@ -72,8 +73,8 @@ impl Common {
     }
 }
 
-/// The problem of an error that has none, since it was not one of our handlers that answered: the pages of the document
-/// do, and the framework where it reads a request before any handler.
+/// The problem of an error that has none, since it was not one of our handlers that answered: the
+/// pages of the document do, and the framework where it reads a request before any handler.
 fn bare(response: &ServiceResponse<BoxBody>) -> Option<Problem> {
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();

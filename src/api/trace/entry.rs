@@ -13,11 +13,13 @@ use crate::api::State;
 
 /// The label of whatever no route answered.
 const NO_ROUTE: &str = "none";
-/// What a request is counted and logged under whose caller reset the connection before the answer. It is no status of HTTP,
-/// and never sent. A caller who merely closes it cannot be told from one who has no more to say and waits.
+/// What a request is counted and logged under whose caller reset the connection before the answer.
+/// It is no status of HTTP, and never sent. A caller who merely closes it cannot be told from one
+/// who has no more to say and waits.
 const BROKEN_OFF: u16 = 499;
 
-/// The line in the log and the number in the metrics that every request gets, also one that is broken off.
+/// The line in the log and the number in the metrics that every request gets, also one that is
+/// broken off.
 pub(super) struct Entry {
     began: Instant,
     method: Method,

@@ -1,5 +1,5 @@
-//! The outermost layer: every request gets an id, a span, a log line and a number; every answer its common headers, and
-//! every problem its document.
+//! The outermost layer: every request gets an id, a span, a log line and a number; every answer its
+//! common headers, and every problem its document.
 
 mod common;
 mod entry;
@@ -60,7 +60,8 @@ pub(super) fn request_id(request: &HttpRequest) -> String {
     id.map(|id| id.0.clone()).unwrap_or_default()
 }
 
-/// Opens the span of a request. It holds the route's template and never the query, which is nobody's business in a log.
+/// Opens the span of a request. It holds the route's template and never the query, which is
+/// nobody's business in a log.
 pub(super) struct RequestSpan;
 
 impl RootSpanBuilder for RequestSpan {
@@ -153,8 +154,9 @@ pub(super) async fn finish(
     }
 }
 
-/// Says in an answer that it ends the connection, if it does. The framework says nothing when it ends one that was to become another,
-/// and does not end one on which a body in chunks is still coming.
+/// Says in an answer that it ends the connection, if it does. The framework says nothing when it
+/// ends one that was to become another, and does not end one on which a body in chunks is still
+/// coming.
 fn say_if_last(head: &mut ResponseHead, keeps_alive: bool, exchange: Option<&Exchange>) {
     let is_last = !keeps_alive || exchange.is_some_and(Exchange::must_end);
     if !is_last {
@@ -166,14 +168,16 @@ fn say_if_last(head: &mut ResponseHead, keeps_alive: bool, exchange: Option<&Exc
     }
 }
 
-/// What the layers inside answer, or how they panicked. A request that does not read its body, and may wait for something else,
-/// is given up when that breaks a rule of chunks. Nothing is lost by it: whatever changes something has read its body first.
+/// What the layers inside answer, or how they panicked. A request that does not read its body, and
+/// may wait for something else, is given up when that breaks a rule of chunks. Nothing is lost by
+/// it: whatever changes something has read its body first.
 async fn answer(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
     exchange: Option<&Exchange>,
 ) -> thread::Result<Result<ServiceResponse<BoxBody>, Error>> {
-    // Nobody has to be woken: what reads the connection is polled together with this, and before it.
+    // Nobody has to be woken: what reads the connection is polled together with this, and before
+    // it.
     let broken = poll_fn(|_| match exchange {
         Some(exchange) if exchange.is_broken() => Poll::Ready(()),
         Some(_) | None => Poll::Pending,
@@ -187,7 +191,8 @@ async fn answer(
     }
 }
 
-/// What follows a head, as the framework reads it, which refuses heads that have two of these or none that it understands.
+/// What follows a head, as the framework reads it, which refuses heads that have two of these or
+/// none that it understands.
 fn body_length(head: &RequestHead) -> BodyLength {
     let headers = &head.headers;
     let is_websocket = |value: &HeaderValue| {
@@ -206,8 +211,8 @@ fn body_length(head: &RequestHead) -> BodyLength {
     }
 }
 
-/// A place for a request, if it needs one. Whether the gateway stops is asked once it has its place, so that whoever waits
-/// for the last place to be free misses no request.
+/// A place for a request, if it needs one. Whether the gateway stops is asked once it has its
+/// place, so that whoever waits for the last place to be free misses no request.
 fn admit(
     path: &str,
     state: Option<&web::Data<State>>,

@@ -13,8 +13,9 @@ use actix_web::{
 
 use crate::listener::Answering;
 
-/// The largest piece. The framework copies each into the buffer of its connection, and asks for no more while that has enough
-/// in it: whoever does not read costs little more than this, however large what they asked for is.
+/// The largest piece. The framework copies each into the buffer of its connection, and asks for no
+/// more while that has enough in it: whoever does not read costs little more than this, however
+/// large what they asked for is.
 const PIECE_MAX: usize = 16 * 1024;
 
 /// A body in pieces, and the request that it answers: that ends with it.
@@ -26,7 +27,8 @@ struct Pieces {
 }
 
 impl Pieces {
-    /// Whether the body of the request broke a rule, so that its connection ends: an answer without an end of its own ends too.
+    /// Whether the body of the request broke a rule, so that its connection ends: an answer without
+    /// an end of its own ends too.
     fn is_given_up(&self) -> bool {
         let is_broken = self.answering.as_ref().is_some_and(Answering::is_broken);
         is_broken && self.body.size() == BodySize::Stream
@@ -53,7 +55,8 @@ impl MessageBody for Pieces {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        // Nobody has to be woken: what reads the connection is polled together with this, and before it.
+        // Nobody has to be woken: what reads the connection is polled together with this, and
+        // before it.
         if self.is_given_up() {
             return Poll::Ready(None);
         }

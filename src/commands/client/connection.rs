@@ -72,7 +72,8 @@ impl Defaults {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(fault(&path, &format!("cannot be read: {error}"))),
         };
-        // What a parser says could quote the line, and somebody may have written the key itself there.
+        // What a parser says could quote the line, and somebody may have written the key itself
+        // there.
         let names = ["address", "key_file", "ca_file"];
         let [address, key_file, ca_file] =
             config::parse_texts(&text, names).map_err(|why| fault(&path, &why))?;

@@ -109,7 +109,8 @@ impl Session {
         }
     }
 
-    /// A problem as the end of the command. The document is part of the output where documents are asked for.
+    /// A problem as the end of the command. The document is part of the output where documents are
+    /// asked for.
     fn problem(&self, problem: &Problem) -> Failure {
         let status = match problem {
             _ if problem.is_denial() => DENIED,

@@ -24,8 +24,8 @@ pub(crate) struct Keys {
     /// The gateway's name for the keys to the destination.
     #[arg(long, value_name = "NAME")]
     destination: Option<String>,
-    /// A file (`-`: the standard input) with keys in the form of the API: `{"source": {"access_key": "…", "secret_key": "…"},
-    /// "destination": {…}}`.
+    /// A file (`-`: the standard input) with keys in the form of the API: `{"source":
+    /// {"access_key": "…", "secret_key": "…"}, "destination": {…}}`.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["source", "destination"])]
     credentials_file: Option<String>,
     /// Copy again only what could not be copied before.
@@ -33,7 +33,8 @@ pub(crate) struct Keys {
     migrate_failed_objects: bool,
 }
 
-/// What a file of keys may hold, each member once: a reader that takes the first or the last of two may take the wrong keys.
+/// What a file of keys may hold, each member once: a reader that takes the first or the last of two
+/// may take the wrong keys.
 #[derive(Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Body {

@@ -180,7 +180,8 @@ impl Change {
     }
 }
 
-/// The end of a migration that failed is a failure of the command; a task that is gone is what may have been waited for.
+/// The end of a migration that failed is a failure of the command; a task that is gone is what may
+/// have been waited for.
 fn watch(session: &Session, target: &Target) -> Result<(), Failure> {
     let display = Display::new(session);
     let mut ended = Ok(());

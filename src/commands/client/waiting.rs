@@ -1,4 +1,5 @@
-//! Waiting, and what is shown meanwhile: a bar where somebody looks, else a line for everything that happens.
+//! Waiting, and what is shown meanwhile: a bar where somebody looks, else a line for everything
+//! that happens.
 
 use std::{
     env,
@@ -14,8 +15,9 @@ use serde_json::Value;
 use super::{Session, text};
 use crate::commands::{Failure, print, warn};
 
-/// How long the first request waits for the end of its operation, in seconds. What happens meanwhile is shown after it. Each
-/// of those that follow waits for twice as long as the one before, since the gateway notes every one of them down.
+/// How long the first request waits for the end of its operation, in seconds. What happens
+/// meanwhile is shown after it. Each of those that follow waits for twice as long as the one
+/// before, since the gateway notes every one of them down.
 const WAIT: u32 = 2;
 /// The longest that one request waits, in seconds: shorter than a silence that ends everything.
 const WAIT_MAX: u32 = 30;
@@ -125,13 +127,16 @@ impl Display {
     }
 }
 
-/// Asks for a change of a task and waits until it is done, or only until the gateway has taken it on.
+/// Asks for a change of a task and waits until it is done, or only until the gateway has taken it
+/// on.
 pub(super) fn change(session: &Session, mut ask: Ask<'_>, waits: bool) -> Result<(), Failure> {
     let mut display = Display::new(session);
     let prefer = ask.headers.len();
-    // Whoever breaks off is told which operation goes on, so that is asked for before anything is waited for.
+    // Whoever breaks off is told which operation goes on, so that is asked for before anything is
+    // waited for.
     ask.headers.push(("prefer", "respond-async".to_owned()));
-    // With it the request can be repeated: it does nothing twice, and is answered by how its operation stands then.
+    // With it the request can be repeated: it does nothing twice, and is answered by how its
+    // operation stands then.
     ask.headers.push(("idempotency-key", fresh_key()?));
     display.stand("asking");
     session.if_interrupted(format!("Interrupted. {MAY_GO_ON}"));
@@ -190,7 +195,8 @@ pub(super) fn change(session: &Session, mut ask: Ask<'_>, waits: bool) -> Result
     }
 }
 
-/// Follows a stream of events to its end, across as many connections as it takes. `told` says whether an event is the last.
+/// Follows a stream of events to its end, across as many connections as it takes. `told` says
+/// whether an event is the last.
 pub(super) fn follow(
     session: &Session,
     target: &str,

@@ -1,8 +1,9 @@
 //! Connections whose callers must keep up, and whose requests are read one at a time.
 //!
-//! The framework limits the time for the first head on a connection, and nothing after it: a second head that never ends,
-//! or an answer that is never read, would hold a connection for ever. It keeps a head of up to 128 KiB before anything is known
-//! about who sends it, so that one that is too large is answered here, in the way in which the framework does it.
+//! The framework limits the time for the first head on a connection, and nothing after it: a second
+//! head that never ends, or an answer that is never read, would hold a connection for ever. It
+//! keeps a head of up to 128 KiB before anything is known about who sends it, so that one that is
+//! too large is answered here, in the way in which the framework does it.
 
 #[cfg(test)]
 mod tests;
@@ -56,7 +57,8 @@ pub struct Watched<T> {
     kept: Vec<u8>,
     /// Whether nothing comes behind that.
     is_over: bool,
-    /// Whether a part of a body was handed on, so that it is the framework's turn to do something with it.
+    /// Whether a part of a body was handed on, so that it is the framework's turn to do something
+    /// with it.
     has_given: bool,
     /// Since when it takes no more of an answer.
     full_since: Option<Instant>,
@@ -133,9 +135,9 @@ impl<T> Watched<T> {
 }
 
 impl<T: AsyncRead + Unpin> Watched<T> {
-    /// Reads what belongs to the request in front. What comes behind it is read too, so that an end of the connection is
-    /// noticed, and kept. Of a body the framework is given one part at a time: it reads on until nothing comes before it looks at
-    /// what it has.
+    /// Reads what belongs to the request in front. What comes behind it is read too, so that an end
+    /// of the connection is noticed, and kept. Of a body the framework is given one part at a time:
+    /// it reads on until nothing comes before it looks at what it has.
     fn read_on(
         &mut self,
         context: &mut Context<'_>,
@@ -147,7 +149,8 @@ impl<T: AsyncRead + Unpin> Watched<T> {
         }
         let before = buffer.filled().len();
         let next = &self.kept[..self.kept.len().min(buffer.remaining())];
-        // An answer counts as taken by the framework's buffer, which has no end: whoever does not read gets no further one.
+        // An answer counts as taken by the framework's buffer, which has no end: whoever does not
+        // read gets no further one.
         let is_blocked = self.full_since.is_some() && self.exchange.is_between();
         let taken = if is_blocked {
             0
@@ -202,8 +205,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Watched<T> {
         _ = Pin::new(&mut self.stream).poll_shutdown(context);
     }
 
-    /// Reads what still comes, for nobody, once the last answer was sent. A connection that is closed with something unread in it
-    /// is reset, and its caller may lose the answer.
+    /// Reads what still comes, for nobody, once the last answer was sent. A connection that is
+    /// closed with something unread in it is reset, and its caller may lose the answer.
     fn hear_out(
         &mut self,
         context: &mut Context<'_>,
@@ -263,7 +266,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Asked for when everything was written. An encrypted connection takes some of that before it has a place for it.
+        // Asked for when everything was written. An encrypted connection takes some of that before
+        // it has a place for it.
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
         self.hold_out(&flushed, context)?;
         if flushed.is_ready() && self.full_since.take().is_some() {

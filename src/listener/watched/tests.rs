@@ -322,7 +322,8 @@ async fn an_answer_that_nobody_reads_is_given_up() {
     }
 }
 
-/// A connection that takes whatever is written to it and gives none of it on, as an encrypted one can, and knows of a reset.
+/// A connection that takes whatever is written to it and gives none of it on, as an encrypted one
+/// can, and knows of a reset.
 struct Hoarding {
     incoming: DuplexStream,
     reset_at: Option<Instant>,
