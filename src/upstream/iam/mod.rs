@@ -15,7 +15,6 @@ mod login;
 mod metadata;
 mod refusals;
 pub mod signature;
-mod suspicion;
 mod vault;
 
 #[cfg(test)]
@@ -46,7 +45,6 @@ use self::{
     keeper::{Command, Keeper},
     login::failure,
     refusals::Refusals,
-    suspicion::Suspicions,
     vault::{Ages, Vault},
 };
 use super::{
@@ -101,7 +99,6 @@ pub struct Credentials {
     vault: Vault,
     commands: mpsc::Sender<Command>,
     refusals: Arc<Mutex<Refusals>>,
-    suspicions: Arc<Mutex<Suspicions>>,
     patience: Duration,
 }
 
@@ -151,7 +148,6 @@ impl Credentials {
             vault,
             commands,
             refusals: Arc::default(),
-            suspicions: Arc::default(),
             patience: transport
                 .request_timeout
                 .saturating_add(secrets::PATIENCE)
@@ -193,23 +189,12 @@ impl Credentials {
 
     /// The credential at hand, or else the result of one login, as [`Credentials::lease`] says. Not to be used.
     pub(crate) async fn credential(&self, project: &ProjectName) -> CredentialResult {
-        match self.at_hand(project).await {
-            Some(credential) => Ok(credential),
-            None => self.obtain(project, 0).await,
+        if let Some(credential) = self.at_hand(project).await {
+            return Ok(credential);
         }
-    }
-
-    /// What has taken the place of a credential, or takes it now. Not to be used.
-    async fn successor(&self, credential: &Credential) -> CredentialResult {
-        self.obtain(credential.project(), credential.serial()).await
-    }
-
-    /// The credential at hand if it is later than the one with this serial, or else the result of one login.
-    async fn obtain(&self, project: &ProjectName, later_than: u64) -> CredentialResult {
         let (reply, answer) = oneshot::channel();
         let command = Command::Need {
             project: project.clone(),
-            later_than,
             reply,
         };
         if self.commands.try_send(command).is_err() {

@@ -199,7 +199,7 @@ impl Credentials {
             }
             let is_news = refusal.given_up == 0;
             refusal.given_up = credential.serial();
-            refusal.identity = Some(credential.identity());
+            refusal.identity = credential.chosen();
             refusal.count = refusal.count.saturating_add(1);
             let logins = &self.vault.logins;
             let error = if takes_others {
@@ -236,7 +236,7 @@ impl Credentials {
             let at_hand = || {
                 self.vault
                     .at_hand(project)
-                    .map(|at_hand| at_hand.identity())
+                    .and_then(|at_hand| at_hand.chosen())
             };
             refusal.stands_in(now, at_hand)
         })
@@ -254,7 +254,7 @@ impl Credentials {
             if refusal.given_up == 0 {
                 return Ok(lease);
             }
-            if let Some(error) = refusal.stands_in(now, || Some(lease.identity())) {
+            if let Some(error) = refusal.stands_in(now, || lease.chosen()) {
                 return Err(error);
             }
             let probe = Arc::new(());

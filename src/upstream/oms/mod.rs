@@ -65,15 +65,18 @@ struct Oms {
 
 impl Oms {
     fn new(parts: Parts) -> Self {
+        let reader = parts.reader(&DIALECT);
+        let requests = Requests::new(
+            &parts.project_id,
+            parts.session.project().clone(),
+            parts.settings,
+            parts.secrets,
+        );
+        let session = parts.session.checking_tokens_by(requests.list(0, 1));
         Self {
-            reader: parts.reader(&DIALECT),
-            requests: Requests::new(
-                &parts.project_id,
-                parts.session.project().clone(),
-                parts.settings,
-                parts.secrets,
-            ),
-            session: parts.session,
+            session,
+            reader,
+            requests,
         }
     }
 

@@ -1,5 +1,6 @@
 //! One service of one project, spoken to with the project's credential.
 
+mod check;
 mod sending;
 #[cfg(test)]
 mod tests;
@@ -7,9 +8,12 @@ mod verdict;
 
 use std::{cell::Cell, rc::Rc};
 
-use self::sending::Sending;
+use self::{
+    check::Check,
+    sending::{Refusal, Sending},
+};
 use super::{
-    answer::Codes,
+    answer::{self, Codes},
     echo,
     flow::{Call, Flow},
     iam::{self, Credentials, Site},
@@ -36,6 +40,7 @@ pub(super) struct Session {
     names: echo::Names,
     flow: Flow,
     metrics: Metrics,
+    check: Option<Check>,
 }
 
 impl Session {
@@ -75,6 +80,15 @@ impl Session {
             names,
             flow,
             metrics,
+            check: None,
+        }
+    }
+
+    /// The same, which finds out by a read that is about no task whether a token is dead that the service calls so.
+    pub(super) fn checking_tokens_by(self, request: Request) -> Self {
+        Self {
+            check: Some(Check::by(request)),
+            ..self
         }
     }
 
@@ -82,8 +96,8 @@ impl Session {
     /// included, unless the answer says that the credential is dead. Then it is replaced and the request is sent again,
     /// which is safe since it was not carried out. If the replacement is refused too, that is
     /// [`UpstreamErrorKind::CredentialsRefused`], also for the next requests of a while; or, if it is a token and the service
-    /// has accepted others, it is replaced once more, and then that is [`UpstreamErrorKind::Unavailable`] at first. If the service
-    /// calls a token dead in words of its own, it is replaced once, and the second answer is given back, whatever it says.
+    /// has accepted others, it is replaced once more, and then that is [`UpstreamErrorKind::Unavailable`] at first. Words of the
+    /// service's own that call a token dead count if it says the same to a read that is about no task.
     ///
     /// `operation` is the name under which the request is counted. Nothing is sent without a clearance that is good, if there
     /// is one.
@@ -180,8 +194,6 @@ impl Session {
 
     async fn perform(&self, request: &Request, call: Call<'_>) -> Result<Response, UpstreamError> {
         let mut repeats = 0;
-        // Whether it is sent again because of what the service said of the token.
-        let mut is_suspected = false;
         loop {
             // Whoever cannot be let in need not wait for the pace.
             self.may_ask()?;
@@ -196,24 +208,28 @@ impl Session {
             let Some(tried) = sending.tried.take() else {
                 return Ok(response);
             };
-            let Some(refusal) = tried.refusal else {
-                let (credentials, site) = (&self.credentials, &self.site);
-                if is_suspected {
-                    credentials.judged(&tried.credential, site, tried.is_suspected);
-                } else if tried.is_suspected && credentials.suspected(&tried.credential, site).await
-                {
-                    is_suspected = true;
-                    continue;
+            let (error, is_replaced) = match tried.refusal {
+                Some(Refusal {
+                    error, is_replaced, ..
+                }) => (error, is_replaced),
+                None if tried.is_blamed && self.is_dead(&tried.credential).await? => {
+                    let code = answer::error_code(&response.body).map(|(code, _)| code);
+                    let error = self.refusal(&tried.credential, &response, code);
+                    let is_replaced =
+                        self.credentials
+                            .refused(&tried.credential, &self.site, &error);
+                    (error, is_replaced)
                 }
-                return Ok(response);
+                None => return Ok(response),
             };
-            if !refusal.is_replaced {
-                let refused = &refusal.lease;
-                return Err(self.credentials.give_up(refused, &self.site, refusal.error));
+            if !is_replaced {
+                return Err(self
+                    .credentials
+                    .give_up(&tried.credential, &self.site, error));
             }
             if repeats == REPEATS_MAX {
                 // Others were let in meanwhile: the service is not to be left alone for it.
-                return Err(iam::passing(&self.site.service, refusal.error));
+                return Err(iam::passing(&self.site.service, error));
             }
             repeats += 1;
         }

@@ -41,15 +41,16 @@ pub(super) struct Sending<'a> {
 /// A credential that a service was shown.
 pub(super) struct Tried {
     pub(super) credential: Credential,
-    pub(super) refusal: Option<Refusal>,
+    pub(super) is_accepted: bool,
     /// Whether it is a token that the service calls dead in words of its own.
-    pub(super) is_suspected: bool,
+    pub(super) is_blamed: bool,
+    pub(super) refusal: Option<Refusal>,
 }
 
 /// That it was refused, which is noted.
 pub(super) struct Refusal {
     /// Held until it is decided what follows.
-    pub(super) lease: Lease,
+    _lease: Lease,
     pub(super) error: UpstreamError,
     /// Whether the request may be tried with another one at once.
     pub(super) is_replaced: bool,
@@ -186,7 +187,7 @@ impl Session {
         let others = recent.iter().filter(|other| !other.is(&lease));
         masks.extend(others.map(Credential::mask));
         let response = echo::without_secrets(response, &masks);
-        let is_suspected = !lease.signs() && blames_credential(self.codes, &response);
+        let is_blamed = !lease.signs() && blames_credential(self.codes, &response);
         let credential = Credential::clone(&lease);
         let refusal = (code.is_some() || is_doubted).then(|| {
             // If it is sent twice, it must not be taken for a refusal of the next credential.
@@ -194,15 +195,16 @@ impl Session {
             let error = self.refusal(&lease, &response, code);
             let is_replaced = self.credentials.refused(&lease, &self.site, &error);
             Refusal {
-                lease,
+                _lease: lease,
                 error,
                 is_replaced,
             }
         });
         let tried = Tried {
             credential,
+            is_accepted,
+            is_blamed,
             refusal,
-            is_suspected,
         };
         Ok((response, tried))
     }
@@ -222,7 +224,7 @@ impl Session {
         }
     }
 
-    fn refusal(
+    pub(super) fn refusal(
         &self,
         credential: &Credential,
         response: &Response,

@@ -122,6 +122,11 @@ impl Credential {
         self.0.identity
     }
 
+    /// What somebody chose for it to be obtained with, as opposed to temporary keys, which change by themselves.
+    pub(super) fn chosen(&self) -> Option<Identity> {
+        (self.kind() != CredentialKind::EcsAgency).then(|| self.identity())
+    }
+
     /// How long it has been there.
     pub(super) fn age(&self, now: Timestamp) -> Duration {
         let by_lifetime = self.0.lifetime.as_ref().map(|lifetime| lifetime.age(now));
@@ -144,7 +149,7 @@ impl Credential {
         is_first
     }
 
-    pub(super) fn is_refused(&self) -> bool {
+    pub(crate) fn is_refused(&self) -> bool {
         self.0.refused.load(Ordering::Relaxed)
     }
 

@@ -36,8 +36,6 @@ pub(super) enum Command {
     /// A credential for whoever waits at the other end.
     Need {
         project: ProjectName,
-        /// The serial of one that does not do. Serials begin with 1.
-        later_than: u64,
         reply: oneshot::Sender<CredentialResult>,
     },
     /// The credential of this project should be replaced before it ends.
@@ -109,11 +107,7 @@ impl Keeper {
 
     async fn obey(&mut self, command: Command) {
         match command {
-            Command::Need {
-                project,
-                later_than,
-                reply,
-            } => self.need(project, later_than, reply).await,
+            Command::Need { project, reply } => self.need(project, reply).await,
             Command::Refresh { project } => self.refresh(&project),
             Command::Look => self.look(),
             Command::Refused {
@@ -152,14 +146,8 @@ impl Keeper {
         }
     }
 
-    async fn need(
-        &mut self,
-        project: ProjectName,
-        later_than: u64,
-        reply: oneshot::Sender<CredentialResult>,
-    ) {
+    async fn need(&mut self, project: ProjectName, reply: oneshot::Sender<CredentialResult>) {
         let cached = self.vault.get(&project).await;
-        let cached = cached.filter(|credential| credential.serial() > later_than);
         let now = self.vault.clock.now();
         let Some(desk) = self.desks.get_mut(&project) else {
             let error = failure(
