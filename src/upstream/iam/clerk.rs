@@ -186,6 +186,17 @@ impl Clerk {
         })
     }
 
+    /// The same keys once more, if they have worked before they were refused, and may be tried.
+    pub(super) fn again(&self, credential: &Credential) -> Option<Credential> {
+        let serial = self.serial.get() + 1;
+        let again = credential.again(serial)?;
+        let forbidden = again.forbidden(self.clock.uptime(), Urgency::Needed, None);
+        forbidden.is_none().then(|| {
+            self.serial.set(serial);
+            again
+        })
+    }
+
     pub(super) async fn read(
         &self,
         account: &Account,

@@ -81,6 +81,22 @@ impl Credential {
         }))
     }
 
+    /// The same keys, as if they had just been obtained; `None` if they have not worked, or if they are others by now.
+    pub(super) fn again(&self, serial: u64) -> Option<Self> {
+        let is_same = self.kind() == CredentialKind::AccessKey && self.has_worked();
+        is_same.then(|| {
+            Self::new(Parts {
+                serial,
+                project: self.0.project.clone(),
+                kind: self.0.kind,
+                identity: self.0.identity,
+                trials: Arc::clone(&self.0.trials),
+                proof: self.0.proof.clone(),
+                lifetime: None,
+            })
+        })
+    }
+
     /// The headers that show who sends this request to this address now.
     pub(crate) fn authenticate(
         &self,

@@ -16,7 +16,7 @@ const PROJECT_HEADER: &str = "x-project-id";
 const SECURITY_TOKEN_HEADER: &str = "x-security-token";
 
 /// How a request shows who sends it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::upstream::iam) enum Proof {
     /// By a token.
     Token {
@@ -29,7 +29,7 @@ pub(in crate::upstream::iam) enum Proof {
 }
 
 /// An access key with its secret key.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::upstream::iam) struct KeyPair {
     pub(in crate::upstream::iam) access_key: Secret,
     pub(in crate::upstream::iam) secret_key: Secret,

@@ -137,7 +137,16 @@ impl Keeper {
             let result = error.kind.as_str();
             self.vault.metrics.credential_refresh(kind, result);
         }
-        if has_predecessor && let Some(desk) = self.desks.get_mut(project) {
+        let Some(desk) = self.desks.get_mut(project) else {
+            return;
+        };
+        let is_successor_refused = desk
+            .refused
+            .is_some_and(|other| other != credential.identity());
+        if is_successor_refused && let Some(again) = self.clerk.again(credential) {
+            // What is to follow is not taken yet, and this one has worked: it may be refused by chance.
+            self.vault.put(again).await;
+        } else if has_predecessor {
             // What worked before it serves on, but somebody should know.
             let now = self.vault.clock.now();
             self.vault.logins.failed(project, &error, now);

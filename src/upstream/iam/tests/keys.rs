@@ -134,6 +134,29 @@ async fn a_file_that_is_of_no_use_leaves_the_access_key_as_it_is() {
 }
 
 #[actix_rt::test]
+async fn keys_that_work_until_those_after_them_do_survive_a_refusal_by_chance() {
+    let bench = Bench::new();
+    let credentials = bench.credentials();
+    credentials.worked(&lease(&credentials).await.unwrap(), &oms());
+    bench.write("AK2", "second-secret");
+    credentials.look_at_secrets();
+    until(async || key(&credentials).await == "AK2").await;
+    refuse(&credentials).await;
+    until(async || key(&credentials).await == "AK1").await;
+    refuse(&credentials).await;
+    until(async || credentials.credential(&project()).await.is_ok()).await;
+    let again = lease(&credentials).await.unwrap();
+    assert_eq!(access_key(&again), "AK1");
+    credentials.worked(&again, &oms());
+    drop(again);
+    for _ in 0..2 {
+        assert_eq!(key(&credentials).await, "AK1");
+        refuse(&credentials).await;
+    }
+    assert_eq!(key(&credentials).await, "AK2", "it was no chance");
+}
+
+#[actix_rt::test]
 async fn refused_keys_are_tried_twice_in_15_minutes_unless_they_change() {
     let bench = Bench::new();
     let credentials = bench.credentials();
