@@ -122,8 +122,9 @@ pub(super) struct Vault {
     recent: Arc<Mutex<HashMap<ProjectName, VecDeque<Credential>>>>,
 }
 
-/// How many credentials of a project are remembered, so that no answer repeats them: the latest, and the one before it.
-const RECENT: usize = 2;
+/// How many credentials of a project are remembered, the latest among them: so that no answer repeats them, and that those which
+/// worked can come back after two of those that came after them were refused.
+const RECENT: usize = 3;
 
 /// Each credential goes at its own end.
 struct AtItsEnd;

@@ -72,7 +72,7 @@ impl Oms {
             parts.settings,
             parts.secrets,
         );
-        let session = parts.session.checking_tokens_by(requests.list(0, 1));
+        let session = parts.session.checking_by(requests.list(0, 1));
         Self {
             session,
             reader,

@@ -1,7 +1,7 @@
-//! Whether a token is dead that a service calls so in words of its own, as opposed to those of the API gateway in front of it.
+//! Whether a credential is dead that a service calls so in words of its own, as opposed to those of the API gateway in front of it.
 //!
 //! Such words can be about the task just as well, or about the keys of a bucket. So the service is asked for something else: if it
-//! says the same to that, it is the token.
+//! says the same to that, it is the credential.
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
@@ -31,7 +31,7 @@ pub(super) struct Check {
 /// What was found out, for all who wanted to know before it began.
 struct Last {
     began: Instant,
-    token: Credential,
+    credential: Credential,
     finding: Finding,
 }
 
@@ -53,8 +53,8 @@ impl Check {
 }
 
 impl Session {
-    /// Whether a token is dead that the service has just called so. An error if it cannot be found out.
-    pub(super) async fn is_dead(&self, token: &Credential) -> Result<bool, UpstreamError> {
+    /// Whether a credential is dead that the service has just called so. An error if it cannot be found out.
+    pub(super) async fn is_dead(&self, credential: &Credential) -> Result<bool, UpstreamError> {
         let Some(check) = &self.check else {
             return Ok(false);
         };
@@ -63,14 +63,16 @@ impl Session {
             return Err(self.untold());
         };
         let finding = match &*last {
-            Some(last) if last.began >= asked && last.token.is(token) => last.finding.clone(),
-            _ if token.is_refused() => Finding::Dead,
+            Some(last) if last.began >= asked && last.credential.is(credential) => {
+                last.finding.clone()
+            }
+            _ if credential.is_refused() => Finding::Dead,
             _ => {
                 let began = Instant::now();
-                let finding = self.find_out(&check.request, token).await;
+                let finding = self.find_out(&check.request, credential).await;
                 *last = Some(Last {
                     began,
-                    token: token.clone(),
+                    credential: credential.clone(),
                     finding: finding.clone(),
                 });
                 finding
@@ -83,7 +85,7 @@ impl Session {
         }
     }
 
-    async fn find_out(&self, request: &Request, token: &Credential) -> Finding {
+    async fn find_out(&self, request: &Request, credential: &Credential) -> Finding {
         let sending = Sending {
             session: self,
             request,
@@ -109,7 +111,9 @@ impl Session {
         };
         match tried {
             // Another one has taken its place, for whatever reason.
-            Some(tried) if !tried.credential.is(token) => Finding::Dead,
+            Some(tried) if tried.credential.is_later_than(credential) => Finding::Dead,
+            // Keys that worked before those which others try just now.
+            Some(tried) if !tried.credential.is(credential) => Finding::Unknown(self.untold()),
             Some(tried) if tried.is_accepted => Finding::Alive,
             Some(tried) if tried.is_blamed || tried.refusal.is_some() => Finding::Dead,
             Some(_) | None => Finding::Unknown(self.untold()),
@@ -124,7 +128,7 @@ impl Session {
             retry_after: None,
             answer: None,
             detail: format!(
-                "The service {} refused a token of the gateway, and then did not say whether it takes it.",
+                "The service {} refused a credential of the gateway, and then did not say whether it takes it.",
                 self.service()
             ),
         }

@@ -84,8 +84,8 @@ impl Session {
         }
     }
 
-    /// The same, which finds out by a read that is about no task whether a token is dead that the service calls so.
-    pub(super) fn checking_tokens_by(self, request: Request) -> Self {
+    /// The same, which finds out by a read that is about no task whether a credential is dead that the service calls so.
+    pub(super) fn checking_by(self, request: Request) -> Self {
         Self {
             check: Some(Check::by(request)),
             ..self
@@ -97,7 +97,7 @@ impl Session {
     /// which is safe since it was not carried out. If the replacement is refused too, that is
     /// [`UpstreamErrorKind::CredentialsRefused`], also for the next requests of a while; or, if it is a token and the service
     /// has accepted others, it is replaced once more, and then that is [`UpstreamErrorKind::Unavailable`] at first. Words of the
-    /// service's own that call a token dead count if it says the same to a read that is about no task.
+    /// service's own that call a credential dead count if it says the same to a read that is about no task.
     ///
     /// `operation` is the name under which the request is counted. Nothing is sent without a clearance that is good, if there
     /// is one.

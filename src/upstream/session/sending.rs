@@ -42,7 +42,7 @@ pub(super) struct Sending<'a> {
 pub(super) struct Tried {
     pub(super) credential: Credential,
     pub(super) is_accepted: bool,
-    /// Whether it is a token that the service calls dead in words of its own.
+    /// Whether the service calls it dead in words of its own.
     pub(super) is_blamed: bool,
     pub(super) refusal: Option<Refusal>,
 }
@@ -187,7 +187,7 @@ impl Session {
         let others = recent.iter().filter(|other| !other.is(&lease));
         masks.extend(others.map(Credential::mask));
         let response = echo::without_secrets(response, &masks);
-        let is_blamed = !lease.signs() && blames_credential(self.codes, &response);
+        let is_blamed = blames_credential(self.codes, &response);
         let credential = Credential::clone(&lease);
         let refusal = (code.is_some() || is_doubted).then(|| {
             // If it is sent twice, it must not be taken for a refusal of the next credential.

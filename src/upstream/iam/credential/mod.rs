@@ -122,6 +122,11 @@ impl Credential {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// Whether it was obtained after the other one.
+    pub(crate) fn is_later_than(&self, other: &Self) -> bool {
+        self.serial() > other.serial()
+    }
+
     pub(super) fn serial(&self) -> u64 {
         self.0.serial
     }

@@ -137,21 +137,27 @@ impl Keeper {
             let result = error.kind.as_str();
             self.vault.metrics.credential_refresh(kind, result);
         }
-        let Some(desk) = self.desks.get_mut(project) else {
-            return;
-        };
-        let is_successor_refused = desk
-            .refused
-            .is_some_and(|other| other != credential.identity());
-        if is_successor_refused && let Some(again) = self.clerk.again(credential) {
-            // What is to follow is not taken yet, and this one has worked: it may be refused by chance.
-            self.vault.put(again).await;
-        } else if has_predecessor {
+        if has_predecessor && let Some(desk) = self.desks.get_mut(project) {
             // What worked before it serves on, but somebody should know.
             let now = self.vault.clock.now();
             self.vault.logins.failed(project, &error, now);
             desk.replacements.failed(error, now);
             desk.refused = Some(credential.identity());
+        }
+        if !has_predecessor && !credential.has_worked() {
+            self.bring_back(credential).await;
+        }
+    }
+
+    /// Puts the keys that worked back in the place of those that came after them and do not. They were refused too, but that may have
+    /// been by chance, if these are not taken yet.
+    async fn bring_back(&mut self, refused: &Credential) {
+        let recent = self.vault.recent(refused.project());
+        let mut others = recent
+            .iter()
+            .filter(|other| other.identity() != refused.identity());
+        if let Some(again) = others.find_map(|other| self.clerk.again(other)) {
+            self.vault.put(again).await;
         }
     }
 

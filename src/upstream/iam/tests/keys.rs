@@ -134,26 +134,26 @@ async fn a_file_that_is_of_no_use_leaves_the_access_key_as_it_is() {
 }
 
 #[actix_rt::test]
-async fn keys_that_work_until_those_after_them_do_survive_a_refusal_by_chance() {
+async fn keys_that_are_refused_by_chance_come_back_if_those_after_them_are_not_taken_yet() {
     let bench = Bench::new();
     let credentials = bench.credentials();
     credentials.worked(&lease(&credentials).await.unwrap(), &oms());
     bench.write("AK2", "second-secret");
     credentials.look_at_secrets();
     until(async || key(&credentials).await == "AK2").await;
-    refuse(&credentials).await;
-    until(async || key(&credentials).await == "AK1").await;
-    refuse(&credentials).await;
+    for refused in ["AK2", "AK1", "AK2"] {
+        until(async || credentials.credential(&project()).await.is_ok()).await;
+        assert_eq!(key(&credentials).await, refused);
+        refuse(&credentials).await;
+    }
     until(async || credentials.credential(&project()).await.is_ok()).await;
     let again = lease(&credentials).await.unwrap();
     assert_eq!(access_key(&again), "AK1");
-    credentials.worked(&again, &oms());
+    // Once: they may be dead.
+    credentials.refused(&again, &oms(), &refusal());
     drop(again);
-    for _ in 0..2 {
-        assert_eq!(key(&credentials).await, "AK1");
-        refuse(&credentials).await;
-    }
-    assert_eq!(key(&credentials).await, "AK2", "it was no chance");
+    let error = lease(&credentials).await.unwrap_err();
+    assert_eq!(error.kind, UpstreamErrorKind::CredentialsResting);
 }
 
 #[actix_rt::test]

@@ -293,6 +293,36 @@ async fn a_refusal_without_a_word_counts_where_keys_are_tried() {
 }
 
 #[actix_rt::test]
+async fn keys_that_a_service_calls_wrong_in_its_own_words_are_tried_no_more_often() {
+    let blame = |writer: &mut dyn Write| {
+        let body = json!({"error_code": "OMS.1005", "error_msg": "x"}).to_string();
+        answer(writer, 400, "", &body)
+    };
+    for of_one_task in [false, true] {
+        let signed = SignedBench::new(move |seen, writer| {
+            if of_one_task && seen.path() != "/tasks/1" {
+                return fine(seen, writer);
+            }
+            blame(writer)
+        });
+        let list = Request {
+            path: "/tasks".to_owned(),
+            ..read()
+        };
+        let session = signed.bench.session().checking_by(list.clone());
+        for _ in 0..5 {
+            let result = session.exchange("show", &read(), None).await;
+            assert_eq!(result.is_ok(), of_one_task);
+        }
+        let seen = signed.seen().len();
+        // Each of two attempts is a request and the check of what it was answered.
+        assert_eq!(seen, if of_one_task { 10 } else { 4 });
+        let result = session.exchange("list", &list, None).await;
+        assert_eq!(result.is_ok(), of_one_task);
+    }
+}
+
+#[actix_rt::test]
 async fn a_wrong_address_that_is_the_first_to_try_keys_does_not_keep_another_one_from_them() {
     let signed = SignedBench::new(fine);
     let refuses = peer::Peer::start(|_, writer| refuse(writer, "APIGW.0301"));

@@ -57,7 +57,7 @@ const CODES: Codes = Codes {
     gone: "OMS.1009",
     still_in_progress: &[],
     forbidden: &[],
-    credentials: &["OMS.0068"],
+    credentials: &["OMS.0068", "OMS.1005"],
     transient: &[],
 };
 

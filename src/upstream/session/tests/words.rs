@@ -21,7 +21,7 @@ fn list() -> Request {
 
 impl Bench {
     fn checking_session(&self) -> Session {
-        self.session().checking_tokens_by(list())
+        self.session().checking_by(list())
     }
 
     fn checks(&self) -> usize {
