@@ -17,6 +17,9 @@ use super::{
     task::{TaskId, TaskRef},
 };
 
+/// By how much the clocks of two machines that share a record may differ.
+pub const CLOCKS_APART: Duration = Duration::from_secs(10);
+
 /// A durable record of operations. Usable from any thread.
 ///
 /// A write that fails with [`StoreError::Unsure`] may have been recorded all the same, or may still be: the answer to it can
@@ -62,7 +65,8 @@ pub trait OperationStore: Send + Sync {
     /// Leases up to `limit` running operations whose next look is due and which nobody holds, oldest look first, and
     /// raises their version. An operation that this owner holds already is in a round, so it is not leased again
     /// before its lease has ended. One that is kept for another owner is left to it until it is late by the duration of a
-    /// lease. Those that cannot be read are logged and left alone; after very many of them it may lease none, and be due again at once.
+    /// lease and [`CLOCKS_APART`]. A lease that seems to last longer than that from the present moment on was begun before the clock was
+    /// set back: it lasts for one duration from then on. Those that cannot be read are logged and left alone; after very many of them it may lease none, and be due again at once.
     async fn claim(&self, lease: &Lease, limit: u32) -> Result<Claim, StoreError>;
 
     /// Makes the lease on those of these operations that this owner holds last for the whole duration again, also on
@@ -153,7 +157,7 @@ pub struct NewOperation {
     pub follows: Option<OperationId>,
     /// How many operations of its caller may run with it; `None` for any number.
     pub running_max: Option<u32>,
-    /// The owner of leases that it is left to, unless it is late by the duration of a lease.
+    /// The owner of leases that it is left to, unless it is late by the duration of a lease and [`CLOCKS_APART`].
     pub kept_for: Option<String>,
 }
 

@@ -1,5 +1,7 @@
 //! Leases: which operations are to be driven, by whom, and until when.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
 
@@ -11,7 +13,7 @@ use super::{
 };
 use crate::domain::{
     operation::{Operation, OperationId},
-    store::{Claim, Lease, Leased, StoreError},
+    store::{CLOCKS_APART, Claim, Lease, Leased, StoreError},
 };
 
 /// Whose clock says whether a lease has ended.
@@ -23,17 +25,19 @@ pub(super) enum LeaseClock {
     Database,
 }
 
-/// By how much the clocks of two machines that share a record may differ, in microseconds.
-const CLOCKS_APART: i64 = 10_000_000;
-
 /// The moments of a lease, in microseconds.
 struct Term {
     /// Looks that are due are due by the caller's clock, which set them.
     due: i64,
     now: i64,
+    duration: i64,
     until: i64,
-    /// When an operation was due that is left to another owner no more.
+    /// When an operation was due that is left to another owner no more: by a clock that may be ahead of that owner's.
     late: i64,
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 impl Term {
@@ -45,20 +49,31 @@ impl Term {
         let now = match clock {
             LeaseClock::Caller => due,
             LeaseClock::Database => {
-                sqlx::query_scalar(
-                    "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
-                )
-                .fetch_one(connection)
-                .await?
+                let clock = Engine::of(connection).clock();
+                // The text is a constant.
+                sqlx::query_scalar(AssertSqlSafe(format!("SELECT {clock}")))
+                    .fetch_one(connection)
+                    .await?
             }
         };
-        let duration = i64::try_from(lease.duration.as_micros()).unwrap_or(i64::MAX);
+        let duration = micros(lease.duration);
         Ok(Self {
             due,
-            late: due.saturating_sub(duration),
             now,
+            duration,
             until: now.saturating_add(duration),
+            late: due
+                .saturating_sub(duration)
+                .saturating_sub(micros(CLOCKS_APART)),
         })
+    }
+
+    /// A moment of the clock that says whether a lease has ended, by the caller's clock.
+    fn by_callers_clock(&self, moment: i64) -> i64 {
+        moment
+            .saturating_sub(self.now)
+            .saturating_add(self.due)
+            .min(last_moment())
     }
 }
 
@@ -107,7 +122,7 @@ async fn bring_forward(
     lease: &Lease,
     term: &Term,
 ) -> Result<(), StoreError> {
-    let rest = i64::try_from(lease.longest_rest.as_micros()).unwrap_or(i64::MAX);
+    let rest = micros(lease.longest_rest);
     sqlx::query(
         "UPDATE operations SET next_look_at = $1 \
          WHERE status = 'running' AND unreadable_by IS NULL \
@@ -115,9 +130,34 @@ async fn bring_forward(
     )
     .bind(term.due)
     .bind(term.due.saturating_add(rest))
-    .bind(term.due.saturating_add(CLOCKS_APART))
+    .bind(term.due.saturating_add(micros(CLOCKS_APART)))
     .execute(connection)
     .await?;
+    Ok(())
+}
+
+/// Makes leases last for one duration from this moment on that end so late that they can only have been begun before the clock was
+/// set back: their owner may be dead. One that lives has asked for its lease before this moment, and sends nothing any more when
+/// one duration has passed since it asked.
+///
+/// The moment is the database's own also where leases go by the caller's clock: the caller may have been stopped for long since it
+/// read its own, and others have leased since.
+async fn bring_ends_forward(connection: &mut AnyConnection, term: &Term) -> Result<(), StoreError> {
+    let engine = Engine::of(connection);
+    let (clock, place, lock) = (engine.clock(), engine.place(), engine.lock());
+    let sql = format!(
+        "UPDATE operations SET lease_until = {clock} + $1 WHERE {place} IN \
+         (SELECT {place} FROM operations WHERE status = 'running' AND unreadable_by IS NULL \
+         AND next_look_at <= $2 AND lease_until > {clock} + $3 AND lease_until <= $4{lock})"
+    );
+    // The text is made of constants.
+    sqlx::query(AssertSqlSafe(sql))
+        .bind(term.duration)
+        .bind(term.due)
+        .bind(term.duration.saturating_add(micros(CLOCKS_APART)))
+        .bind(last_moment())
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
@@ -181,18 +221,19 @@ impl Search<'_> {
     /// look is due. Those that are kept for others are left out: somebody looks for them often enough. What is marked, or is to be,
     /// is put in order.
     async fn later(&self, connection: &mut AnyConnection) -> Result<Option<Timestamp>, StoreError> {
+        bring_ends_forward(connection, self.term).await?;
         let [odd_look, odd_lease] = ODD;
         // Searches each of which ends at the first row that an index finds or sees few rows, and not all that are running.
         let sql = format!(
-            "SELECT CAST(MIN(due) AS BIGINT) AS due, CAST(CASE WHEN \
+            "SELECT CAST(MIN(look) AS BIGINT) AS look, CAST(MIN(lease) AS BIGINT) AS lease, CAST(CASE WHEN \
              EXISTS (SELECT 1 FROM operations WHERE {odd_look}) \
              OR EXISTS (SELECT 1 FROM operations WHERE {odd_lease}) THEN 1 ELSE 0 END AS BIGINT) AS odd, \
              CAST(CASE WHEN EXISTS (SELECT 1 FROM operations WHERE unreadable_by < $5) \
              THEN 1 ELSE 0 END AS BIGINT) AS older \
-             FROM (SELECT MIN(next_look_at) AS due FROM operations \
+             FROM (SELECT MIN(next_look_at) AS look, NULL AS lease FROM operations \
              WHERE status = 'running' AND unreadable_by IS NULL \
              AND next_look_at > $2 AND next_look_at <= $1 AND (kept_for IS NULL OR kept_for = $4) \
-             UNION ALL SELECT MIN(lease_until) FROM operations \
+             UNION ALL SELECT NULL, MIN(lease_until) FROM operations \
              WHERE status = 'running' AND unreadable_by IS NULL \
              AND next_look_at <= $2 AND lease_until > $3 AND lease_until <= $1 \
              AND lease_owner <> $4) AS found"
@@ -213,7 +254,10 @@ impl Search<'_> {
             self.reader.unmark_older(connection).await?;
             return Ok(Some(self.lease.now));
         }
-        let due: Option<i64> = found.try_get("due")?;
+        let lease: Option<i64> = found.try_get("lease")?;
+        let lease = lease.map(|until| self.term.by_callers_clock(until));
+        let look: Option<i64> = found.try_get("look")?;
+        let due = [look, lease].into_iter().flatten().min();
         let due = due.map(|due| Timestamp::from_microsecond(due).map_err(unavailable));
         due.transpose()
     }

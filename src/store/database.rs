@@ -84,6 +84,14 @@ impl Engine {
         }
     }
 
+    /// The present moment by the database's own clock, in microseconds.
+    pub(super) fn clock(self) -> &'static str {
+        match self {
+            Self::Sqlite => "CAST(unixepoch('subsec') * 1000000 AS BIGINT)",
+            Self::Postgres => "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
+        }
+    }
+
     /// All statements see the record at one moment.
     fn begin_reading(self) -> &'static str {
         match self {

@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use super::Round;
-use crate::operations::Settings;
+use crate::{domain::store::CLOCKS_APART, operations::Settings};
 
 /// The longest that a wish of the vendor's to wait is heeded.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
-/// By how much the clocks of two machines that share a record may differ.
-const CLOCKS_APART: Duration = Duration::from_secs(10);
 
 /// The longest that an operation rests until its next look.
 pub(in crate::operations) fn longest_rest(settings: &Settings) -> Duration {

@@ -9,7 +9,10 @@ use crate::{
     domain::{
         operation::{EVENTS_MAX, EventKind, Operation, OperationEvent, OperationId, Status},
         service::CallerName,
-        store::{Claim, Creation, Hold, IdempotencyKey, Joining, Lease, Leased, NewOperation},
+        store::{
+            CLOCKS_APART, Claim, Creation, Hold, IdempotencyKey, Joining, Lease, Leased,
+            NewOperation,
+        },
     },
     operations::later,
 };
@@ -155,7 +158,7 @@ impl Scene {
         let is_kept_for_another = |row: &Row| {
             let mut keeper = row.kept_for.iter();
             keeper.any(|keeper| *keeper != lease.owner)
-                && now < later(row.operation.next_look_at, lease.duration)
+                && now < later(row.operation.next_look_at, lease.duration + CLOCKS_APART)
         };
         let mut due: Vec<_> = self
             .records

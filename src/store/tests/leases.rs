@@ -1,16 +1,19 @@
 use std::{collections::HashSet, sync::Arc};
 
+use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
 
-use super::{Place, SqlOperationStore, event, fresh, lease, moment, task};
+use super::{LeaseClock, Place, SqlOperationStore, event, fresh, lease, moment, task};
 use crate::domain::{
+    clock::{Clock as _, SystemClock},
     operation::{EventKind, Operation, OperationId, Status},
     service::{ProjectName, ServiceName},
-    store::{Claim, Hold, Leased, NewOperation, OperationStore as _, StoreError},
+    store::{Claim, Hold, Lease, Leased, NewOperation, OperationStore as _, StoreError},
 };
 
 on_both_engines! {
     what_rests_longer_than_anything_can_is_due_since_the_clock_was_set_back,
+    a_lease_that_lasts_longer_than_any_can_lasts_from_this_moment_since_the_clock_was_set_back,
     what_is_kept_for_an_owner_is_left_to_it_unless_it_is_late,
     eight_claimers_in_two_processes_share_the_work_without_overlap,
     a_claim_takes_the_oldest_looks_and_says_when_the_next_is_due,
@@ -92,6 +95,82 @@ async fn what_rests_longer_than_anything_can_is_due_since_the_clock_was_set_back
         (impossible.id, moment(0))
     );
     assert_eq!(claim.next_due_at, Some(possible.next_look_at));
+}
+
+async fn a_lease_that_lasts_longer_than_any_can_lasts_from_this_moment_since_the_clock_was_set_back(
+    place: Place,
+) {
+    let store = place.open().await;
+    let now = SystemClock.now();
+    let at = |owner, seconds| Lease {
+        now: now + SignedDuration::from_secs(seconds),
+        ..lease(owner, 0)
+    };
+    let claim = async |owner, seconds| store.claim(&at(owner, seconds), 10).await.unwrap();
+    let possible = store.add(fresh("1")).await.id;
+    let impossible = store.add(fresh("2")).await.id;
+    assert_eq!(claim("a", 0).await.operations.len(), 2);
+    // The one by no more than clocks differ by.
+    for (id, seconds) in [(possible, 5), (impossible, 7200)] {
+        let renewed = store.renew(&at("a", seconds), &[id]).await;
+        assert_eq!(renewed.unwrap(), [id]);
+    }
+
+    let begun = SystemClock.now();
+    let other = claim("b", 0).await;
+    assert!(other.operations.is_empty());
+    assert!(other.next_due_at < Some(now + SignedDuration::from_mins(10)));
+    let ends = sqlx::query_scalar::<_, i64>("SELECT lease_until FROM operations ORDER BY task")
+        .fetch_all(&store.database.pools.reader)
+        .await
+        .unwrap();
+    let ends: Vec<_> = ends
+        .into_iter()
+        .map(|end| Timestamp::from_microsecond(end).unwrap())
+        .collect();
+    assert_eq!(
+        ends[0].as_microsecond(),
+        (now + SignedDuration::from_secs(35)).as_microsecond(),
+        "as it was"
+    );
+    // A file's clock has no microseconds.
+    let earliest = begun + SignedDuration::from_millis(30_000 - 1);
+    assert!(earliest <= ends[1], "{ends:?}");
+    assert!(
+        ends[1] <= SystemClock.now() + SignedDuration::from_secs(30),
+        "{ends:?}"
+    );
+
+    // Another one takes over what they were on.
+    let later = claim("b", 60).await;
+    let taken: Vec<bool> = later.operations.iter().map(|one| one.taken_over).collect();
+    assert_eq!(taken, [true, true]);
+}
+
+#[tokio::test]
+async fn the_end_of_a_lease_by_the_clock_of_the_database_is_told_by_that_of_the_claimer() {
+    let place = Place::postgres();
+    let mut store = place.open().await;
+    store.lease_clock = LeaseClock::Database;
+    store.add(fresh("1")).await;
+    let ahead = |owner| Lease {
+        now: SystemClock.now() + SignedDuration::from_hours(1),
+        ..lease(owner, 0)
+    };
+    assert_eq!(
+        store.claim(&ahead("a"), 1).await.unwrap().operations.len(),
+        1
+    );
+    let other = ahead("b");
+    let claim = store.claim(&other, 1).await.unwrap();
+    assert!(claim.operations.is_empty());
+    let due = claim.next_due_at.expect("the end of the lease");
+    assert!(
+        due > other.now,
+        "{due} is no reason to ask at {}",
+        other.now
+    );
+    assert!(due <= other.now + SignedDuration::from_secs(30), "{due}");
 }
 
 async fn a_claim_takes_the_oldest_looks_and_says_when_the_next_is_due(place: Place) {
@@ -269,7 +348,8 @@ async fn what_is_kept_for_an_owner_is_left_to_it_unless_it_is_late(place: Place)
         ..NewOperation::new(operation)
     };
     store.create(&kept).await.unwrap();
-    let other = store.claim_as("b", 34, 10).await;
+    // It is late after a lease, by clocks that are ten seconds apart.
+    let other = store.claim_as("b", 44, 10).await;
     assert!(other.operations.is_empty());
     assert_eq!(other.next_due_at, None, "somebody else's");
 
@@ -277,7 +357,7 @@ async fn what_is_kept_for_an_owner_is_left_to_it_unless_it_is_late(place: Place)
     leased.operation.next_look_at = moment(10);
     let saved = store.save(&mut leased.operation, &[], Hold::Release).await;
     saved.unwrap();
-    store.assert_nothing_for("b", 39).await;
-    let leased = store.claim_one("b", 40).await;
+    store.assert_nothing_for("b", 49).await;
+    let leased = store.claim_one("b", 50).await;
     assert!(!leased.taken_over, "nobody held it");
 }
