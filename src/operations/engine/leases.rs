@@ -1,9 +1,12 @@
 //! The leases that this process holds, and how it keeps them.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use tokio::task::{Id, JoinSet};
+use tokio::{
+    task::{Id, JoinSet},
+    time::{Interval, MissedTickBehavior, interval},
+};
 
 use crate::{
     domain::{operation::OperationId, service::HeldLease, store::Lease},
@@ -16,13 +19,15 @@ const LEASE: Duration = Duration::from_secs(8);
 /// How long something may be sent under a lease. It is shorter, so that what is sent arrives while the lease holds.
 const LEASE_FOR_SENDING: Duration = Duration::from_secs(7);
 /// How often leases are renewed: three tries before one runs out.
-pub(super) const RENEWAL: Duration = Duration::from_secs(2);
+const RENEWAL: Duration = Duration::from_secs(2);
 
 /// The leases of rounds, by the tasks that run them.
 pub(super) struct Leases {
     shared: Arc<Shared>,
     held: HashMap<Id, Held>,
-    /// The renewal that is under way, if one is. It waits for nothing else that the engine does.
+    /// When they are to be renewed.
+    renewal: Interval,
+    /// The renewal that is under way, if one is.
     renewing: JoinSet<()>,
 }
 
@@ -33,9 +38,12 @@ struct Held {
 
 impl Leases {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let mut renewal = interval(RENEWAL);
+        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             shared,
             held: HashMap::new(),
+            renewal,
             renewing: JoinSet::new(),
         }
     }
@@ -79,8 +87,29 @@ impl Leases {
         self.held.remove(&task).map(|held| held.operation)
     }
 
+    /// Renews all of them in time while this is done.
+    pub(super) async fn keep_up_during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.keep_up() => {}
+                done = &mut work => return done,
+            }
+        }
+    }
+
+    /// Returns when a renewal has begun or is over. Whoever breaks this off and asks again misses nothing.
+    pub(super) async fn keep_up(&mut self) {
+        tokio::select! {
+            biased;
+            _ = self.renewal.tick() => self.renew(),
+            () = renewed(&mut self.renewing) => {}
+        }
+    }
+
     /// Begins to renew all of them, unless that is still under way.
-    pub(super) fn renew(&mut self) {
+    fn renew(&mut self) {
         if self.held.is_empty() || !self.renewing.is_empty() {
             return;
         }
@@ -95,15 +124,15 @@ impl Leases {
         self.renewing
             .spawn_local(async move { renew(&shared, &terms, held, until).await });
     }
+}
 
-    /// Returns when a renewal is over. If none is under way it never does.
-    pub(super) async fn renewed(&mut self) {
-        match self.renewing.join_next().await {
-            Some(Ok(())) => {}
-            // The leases run out.
-            Some(Err(_)) => tracing::error!("the renewal of leases panicked"),
-            None => std::future::pending().await,
-        }
+/// Returns when a renewal is over. If none is under way it never does.
+async fn renewed(renewing: &mut JoinSet<()>) {
+    match renewing.join_next().await {
+        Some(Ok(())) => {}
+        // The leases run out.
+        Some(Err(_)) => tracing::error!("the renewal of leases panicked"),
+        None => std::future::pending().await,
     }
 }
 

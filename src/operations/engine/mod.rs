@@ -12,18 +12,19 @@
 //! with a place; where requests that hang have them all, once they are given up, after which the circuit breaker keeps the next
 //! ones from hanging.
 
+mod house;
 mod leases;
 
-use std::{io, rc::Rc, sync::Arc, thread, time::Duration};
+use std::{io, pin::pin, rc::Rc, sync::Arc, thread, time::Duration};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::{
     sync::oneshot,
     task::{Id, JoinError, JoinSet, LocalSet},
-    time::{Instant, MissedTickBehavior, interval},
+    time::Instant,
 };
 
-use self::leases::{Leases, RENEWAL};
+use self::{house::keep_house, leases::Leases};
 use super::{
     Operations, Shared,
     board::{Board, Economy},
@@ -31,19 +32,14 @@ use super::{
     later, round,
 };
 use crate::domain::{
-    operation::Status,
     service::Services,
-    store::{Claim, Leased, StoreError},
+    store::{Claim, Leased},
 };
 
 /// The longest sleep: whatever is due for a reason this process was not told of is found after this.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// How long to leave a store alone that failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
-/// How often the house is kept: what is over is dropped, and what could not be read is looked at again.
-const HOUSEKEEPING: Duration = Duration::from_mins(1);
-/// How many operations that ended long ago are removed at a time: few enough to be in nobody's way.
-const REMOVED_MAX: u32 = 100;
 /// An engine that did not come round its loop for so long is not alive.
 pub const SILENCE_MAX: Duration = Duration::from_secs(15);
 
@@ -125,11 +121,9 @@ pub(super) struct Loop {
     rounds: JoinSet<Option<Timestamp>>,
     leases: Leases,
     /// When the next operation that is on record is due.
-    due: Option<Timestamp>,
+    due: Timestamp,
     /// Until when a store that failed is left alone.
     store_rests_until: Instant,
-    /// When the house is kept next.
-    housekeeping_at: Instant,
 }
 
 impl Loop {
@@ -141,9 +135,8 @@ impl Loop {
             board: Rc::new(Board::new(economy)),
             rounds: JoinSet::new(),
             leases,
-            due: Some(Timestamp::MIN),
+            due: Timestamp::MIN,
             store_rests_until: Instant::now(),
-            housekeeping_at: Instant::now(),
         }
     }
 
@@ -151,8 +144,7 @@ impl Loop {
     pub(super) async fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let mut draining = shared.draining.subscribe();
-        let mut renewal = interval(RENEWAL);
-        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut house = pin!(keep_house(Arc::clone(&shared), Rc::clone(&self.board)));
         loop {
             shared.heartbeat.send_replace(Some(Instant::now()));
             let stopping = *draining.borrow_and_update();
@@ -161,7 +153,6 @@ impl Loop {
             }
             if !stopping {
                 self.take_up().await;
-                self.keep_house().await;
             }
             // On a stop nothing that is due is taken up: only the ends of rounds matter.
             let sleep = if stopping {
@@ -172,10 +163,11 @@ impl Loop {
             // The order is fixed so that a simulation can be repeated; those that matter most and come least stand first.
             tokio::select! {
                 biased;
-                _ = renewal.tick() => self.leases.renew(),
-                () = self.leases.renewed() => {}
+                // It never ends, and so keeps nothing from its turn.
+                never = &mut house, if !stopping => match never {},
+                () = self.leases.keep_up() => {}
                 Some(ended) = self.rounds.join_next_with_id() => self.round_ended(ended),
-                () = shared.wake.notified() => self.due = Some(Timestamp::MIN),
+                () = shared.wake.notified() => self.due = Timestamp::MIN,
                 () = tokio::time::sleep(sleep) => {}
                 _ = draining.changed() => {}
             }
@@ -195,20 +187,16 @@ impl Loop {
             .saturating_sub(self.rounds.len());
         let now = self.shared.clock.now();
         // Nothing is ever due later than the longest sleep from when that was said: if it seems so, the clock was set back.
-        let is_due = self
-            .due
-            .is_none_or(|due| due <= now || due > later(now, SLEEP_MAX));
+        let is_due = self.due <= now || self.due > later(now, SLEEP_MAX);
         if free == 0 || !is_due || Instant::now() < self.store_rests_until {
             return;
         }
         let limit = u32::try_from(free).unwrap_or(u32::MAX);
         kill_point!("engine.claim.before");
         let until = self.leases.until();
-        let claimed = self
-            .shared
-            .store
-            .claim(&self.leases.terms(now), limit)
-            .await;
+        let terms = self.leases.terms(now);
+        let claim = self.shared.store.claim(&terms, limit);
+        let claimed = self.leases.keep_up_during(claim).await;
         kill_point!("engine.claim.after");
         match claimed {
             Ok(Claim {
@@ -216,11 +204,9 @@ impl Loop {
                 next_due_at,
             }) => {
                 // Whatever is added to the record without this process being told is found at the next sleep's end.
-                self.due = Some(
-                    next_due_at
-                        .unwrap_or(Timestamp::MAX)
-                        .min(later(now, SLEEP_MAX)),
-                );
+                self.due = next_due_at
+                    .unwrap_or(Timestamp::MAX)
+                    .min(later(now, SLEEP_MAX));
                 for leased in operations {
                     self.begin_round(leased, until);
                     kill_point!("engine.round.begun");
@@ -249,68 +235,13 @@ impl Loop {
         self.leases.keep(task.id(), operation, lease);
     }
 
-    /// What is to be done once in a while. A store that fails is left alone until the next time.
-    async fn keep_house(&mut self) {
-        let now = Instant::now();
-        if now < self.housekeeping_at || now < self.store_rests_until {
-            return;
-        }
-        self.housekeeping_at = now + HOUSEKEEPING;
-        self.board.keep_house(&self.shared);
-        match self.try_to_keep_house().await {
-            Ok(false) => {}
-            Ok(true) => self.housekeeping_at = now + SLEEP_MAX,
-            Err(error) => {
-                self.shared.metrics.store_faults.inc();
-                tracing::error!(
-                    error = error.with_causes(),
-                    "the housekeeping failed; trying again"
-                );
-                kill_point!("engine.housekeeping.failed");
-            }
-        }
-    }
-
-    /// Tells whether to go on soon, since there may be more to do.
-    async fn try_to_keep_house(&self) -> Result<bool, StoreError> {
-        let shared = &self.shared;
-        for id in shared.inline_keys.kept_since(HOUSEKEEPING) {
-            kill_point!("engine.keys.before");
-            let operation = shared.store.find(id).await;
-            kill_point!("engine.keys.after");
-            let is_running = match operation {
-                Ok(found) => found.is_some_and(|found| found.status == Status::Running),
-                // It is left alone, and reported where it was read.
-                Err(StoreError::Unreadable(_)) => true,
-                Err(error) => return Err(error),
-            };
-            if !is_running {
-                shared.inline_keys.forget(id);
-            }
-        }
-        let kept = SignedDuration::try_from(shared.settings.history).unwrap_or(SignedDuration::MAX);
-        let now = shared.clock.now();
-        let before = now.saturating_sub(kept).unwrap_or(Timestamp::MIN);
-        kill_point!("engine.removal.before");
-        let removed = shared.store.remove_ended(before, REMOVED_MAX).await;
-        kill_point!("engine.removal.after");
-        let removed = removed?;
-        if removed > 0 {
-            tracing::info!(operations = removed, "removed ended operations");
-        }
-        kill_point!("engine.again.before");
-        let are_more_unreadable = shared.store.look_again().await;
-        kill_point!("engine.again.after");
-        Ok(are_more_unreadable? || removed >= u64::from(REMOVED_MAX))
-    }
-
     fn round_ended(&mut self, ended: Result<(Id, Option<Timestamp>), JoinError>) {
         match ended {
             Ok((id, next)) => {
                 kill_point!("engine.round.ended");
                 self.leases.give_up(id);
                 if let Some(next) = next {
-                    self.due = Some(self.due.map_or(next, |due| due.min(next)));
+                    self.due = self.due.min(next);
                     kill_point!("engine.round.followed");
                 }
             }
@@ -327,8 +258,7 @@ impl Loop {
 
     fn until_due(&self) -> Duration {
         let now = self.shared.clock.now();
-        let due = self.due.unwrap_or(now);
-        let wait = Duration::try_from(due.duration_since(now)).unwrap_or(Duration::ZERO);
+        let wait = Duration::try_from(self.due.duration_since(now)).unwrap_or(Duration::ZERO);
         let rest = self
             .store_rests_until
             .saturating_duration_since(Instant::now());

@@ -97,6 +97,9 @@ impl Scene {
             sent: if is_change { Sent::Yes } else { Sent::No },
             is_ignored: false,
         };
+        if self.world.hangs {
+            plan.there = EXCHANGE_MAX.saturating_sub(plan.back);
+        }
         if self.is_calm {
             return plan;
         }

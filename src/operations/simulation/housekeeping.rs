@@ -1,20 +1,26 @@
-//! The house is kept, whatever is on record.
+//! The house is kept, whatever is on record, and in nobody's way.
 
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use tokio::{task::LocalSet, time::sleep};
+use tokio::{
+    task::LocalSet,
+    time::{Instant, sleep},
+};
 
-use super::{Scene, exchange::EXCHANGE_MAX, process::Process};
+use super::{Scene, SharedScene, exchange::EXCHANGE_MAX, process::Process};
 use crate::{
-    domain::{operation::OperationId, start::StartRequest},
+    domain::{
+        operation::{Goal, OperationId},
+        start::StartRequest,
+    },
     operations::Settings,
 };
 
-#[test]
-fn the_house_is_kept_where_an_operation_cannot_be_read_whose_keys_are_here() {
+/// Runs this with a process that nothing happens to but what is said here.
+fn with_a_process(work: impl AsyncFnOnce(SharedScene, Process)) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -22,12 +28,7 @@ fn the_house_is_kept_where_an_operation_cannot_be_read_whose_keys_are_here() {
         .unwrap();
     LocalSet::new().block_on(&runtime, async {
         let scene = Arc::new(Mutex::new(Scene::new(1, false)));
-        let id = OperationId::FIRST;
-        {
-            let mut scene = scene.lock().unwrap();
-            scene.is_calm = true;
-            scene.records.unreadable = Some(id);
-        }
+        scene.lock().unwrap().is_calm = true;
         let settings = Settings {
             deadline: Duration::from_mins(5),
             poll_min: Duration::from_secs(1),
@@ -37,6 +38,15 @@ fn the_house_is_kept_where_an_operation_cannot_be_read_whose_keys_are_here() {
             history: Duration::from_mins(3),
         };
         let process = Process::boot(&scene, &settings, 1);
+        work(scene, process).await;
+    });
+}
+
+#[test]
+fn the_house_is_kept_where_an_operation_cannot_be_read_whose_keys_are_here() {
+    with_a_process(async |scene, process| {
+        let id = OperationId::FIRST;
+        scene.lock().unwrap().records.unreadable = Some(id);
         let keys = StartRequest {
             source: None,
             destination: None,
@@ -53,5 +63,47 @@ fn the_house_is_kept_where_an_operation_cannot_be_read_whose_keys_are_here() {
         scene.lock().unwrap().records.unreadable = None;
         sleep(Duration::from_mins(1)).await;
         assert!(keys.is_empty());
+    });
+}
+
+#[test]
+fn leases_are_renewed_however_long_the_record_takes_to_give_more() {
+    renew_beside("claim", Duration::from_secs(20));
+}
+
+#[test]
+fn leases_are_renewed_however_long_it_takes_to_keep_the_house() {
+    renew_beside("remove", Duration::from_secs(80));
+}
+
+/// Has rounds in flight while this call to the record is slow.
+fn renew_beside(slow: &'static str, length: Duration) {
+    with_a_process(async |scene, process| {
+        // The house is kept for the second time in the middle of a request.
+        sleep(Duration::from_secs(10)).await;
+        let ask = {
+            let mut scene = scene.lock().unwrap();
+            let index = scene.a_task_at_rest();
+            scene.wish_of(index, Goal::Absent { force: true })
+        };
+        let accepted = process.operations.start(&process.services, &ask).await;
+        assert!(accepted.is_ok(), "{accepted:?}");
+        scene.lock().unwrap().world.hangs = true;
+        sleep(Duration::from_millis(500)).await;
+        scene.lock().unwrap().records.slow = Some(slow);
+        let until = Instant::now() + length;
+        let mut driven = 0;
+        while Instant::now() < until {
+            sleep(Duration::from_millis(100)).await;
+            let (is_driven, has_lapsed) = {
+                let scene = scene.lock().unwrap();
+                let records = &scene.records;
+                (records.is_driven(), records.has_lapsed(scene.now()))
+            };
+            driven += u32::from(is_driven);
+            assert!(!has_lapsed, "{:?} before the end", until - Instant::now());
+            assert!(process.operations.is_driven());
+        }
+        assert!(driven > 150, "{driven}");
     });
 }

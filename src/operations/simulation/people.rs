@@ -114,7 +114,7 @@ impl Scene {
         self.rng.usize(latest..self.world.tasks.len())
     }
 
-    fn a_task_at_rest(&mut self) -> usize {
+    pub(super) fn a_task_at_rest(&mut self) -> usize {
         let tasks = self.world.tasks.iter().enumerate();
         let is_at_rest = |sight: Sight| sight.stage.is_at_rest();
         let at_rest: Vec<usize> = tasks
@@ -152,7 +152,7 @@ impl Scene {
         self.wish_of(index, goal)
     }
 
-    fn wish_of(&mut self, index: usize, goal: Goal) -> Ask {
+    pub(super) fn wish_of(&mut self, index: usize, goal: Goal) -> Ask {
         let task = self.world.tasks[index].reference.clone();
         let is_inline = self.rng.bool();
         let start = (goal == Goal::Running && task.service.as_str() == "oms").then(|| {

@@ -30,6 +30,8 @@ pub(super) struct Records {
     pub(super) keys: HashMap<(CallerName, String), (OperationId, String)>,
     /// One that nobody can read.
     pub(super) unreadable: Option<OperationId>,
+    /// What takes nearly as long as anything can.
+    pub(super) slow: Option<&'static str>,
     /// How likely a call fails.
     pub(super) fault_rate: f64,
 }
@@ -48,6 +50,17 @@ impl Records {
     pub(super) fn is_held(&self, id: OperationId, owner: &str, now: Timestamp) -> bool {
         let lease = self.rows.get(&id).and_then(|row| row.lease.as_ref());
         lease.is_some_and(|(holder, until)| holder == owner && *until > now)
+    }
+
+    /// Whether somebody drives an operation.
+    pub(super) fn is_driven(&self) -> bool {
+        self.rows.values().any(|row| row.lease.is_some())
+    }
+
+    /// Whether somebody drives an operation whose lease has ended.
+    pub(super) fn has_lapsed(&self, now: Timestamp) -> bool {
+        let mut leases = self.rows.values().filter_map(|row| row.lease.as_ref());
+        leases.any(|(_, until)| *until <= now)
     }
 
     pub(super) fn is_current(&self, operation: &Operation) -> bool {

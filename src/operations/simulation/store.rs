@@ -21,6 +21,9 @@ use crate::domain::{
     task::TaskRef,
 };
 
+/// How long a call takes at the most.
+const SLOW: Duration = Duration::from_secs(9);
+
 /// The record as one process reaches it.
 pub(super) struct Store {
     scene: SharedScene,
@@ -40,7 +43,7 @@ impl Store {
         what: &'static str,
         act: impl FnOnce(&mut Scene) -> Result<T, StoreError> + Send,
     ) -> Result<T, StoreError> {
-        let (there, back, fault) = self.scene.lock().unwrap().plan_call();
+        let (there, back, fault) = self.scene.lock().unwrap().plan_call(what);
         tokio::time::sleep(there).await;
         let done = {
             let mut scene = self.scene.lock().unwrap();
@@ -65,7 +68,10 @@ impl Store {
 
 impl Scene {
     /// How long a call takes there and back, and whether it fails: before (`false`) or after (`true`) it is done.
-    fn plan_call(&mut self) -> (Duration, Duration, Option<bool>) {
+    fn plan_call(&mut self, what: &str) -> (Duration, Duration, Option<bool>) {
+        if self.records.slow == Some(what) {
+            return (SLOW / 2, SLOW / 2, None);
+        }
         let pace = if !self.is_calm && self.rng.u8(..30) == 0 {
             4000
         } else {

@@ -98,6 +98,8 @@ pub(super) struct World {
     pub(super) fault_rate: f64,
     /// How, if all in the same way.
     pub(super) fault: Option<Kind>,
+    /// Whether each exchange takes as long as one can.
+    pub(super) hangs: bool,
 }
 
 impl Scene {
