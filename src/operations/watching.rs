@@ -44,9 +44,10 @@ impl Operations {
             }
         };
         let looking = async {
+            let mut has_failed = false;
             loop {
                 tokio::time::sleep(RECHECK).await;
-                self.look_for_changes().await;
+                has_failed = self.look_for_changes(has_failed).await;
             }
         };
         tokio::select! {
@@ -55,17 +56,22 @@ impl Operations {
         }
     }
 
-    async fn look_for_changes(&self) {
+    /// `has_failed`: whether it failed the last time. Tells whether it does this time.
+    async fn look_for_changes(&self, has_failed: bool) -> bool {
         let endings = &self.0.endings;
         let followed = endings.followed();
         if followed.is_empty() {
-            return;
+            return false;
         }
-        match self.0.store.progress(&followed).await {
-            Ok(found) => endings.compare(&followed, &found),
+        let found = self.0.store.progress(&followed).await;
+        match &found {
+            Ok(found) => endings.compare(&followed, found),
+            // It may have been for a moment, and everybody asking at once is no help.
+            Err(_) if !has_failed => {}
             // Everybody asks the record, and tells what it says of this.
             Err(_) => followed.into_iter().for_each(|id| endings.announce(id)),
         }
+        found.is_err()
     }
 }
 

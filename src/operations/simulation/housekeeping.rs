@@ -1,4 +1,4 @@
-//! The house is kept, whatever is on record, and in nobody's way.
+//! The house is kept, and leases and waits go on, where the record is slow, away, or holds what cannot be read.
 
 use std::{
     sync::{Arc, Mutex},
@@ -105,5 +105,37 @@ fn renew_beside(slow: &'static str, length: Duration) {
             assert!(process.operations.is_driven());
         }
         assert!(driven > 150, "{driven}");
+    });
+}
+
+#[test]
+fn whoever_waits_asks_the_record_if_it_fails_twice_in_a_row() {
+    with_a_process(async |scene, process| {
+        let ask = {
+            let mut scene = scene.lock().unwrap();
+            let index = scene.a_task_at_rest();
+            scene.wish_of(index, Goal::Absent { force: true })
+        };
+        let accepted = process.operations.start(&process.services, &ask).await;
+        let id = accepted.expect("it is accepted").operation.id;
+        scene.lock().unwrap().world.hangs = true;
+        let operations = process.operations.clone();
+        process.run(async move {
+            operations.wait(id, Duration::from_mins(1)).await.unwrap();
+        });
+        // It is followed from the next look on.
+        sleep(Duration::from_secs(5)).await;
+        let finds = || scene.lock().unwrap().counts.get("find").copied();
+        let fail = async |seconds| {
+            scene.lock().unwrap().records.failing = Some("progress");
+            sleep(Duration::from_secs(seconds)).await;
+            scene.lock().unwrap().records.failing = None;
+            sleep(Duration::from_secs(5)).await;
+        };
+        let before = finds();
+        fail(2).await;
+        assert_eq!(finds(), before);
+        fail(4).await;
+        assert_eq!(finds(), before.map(|finds| finds + 1));
     });
 }

@@ -32,6 +32,8 @@ pub(super) struct Records {
     pub(super) unreadable: Option<OperationId>,
     /// What takes nearly as long as anything can.
     pub(super) slow: Option<&'static str>,
+    /// What fails.
+    pub(super) failing: Option<&'static str>,
     /// How likely a call fails.
     pub(super) fault_rate: f64,
 }

@@ -72,6 +72,9 @@ impl Scene {
         if self.records.slow == Some(what) {
             return (SLOW / 2, SLOW / 2, None);
         }
+        if self.records.failing == Some(what) {
+            return (Duration::ZERO, Duration::ZERO, Some(false));
+        }
         let pace = if !self.is_calm && self.rng.u8(..30) == 0 {
             4000
         } else {
@@ -121,6 +124,7 @@ impl OperationStore for Store {
 
     async fn find(&self, id: OperationId) -> Result<Option<Operation>, StoreError> {
         self.call("find", |scene| {
+            scene.count("find");
             if scene.records.unreadable == Some(id) {
                 return Err(StoreError::Unreadable(id.to_string()));
             }
