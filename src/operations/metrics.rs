@@ -46,7 +46,7 @@ pub struct Metrics {
     pub ended: Family<Ended, Counter>,
     /// Rounds, by how they learned of their task.
     pub looks: Family<Look, Counter>,
-    /// Operations whose round was dropped because the store could not be written to.
+    /// Attempts to read or write the record that failed while operations were recorded, driven and told to the audit log.
     pub store_faults: Counter,
 }
 
@@ -75,7 +75,7 @@ impl Metrics {
         );
         registry.register(
             "store_faults",
-            "Attempts to read or write the record that failed while operations were driven",
+            "Attempts to read or write the record that failed while operations were recorded, driven and told to the audit log",
             self.store_faults.clone(),
         );
     }

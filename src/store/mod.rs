@@ -86,7 +86,8 @@ impl fmt::Display for Settings {
 /// The record of operations in a database.
 ///
 /// It has threads of its own, so it may be shared by any threads and runtimes. What was begun is ended even if the
-/// caller goes away. Every method answers within ten seconds; times are kept to the microsecond.
+/// caller goes away. Every method answers within ten seconds, but for [`OperationStore::next_end`], which waits for one. Times are
+/// kept to the microsecond.
 pub struct SqlOperationStore {
     database: Database,
     desk: Desk,

@@ -3,10 +3,11 @@
 use std::{
     fmt::{Display, Write as _},
     path::PathBuf,
+    str::FromStr as _,
     time::Duration,
 };
 
-use sqlx::migrate::MigrateError;
+use sqlx::{ConnectOptions as _, any::AnyConnectOptions, migrate::MigrateError};
 
 use super::{Settings, database::Pools, postgres, sqlite};
 
@@ -103,6 +104,12 @@ impl OpenError {
         }
         Self::failed(database, error)
     }
+}
+
+/// How to connect to an address, without a line in the log for each statement that takes long: the text of a statement tells
+/// nobody what to do, and on a slow disk there is no end of them.
+pub(super) fn options(url: &str) -> Result<AnyConnectOptions, sqlx::Error> {
+    Ok(AnyConnectOptions::from_str(url)?.disable_statement_logging())
 }
 
 /// Opens the pools on a database that can be written to and whose tables are up to date.

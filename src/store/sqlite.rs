@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     database::{DatabaseFile, Pools},
-    open::{OpenError, escaped},
+    open::{OpenError, escaped, options},
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -59,7 +59,9 @@ pub(super) async fn open(path: PathBuf, patience: Duration) -> Result<Pools, Ope
     let file = make_file(&path)?;
     let url = url_of(&file).ok_or_else(|| OpenError::Path(path.clone()))?;
     // A connection outside the pools, since a pool says of a connection that fails only that it took too long.
-    let mut connection = AnyConnection::connect(&url).await.map_err(sqlx_error)?;
+    let options = options(&url).map_err(sqlx_error)?;
+    let connecting = AnyConnection::connect_with(&options);
+    let mut connection = connecting.await.map_err(sqlx_error)?;
     prepare(&mut connection, patience)
         .await
         .map_err(sqlx_error)?;
@@ -113,7 +115,7 @@ fn pool(
     patience: Duration,
 ) -> Result<AnyPool, sqlx::Error> {
     let file = Arc::clone(file);
-    AnyPoolOptions::new()
+    let pool = AnyPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(patience)
         // A connection to a file does not age.
@@ -128,8 +130,8 @@ fn pool(
                 prepare(connection, patience).await
             })
         })
-        .after_release(|connection, _| Box::pin(is_at_rest(connection)))
-        .connect_lazy(url)
+        .after_release(|connection, _| Box::pin(is_at_rest(connection)));
+    Ok(pool.connect_lazy_with(options(url)?))
 }
 
 async fn prepare(connection: &mut AnyConnection, patience: Duration) -> Result<(), sqlx::Error> {

@@ -13,7 +13,11 @@ use tokio::time::timeout;
 
 pub(super) use self::ends::{Ends, tell_end};
 pub use self::settings::PostgresSettings;
-use super::{database::Pools, open::OpenError, upkeep};
+use super::{
+    database::Pools,
+    open::{OpenError, options},
+    upkeep,
+};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -31,7 +35,8 @@ pub(super) async fn open(server: PostgresSettings, patience: Duration) -> Result
     let url = server.url();
     let sqlx_error = |error| from_sqlx(&server, error);
     // A connection outside the pools, since a pool says of a connection that fails only that it took too long.
-    let mut connection = timeout(patience, AnyConnection::connect(&url))
+    let options = options(&url).map_err(sqlx_error)?;
+    let mut connection = timeout(patience, AnyConnection::connect_with(&options))
         .await
         .map_err(|elapsed| OpenError::failed(&server, elapsed))?
         .map_err(sqlx_error)?;
@@ -58,12 +63,12 @@ fn from_sqlx(server: &PostgresSettings, error: sqlx::Error) -> OpenError {
 }
 
 fn pool(url: &str, connections: u32, patience: Duration) -> Result<AnyPool, sqlx::Error> {
-    AnyPoolOptions::new()
+    let pool = AnyPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(patience)
         .after_connect(move |connection, _| Box::pin(prepare(connection, patience)))
-        .after_release(move |connection, _| Box::pin(answers(connection, patience)))
-        .connect_lazy(url)
+        .after_release(move |connection, _| Box::pin(answers(connection, patience)));
+    Ok(pool.connect_lazy_with(options(url)?))
 }
 
 /// Whether a connection that comes back to its pool can be used again. Its place is taken until this is known, and a server

@@ -29,7 +29,7 @@ impl Reports {
         match read {
             Ok(readable) => Some(readable),
             Err(unreadable) => {
-                self.report(unreadable);
+                self.report(&unreadable);
                 None
             }
         }
@@ -60,13 +60,15 @@ impl Reports {
             reported.named.retain(|name| names.contains(name));
         }
         let said = if is_many { count } else { 0 };
-        if is_many && reported.many != said {
+        let is_news = is_many && reported.many != said;
+        reported.many = said;
+        drop(reported);
+        if is_news {
             tracing::error!(
                 operations = count,
                 "The records of many operations cannot be read, and not all of them are named. They are left alone"
             );
         }
-        reported.many = said;
     }
 
     /// The ids of those that were named.
@@ -76,16 +78,17 @@ impl Reports {
         reported.named.iter().cloned().collect()
     }
 
-    fn report(&self, unreadable: Unreadable) {
+    fn report(&self, unreadable: &Unreadable) {
         let mut reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if reported.named.len() >= Self::NAMED_MAX || reported.named.contains(&unreadable.id) {
+        if reported.named.len() >= Self::NAMED_MAX || !reported.named.insert(unreadable.id.clone())
+        {
             return;
         }
+        drop(reported);
         tracing::error!(
             operation.id = %unreadable.id,
             column = unreadable.column,
             "The record of an operation cannot be read. It is left alone; was it written by a newer version?"
         );
-        reported.named.insert(unreadable.id);
     }
 }

@@ -56,6 +56,16 @@ async fn a_missing_file_is_made_for_nobody_elses_eyes() {
 }
 
 #[tokio::test]
+async fn a_statement_that_takes_long_is_no_line_in_the_log() {
+    let place = Place::new();
+    let store = place.open().await;
+    for pool in [&store.database.pools.reader, &store.database.pools.writer] {
+        let settings = &pool.connect_options().log_settings;
+        assert_eq!(settings.slow_statements_level.as_str(), "OFF");
+    }
+}
+
+#[tokio::test]
 async fn every_connection_is_durable_and_strict() {
     let place = Place::new();
     let store = place.open().await;

@@ -15,7 +15,9 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Place, all_connections, event, fresh, server::Server, settings, task};
+use super::{
+    Place, all_connections, event, fresh, server::Server, settings, task, unreadable::Lines,
+};
 use crate::{
     domain::{
         operation::{EventKind, Operation},
@@ -130,6 +132,29 @@ async fn every_connection_is_durable_and_bounded_whatever_the_defaults() {
         },
     );
     assert_eq!(isolation.await.unwrap(), "read committed");
+}
+
+#[tokio::test]
+async fn a_statement_that_takes_long_is_no_line_in_the_log() {
+    let place = Place::postgres();
+    let store = place.open().await;
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(move || writer.clone())
+        .finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    tracing::warn!("a line");
+    for pool in [&store.database.pools.reader, &store.database.pools.writer] {
+        let slept = sqlx::query("SELECT 1 FROM pg_sleep(1.1)")
+            .execute(pool)
+            .await;
+        slept.unwrap();
+    }
+    drop(guard);
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
 }
 
 #[tokio::test]
