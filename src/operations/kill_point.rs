@@ -7,8 +7,8 @@
 //!
 //! A place stands before and after each await and each write, those of the housekeeping and of the audit log among them, and
 //! wherever a store or an audit log that fails leads to, or a store that somebody else was faster at. There is none where a
-//! round panicked or is given up because the process stops while the store is away, nor where a request is refused: nothing
-//! is awaited or written there, or nothing that an operation rests on.
+//! round panicked or is given up because the process stops while the store is away, nor where a request is refused, nor after a
+//! round has looked whether its own write is on record: nothing is awaited or written there, or nothing that an operation rests on.
 
 #[cfg(all(feature = "kill-points", not(debug_assertions)))]
 compile_error!("the feature kill-points is for tests, and has no place in a release");

@@ -4,6 +4,7 @@
 //! begins with a look, so that running a round twice has the effect of running it once.
 
 mod failed;
+mod record;
 mod row;
 mod waits;
 
@@ -18,7 +19,7 @@ use super::{
     Shared,
     board::{Board, Told},
     kill_point::kill_point,
-    later, log_event,
+    later,
     phases::{phase_after, waiting_phase},
     send::send,
     sentences,
@@ -32,12 +33,9 @@ use crate::domain::{
     secret,
     service::{BoundService, Clearance, HeldLease, Receipt, Sent, Services, UpstreamErrorKind},
     start::{StartRequest, StorageCredential},
-    store::{Hold, Leased, StoreError},
+    store::{Hold, Leased},
     task::{Stage, Task, TaskState},
 };
-
-/// How long to wait before a write to a store that is unavailable is tried again.
-const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// A look that is older than this is no ground to act. Rounds wait for the store as long as it is away, and changes for
 /// the pace of the service; meanwhile others may change the task, or take over when the lease has ended.
@@ -303,54 +301,6 @@ impl Round<'_> {
         };
         let next_look_at = self.operation.next_look_at;
         self.save(Hold::Release).await.then_some(next_look_at)
-    }
-
-    /// Writes the operation and its news. `false`: it is no longer ours, or the process is to stop and the store is
-    /// away; whatever is not on record will be found out by the next driver's look.
-    async fn save(&mut self, hold: Hold) -> bool {
-        loop {
-            self.operation.updated_at = self.shared.clock.now();
-            match self
-                .shared
-                .store
-                .save(&mut self.operation, &self.events, hold)
-                .await
-            {
-                Ok(()) => {
-                    if !self.events.is_empty() {
-                        self.shared.endings.announce_change(self.operation.id);
-                    }
-                    for event in self.events.drain(..) {
-                        log_event(&self.operation, &event.kind);
-                    }
-                    return true;
-                }
-                Err(StoreError::Stale) => {
-                    tracing::info!(
-                        operation.id = %self.operation.id,
-                        "somebody else wrote to the operation; this round is dropped"
-                    );
-                    // It may have been this very round, with its answer from the store lost.
-                    self.shared.endings.announce(self.operation.id);
-                    kill_point!("round.save.stale");
-                    return false;
-                }
-                Err(error) => {
-                    self.shared.metrics.store_faults.inc();
-                    tracing::error!(
-                        operation.id = %self.operation.id,
-                        error = error.with_causes(),
-                        "the operation cannot be recorded; trying again"
-                    );
-                }
-            }
-            if *self.shared.draining.borrow() {
-                return false;
-            }
-            kill_point!("round.retry.before");
-            tokio::time::sleep(STORE_PAUSE).await;
-            kill_point!("round.retry.after");
-        }
     }
 
     /// The keys for a start. `None`: they came with the request and were lost with the process that accepted it.

@@ -13,10 +13,10 @@ use tokio::{
 use super::{Scene, SharedScene, exchange::EXCHANGE_MAX, process::Process};
 use crate::{
     domain::{
-        operation::{Goal, OperationId},
+        operation::{EventKind, Goal, OperationId, Outcome},
         start::StartRequest,
     },
-    operations::Settings,
+    operations::{Settings, metrics::Ended},
 };
 
 /// Runs this with a process that nothing happens to but what is said here.
@@ -137,5 +137,37 @@ fn whoever_waits_asks_the_record_if_it_fails_twice_in_a_row() {
         assert_eq!(finds(), before);
         fail(4).await;
         assert_eq!(finds(), before.map(|finds| finds + 1));
+    });
+}
+
+#[test]
+fn what_was_recorded_without_an_answer_goes_on_and_ends_as_if_there_had_been_one() {
+    with_a_process(async |scene, process| {
+        let ask = {
+            let mut scene = scene.lock().unwrap();
+            let index = scene.a_task_at_rest();
+            scene.wish_of(index, Goal::Absent { force: true })
+        };
+        scene.lock().unwrap().records.losing = Some("save");
+        let accepted = process.operations.start(&process.services, &ask).await;
+        let id = accepted.expect("it is accepted").operation.id;
+        sleep(Duration::from_mins(1)).await;
+        let found = process.operations.show(id).await.unwrap().unwrap();
+        assert_eq!(found.outcome, Some(Outcome::Deleted), "{found:?}");
+        let sent = found.events.iter();
+        let sent = sent.filter(|event| matches!(event.kind, EventKind::DeleteSent(_)));
+        assert_eq!(sent.count(), 1);
+        let ended = Ended {
+            kind: found.goal.kind(),
+            outcome: "deleted",
+        };
+        let ended = process
+            .operations
+            .0
+            .metrics
+            .ended
+            .get_or_create(&ended)
+            .get();
+        assert_eq!(ended, 1);
     });
 }

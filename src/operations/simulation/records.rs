@@ -34,6 +34,9 @@ pub(super) struct Records {
     pub(super) slow: Option<&'static str>,
     /// What fails.
     pub(super) failing: Option<&'static str>,
+    /// What loses every other answer.
+    pub(super) losing: Option<&'static str>,
+    pub(super) has_lost: bool,
     /// How likely a call fails.
     pub(super) fault_rate: f64,
 }

@@ -72,6 +72,14 @@ impl Scene {
         if self.records.slow == Some(what) {
             return (SLOW / 2, SLOW / 2, None);
         }
+        if self.records.losing == Some(what) {
+            self.records.has_lost = !self.records.has_lost;
+            return (
+                Duration::ZERO,
+                Duration::ZERO,
+                self.records.has_lost.then_some(true),
+            );
+        }
         if self.records.failing == Some(what) {
             return (Duration::ZERO, Duration::ZERO, Some(false));
         }
