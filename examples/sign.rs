@@ -1,5 +1,6 @@
-//! Signs requests with this program's signer, so that another program can compare: one JSON object a line on standard
-//! input, the value of `Authorization` a line on standard output. `tests/outside/test_signer.py` says what an object has.
+//! Signs requests with this program's signer, so that another program can compare: one JSON object
+//! a line on standard input, the value of `Authorization` a line on standard output.
+//! `tests/outside/test_signer.py` says what an object has.
 
 use std::{
     collections::BTreeMap,

@@ -1,9 +1,10 @@
-//! Callers change while the program runs: the configuration is read again when its file has another content, and when a
-//! hangup (SIGHUP) asks for it.
+//! Callers change while the program runs: the configuration is read again when its file has another
+//! content, and when a hangup (SIGHUP) asks for it.
 //!
-//! Only whom the gateway lets in changes (sections `access`, `callers` and `issuers`), from one request to the next. Everything
-//! else is used as it was read at the start. A file with any fault changes nothing, and one that is being written is waited for: a
-//! part of a configuration can be one too.
+//! Only whom the gateway lets in changes (sections `access`, `callers` and `issuers`), from one
+//! request to the next. Everything else is used as it was read at the start. A file with any fault
+//! changes nothing, and one that is being written is waited for: a part of a configuration can be
+//! one too.
 
 use std::{
     convert::Infallible,
@@ -30,12 +31,14 @@ use crate::{
     identity::Identities,
 };
 
-/// How often the file is looked at. Its content is compared, not its date: what a container mounts changes by links.
+/// How often the file is looked at. Its content is compared, not its date: what a container mounts
+/// changes by links.
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// For how long a file has to stay as it is before it is used.
 const SETTLING: Duration = Duration::from_secs(1);
-/// How many readings may be under way, those included that hang: what made them hang may have been replaced meanwhile.
+/// How many readings may be under way, those included that hang: what made them hang may have been
+/// replaced meanwhile.
 const READINGS_MAX: usize = 4;
 /// The longest that a reading may take: the file, and what the secrets in it refer to.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -47,8 +50,8 @@ pub struct Reload {
     path: PathBuf,
     identities: Identities,
     metrics: Metrics,
-    /// The digest of what was last read, whether it was good or not. `None` at first, so that a change during the start is
-    /// not missed.
+    /// The digest of what was last read, whether it was good or not. `None` at first, so that a
+    /// change during the start is not missed.
     content: Option<Content>,
     used: Fingerprint,
     /// How many callers are in use.
@@ -158,7 +161,8 @@ impl Reload {
         }
     }
 
-    /// Reads the file, and uses what is in it if it is another one or somebody asks for it, once it stays as it is.
+    /// Reads the file, and uses what is in it if it is another one or somebody asks for it, once it
+    /// stays as it is.
     async fn look(&mut self, is_asked: bool) {
         let Some(mut seen) = self.read(content).await else {
             return;
@@ -168,7 +172,8 @@ impl Reload {
         }
         for _ in 0..LOOKS_MAX {
             sleep(self.settling).await;
-            // The content is read last: if it is still what was seen, the configuration was loaded from that.
+            // The content is read last: if it is still what was seen, the configuration was loaded
+            // from that.
             let load = |path: &Path| (config::load(path), content(path));
             let Some((loaded, content)) = self.read(load).await else {
                 return;
@@ -188,7 +193,8 @@ impl Reload {
         );
     }
 
-    /// What a reading gives within [`PATIENCE`]. `None`: it failed, which is told, and is tried again with the next look.
+    /// What a reading gives within [`PATIENCE`]. `None`: it failed, which is told, and is tried
+    /// again with the next look.
     async fn read<T: Send + 'static>(
         &mut self,
         read: impl FnOnce(&Path) -> T + Send + 'static,

@@ -1,7 +1,8 @@
 //! Logs: lines on the standard error stream, filtered and formed as the settings say.
 //!
-//! What is written into a line is up to the one who writes it. Here it is only made sure that the crates which see
-//! requests on the wire stay quiet at levels at which they could show a header or a body.
+//! What is written into a line is up to the one who writes it. Here it is only made sure that the
+//! crates which see requests on the wire stay quiet at levels at which they could show a header or
+//! a body.
 
 use std::io::{self, IsTerminal as _};
 
@@ -17,8 +18,8 @@ use tracing_subscriber::{
 /// Crates that handle whole messages of the wire, with tokens and keys in them.
 const WIRE: [&str; 6] = ["actix_http", "awc", "h2", "rustls", "tokio_rustls", "mio"];
 
-/// The module that reports, as an error, each connection from a caller on which something came that is no request: anybody could
-/// fill the log with that, and nobody could do anything about it.
+/// The module that reports, as an error, each connection from a caller on which something came that
+/// is no request: anybody could fill the log with that, and nobody could do anything about it.
 const CALLERS: &str = "actix_http::h1::dispatcher";
 
 /// What is logged, and how: section `log` of the configuration.
@@ -63,8 +64,8 @@ pub enum Error {
     SetUp,
 }
 
-/// Begins to log, for the rest of the process. A `RUST_LOG` that is set and not empty replaces the filter of the
-/// settings.
+/// Begins to log, for the rest of the process. A `RUST_LOG` that is set and not empty replaces the
+/// filter of the settings.
 pub fn init(settings: &Settings) -> Result<(), Error> {
     let filter = filter(&variable().unwrap_or_else(|| settings.level.clone()))?;
     let terminal = io::stderr().is_terminal();
@@ -93,7 +94,8 @@ pub(crate) fn check_filter(text: &str) -> Result<(), Error> {
 }
 
 fn filter(text: &str) -> Result<EnvFilter, Error> {
-    // A bare word that is no level would be taken for the name of a module: a misspelt level would silence the rest.
+    // A bare word that is no level would be taken for the name of a module: a misspelt level would
+    // silence the rest.
     let is_plain = |part: &str| {
         let word = part.trim();
         word.contains(['=', '[']) || (!word.is_empty() && word.parse::<LevelFilter>().is_ok())
@@ -104,7 +106,8 @@ fn filter(text: &str) -> Result<EnvFilter, Error> {
     EnvFilter::builder().parse(text).map_err(|_| Error::Filter)
 }
 
-/// Lets the wire's crates through from `INFO` on only, and what callers could fill the log with not at all.
+/// Lets the wire's crates through from `INFO` on only, and what callers could fill the log with not
+/// at all.
 fn quiet_wire() -> FilterFn {
     filter_fn(may_be_shown)
 }

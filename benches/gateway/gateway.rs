@@ -23,7 +23,8 @@ use crate::{
 /// The key of the one caller, who may do everything.
 pub(crate) const KEY: &str = "key-of-the-benchmark";
 
-/// So fast that neither the pacer of requests to the cloud nor the limits of a caller ever hold one up.
+/// So fast that neither the pacer of requests to the cloud nor the limits of a caller ever hold one
+/// up.
 pub(crate) const NO_PACE: [(&str, &str); 5] = [
     ("upstream.requests_per_second", "1000000"),
     ("upstream.burst", "1000000"),
@@ -42,8 +43,8 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Starts the program of this build with these keys beside what it needs in any case, and waits until it serves. `oms` is the
-    /// address of that service; everything else is the cloud's.
+    /// Starts the program of this build with these keys beside what it needs in any case, and waits
+    /// until it serves. `oms` is the address of that service; everything else is the cloud's.
     pub(crate) fn start(cloud: &Cloud, oms: &str, settings: &[(&str, &str)]) -> Outcome<Self> {
         let program = Path::new(env!("CARGO_BIN_EXE_migration-gateway"));
         Self::start_program(program, cloud, oms, settings)

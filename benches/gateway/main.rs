@@ -1,11 +1,12 @@
-//! What the figures of docs/performance.md rest on: the program of this build, as a process of its own, beside others on
-//! the same machine.
+//! What the figures of docs/performance.md rest on: the program of this build, as a process of its
+//! own, beside others on the same machine.
 //!
-//! `cargo bench` runs all parts and prints tables in Markdown; `cargo bench -- reads` one of `reads`, `waiting`, `replicas` and
-//! `reaction`; `--quick` measures short and rough, to try the benchmark itself; `--against PROGRAM` measures the reads of
-//! another build of the gateway too, to see what a change is worth. Everything happens on 127.0.0.1, is
-//! limited in time and number, and ends with the processes that were started here, also after a failure. It needs
-//! nginx, wrk and PostgreSQL: `apt-get install nginx-light wrk postgresql`.
+//! `cargo bench` runs all parts and prints tables in Markdown; `cargo bench -- reads` one of
+//! `reads`, `waiting`, `replicas` and `reaction`; `--quick` measures short and rough, to try the
+//! benchmark itself; `--against PROGRAM` measures the reads of another build of the gateway too, to
+//! see what a change is worth. Everything happens on 127.0.0.1, is limited in time and number, and
+//! ends with the processes that were started here, also after a failure. It needs nginx, wrk and
+//! PostgreSQL: `apt-get install nginx-light wrk postgresql`.
 
 #![expect(
     clippy::print_stdout,

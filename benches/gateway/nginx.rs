@@ -21,7 +21,8 @@ pub(crate) struct Nginx {
 }
 
 impl Nginx {
-    /// Serves a task's document at the path of OMS, whatever the task's id is. `document` says `$1` for the id.
+    /// Serves a task's document at the path of OMS, whatever the task's id is. `document` says `$1`
+    /// for the id.
     pub(crate) fn cloud(workers: usize, document: &str) -> Outcome<Self> {
         if document.contains(['\'', '\\']) {
             return Err("the document cannot be quoted".into());

@@ -12,11 +12,12 @@ use crate::Outcome;
 
 /// The longest that a process may take to end when it is asked to.
 const END: Duration = Duration::from_secs(10);
-/// How the kernel counts time for `/proc`: 100 ticks a second, on every architecture that Rust's standard library knows.
+/// How the kernel counts time for `/proc`: 100 ticks a second, on every architecture that Rust's
+/// standard library knows.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// A process that was started here. It is asked to end when this is dropped, so that it can end its own children, and
-/// killed if it does not.
+/// A process that was started here. It is asked to end when this is dropped, so that it can end its
+/// own children, and killed if it does not.
 pub(crate) struct Process(Child);
 
 /// The memory of a process, in bytes.
@@ -63,7 +64,8 @@ impl Process {
     /// The CPU time that it has used so far, in seconds.
     pub(crate) fn cpu_seconds(&self) -> Outcome<f64> {
         let text = fs::read_to_string(format!("/proc/{}/stat", self.0.id()))?;
-        // The name of the program stands in parentheses and may hold anything; utime and stime are fields 14 and 15.
+        // The name of the program stands in parentheses and may hold anything; utime and stime are
+        // fields 14 and 15.
         let (_, fields) = text.rsplit_once(')').ok_or("a strange /proc")?;
         let ticks: Vec<f64> = fields
             .split_whitespace()

@@ -1,5 +1,5 @@
-//! How long it takes from the moment at which a task has come to rest to the delete that arrives at the cloud, with the
-//! default settings: the price of looking once in a while.
+//! How long it takes from the moment at which a task has come to rest to the delete that arrives at
+//! the cloud, with the default settings: the price of looking once in a while.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -37,7 +37,8 @@ pub(crate) fn measure(plan: &Plan) -> Outcome<String> {
     Ok(table(&rows))
 }
 
-/// The seconds from paused to deleted of so many tasks, which take up to `longest` to pause, evenly spread.
+/// The seconds from paused to deleted of so many tasks, which take up to `longest` to pause, evenly
+/// spread.
 fn reactions(count: u32, longest: Duration) -> Outcome<Vec<f64>> {
     let cloud = Cloud::start(CloudOptions::default())?;
     let gateway = Gateway::start(&cloud, &cloud.oms_url(), &[])?;

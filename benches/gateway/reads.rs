@@ -1,7 +1,9 @@
-//! `GET /tasks/{id}` through the gateway, and through an nginx that adds a fixed token: the same upstream, an nginx that
-//! answers at once with a document of OMS; the same number of workers; both write a line to a file for each request.
-//! What all ask for is another task with each request, so that no look serves twice; beside that the gateway alone is asked
-//! for one task by everybody. The same once more with `upstream.freshness` off. They are measured in turn, round after round, so that a change of the machine's mood meets both.
+//! `GET /tasks/{id}` through the gateway, and through an nginx that adds a fixed token: the same
+//! upstream, an nginx that answers at once with a document of OMS; the same number of workers; both
+//! write a line to a file for each request. What all ask for is another task with each request, so
+//! that no look serves twice; beside that the gateway alone is asked for one task by everybody. The
+//! same once more with `upstream.freshness` off. They are measured in turn, round after round, so
+//! that a change of the machine's mood meets both.
 
 use std::{thread, time::Duration};
 
@@ -101,7 +103,8 @@ fn document(cloud: &Cloud, project_id: &str, token: &str) -> Outcome<String> {
     Ok(text.replace(&task, "$1"))
 }
 
-/// The rows of all subjects at this many connections: medians of the rounds, and medians of the ratios within a round.
+/// The rows of all subjects at this many connections: medians of the rounds, and medians of the
+/// ratios within a round.
 fn compare(subjects: &[Subject], connections: usize, plan: &Plan) -> Outcome<Vec<Vec<String>>> {
     let (rounds, seconds) = plan.choose((5, 3), (1, 1));
     let time = Duration::from_secs(seconds);

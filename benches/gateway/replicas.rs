@@ -1,8 +1,9 @@
-//! What three gateways that share a PostgreSQL database cost together while operations wait for tasks of the simulated cloud that
-//! never come to rest: the memory of each, and what all of them ask of the database and of the cloud.
+//! What three gateways that share a PostgreSQL database cost together while operations wait for
+//! tasks of the simulated cloud that never come to rest: the memory of each, and what all of them
+//! ask of the database and of the cloud.
 //!
-//! The server is one of the benchmark's own, which does not wait for its disk. It counts the statements itself
-//! (`pg_stat_statements`), those that begin and end transactions among them.
+//! The server is one of the benchmark's own, which does not wait for its disk. It counts the
+//! statements itself (`pg_stat_statements`), those that begin and end transactions among them.
 
 use std::{fs, path::Path, thread, time::Duration};
 

@@ -1,5 +1,5 @@
-//! The memory of the gateway when nothing happens, and its memory and CPU time while operations wait for tasks of the
-//! simulated cloud that never come to rest.
+//! The memory of the gateway when nothing happens, and its memory and CPU time while operations
+//! wait for tasks of the simulated cloud that never come to rest.
 
 use std::{thread, time::Duration};
 

@@ -16,7 +16,8 @@ pub(crate) enum Tasks {
 }
 
 impl Tasks {
-    /// A script for wrk, which runs it in each of its threads. The ids are numbers with fourteen digits.
+    /// A script for wrk, which runs it in each of its threads. The ids are numbers with fourteen
+    /// digits.
     fn script(self) -> String {
         let step = match self {
             Self::Each => 1,

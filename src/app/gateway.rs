@@ -39,10 +39,12 @@ use crate::{
     upstream::{self, Lane, Upstream},
 };
 
-/// How long each of the audit log and the record may take to be closed, after the time for draining.
+/// How long each of the audit log and the record may take to be closed, after the time for
+/// draining.
 const CLOSING_MAX: Duration = Duration::from_secs(4);
 
-/// How much of an answer the system holds for a caller, in bytes; it takes twice as much for itself.
+/// How much of an answer the system holds for a caller, in bytes; it takes twice as much for
+/// itself.
 const SEND_BUFFER: usize = 64 * 1024;
 
 /// Everything that runs.
@@ -62,11 +64,12 @@ pub(super) struct Gateway {
 }
 
 impl Gateway {
-    /// Opens the record, makes ready for the cloud, starts the engine and listens. With a `path`, callers are read from it
-    /// again when it changes.
+    /// Opens the record, makes ready for the cloud, starts the engine and listens. With a `path`,
+    /// callers are read from it again when it changes.
     pub(super) async fn start(config: Config, path: Option<PathBuf>) -> Result<Self, Error> {
         let listen = config.api.listen;
-        // First of all, so that a second gateway on the same address fails before it touches anything.
+        // First of all, so that a second gateway on the same address fails before it touches
+        // anything.
         let (listener, address) = bind(listen).map_err(|source| Error::Listen(listen, source))?;
         // From here on a hangup does not end the process.
         let hangup = signal(SignalKind::hangup()).map_err(Error::Signals)?;
@@ -134,7 +137,8 @@ impl Gateway {
         })
     }
 
-    /// Serves until a signal to stop comes, then drains. A hangup means that secrets or callers have changed.
+    /// Serves until a signal to stop comes, then drains. A hangup means that secrets or callers
+    /// have changed.
     pub(super) async fn run(self) -> Result<(), Error> {
         let Self {
             server,
@@ -170,8 +174,8 @@ impl Gateway {
         tracing::info!("stopping: waiting requests are answered, rounds in flight end");
         operations.drain();
         let drained = async {
-            // Until the last round has ended and the last request is answered, probes and callers are told of the stop by
-            // an answer.
+            // Until the last round has ended and the last request is answered, probes and callers
+            // are told of the stop by an answer.
             let stopped = async {
                 tokio::join!(engine.stopped(), state.all_answered());
                 stop(handle).await;
@@ -257,7 +261,8 @@ fn start_operations(
 /// A listener and its address, whose port may have been left to the system.
 fn bind(listen: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(listen)?;
-    // Connections inherit it. Left to itself the system would buffer megabytes for each caller who does not read.
+    // Connections inherit it. Left to itself the system would buffer megabytes for each caller who
+    // does not read.
     set_socket_send_buffer_size(&listener, SEND_BUFFER)?;
     let address = listener.local_addr()?;
     Ok((listener, address))

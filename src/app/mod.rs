@@ -72,8 +72,8 @@ pub enum Error {
     Folder(#[source] io::Error),
 }
 
-/// Runs something to its end. What hangs then, as the reading of a file may for ever, is left to the end of the process:
-/// a runtime that is dropped waits for it.
+/// Runs something to its end. What hangs then, as the reading of a file may for ever, is left to
+/// the end of the process: a runtime that is dropped waits for it.
 fn run<T>(work: impl Future<Output = T>) -> T {
     let system = System::new();
     let ended = system.block_on(work);
@@ -81,7 +81,8 @@ fn run<T>(work: impl Future<Output = T>) -> T {
     ended
 }
 
-/// Serves until the process is told to stop by SIGTERM or SIGINT. `path` is the file that the configuration came from.
+/// Serves until the process is told to stop by SIGTERM or SIGINT. `path` is the file that the
+/// configuration came from.
 pub fn serve(config: Config, path: PathBuf) -> Result<(), Error> {
     run(async {
         let gateway = Gateway::start(config, Some(path)).await?;
@@ -98,8 +99,8 @@ pub struct Sandbox {
     pub tasks: Vec<sandbox::TaskLine>,
 }
 
-/// Serves a simulated cloud, and a gateway in front of it that lets everybody in, until the process is told to stop.
-/// `listen` is a loopback address. `greet` is called once requests are answered.
+/// Serves a simulated cloud, and a gateway in front of it that lets everybody in, until the process
+/// is told to stop. `listen` is a loopback address. `greet` is called once requests are answered.
 pub fn sandbox(listen: SocketAddr, greet: impl FnOnce(&Sandbox)) -> Result<(), Error> {
     run(async {
         let cloud = Cloud::start(CloudOptions::for_people()).map_err(Error::Cloud)?;
@@ -135,7 +136,8 @@ pub struct Login {
     pub result: Result<Admission, UpstreamError>,
 }
 
-/// Has the cloud let the gateway in once for each project, one after the other. Nothing is served and nothing changed.
+/// Has the cloud let the gateway in once for each project, one after the other. Nothing is served
+/// and nothing changed.
 pub fn log_in(config: Config) -> Result<Vec<Login>, Error> {
     run(async {
         let projects = config.upstream.projects.keys().cloned().collect::<Vec<_>>();

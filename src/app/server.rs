@@ -33,8 +33,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest that the orderly end of a connection may take.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Serves the API on a listener, encrypted if there is something to encrypt with. The numbers: threads, and how long a stop
-/// may take.
+/// Serves the API on a listener, encrypted if there is something to encrypt with. The numbers:
+/// threads, and how long a stop may take.
 pub(super) fn run(
     listener: TcpListener,
     (connections, tls): (Connections, Option<Tls>),
@@ -50,7 +50,8 @@ pub(super) fn run(
         let stopping = stopping.clone();
         async move { stopping.notified().await }
     };
-    // Nothing is made of the address by which this machine is known: links are relative, or begin with the public URL.
+    // Nothing is made of the address by which this machine is known: links are relative, or begin
+    // with the public URL.
     let apps = move || {
         let services = upstream
             .services(Lane::Callers)
@@ -104,8 +105,8 @@ pub(super) fn run(
     Ok(builder?.run())
 }
 
-/// The place of a connection and the address of its peer. One too many is closed without a word: an answer would cost more
-/// than it says.
+/// The place of a connection and the address of its peer. One too many is closed without a word: an
+/// answer would cost more than it says.
 fn admit(
     connections: &Connections,
     stream: &TcpStream,
@@ -128,7 +129,8 @@ async fn accept(
     }
 }
 
-/// Answers who asks whether to send a body (`Expect: 100-continue`): at once, if the answer is no whatever the body is.
+/// Answers who asks whether to send a body (`Expect: 100-continue`): at once, if the answer is no
+/// whatever the body is.
 fn expecting<A, B>(
     state: web::Data<api::State>,
     app: A,

@@ -12,7 +12,8 @@ use super::{
     verify::{LINE_MAX, Walk},
 };
 
-/// Digits of the number of the first line in the name of a file that was set aside, so that names sort as lines do.
+/// Digits of the number of the first line in the name of a file that was set aside, so that names
+/// sort as lines do.
 const NAME_DIGITS: usize = 16;
 
 /// The files that a log was before.
@@ -50,9 +51,9 @@ impl Aside {
 
     /// Removes the oldest files, if there are more than are kept.
     ///
-    /// A file counts only if it begins with the genuine line that its name says and was set aside before the present file, which
-    /// begins with the line `present`: whoever can make files in the folder, but has not the key, cannot have it remove one too
-    /// many. What does not count stays.
+    /// A file counts only if it begins with the genuine line that its name says and was set aside
+    /// before the present file, which begins with the line `present`: whoever can make files in the
+    /// folder, but has not the key, cannot have it remove one too many. What does not count stays.
     pub(super) fn remove_oldest(&self, key: &Key, present: u64) -> io::Result<()> {
         if self.keep == 0 {
             return Ok(());
@@ -71,7 +72,8 @@ impl Aside {
         Ok(())
     }
 
-    /// The files whose names are those of files that were set aside, and the numbers in these, in their order.
+    /// The files whose names are those of files that were set aside, and the numbers in these, in
+    /// their order.
     fn files(&self) -> io::Result<Vec<(u64, PathBuf)>> {
         let own = self.path.file_name().unwrap_or_default();
         let number = |path: &Path| -> Option<u64> {

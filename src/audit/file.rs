@@ -1,12 +1,13 @@
 //! Lines in a file that is set aside when it is full.
 //!
-//! A line counts as written when it is on the disk. After any failure nothing is taken for written: the file is cut back to what
-//! is known to be there, opened again and read, and goes on with a line that says so. The same happens when there is another file
-//! at the path than before.
+//! A line counts as written when it is on the disk. After any failure nothing is taken for written:
+//! the file is cut back to what is known to be there, opened again and read, and goes on with a
+//! line that says so. The same happens when there is another file at the path than before.
 //!
-//! While the file is open, this process alone writes to it and knows what is in it. Whatever else is found there was put there by
-//! somebody: nothing is added behind it. Only when a process begins, and after a write of its own that failed, can there be the
-//! beginning of a line without the rest; it is sealed by the line that follows, and the log of the process says so.
+//! While the file is open, this process alone writes to it and knows what is in it. Whatever else
+//! is found there was put there by somebody: nothing is added behind it. Only when a process
+//! begins, and after a write of its own that failed, can there be the beginning of a line without
+//! the rest; it is sealed by the line that follows, and the log of the process says so.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -145,8 +146,8 @@ impl LogFile {
                 Err(io::Error::other(error))
             }
             Err(error) => {
-                // Nobody was told that this is written, and what of it is on the disk is not known. If it cannot be
-                // cut off, the next opening finds out what is there.
+                // Nobody was told that this is written, and what of it is on the disk is not known.
+                // If it cannot be cut off, the next opening finds out what is there.
                 let _cut = open.file.set_len(open.len);
                 self.open = None;
                 self.has_failed = true;
@@ -168,7 +169,8 @@ impl LogFile {
         let metadata = file.metadata()?;
         self.open = Some(OpenFile {
             id: id(&metadata),
-            // What is there already may not be on the disk yet; it will be with the line that follows it.
+            // What is there already may not be on the disk yet; it will be with the line that
+            // follows it.
             len: metadata.len(),
             changed_at: changed_at(&metadata),
             file,
@@ -189,7 +191,8 @@ impl LogFile {
         Ok(())
     }
 
-    /// Opens the file at the path, which is made if it is not there, and keeps other processes from writing to it.
+    /// Opens the file at the path, which is made if it is not there, and keeps other processes from
+    /// writing to it.
     fn open_for_itself(&self) -> io::Result<File> {
         for _ in 0..OPENINGS_MAX {
             let mut options = OpenOptions::new();
@@ -241,7 +244,8 @@ impl LogFile {
         })
     }
 
-    /// Gives the file another name and begins a fresh one. If that fails, the file goes on as it is.
+    /// Gives the file another name and begins a fresh one. If that fails, the file goes on as it
+    /// is.
     fn set_aside(&mut self) {
         let Some(open) = &self.open else { return };
         let aside = self.aside.name(open.first_seq);
@@ -273,7 +277,8 @@ impl LogFile {
     }
 }
 
-/// Locks a file. `false` if it is not the one at the path: whoever wrote to it may have set it aside before it was locked.
+/// Locks a file. `false` if it is not the one at the path: whoever wrote to it may have set it
+/// aside before it was locked.
 fn claim(file: &File, path: &Path) -> io::Result<bool> {
     let metadata = file.metadata()?;
     if !metadata.is_file() {

@@ -1,7 +1,8 @@
 //! The form of a line, and the seal that binds it to all lines before it.
 //!
-//! A line is one JSON object of ASCII characters. Its last member `hmac` is the HMAC-SHA256, by the key of the log, of the seal
-//! of the line before (32 bytes; zeros before the first line) and of everything that stands in the line before this member.
+//! A line is one JSON object of ASCII characters. Its last member `hmac` is the HMAC-SHA256, by the
+//! key of the log, of the seal of the line before (32 bytes; zeros before the first line) and of
+//! everything that stands in the line before this member.
 
 use std::{fmt, io};
 
@@ -168,7 +169,8 @@ impl<'a> Sealed<'a> {
         })
     }
 
-    /// Whether this is what the holder of the key wrote behind `before`. The seals are compared in constant time.
+    /// Whether this is what the holder of the key wrote behind `before`. The seals are compared in
+    /// constant time.
     pub(super) fn follows(&self, key: &Key, before: Head) -> bool {
         before.seq.checked_add(1) == Some(self.seq)
             && key
@@ -193,8 +195,8 @@ impl<'a> Sealed<'a> {
     }
 }
 
-/// JSON without any character beside the visible ones of ASCII: a terminal, a viewer or another program takes none of them for an
-/// order or the end of a line.
+/// JSON without any character beside the visible ones of ASCII: a terminal, a viewer or another
+/// program takes none of them for an order or the end of a line.
 struct Ascii(CompactFormatter);
 
 impl Formatter for Ascii {

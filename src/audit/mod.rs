@@ -1,11 +1,13 @@
 //! The audit log: who asked for which change, what was decided by which rule, and how it ended.
 //!
-//! One JSON object a line, numbered, each sealed by an HMAC over itself and the seal of the line before, so that
-//! [`verify()`] finds the first line that was changed, removed or inserted by anybody who has not the key. What is missing at
-//! the end can only be found by whoever noted the head of the log elsewhere.
+//! One JSON object a line, numbered, each sealed by an HMAC over itself and the seal of the line
+//! before, so that [`verify()`] finds the first line that was changed, removed or inserted by
+//! anybody who has not the key. What is missing at the end can only be found by whoever noted the
+//! head of the log elsewhere.
 //!
-//! A line is on the disk before what it tells of is done. One thread writes, many lines with one write to the disk; nobody waits
-//! longer than five seconds for it. It never decides anything: whoever cannot note down a change must not make it.
+//! A line is on the disk before what it tells of is done. One thread writes, many lines with one
+//! write to the disk; nobody waits longer than five seconds for it. It never decides anything:
+//! whoever cannot note down a change must not make it.
 
 mod aside;
 mod content;
@@ -68,7 +70,8 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Starts the thread that writes. A log that cannot be written just then is no error: it is tried again.
+    /// Starts the thread that writes. A log that cannot be written just then is no error: it is
+    /// tried again.
     pub fn start(settings: &Settings, registry: &mut Registry) -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
         shared.metrics.register(registry);

@@ -66,7 +66,8 @@ impl Sink {
         }
     }
 
-    /// Adds lines. After `Ok` they survive a crash of the machine, as far as the place can promise that.
+    /// Adds lines. After `Ok` they survive a crash of the machine, as far as the place can promise
+    /// that.
     pub(super) fn add(&mut self, contents: &[Content]) -> io::Result<()> {
         match self {
             Self::Stdout(stream) => stream.add(contents),
@@ -126,7 +127,8 @@ pub(super) struct Stream {
     key: Key,
     file: Option<File>,
     head: Head,
-    /// What stands behind the last whole line: what was written of further ones before writing failed, each time.
+    /// What stands behind the last whole line: what was written of further ones before writing
+    /// failed, each time.
     torn: Option<Piece>,
 }
 

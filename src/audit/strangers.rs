@@ -1,4 +1,5 @@
-//! How much of what is denied to strangers stands in the log: the first ten in a minute, and a count of all others.
+//! How much of what is denied to strangers stands in the log: the first ten in a minute, and a
+//! count of all others.
 //!
 //! That is at most eleven lines a minute, about 6 MiB a day, whatever anybody sends.
 
@@ -49,7 +50,8 @@ impl Strangers {
         minute.get_or_insert_with(|| Minute::begin(now)).counted += denials;
     }
 
-    /// The line that a minute which is over ends with, if there is anything to say; `is_last`: whether it ends in any case.
+    /// The line that a minute which is over ends with, if there is anything to say; `is_last`:
+    /// whether it ends in any case.
     pub(super) fn summary(&self, now: Instant, is_last: bool) -> Option<Content> {
         let mut minute = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_over = |minute: &mut Minute| is_last || now.duration_since(minute.began) >= PERIOD;

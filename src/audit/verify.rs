@@ -23,7 +23,8 @@ pub struct Verified {
     pub before: Head,
     /// The last line.
     pub head: Head,
-    /// What stands between lines, was there when the gateway opened the file, and was sealed as an unfinished line.
+    /// What stands between lines, was there when the gateway opened the file, and was sealed as an
+    /// unfinished line.
     pub sealed: Vec<Stretch>,
 }
 
@@ -42,7 +43,8 @@ pub struct Stretch {
     pub sha256: String,
 }
 
-/// The first place that is not as it was written. The name of the file is shown quoted and escaped, in one line whatever is in it.
+/// The first place that is not as it was written. The name of the file is shown quoted and escaped,
+/// in one line whatever is in it.
 #[derive(Debug, thiserror::Error)]
 #[error("{file:?}, line {line}: {what}")]
 pub struct Tampered {
@@ -111,7 +113,8 @@ pub enum VerifyError {
     Unreadable(PathBuf, #[source] io::Error),
 }
 
-/// Verifies files of one log, which must be in their order. What is missing at the end cannot be seen: compare the head.
+/// Verifies files of one log, which must be in their order. What is missing at the end cannot be
+/// seen: compare the head.
 pub fn verify(key: &Key, files: &[PathBuf]) -> Result<Verified, VerifyError> {
     let mut walk = Walk::new(key, None);
     let mut sealed = Vec::new();
@@ -143,7 +146,8 @@ pub fn verify(key: &Key, files: &[PathBuf]) -> Result<Verified, VerifyError> {
     })
 }
 
-/// Opens a regular file, perhaps by a link: to open a pipe can take for ever, and so can reading a device.
+/// Opens a regular file, perhaps by a link: to open a pipe can take for ever, and so can reading a
+/// device.
 fn open(path: &Path) -> io::Result<File> {
     if fs::metadata(path)?.is_file() {
         File::open(path)
@@ -173,7 +177,8 @@ pub(super) struct Walk<'a> {
     rest: Option<Rest>,
     /// Whether the last line of the present file is genuine but for the newline at its end.
     pub(super) lacks_end: bool,
-    /// What a later line has sealed: the line in the file, the number of the line before, and what it is.
+    /// What a later line has sealed: the line in the file, the number of the line before, and what
+    /// it is.
     sealed: Vec<(u64, u64, Torn)>,
     /// The number of the first line of the present file.
     pub(super) first_seq: Option<u64>,
@@ -204,12 +209,15 @@ impl Rest {
         }
     }
 
-    /// Whether this can be a line that was not finished: one piece, without an end, shorter than the longest line.
+    /// Whether this can be a line that was not finished: one piece, without an end, shorter than
+    /// the longest line.
     ///
-    /// Lines are added at the end, many with one write. A process that is killed, a full disk, and a loss of power on a file
-    /// system that makes a file longer only once the bytes are there (ext4 with ordered data, XFS, btrfs) leave the beginning
-    /// of such a write: whole lines, then at most one piece of a line without its end. Whatever else stands behind the last
-    /// genuine line was put there by somebody, or by a disk that lost what it had taken: that is for a person to judge.
+    /// Lines are added at the end, many with one write. A process that is killed, a full disk, and
+    /// a loss of power on a file system that makes a file longer only once the bytes are there
+    /// (ext4 with ordered data, XFS, btrfs) leave the beginning of such a write: whole lines, then
+    /// at most one piece of a line without its end. Whatever else stands behind the last genuine
+    /// line was put there by somebody, or by a disk that lost what it had taken: that is for a
+    /// person to judge.
     pub(super) fn is_unfinished_line(&self) -> bool {
         self.pieces == 1 && !self.ends_line && self.bytes < LINE_MAX
     }

@@ -1,4 +1,5 @@
-//! The one thread that writes. Whoever waits while the disk is busy is served by the next write together with all others.
+//! The one thread that writes. Whoever waits while the disk is busy is served by the next write
+//! together with all others.
 
 use std::{
     fmt, io,
@@ -15,7 +16,8 @@ use tokio::sync::oneshot;
 use super::{content::Content, metrics::Metrics, sink::Sink, strangers::Strangers};
 use crate::domain::audit::AuditUnavailable;
 
-/// How often the place is looked at while nobody writes, and how long one that failed is left alone.
+/// How often the place is looked at while nobody writes, and how long one that failed is left
+/// alone.
 const TICK: Duration = Duration::from_secs(1);
 /// The most that is written at once.
 const TOGETHER: usize = 256;
@@ -61,7 +63,8 @@ impl Shared {
         }
     }
 
-    /// Entries could not be written, or whoever waits for them gave up: a place that hangs gives no answer at all.
+    /// Entries could not be written, or whoever waits for them gave up: a place that hangs gives no
+    /// answer at all.
     pub(super) fn failed(&self, error: &dyn fmt::Display) {
         self.metrics.failures.inc();
         self.metrics.available.set(0);

@@ -6,7 +6,8 @@ use super::{
 };
 use crate::transport::{Endpoint, EndpointError};
 
-/// The base of absolute links. A path is allowed, as a gateway may stand under one; empty means relative links.
+/// The base of absolute links. A path is allowed, as a gateway may stand under one; empty means
+/// relative links.
 pub(super) fn public_url(entry: &Entry) -> Reading<Option<String>> {
     let Some(url) = values::text_or_empty(entry)? else {
         return Ok(None);
@@ -22,8 +23,8 @@ pub(super) fn public_url(entry: &Entry) -> Reading<Option<String>> {
     }
 }
 
-/// The base address of a service of the cloud: scheme and authority. Plain `http` is for loopback addresses only,
-/// since tokens travel there.
+/// The base address of a service of the cloud: scheme and authority. Plain `http` is for loopback
+/// addresses only, since tokens travel there.
 pub(super) fn endpoint(entry: &Entry) -> Reading<String> {
     let url = values::text(entry)?;
     match Endpoint::parse(&url) {
@@ -43,8 +44,8 @@ pub(super) fn endpoint(entry: &Entry) -> Reading<String> {
     }
 }
 
-/// The base address of a service that the machine has for itself, such as the metadata service: secrets come from there
-/// in clear text.
+/// The base address of a service that the machine has for itself, such as the metadata service:
+/// secrets come from there in clear text.
 pub(super) fn local(entry: &Entry) -> Reading<String> {
     let url = values::text(entry)?;
     match Endpoint::parse_local(&url) {

@@ -14,7 +14,8 @@ use crate::{
     identity::{ConfiguredCaller, Key, Settings},
 };
 
-/// Whose a digest or the name in a certificate is. Two callers with the same could not be told apart.
+/// Whose a digest or the name in a certificate is. Two callers with the same could not be told
+/// apart.
 #[derive(Default)]
 struct Owners {
     digests: HashMap<[u8; 32], CallerName>,
@@ -22,8 +23,8 @@ struct Owners {
     asks_for_certificates: bool,
 }
 
-/// Sections `access`, `callers` and `issuers`; callers and issuers with faults are left out. Certificates of callers are of no
-/// use where nobody asks for them.
+/// Sections `access`, `callers` and `issuers`; callers and issuers with faults are left out.
+/// Certificates of callers are of no use where nobody asks for them.
 pub(super) fn read(
     root: &mut Section,
     known: &Known,

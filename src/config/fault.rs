@@ -1,6 +1,7 @@
 //! What is wrong with a configuration, for people.
 //!
-//! A fault names the key and the place. It never shows a value: any value may be a secret in the wrong place.
+//! A fault names the key and the place. It never shows a value: any value may be a secret in the
+//! wrong place.
 
 use std::{fmt, path::Path};
 

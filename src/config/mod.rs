@@ -1,8 +1,9 @@
 //! The configuration: a TOML file, and environment variables over it.
 //!
-//! [`Config`] is the plain sum of the settings of every module. All faults are found in one pass and reported
-//! together, each with the full name of its key and the place it came from. No message shows a value, so that a
-//! secret written into the wrong place does not reach a terminal or a log. Nothing here connects to anything.
+//! [`Config`] is the plain sum of the settings of every module. All faults are found in one pass
+//! and reported together, each with the full name of its key and the place it came from. No message
+//! shows a value, so that a secret written into the wrong place does not reach a terminal or a log.
+//! Nothing here connects to anything.
 
 pub mod fault;
 
@@ -59,12 +60,13 @@ pub struct Config {
     pub operations: operations::Settings,
     /// Section `upstream`, but for its `freshness` and its pace.
     pub transport: transport::Settings,
-    /// Sections `projects` and `storage_credentials`, and `freshness` and the pace of section `upstream`.
+    /// Sections `projects` and `storage_credentials`, and `freshness` and the pace of section
+    /// `upstream`.
     pub upstream: upstream::Settings,
 }
 
-/// Reads the file, lays the variables `MIGRATION_GATEWAY__SECTION__KEY` of the environment over it, and checks
-/// everything: also that every secret that is referred to can be read and is not empty.
+/// Reads the file, lays the variables `MIGRATION_GATEWAY__SECTION__KEY` of the environment over it,
+/// and checks everything: also that every secret that is referred to can be read and is not empty.
 pub fn load(path: &Path) -> Result<Config, Faults> {
     load_with(path, source::environment())
 }
@@ -83,8 +85,8 @@ pub struct Listening {
     pub is_encrypted: bool,
 }
 
-/// Where a gateway listens, and nothing else of the configuration: faults elsewhere do not matter to whoever only wants
-/// to know where a gateway that was started with it is.
+/// Where a gateway listens, and nothing else of the configuration: faults elsewhere do not matter
+/// to whoever only wants to know where a gateway that was started with it is.
 pub fn load_listen(path: &Path) -> Result<Listening, Faults> {
     let mut faults = Faults::of(path);
     let listening = source::read(path, source::environment(), &mut faults).map(|mut root| {
@@ -100,8 +102,8 @@ pub fn load_listen(path: &Path) -> Result<Listening, Faults> {
     }
 }
 
-/// The key of the audit log, and nothing else of the configuration, so that an auditor needs none of its other secrets.
-/// `None`: it has no audit log.
+/// The key of the audit log, and nothing else of the configuration, so that an auditor needs none
+/// of its other secrets. `None`: it has no audit log.
 pub fn load_audit_key(path: &Path) -> Result<Option<audit::Key>, Faults> {
     let mut faults = Faults::of(path);
     let settings = source::read(path, source::environment(), &mut faults)
@@ -117,8 +119,8 @@ pub fn read_audit_key(path: &Path) -> Result<audit::Key, String> {
     sections::audit_key(&SecretSource::File(path.to_owned()))
 }
 
-/// A file of TOML that holds no more than texts by these names. The error goes on a sentence that begins with the file, and
-/// shows no value.
+/// A file of TOML that holds no more than texts by these names. The error goes on a sentence that
+/// begins with the file, and shows no value.
 pub fn parse_texts<const N: usize>(
     text: &str,
     names: [&str; N],

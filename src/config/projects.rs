@@ -78,7 +78,8 @@ fn region(entry: &Entry) -> Reading<String> {
         .ok_or_else(|| "must be a region such as \"cn-north-4\"".to_owned())
 }
 
-/// The addresses of the token service and of every offered service. `None` only after a fault was recorded.
+/// The addresses of the token service and of every offered service. `None` only after a fault was
+/// recorded.
 fn endpoints(
     project: &mut Section,
     region: &str,
@@ -191,7 +192,8 @@ fn kind(entry: &Entry) -> Reading<Kind> {
     }
 }
 
-/// An access key: written out, or by reference as a secret is. `None` only after a fault was recorded.
+/// An access key: written out, or by reference as a secret is. `None` only after a fault was
+/// recorded.
 fn access_key(section: &mut Section, faults: &mut Faults) -> Option<AccessKeySource> {
     if section.has_table("access_key") {
         return secrets::required(section, ("access_key", SecretForm::Key), faults)

@@ -1,4 +1,5 @@
-//! Walks the tree. What is taken out of a section is known; what is left in the end is not, and becomes a fault.
+//! Walks the tree. What is taken out of a section is known; what is left in the end is not, and
+//! becomes a fault.
 
 use std::collections::BTreeMap;
 
@@ -171,7 +172,8 @@ impl Entry {
         text_of(&self.value)
     }
 
-    /// A text of the environment, which knows nothing else: there, numbers and lists are written as texts.
+    /// A text of the environment, which knows nothing else: there, numbers and lists are written as
+    /// texts.
     fn variable(&self) -> Option<&str> {
         self.text().filter(|_| self.origin() == Origin::Environment)
     }
@@ -231,7 +233,8 @@ impl Entry {
         None
     }
 
-    /// Reports a key that nobody reads: what the environment sets inside it by the names of the variables, else the key.
+    /// Reports a key that nobody reads: what the environment sets inside it by the names of the
+    /// variables, else the key.
     fn report_unknown(self, faults: &mut Faults) {
         if self.is_table() && holds(&self.value, Origin::Environment) {
             if let Some(section) = self.into_section(faults) {
@@ -243,8 +246,8 @@ impl Entry {
     }
 }
 
-/// Whether a value of this origin is somewhere in the tree. The file is read as text, which has no address, so that
-/// only what the environment set has one.
+/// Whether a value of this origin is somewhere in the tree. The file is read as text, which has no
+/// address, so that only what the environment set has one.
 fn holds(value: &Value, origin: Origin) -> bool {
     if let ValueKind::Table(table) = &value.kind {
         return table.values().any(|value| holds(value, origin));

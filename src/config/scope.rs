@@ -138,8 +138,8 @@ fn wanted_permissions() -> String {
     format!("must be a list of \"*\" or of {}", names.join(", "))
 }
 
-/// Takes out a table of named tables. An entry with another kind of name, or that is no table, becomes a fault and
-/// is left out.
+/// Takes out a table of named tables. An entry with another kind of name, or that is no table,
+/// becomes a fault and is left out.
 pub(super) fn named_sections<T>(
     root: &mut Section,
     key: &str,
@@ -159,8 +159,8 @@ pub(super) fn named_sections<T>(
     sections
 }
 
-/// The well-formed names in a table of named tables, which stays where it is: they are known even where what they
-/// stand for has faults.
+/// The well-formed names in a table of named tables, which stays where it is: they are known even
+/// where what they stand for has faults.
 pub(super) fn declared<T: Ord>(
     root: &Section,
     key: &str,

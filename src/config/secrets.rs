@@ -1,5 +1,5 @@
-//! Secrets are given by reference only. The reference is followed once while the configuration is read, so that a
-//! missing secret is found before anything starts; what is kept is the reference.
+//! Secrets are given by reference only. The reference is followed once while the configuration is
+//! read, so that a missing secret is found before anything starts; what is kept is the reference.
 
 use super::{
     fault::{Faults, Origin},
@@ -46,7 +46,8 @@ pub(super) fn required(
     faults.keep(&entry, source)
 }
 
-/// Takes out a reference to a secret that must be there, and reads it once. `None` only after a fault was recorded.
+/// Takes out a reference to a secret that must be there, and reads it once. `None` only after a
+/// fault was recorded.
 pub(super) fn value(section: &mut Section, key: &str, faults: &mut Faults) -> Option<Secret> {
     let form = SecretForm::Text;
     let secret = read(&required(section, (key, form), faults)?, form);
@@ -54,8 +55,8 @@ pub(super) fn value(section: &mut Section, key: &str, faults: &mut Faults) -> Op
     secret.map_err(fault).ok()
 }
 
-/// Whether the secret can be had. The message does not repeat the reference, as somebody may have written the secret
-/// itself in its place.
+/// Whether the secret can be had. The message does not repeat the reference, as somebody may have
+/// written the secret itself in its place.
 fn check(source: &SecretSource, form: SecretForm) -> Result<(), String> {
     read(source, form).map(|_secret| ())
 }

@@ -14,7 +14,8 @@ const SEPARATOR: &str = "__";
 /// No configuration written by hand comes near this; a device file or a log given by mistake does.
 const LARGEST_FILE: u64 = 1024 * 1024;
 
-/// Variables of the environment that belong to the configuration. `None` stands for a value that is not text.
+/// Variables of the environment that belong to the configuration. `None` stands for a value that is
+/// not text.
 pub(super) type Variables = HashMap<String, Option<String>>;
 
 /// The variables of this process that begin with the prefix.
@@ -44,7 +45,8 @@ pub(super) fn read(path: &Path, variables: Variables, faults: &mut Faults) -> Op
     let environment = Environment::with_prefix(PREFIX)
         .prefix_separator(SEPARATOR)
         .separator(SEPARATOR)
-        // Parsing would change secrets and names that look like numbers; the reader of each key parses what it needs.
+        // Parsing would change secrets and names that look like numbers; the reader of each key
+        // parses what it needs.
         .try_parsing(false)
         .source(Some(texts(variables, faults)));
     let merged = config::Config::builder()
@@ -114,8 +116,8 @@ pub(super) fn texts_of<const N: usize>(
     }
 }
 
-/// Where the syntax is broken. The parser's own message quotes the line, which may hold a secret, so that only its
-/// first line is looked at, and of that only the two numbers are used.
+/// Where the syntax is broken. The parser's own message quotes the line, which may hold a secret,
+/// so that only its first line is looked at, and of that only the two numbers are used.
 fn syntax_message(error: &ConfigError) -> String {
     let position = if let ConfigError::FileParse { cause, .. } = error {
         position(&cause.to_string())

@@ -1,4 +1,5 @@
-//! The forms of values: each function reads one form and says in its error what is wanted, never what was found.
+//! The forms of values: each function reads one form and says in its error what is wanted, never
+//! what was found.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! The port to the audit log: who asked for which change, what was decided, and how it ended.
 //!
-//! Nothing that changes anything is done before the decision to do it is on disk. What is written is made of names, ids and
-//! words of this program; no credential is in any of these types.
+//! Nothing that changes anything is done before the decision to do it is on disk. What is written
+//! is made of names, ids and words of this program; no credential is in any of these types.
 
 use std::{
     fmt,
@@ -23,16 +23,20 @@ use super::{
 /// Tells what became of entries, which have been handed over already.
 pub type Recording = Pin<Box<dyn Future<Output = Result<(), AuditUnavailable>> + Send>>;
 
-/// A log that can be added to, and in which a change of what stands there is found. Usable from any thread.
+/// A log that can be added to, and in which a change of what stands there is found. Usable from any
+/// thread.
 pub trait AuditLog: fmt::Debug + Send + Sync {
-    /// Adds entries. After `Ok` they survive a crash of the machine. After an error they may have been written all the same.
+    /// Adds entries. After `Ok` they survive a crash of the machine. After an error they may have
+    /// been written all the same.
     ///
-    /// They are handed over by the call. If nobody waits for the answer any more, what was turned down is written all the same;
-    /// what was allowed, and ends, may be left out: whoever does not wait does not do it, and tells an end again.
+    /// They are handed over by the call. If nobody waits for the answer any more, what was turned
+    /// down is written all the same; what was allowed, and ends, may be left out: whoever does not
+    /// wait does not do it, and tells an end again.
     fn record(&self, entries: Vec<Entry>) -> Recording;
 
-    /// Adds what was denied to somebody who is not known, or only counts it if there is much of it: strangers must be able
-    /// neither to fill a disk nor to push out what stands in the log. Waits for nothing.
+    /// Adds what was denied to somebody who is not known, or only counts it if there is much of it:
+    /// strangers must be able neither to fill a disk nor to push out what stands in the log. Waits
+    /// for nothing.
     fn note_stranger(&self, denial: Decided);
 
     /// Whether entries could be added when that was last tried.
@@ -66,7 +70,8 @@ words! {
 }
 
 words! {
-    /// What stands against a request, beside what the caller lacks, why a stranger is not known, and why an operation would fail.
+    /// What stands against a request, beside what the caller lacks, why a stranger is not known,
+    /// and why an operation would fail.
     Rule {
         /// There is no such operation, or the caller may not see it.
         OperationNotFound = "operation-not-found",
@@ -118,7 +123,8 @@ impl Attempt {
     }
 }
 
-/// Where a request comes from: the other end of its connection, or whom a proxy that is trusted names.
+/// Where a request comes from: the other end of its connection, or whom a proxy that is trusted
+/// names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// The address; one of IPv4 is never in the form that IPv6 has for it.
@@ -233,8 +239,9 @@ impl Auditor {
         .await
     }
 
-    /// Notes that it is not going to be done, and what stands against it; also if nobody waits until that is written. What is
-    /// denied to somebody without credentials that are known goes to [`AuditLog::note_stranger`].
+    /// Notes that it is not going to be done, and what stands against it; also if nobody waits
+    /// until that is written. What is denied to somebody without credentials that are known goes to
+    /// [`AuditLog::note_stranger`].
     pub fn turned_down(
         &self,
         decision: Decision,

@@ -1,5 +1,5 @@
-//! The clocks. Whoever needs the time of day, or a time that no suspension hides, is given one, so that tests and simulations
-//! can set it.
+//! The clocks. Whoever needs the time of day, or a time that no suspension hides, is given one, so
+//! that tests and simulations can set it.
 
 use std::time::Duration;
 
@@ -8,11 +8,12 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// A source of time.
 pub trait Clock: Send + Sync {
-    /// The present moment, in UTC and whole milliseconds, as records and answers show it. It may jump when the machine's
-    /// clock is set.
+    /// The present moment, in UTC and whole milliseconds, as records and answers show it. It may
+    /// jump when the machine's clock is set.
     fn now(&self) -> Timestamp;
 
-    /// How long the machine has been up, the time in which it was suspended included. Never goes back.
+    /// How long the machine has been up, the time in which it was suspended included. Never goes
+    /// back.
     fn uptime(&self) -> Duration;
 }
 

@@ -1,9 +1,10 @@
 //! The whole behaviour of an operation, as one pure function.
 //!
-//! [`decide`] looks at the goal, at what was seen of the task just before, and at what was tried so far, and says what
-//! to do next. It has no clock and does no input or output. What to do follows from what is seen: a crash or a lost
-//! reply only means that a step is taken again. The same function says whether a request is refused at once
-//! ([`refusal`]) and what a task offers ([`is_offered`]), so that the three can never disagree.
+//! [`decide`] looks at the goal, at what was seen of the task just before, and at what was tried so
+//! far, and says what to do next. It has no clock and does no input or output. What to do follows
+//! from what is seen: a crash or a lost reply only means that a step is taken again. The same
+//! function says whether a request is refused at once ([`refusal`]) and what a task offers
+//! ([`is_offered`]), so that the three can never disagree.
 
 use jiff::Timestamp;
 
@@ -14,18 +15,23 @@ use super::{
     task::{DeleteGate, Stage, Task, TaskState},
 };
 
-/// An accepted change is believed for this many looks before a pause or delete is sent again, or a task at rest is said to
-/// stay there: the vendor's answers can lag behind its own acceptance, and what another operation sent can be on its way.
+/// An accepted change is believed for this many looks before a pause or delete is sent again, or a
+/// task at rest is said to stay there: the vendor's answers can lag behind its own acceptance, and
+/// what another operation sent can be on its way.
 pub const BELIEVED_LOOKS: u32 = 3;
-/// So many accepted pauses, and the task still runs: somebody else starts it, and the gateway does not fight a person.
+/// So many accepted pauses, and the task still runs: somebody else starts it, and the gateway does
+/// not fight a person.
 pub const PAUSES_MAX: u32 = 5;
 /// So many refusals without a change of state in between, and the operation fails.
 pub const REFUSALS_MAX: u32 = 10;
-/// Where rows of a list tell too little to wait by for ever, every so manieth wait ends in a look at the task itself.
+/// Where rows of a list tell too little to wait by for ever, every so manieth wait ends in a look
+/// at the task itself.
 pub const WAITS_BETWEEN_LOOKS: u32 = 6;
-/// So many rounds in a row with refused credentials or missing permissions, and the operation fails.
+/// So many rounds in a row with refused credentials or missing permissions, and the operation
+/// fails.
 pub const PERMANENT_FAULTS_MAX: u32 = 5;
-/// If no delete of ours can explain it, "no such task" must be seen this often: one answer could be a mistake.
+/// If no delete of ours can explain it, "no such task" must be seen this often: one answer could be
+/// a mistake.
 pub const GONE_LOOKS: u32 = 2;
 /// A task seen failed this often after an accepted start has failed because of it, not before it.
 pub const FAILED_LOOKS: u32 = 3;
@@ -77,7 +83,8 @@ pub enum Action {
     Fail(Reason),
 }
 
-/// What to do next about an operation, given a fresh look at its task that is already counted in `history`.
+/// What to do next about an operation, given a fresh look at its task that is already counted in
+/// `history`.
 ///
 /// `overdue`: the deadline has passed, so that whatever is not an end is a failure.
 pub fn decide(goal: Goal, seen: Seen, history: &History, overdue: bool) -> Action {
@@ -119,15 +126,16 @@ pub fn after_fault(kind: UpstreamErrorKind, history: &History, overdue: bool) ->
     }
 }
 
-/// Whether a row of a service's list is enough to go on waiting for a while, `seen` being the state that the last look at
-/// the task itself showed. Everything else is to be found out by a look.
+/// Whether a row of a service's list is enough to go on waiting for a while, `seen` being the state
+/// that the last look at the task itself showed. Everything else is to be found out by a look.
 ///
-/// A row is no look, and nothing of it is noted in the history: lists may lag behind what a look shows, and their rows tell
-/// less. It can only say that nothing has changed and that the state, by itself, says to wait. It is not asked where the
-/// reason to wait is that a change was accepted a moment ago, or where looks are counted before something is concluded
-/// (an accepted change is believed for [`BELIEVED_LOOKS`], a failure is one after [`FAILED_LOOKS`], gone is gone after
-/// [`GONE_LOOKS`]): if rows were counted, an outdated list could use those up; if they were not and had a say, they would
-/// never be used up.
+/// A row is no look, and nothing of it is noted in the history: lists may lag behind what a look
+/// shows, and their rows tell less. It can only say that nothing has changed and that the state, by
+/// itself, says to wait. It is not asked where the reason to wait is that a change was accepted a
+/// moment ago, or where looks are counted before something is concluded (an accepted change is
+/// believed for [`BELIEVED_LOOKS`], a failure is one after [`FAILED_LOOKS`], gone is gone after
+/// [`GONE_LOOKS`]): if rows were counted, an outdated list could use those up; if they were not and
+/// had a say, they would never be used up.
 pub fn waits_by_row(goal: Goal, row: Sight, seen: Option<TaskState>, history: &History) -> bool {
     let settled = history.settled();
     let waits = |gate| {
@@ -142,8 +150,8 @@ pub fn waits_by_row(goal: Goal, row: Sight, seen: Option<TaskState>, history: &H
         && (tells_enough || !history.waits.is_multiple_of(WAITS_BETWEEN_LOOKS))
 }
 
-/// Why a request for this goal is refused at once, if the task stands like this. `history`: what its operation would begin
-/// with.
+/// Why a request for this goal is refused at once, if the task stands like this. `history`: what
+/// its operation would begin with.
 pub fn refusal(goal: Goal, sight: Sight, history: &History) -> Option<Reason> {
     match decide(goal, Seen::Task(sight), history, false) {
         Action::Fail(reason) => Some(reason),
@@ -151,7 +159,8 @@ pub fn refusal(goal: Goal, sight: Sight, history: &History) -> Option<Reason> {
     }
 }
 
-/// Whether asking for this goal would be accepted and is not pointless, if the task stands like this.
+/// Whether asking for this goal would be accepted and is not pointless, if the task stands like
+/// this.
 pub fn is_offered(goal: Goal, sight: Sight) -> bool {
     match decide(goal, Seen::Task(sight), &History::default(), false) {
         Action::Pause | Action::Start | Action::Delete | Action::Wait => true,
@@ -184,8 +193,8 @@ fn towards_absent(force: bool, sight: Sight, history: &History) -> Action {
     }
     match (sight.stage, force) {
         (Stage::Deleting, _) => Action::Wait,
-        // Whether the service deletes a task that waits for its turn is not documented. If it does not, a forced delete
-        // waits until the task runs, and pauses it then.
+        // Whether the service deletes a task that waits for its turn is not documented. If it does
+        // not, a forced delete waits until the task runs, and pauses it then.
         (Stage::Queued, true) if history.refusals >= REFUSALS_MAX => Action::Wait,
         (Stage::Queued, _) => Action::Delete,
         (Stage::Ready | Stage::Paused | Stage::Failed | Stage::Succeeded, _) => match sight.gate {
@@ -194,7 +203,8 @@ fn towards_absent(force: bool, sight: Sight, history: &History) -> Action {
         },
         (Stage::Running, true) if is_believed(Change::Pause, history) => Action::Wait,
         (Stage::Running, true) => Action::Pause,
-        // The pause needs the agent. One that is offline can let it hang for ever, but then the service accepts a delete.
+        // The pause needs the agent. One that is offline can let it hang for ever, but then the
+        // service accepts a delete.
         (Stage::Pausing, true) if sight.gate == DeleteGate::Offline => Action::Delete,
         (Stage::Initialising | Stage::Busy | Stage::Pausing | Stage::Unknown, true) => Action::Wait,
         // A delete that was sent may lead through states that this program does not know.

@@ -1,7 +1,8 @@
 //! What was tried so far in an operation, and what came of it.
 //!
-//! An intent is recorded before a request that changes something is sent, and its result afterwards. A crash between
-//! the two leaves the intent standing: whether it was carried out is then unknown, and the next look decides.
+//! An intent is recorded before a request that changes something is sent, and its result
+//! afterwards. A crash between the two leaves the intent standing: whether it was carried out is
+//! then unknown, and the next look decides.
 
 use std::time::Duration;
 
@@ -38,10 +39,11 @@ pub struct Attempts {
     pub sent: bool,
     /// How many the service accepted.
     pub accepted: u32,
-    /// When one was about to be sent that may still be on its way, since nobody noted how its exchange ended.
+    /// When one was about to be sent that may still be on its way, since nobody noted how its
+    /// exchange ended.
     pub unanswered: Option<Timestamp>,
-    /// Whether the next looks may still not show what one has done: it was the last change that the service accepted, or it
-    /// was sent for an operation that this one inherits from.
+    /// Whether the next looks may still not show what one has done: it was the last change that the
+    /// service accepted, or it was sent for an operation that this one inherits from.
     pub is_fresh: bool,
 }
 
@@ -55,10 +57,11 @@ pub struct History {
     pub sent_at: Option<Timestamp>,
     /// Pauses.
     pub pause: Attempts,
-    /// Whether nobody knows what came of the last pause: a look that shows the task pausing or paused settles it.
+    /// Whether nobody knows what came of the last pause: a look that shows the task pausing or
+    /// paused settles it.
     pub pause_in_doubt: bool,
-    /// The task's start time as it was when the last pause was sent. A later one settles it as well: who started the task
-    /// again had found it paused.
+    /// The task's start time as it was when the last pause was sent. A later one settles it as
+    /// well: who started the task again had found it paused.
     pub paused_from: Option<Timestamp>,
     /// Starts.
     pub start: Attempts,
@@ -66,7 +69,8 @@ pub struct History {
     pub delete: Attempts,
     /// The task's start time as it was when a start was first sent.
     pub started_before: Option<Timestamp>,
-    /// Looks that found the task since a change was last accepted, or was noted as one that may still take effect.
+    /// Looks that found the task since a change was last accepted, or was noted as one that may
+    /// still take effect.
     pub looks_since_accepted: u32,
     /// Looks that found the task since a change was last about to be sent.
     pub looks_since_sent: u32,
@@ -105,8 +109,9 @@ impl From<&UpstreamError> for Fault {
 }
 
 impl History {
-    /// Adds what was sent for an earlier operation on the same task, as far as it is among `changes`: whatever was not
-    /// definitely refused may still take effect, and is believed like an accepted change.
+    /// Adds what was sent for an earlier operation on the same task, as far as it is among
+    /// `changes`: whatever was not definitely refused may still take effect, and is believed like
+    /// an accepted change.
     pub fn inherit(&mut self, from: &Self, changes: &[Change]) {
         let mut from = from.clone();
         from.settle_unknown();
@@ -120,7 +125,8 @@ impl History {
         }
     }
 
-    /// As [`History::inherit`], from an operation that this one takes over from: it answers for what was sent as well.
+    /// As [`History::inherit`], from an operation that this one takes over from: it answers for
+    /// what was sent as well.
     pub fn take_over(&mut self, from: &Self, changes: &[Change]) {
         self.inherit(from, changes);
         if changes.iter().any(|change| from.was_sent(*change)) {
@@ -128,8 +134,8 @@ impl History {
         }
     }
 
-    /// Whether nothing that was sent can take effect any more without having been seen: its exchange has ended, and looks
-    /// have told what came of it.
+    /// Whether nothing that was sent can take effect any more without having been seen: its
+    /// exchange has ended, and looks have told what came of it.
     pub fn is_settled(&self) -> bool {
         self.intent.is_none()
             && !self.is_any_unanswered()
@@ -146,8 +152,8 @@ impl History {
         Change::ALL.iter().any(|change| self.is_unanswered(*change))
     }
 
-    /// Forgets what was sent so long before `now` that it has arrived or never will. From then on looks tell whether it
-    /// has had an effect.
+    /// Forgets what was sent so long before `now` that it has arrived or never will. From then on
+    /// looks tell whether it has had an effect.
     pub fn forget_unanswered(&mut self, now: Timestamp, limit: Duration) {
         // A clock that was set back does not make it wait.
         let is_on_its_way = |since: &Timestamp| {
@@ -188,8 +194,8 @@ impl History {
         self.intent == Some(change) || self.attempts(change).sent
     }
 
-    /// Whether a request that changes something reached the vendor, as far as is known: one that is about to be sent, or
-    /// whose result nobody noted, may have.
+    /// Whether a request that changes something reached the vendor, as far as is known: one that is
+    /// about to be sent, or whose result nobody noted, may have.
     pub fn sent(&self) -> Sent {
         let open = if self.intent.is_some() {
             Sent::Unknown
@@ -229,7 +235,8 @@ impl History {
         }
     }
 
-    /// Notes that a change is about to be sent at this moment. `started_at`: the task's start time as seen in this round.
+    /// Notes that a change is about to be sent at this moment. `started_at`: the task's start time
+    /// as seen in this round.
     pub fn intend(&mut self, change: Change, started_at: Option<Timestamp>, now: Timestamp) {
         if change == Change::Start && !self.was_sent(Change::Start) {
             self.started_before = started_at;
@@ -275,12 +282,14 @@ impl History {
             self.note_unknown(change);
         }
         match error.kind {
-            // "No such task" in answer to a change of a task that was just seen is a refusal too: the next look decides.
+            // "No such task" in answer to a change of a task that was just seen is a refusal too:
+            // the next look decides.
             UpstreamErrorKind::Refused | UpstreamErrorKind::Gone => {
                 self.refusals = self.refusals.saturating_add(1);
             }
-            // This code can come although the task rests (a vendor trap known from Terraform's provider, which retries
-            // a delete on it). There it means "not yet" and is bounded by the deadline; otherwise it is a refusal.
+            // This code can come although the task rests (a vendor trap known from Terraform's
+            // provider, which retries a delete on it). There it means "not yet" and is bounded by
+            // the deadline; otherwise it is a refusal.
             UpstreamErrorKind::StillInProgress
                 if change != Change::Delete || !stage.is_at_rest() =>
             {
@@ -311,7 +320,8 @@ impl History {
         };
     }
 
-    /// Notes a failure of an earlier exchange that stood in for one in this round: nobody was asked.
+    /// Notes a failure of an earlier exchange that stood in for one in this round: nobody was
+    /// asked.
     pub fn not_asked(&mut self, fault: &UpstreamError) {
         self.last_fault = Some(Fault::from(fault));
     }

@@ -1,7 +1,8 @@
 //! The names of the trade: tasks, services, operations, callers, and the rules between them.
 //!
-//! This floor does no input or output and names no framework. Everything above it may use it; it uses nothing
-//! of this crate. Ports (traits with more than one implementation) live beside the types they speak of.
+//! This floor does no input or output and names no framework. Everything above it may use it; it
+//! uses nothing of this crate. Ports (traits with more than one implementation) live beside the
+//! types they speak of.
 
 pub mod access;
 pub mod audit;

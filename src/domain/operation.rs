@@ -1,4 +1,5 @@
-//! Operations: a goal for one task, driven to its end by the gateway whether or not the caller stays.
+//! Operations: a goal for one task, driven to its end by the gateway whether or not the caller
+//! stays.
 
 use std::{fmt, str::FromStr as _};
 
@@ -27,8 +28,8 @@ impl OperationId {
         Self(Ulid::from_parts(milliseconds, fastrand::u128(..)))
     }
 
-    /// A fresh id for an operation accepted at this moment that sorts behind this one, also if it was made by a clock that is
-    /// ahead.
+    /// A fresh id for an operation accepted at this moment that sorts behind this one, also if it
+    /// was made by a clock that is ahead.
     #[must_use]
     pub fn after(self, now: Timestamp) -> Self {
         let now = Self::at(now).0.timestamp_ms();
@@ -36,7 +37,8 @@ impl OperationId {
         Self(Ulid::from_parts(milliseconds, fastrand::u128(..)))
     }
 
-    /// Reads an id as [`fmt::Display`] writes it; other spellings of the same ULID are not accepted.
+    /// Reads an id as [`fmt::Display`] writes it; other spellings of the same ULID are not
+    /// accepted.
     pub fn parse(text: &str) -> Option<Self> {
         let id = Self(Ulid::from_str(text.strip_prefix("op_")?).ok()?);
         (id.to_string() == text).then_some(id)
@@ -196,7 +198,8 @@ pub struct Failure {
     pub reason: Reason,
     /// One sentence for people.
     pub detail: String,
-    /// Whether a request that changes something reached the vendor at any time during the operation.
+    /// Whether a request that changes something reached the vendor at any time during the
+    /// operation.
     pub sent: Sent,
     /// The last thing the vendor said that has to do with the failure.
     pub answer: Option<UpstreamAnswer>,
@@ -218,7 +221,8 @@ pub enum EventKind {
     Accepted,
     /// Another caller asked for the same.
     Joined,
-    /// The task was seen in another state than before. `None`: the service said that there is no such task.
+    /// The task was seen in another state than before. `None`: the service said that there is no
+    /// such task.
     Observed(Option<TaskState>),
     /// A pause was accepted; with the vendor's id of the request.
     PauseSent(Option<String>),
@@ -260,7 +264,8 @@ impl EventKind {
     }
 }
 
-/// The most events that are kept of one operation. The last place is the end's; what does not fit is dropped.
+/// The most events that are kept of one operation. The last place is the end's; what does not fit
+/// is dropped.
 pub const EVENTS_MAX: usize = 200;
 
 /// An operation as it is on record.
@@ -311,8 +316,8 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// Whether asking for this goal, with these named credentials, is asking for what this operation does already.
-    /// A start with keys in the request is never the same as another.
+    /// Whether asking for this goal, with these named credentials, is asking for what this
+    /// operation does already. A start with keys in the request is never the same as another.
     pub fn is_same_request(&self, goal: Goal, start: &StartRecord) -> bool {
         self.goal == goal && self.start == *start && !start.inline
     }

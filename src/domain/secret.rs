@@ -10,8 +10,8 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
-/// A secret text. Its `Debug` form is fixed, it has no `Display` and cannot be serialised; whoever needs the text
-/// asks for it by name, so that every use can be found.
+/// A secret text. Its `Debug` form is fixed, it has no `Display` and cannot be serialised; whoever
+/// needs the text asks for it by name, so that every use can be found.
 #[derive(Clone)]
 pub struct Secret(SecretString);
 
@@ -38,7 +38,8 @@ pub const MASK: &str = "***";
 /// Nothing shorter is a secret, and it could be a part of any word.
 pub const SHORTEST: usize = 6;
 
-/// The text with [`MASK`] in the place of each of the secrets, as they are and as JSON, addresses and headers write them.
+/// The text with [`MASK`] in the place of each of the secrets, as they are and as JSON, addresses
+/// and headers write them.
 pub fn masked<'a>(text: &str, secrets: impl IntoIterator<Item = &'a Secret>) -> String {
     Mask::new(secrets).masked(text)
 }
@@ -108,7 +109,8 @@ fn ways_to_write(secret: &str) -> [String; 5] {
     ]
 }
 
-/// Where a secret is kept. It is read again and again, so that a changed one is used without a restart.
+/// Where a secret is kept. It is read again and again, so that a changed one is used without a
+/// restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretSource {
     /// A file; the newline at its end does not belong to the secret.

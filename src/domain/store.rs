@@ -1,8 +1,9 @@
 //! The port to the record of operations.
 //!
-//! The record is the truth about what was asked for and what was tried: nothing that changes anything is sent before
-//! it is on disk. Every write of a driver is guarded by the operation's `version`, so that a late driver cannot
-//! overwrite a newer one, and no transaction of the store is open while the vendor is asked.
+//! The record is the truth about what was asked for and what was tried: nothing that changes
+//! anything is sent before it is on disk. Every write of a driver is guarded by the operation's
+//! `version`, so that a late driver cannot overwrite a newer one, and no transaction of the store
+//! is open while the vendor is asked.
 
 use std::{collections::HashMap, error::Error as _, time::Duration};
 
@@ -22,18 +23,20 @@ pub const CLOCKS_APART: Duration = Duration::from_secs(10);
 
 /// A durable record of operations. Usable from any thread.
 ///
-/// A write that fails with [`StoreError::Unsure`] may have been recorded all the same, or may still be: the answer to it can
-/// get lost. One that fails with any other error was not and will not be. Times are kept to the microsecond.
+/// A write that fails with [`StoreError::Unsure`] may have been recorded all the same, or may still
+/// be: the answer to it can get lost. One that fails with any other error was not and will not be.
+/// Times are kept to the microsecond.
 #[async_trait]
 pub trait OperationStore: Send + Sync {
-    /// Records a fresh operation with all that belongs to it, unless an operation is running on the same task and is
-    /// not superseded by it. After `Created` the operation survives a crash. All this happens in one transaction, so
-    /// that of two requests at the same moment one creates and the other is shown what was created.
+    /// Records a fresh operation with all that belongs to it, unless an operation is running on the
+    /// same task and is not superseded by it. After `Created` the operation survives a crash. All
+    /// this happens in one transaction, so that of two requests at the same moment one creates and
+    /// the other is shown what was created.
     async fn create(&self, fresh: &NewOperation) -> Result<Creation, StoreError>;
 
-    /// Adds a caller, with the event that says so unless it is among the callers already, and its key, to an operation
-    /// that is running. The version stays, so that the driver is not disturbed; the driver's copy of the operation does
-    /// not show the caller.
+    /// Adds a caller, with the event that says so unless it is among the callers already, and its
+    /// key, to an operation that is running. The version stays, so that the driver is not
+    /// disturbed; the driver's copy of the operation does not show the caller.
     async fn join(
         &self,
         id: OperationId,
@@ -42,46 +45,55 @@ pub trait OperationStore: Send + Sync {
         at: Timestamp,
     ) -> Result<Joining, StoreError>;
 
-    /// The operation that a caller's key stands for, and the fingerprint of the request that it came with.
+    /// The operation that a caller's key stands for, and the fingerprint of the request that it
+    /// came with.
     async fn recall(
         &self,
         caller: &CallerName,
         key: &str,
     ) -> Result<Option<(Operation, String)>, StoreError>;
 
-    /// The operation with this id, events and callers included. [`StoreError::Unreadable`] if it was written by a
-    /// newer version of this program.
+    /// The operation with this id, events and callers included. [`StoreError::Unreadable`] if it
+    /// was written by a newer version of this program.
     async fn find(&self, id: OperationId) -> Result<Option<Operation>, StoreError>;
 
-    /// The operation that is running on a task, in short: every look of a caller asks this, so it has to be cheap.
+    /// The operation that is running on a task, in short: every look of a caller asks this, so it
+    /// has to be cheap.
     async fn running(&self, task: &TaskRef) -> Result<Option<Running>, StoreError>;
 
-    /// The operations on a task, newest first, in short: every request for an operation asks this, so it has to be cheap.
+    /// The operations on a task, newest first, in short: every request for an operation asks this,
+    /// so it has to be cheap.
     async fn former(&self, task: &TaskRef, limit: u32) -> Result<Vec<Former>, StoreError>;
 
-    /// Operations, newest first, events and callers included. Those that cannot be read are logged and left out.
+    /// Operations, newest first, events and callers included. Those that cannot be read are logged
+    /// and left out.
     async fn list(&self, query: &OperationQuery) -> Result<Page, StoreError>;
 
-    /// Leases up to `limit` running operations whose next look is due and which nobody holds, oldest look first, and
-    /// raises their version. An operation that this owner holds already is in a round, so it is not leased again
-    /// before its lease has ended. One that is kept for another owner is left to it until it is late by the duration of a
-    /// lease and [`CLOCKS_APART`]. A lease that seems to last longer than that from the present moment on was begun before the clock was
-    /// set back: it lasts for one duration from then on. Those that cannot be read are logged and left alone; after very many of them it may lease none, and be due again at once.
+    /// Leases up to `limit` running operations whose next look is due and which nobody holds,
+    /// oldest look first, and raises their version. An operation that this owner holds already is
+    /// in a round, so it is not leased again before its lease has ended. One that is kept for
+    /// another owner is left to it until it is late by the duration of a lease and
+    /// [`CLOCKS_APART`]. A lease that seems to last longer than that from the present moment on was
+    /// begun before the clock was set back: it lasts for one duration from then on. Those that
+    /// cannot be read are logged and left alone; after very many of them it may lease none, and be
+    /// due again at once.
     async fn claim(&self, lease: &Lease, limit: u32) -> Result<Claim, StoreError>;
 
-    /// Makes the lease on those of these operations that this owner holds last for the whole duration again, also on
-    /// what it let end and nobody else has leased since. Tells which these are.
+    /// Makes the lease on those of these operations that this owner holds last for the whole
+    /// duration again, also on what it let end and nobody else has leased since. Tells which these
+    /// are.
     async fn renew(
         &self,
         lease: &Lease,
         held: &[OperationId],
     ) -> Result<Vec<OperationId>, StoreError>;
 
-    /// Writes what can change of an operation (id, task, binding, goal, start, callers and creation never do), appends
-    /// `events` as far as [`EVENTS_MAX`](super::operation::EVENTS_MAX) allows, and raises the version: all this in the
-    /// record and in `operation`. Whether the lease is kept says `hold`; with the end of the operation it ends.
-    /// [`StoreError::Stale`] if the version on record is another or the operation has ended: then nothing was written.
-    /// After any error `operation` is as it was.
+    /// Writes what can change of an operation (id, task, binding, goal, start, callers and creation
+    /// never do), appends `events` as far as [`EVENTS_MAX`](super::operation::EVENTS_MAX) allows,
+    /// and raises the version: all this in the record and in `operation`. Whether the lease is kept
+    /// says `hold`; with the end of the operation it ends. [`StoreError::Stale`] if the version on
+    /// record is another or the operation has ended: then nothing was written. After any error
+    /// `operation` is as it was.
     async fn save(
         &self,
         operation: &mut Operation,
@@ -95,17 +107,19 @@ pub trait OperationStore: Send + Sync {
         ids: &[OperationId],
     ) -> Result<HashMap<OperationId, Progress>, StoreError>;
 
-    /// An operation that was ended, by whichever process, soon after it was. Not every store tells, and none tells of all ends:
-    /// whoever waits for one has to look by itself at times. For one listener.
+    /// An operation that was ended, by whichever process, soon after it was. Not every store tells,
+    /// and none tells of all ends: whoever waits for one has to look by itself at times. For one
+    /// listener.
     async fn next_end(&self) -> OperationId {
         std::future::pending().await
     }
 
-    /// Removes up to `limit` operations that ended before a moment, the oldest first, with all that belongs to them.
-    /// Tells how many were removed.
+    /// Removes up to `limit` operations that ended before a moment, the oldest first, with all that
+    /// belongs to them. Tells how many were removed.
     async fn remove_ended(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError>;
 
-    /// Up to `limit` operations that have ended and whose end is still to be told to the audit log, the first to end first.
+    /// Up to `limit` operations that have ended and whose end is still to be told to the audit log,
+    /// the first to end first.
     async fn owed_ends(&self, limit: u32) -> Result<Vec<Operation>, StoreError>;
 
     /// Records that the ends of these operations were told.
@@ -118,11 +132,12 @@ pub trait OperationStore: Send + Sync {
         service: &ServiceName,
     ) -> Result<u64, StoreError>;
 
-    /// How many operations are running that this caller asked for first. Those that were found to be unreadable do not count.
+    /// How many operations are running that this caller asked for first. Those that were found to
+    /// be unreadable do not count.
     async fn count_running_of(&self, caller: &CallerName) -> Result<u64, StoreError>;
 
-    /// Looks at some of the operations again that could not be read, and treats those that can be like all others from then on. Tells
-    /// whether to go on soon, since there are more.
+    /// Looks at some of the operations again that could not be read, and treats those that can be
+    /// like all others from then on. Tells whether to go on soon, since there are more.
     async fn look_again(&self) -> Result<bool, StoreError>;
 
     /// How many operations there are on record, whichever process has them.
@@ -148,16 +163,18 @@ pub struct NewOperation {
     pub operation: Operation,
     /// The key that its caller gave the request.
     pub key: Option<IdempotencyKey>,
-    /// A running operation on the same task that it takes over from: as it is to be written, with the version that
-    /// guards it, and with the events to be appended.
+    /// A running operation on the same task that it takes over from: as it is to be written, with
+    /// the version that guards it, and with the events to be appended.
     pub supersedes: Option<(Operation, Vec<OperationEvent>)>,
     /// Whether its end is to be told to the audit log.
     pub owes_end: bool,
-    /// The latest operation on the task that it knows of: nothing is written if there is a later one.
+    /// The latest operation on the task that it knows of: nothing is written if there is a later
+    /// one.
     pub follows: Option<OperationId>,
     /// How many operations of its caller may run with it; `None` for any number.
     pub running_max: Option<u32>,
-    /// The owner of leases that it is left to, unless it is late by the duration of a lease and [`CLOCKS_APART`].
+    /// The owner of leases that it is left to, unless it is late by the duration of a lease and
+    /// [`CLOCKS_APART`].
     pub kept_for: Option<String>,
 }
 
@@ -181,7 +198,8 @@ impl NewOperation {
 pub enum Joining {
     /// The caller is among its callers, and the key stands for it.
     Joined,
-    /// Nothing was written: it is not running any more, or the key stands for another one meanwhile.
+    /// Nothing was written: it is not running any more, or the key stands for another one
+    /// meanwhile.
     Lost,
 }
 
@@ -192,8 +210,8 @@ pub enum Creation {
     Created,
     /// Nothing was written: this operation is running on the task.
     Running(Box<Operation>),
-    /// Nothing was written: the operation to be superseded has moved on, there is a later one than the one that it follows,
-    /// or the key stands for another one meanwhile.
+    /// Nothing was written: the operation to be superseded has moved on, there is a later one than
+    /// the one that it follows, or the key stands for another one meanwhile.
     Lost,
     /// Nothing was written: as many operations of its caller are running as may.
     TooMany,
@@ -276,8 +294,8 @@ pub struct Lease {
     pub duration: Duration,
     /// The present moment.
     pub now: Timestamp,
-    /// The longest that an operation can have until its next look. One that seems to have more was put there before the clock was
-    /// set back: it is due.
+    /// The longest that an operation can have until its next look. One that seems to have more was
+    /// put there before the clock was set back: it is due.
     pub longest_rest: Duration,
 }
 
@@ -286,9 +304,9 @@ pub struct Lease {
 pub struct Claim {
     /// The leased operations.
     pub operations: Vec<Leased>,
-    /// When the next operation is due that this owner does not hold, if any is running. Not later than the present
-    /// moment if one that is due found no room; what somebody else holds counts as due at the end of its lease, and what is
-    /// kept for somebody else does not count.
+    /// When the next operation is due that this owner does not hold, if any is running. Not later
+    /// than the present moment if one that is due found no room; what somebody else holds counts as
+    /// due at the end of its lease, and what is kept for somebody else does not count.
     pub next_due_at: Option<Timestamp>,
 }
 
@@ -297,8 +315,8 @@ pub struct Claim {
 pub struct Leased {
     /// The operation.
     pub operation: Operation,
-    /// Whether another process drove it before and let its lease end without giving it back: its last intent may or
-    /// may not have been carried out.
+    /// Whether another process drove it before and let its lease end without giving it back: its
+    /// last intent may or may not have been carried out.
     pub taken_over: bool,
 }
 
@@ -320,7 +338,8 @@ pub enum StoreError {
     /// The record cannot be reached or written. Nothing was written.
     #[error("the store is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The record was lost while a write was under way: it may have taken effect, or may do so later.
+    /// The record was lost while a write was under way: it may have taken effect, or may do so
+    /// later.
     #[error("the store was lost while it was written to")]
     Unsure(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A row that this version of the program cannot read.
@@ -329,8 +348,8 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// The error and its causes in one line, for the log, whose JSON form shows the message of an error only: and that
-    /// does not say whether the disk is full.
+    /// The error and its causes in one line, for the log, whose JSON form shows the message of an
+    /// error only: and that does not say whether the disk is full.
     pub fn with_causes(&self) -> String {
         let mut text = self.to_string();
         let mut source = self.source();

@@ -11,7 +11,8 @@ use super::{
 
 /// The id of a task as its service writes it: 1 to 36 characters of `0-9 A-Z a-z -`.
 ///
-/// The alphabet has no character with a meaning in a URL, so an id can be placed into a path as it is.
+/// The alphabet has no character with a meaning in a URL, so an id can be placed into a path as it
+/// is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskId(String);
 
@@ -70,8 +71,8 @@ words! {
     }
 }
 
-/// Where a task stands, as finely as the rules need it. A service maps each of its own states to one of these;
-/// what each of them allows is decided in [`super::decide`] alone.
+/// Where a task stands, as finely as the rules need it. A service maps each of its own states to
+/// one of these; what each of them allows is decided in [`super::decide`] alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
     /// Being set up by the service; nothing can be done yet (OMS 0).
@@ -82,7 +83,8 @@ pub enum Stage {
     Ready,
     /// Moving data; can be paused.
     Running,
-    /// In a step that can be neither paused nor deleted (SMS `SKIPPING`, `RESETING`, `SYNC_F_ROLLBACKING`).
+    /// In a step that can be neither paused nor deleted (SMS `SKIPPING`, `RESETING`,
+    /// `SYNC_F_ROLLBACKING`).
     Busy,
     /// A pause was accepted and is not complete.
     Pausing,
@@ -137,27 +139,30 @@ impl Stage {
     }
 }
 
-/// Whether the service would accept a delete of a task at rest, as far as can be told from a look at it.
+/// Whether the service would accept a delete of a task at rest, as far as can be told from a look
+/// at it.
 ///
-/// SMS decides by the *source server*, not by the task: a delete is refused while the server is connected and busy.
-/// OMS has no such gate; its tasks are always `Open`.
+/// SMS decides by the *source server*, not by the task: a delete is refused while the server is
+/// connected and busy. OMS has no such gate; its tasks are always `Open`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DeleteGate {
     /// Nothing stands against a delete.
     Open,
-    /// The service did not tell whether the source server is connected, as in its lists. Whether a delete is possible is
-    /// found out by sending it.
+    /// The service did not tell whether the source server is connected, as in its lists. Whether a
+    /// delete is possible is found out by sending it.
     Untold,
     /// The source server is connected and busy.
     Closed,
-    /// The source server is known to be disconnected: a delete is possible even while a pause hangs.
+    /// The source server is known to be disconnected: a delete is possible even while a pause
+    /// hangs.
     Offline,
 }
 
 /// What one look at a task told.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Task {
-    /// Which task this is. It is the one that was asked for; an adapter refuses an answer about another.
+    /// Which task this is. It is the one that was asked for; an adapter refuses an answer about
+    /// another.
     pub reference: TaskRef,
     /// The name given to it at the vendor, if any.
     pub name: Option<String>,
@@ -183,8 +188,8 @@ pub struct Task {
     pub error: Option<TaskError>,
     /// When this look was taken.
     pub observed_at: Timestamp,
-    /// The vendor's whole document, without members named like secrets, and with its texts masked as that of `error` is.
-    /// Null for a row of a list.
+    /// The vendor's whole document, without members named like secrets, and with its texts masked
+    /// as that of `error` is. Null for a row of a list.
     pub details: serde_json::Value,
 }
 

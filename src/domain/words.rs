@@ -1,4 +1,5 @@
-//! Enumerations that have one word for each value, the same in JSON, logs, records and the configuration.
+//! Enumerations that have one word for each value, the same in JSON, logs, records and the
+//! configuration.
 
 /// Declares such an enumeration with `ALL`, `as_str` and `parse`.
 macro_rules! words {

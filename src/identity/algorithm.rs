@@ -3,8 +3,8 @@
 use crate::domain::words::words;
 
 words! {
-    /// An algorithm with a public key (RFC 7518, RFC 8037). Those with a shared secret, and `none`, are none of these: whoever
-    /// checks such a token could also make one.
+    /// An algorithm with a public key (RFC 7518, RFC 8037). Those with a shared secret, and `none`,
+    /// are none of these: whoever checks such a token could also make one.
     Algorithm {
         /// RSA PKCS#1 1.5 with SHA-256.
         Rs256 = "RS256",

@@ -40,7 +40,8 @@ impl From<Refusal> for Failure {
 }
 
 impl Directory {
-    /// Knows whom the settings name. Keys of issuers are taken over from another directory, where they are the same.
+    /// Knows whom the settings name. Keys of issuers are taken over from another directory, where
+    /// they are the same.
     pub(super) fn new(settings: &Settings, before: Option<&Self>) -> Self {
         let cache = |issuer| {
             let known = before.into_iter().flat_map(Self::key_caches);
@@ -102,8 +103,8 @@ impl Directory {
         }
     }
 
-    /// The caller whom the certificate names. Names are compared as a whole, byte by byte. One that names nobody is a
-    /// credential that is not known, and not none.
+    /// The caller whom the certificate names. Names are compared as a whole, byte by byte. One that
+    /// names nobody is a credential that is not known, and not none.
     fn with_certificate(
         &self,
         certificate: &PeerCertificate<'_>,

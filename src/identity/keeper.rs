@@ -28,7 +28,8 @@ const SET_MAX: usize = 1 << 20;
 /// The longest that the reading of a file may take: it can be on a network.
 const FILE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How many readings of one file may be under way, those included that hang. Each takes a thread, and none can be ended.
+/// How many readings of one file may be under way, those included that hang. Each takes a thread,
+/// and none can be ended.
 const READINGS_MAX: usize = 4;
 
 /// Why there are no fresh keys.
@@ -67,7 +68,8 @@ impl fmt::Display for FetchError {
     }
 }
 
-/// Starts the thread. It keeps the keys of whoever is wanted, and ends when nobody can want anything any more.
+/// Starts the thread. It keeps the keys of whoever is wanted, and ends when nobody can want
+/// anything any more.
 pub(super) fn start(
     limits: &transport::Settings,
     wanted: watch::Receiver<Vec<Arc<KeyCache>>>,
@@ -78,7 +80,8 @@ pub(super) fn start(
     thread::Builder::new()
         .name("identity".to_owned())
         .spawn(move || {
-            // The client is bound to its thread, so it is built here, and its faults are handed out.
+            // The client is bound to its thread, so it is built here, and its faults are handed
+            // out.
             match prepare(&limits) {
                 Ok((runtime, transport)) => {
                     let _ = ready.send(Ok(()));
@@ -169,7 +172,8 @@ enum Health {
     Missing,
 }
 
-/// The log has the changes only: the beginning and the end of an outage, and when it lasts too long.
+/// The log has the changes only: the beginning and the end of an outage, and when it lasts too
+/// long.
 fn tell(cache: &KeyCache, fetched: &Result<KeySet, FetchError>, before: Option<Health>) -> Health {
     let issuer = &cache.issuer;
     let health = match fetched {

@@ -11,9 +11,11 @@ use tokio::sync::{Notify, Semaphore, watch};
 use super::{KeySource, Refusal, key_set::KeySet, settings::IssuerSettings};
 use crate::domain::service::IssuerName;
 
-/// Tokens with unknown keys cause no more than one fetch in this time, however many come and whatever they name.
+/// Tokens with unknown keys cause no more than one fetch in this time, however many come and
+/// whatever they name.
 pub(super) const COOL_DOWN: Duration = Duration::from_secs(30);
-/// The most requests that wait for the keys of one issuer at the same time; the others are refused at once.
+/// The most requests that wait for the keys of one issuer at the same time; the others are refused
+/// at once.
 const WAITING_MAX: usize = 64;
 
 /// The keys of one issuer, shared between those who check tokens and the one who fetches.
@@ -82,8 +84,8 @@ impl KeyCache {
         Ok(found)
     }
 
-    /// Asks for a fetch, unless one is under way or another was asked for a short time ago. The result changes when the
-    /// fetch ends; `None` if there is none to wait for.
+    /// Asks for a fetch, unless one is under way or another was asked for a short time ago. The
+    /// result changes when the fetch ends; `None` if there is none to wait for.
     pub(super) fn want(&self, now: Instant) -> Option<watch::Receiver<u64>> {
         let mut state = self.state();
         let ended = self.ended.subscribe();
@@ -126,7 +128,8 @@ impl KeyCache {
         seen.is_some_and(|seen| now.saturating_duration_since(seen) <= self.max_age)
     }
 
-    /// The time after which keys are looked for again although nobody asks, so that they never get too old by themselves.
+    /// The time after which keys are looked for again although nobody asks, so that they never get
+    /// too old by themselves.
     pub(super) fn refresh_after(&self) -> Duration {
         let usual = match self.source {
             KeySource::Url(..) => Duration::from_mins(10),

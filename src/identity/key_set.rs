@@ -41,8 +41,8 @@ struct Document {
 }
 
 impl KeySet {
-    /// Reads a JSON Web Key Set. Keys for other purposes, of kinds that are not known here, or that cannot be read are
-    /// left out, so that none may be left. `None` if it is no such set.
+    /// Reads a JSON Web Key Set. Keys for other purposes, of kinds that are not known here, or that
+    /// cannot be read are left out, so that none may be left. `None` if it is no such set.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
         let document: Document = serde_json::from_slice(text).ok()?;
         let keys = document.keys.into_iter();
@@ -62,7 +62,8 @@ impl KeySet {
         self.left_out
     }
 
-    /// The first four keys with this id that are for this algorithm. Without an id: the only key that is for it.
+    /// The first four keys with this id that are for this algorithm. Without an id: the only key
+    /// that is for it.
     pub(super) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Vec<&DecodingKey> {
         let fits = |key: &&PublicKey| {
             key.algorithms.contains(&algorithm) && (id.is_none() || key.id.as_deref() == id)

@@ -1,10 +1,11 @@
 //! Who asks: from the credentials of a request to a caller.
 //!
-//! [`Identities`] knows everybody whom the configuration lets in: callers with keys, bearers of tokens that a configured issuer
-//! has signed, owners of client certificates, and whoever brings nothing. What it knows is replaced as a whole when the
-//! configuration changes. Nothing of a request is sent anywhere to find its caller: the keys of issuers are fetched by a thread of
-//! its own, as seldom as if nobody asked, and at most once in 30 seconds more because somebody brings a token with an
-//! unknown key.
+//! [`Identities`] knows everybody whom the configuration lets in: callers with keys, bearers of
+//! tokens that a configured issuer has signed, owners of client certificates, and whoever brings
+//! nothing. What it knows is replaced as a whole when the configuration changes. Nothing of a
+//! request is sent anywhere to find its caller: the keys of issuers are fetched by a thread of its
+//! own, as seldom as if nobody asked, and at most once in 30 seconds more because somebody brings a
+//! token with an unknown key.
 
 mod algorithm;
 mod directory;
@@ -80,7 +81,8 @@ pub struct Credentials<'a> {
     pub certificate: Option<PeerCertificate<'a>>,
 }
 
-/// What counts of a client certificate. Its chain, and that its sender has its key, was verified when the connection was made.
+/// What counts of a client certificate. Its chain, and that its sender has its key, was verified
+/// when the connection was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerCertificate<'a> {
     /// The alternative names of its subject of the kinds DNS and URI.
@@ -98,7 +100,8 @@ words! {
         Missing = "missing",
         /// It has more than one credential.
         Several = "several",
-        /// What it has is neither a known key nor a token that an issuer known here could have made.
+        /// What it has is neither a known key nor a token that an issuer known here could have
+        /// made.
         Unknown = "unknown",
         /// No caller has one of the certificate's names.
         Certificate = "certificate",
@@ -138,7 +141,8 @@ pub enum IdentityError {
     Thread(#[from] io::Error),
 }
 
-/// Everybody who may ask. Clones share what they know; the thread that fetches keys ends with the last one.
+/// Everybody who may ask. Clones share what they know; the thread that fetches keys ends with the
+/// last one.
 #[derive(Clone)]
 pub struct Identities(Arc<Shared>);
 
@@ -174,7 +178,8 @@ impl Identities {
         })))
     }
 
-    /// Knows these from here on, and nobody else. The keys of an issuer that stays as it is are kept.
+    /// Knows these from here on, and nobody else. The keys of an issuer that stays as it is are
+    /// kept.
     pub fn replace(&self, settings: &Settings) {
         let mut current = self
             .0
@@ -193,8 +198,9 @@ impl Identities {
         self.0.changes.subscribe()
     }
 
-    /// Finds out who sent a request. The answer comes at once, unless the request has a token with a key that is not
-    /// known and keys may be fetched or are being fetched: then it waits for these, 2 seconds at most.
+    /// Finds out who sent a request. The answer comes at once, unless the request has a token with
+    /// a key that is not known and keys may be fetched or are being fetched: then it waits for
+    /// these, 2 seconds at most.
     pub async fn identify(&self, credentials: &Credentials<'_>) -> Result<Identity, Refusal> {
         let found = match self.look_up(credentials) {
             Err(Failure::NoKey { cache, reason }) => {
@@ -218,7 +224,8 @@ impl Identities {
         })
     }
 
-    /// Whether [`Identities::identify`] would refuse a request at once. That is neither counted nor logged.
+    /// Whether [`Identities::identify`] would refuse a request at once. That is neither counted nor
+    /// logged.
     pub fn is_refused(&self, credentials: &Credentials<'_>) -> bool {
         let silent = NoSubscriber::default();
         let found = tracing::subscriber::with_default(silent, || self.look_up(credentials));

@@ -26,7 +26,8 @@ pub(super) struct Issuer {
     pub(super) keys: Arc<KeyCache>,
 }
 
-/// What is read of a token before anything of it is believed: whose keys to check it with. A list of issuers is refused.
+/// What is read of a token before anything of it is believed: whose keys to check it with. A list
+/// of issuers is refused.
 #[derive(Deserialize)]
 struct Claimed {
     iss: String,
@@ -34,7 +35,8 @@ struct Claimed {
 
 type Claims = Map<String, Value>;
 
-/// Who brings this token. `now` is the time of day; `instant` the same moment on the clock that the age of keys is measured by.
+/// Who brings this token. `now` is the time of day; `instant` the same moment on the clock that the
+/// age of keys is measured by.
 pub(super) fn check(
     token: &str,
     issuers: &[Issuer],
@@ -85,12 +87,14 @@ impl Issuer {
         Err(Refusal::TokenSignature.into())
     }
 
-    /// The header, if it is of a token that could be checked. Keys and addresses of keys in it (`jwk`, `jku`, `x5c`, `x5u`) are
-    /// read by nobody: whoever makes a token must not choose what it is checked with.
+    /// The header, if it is of a token that could be checked. Keys and addresses of keys in it
+    /// (`jwk`, `jku`, `x5c`, `x5u`) are read by nobody: whoever makes a token must not choose what
+    /// it is checked with.
     fn header(&self, token: &str) -> Result<Header, Refusal> {
         // This is also where `none` ends, which is no algorithm.
         let header = decode_header(token).map_err(|_| Refusal::TokenForm)?;
-        // What is critical has to be understood, and nothing is. Another type of token is not for this.
+        // What is critical has to be understood, and nothing is. Another type of token is not for
+        // this.
         let kind = header.typ.as_deref().unwrap_or("JWT").to_ascii_lowercase();
         let kind = kind.strip_prefix("application/").unwrap_or(&kind);
         if header.crit.is_some()

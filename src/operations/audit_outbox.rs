@@ -1,8 +1,9 @@
 //! Tells the audit log how operations ended.
 //!
-//! That an end is to be told is on record from the beginning of the operation on, and stays there until it was told: whatever
-//! ended it, in whichever process, and for as long as the operation is kept. The process that ended it tells it; another one does
-//! if it stays untold. A crash between the two can make an end be told twice.
+//! That an end is to be told is on record from the beginning of the operation on, and stays there
+//! until it was told: whatever ended it, in whichever process, and for as long as the operation is
+//! kept. The process that ended it tells it; another one does if it stays untold. A crash between
+//! the two can make an end be told twice.
 
 use std::{
     collections::HashSet,
@@ -24,8 +25,8 @@ use crate::domain::{
 
 /// How many ends are told at once.
 const TOGETHER: u32 = 100;
-/// How often the record is asked by itself, and for how long an end is left to the process that made it: the record does not
-/// tell of what another process does.
+/// How often the record is asked by itself, and for how long an end is left to the process that
+/// made it: the record does not tell of what another process does.
 const RECHECK: Duration = Duration::from_secs(10);
 /// How long to leave alone what failed.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -79,8 +80,8 @@ impl OwnEnds {
 }
 
 impl Operations {
-    /// Tells ends as they come. Whatever fails is tried again. When the process is to stop it returns as soon as nothing is left
-    /// that it can tell.
+    /// Tells ends as they come. Whatever fails is tried again. When the process is to stop it
+    /// returns as soon as nothing is left that it can tell.
     pub async fn tell_ends(&self) {
         let mut noted = HashSet::new();
         let mut draining = self.0.draining.subscribe();
@@ -107,8 +108,8 @@ impl Operations {
         }
     }
 
-    /// `noted`: what is in the audit log already and not recorded to be, so that a store that is away does not fill the log
-    /// with the same ends.
+    /// `noted`: what is in the audit log already and not recorded to be, so that a store that is
+    /// away does not fill the log with the same ends.
     async fn tell_some_ends(&self, noted: &mut HashSet<OperationId>) -> Told {
         let Some(log) = &self.0.audit else {
             return Told::All;

@@ -1,4 +1,5 @@
-//! Tells those who wait in this process that an operation may have ended, and those who watch it that it has changed.
+//! Tells those who wait in this process that an operation may have ended, and those who watch it
+//! that it has changed.
 
 use std::{
     collections::HashMap,
@@ -15,7 +16,8 @@ type Senders = Arc<Mutex<HashMap<OperationId, Sender>>>;
 struct Sender {
     /// How often the end of the operation was announced. A change is told without counting.
     ends: watch::Sender<u64>,
-    /// How far it had come when the record was last looked at, if that was since somebody follows it.
+    /// How far it had come when the record was last looked at, if that was since somebody follows
+    /// it.
     progress: Option<Progress>,
 }
 
@@ -24,7 +26,8 @@ struct Sender {
 pub(super) struct Endings(Senders);
 
 impl Endings {
-    /// Begins to listen for changes and for the end of an operation, which may never come: read the record after this.
+    /// Begins to listen for changes and for the end of an operation, which may never come: read the
+    /// record after this.
     pub(super) fn subscribe(&self, id: OperationId) -> Subscription {
         let mut senders = self.senders();
         let receiver = senders.entry(id).or_default().ends.subscribe();
@@ -58,7 +61,8 @@ impl Endings {
         self.senders().keys().copied().collect()
     }
 
-    /// Wakes whoever waits for or watches those of these operations that have changed on record since the last time.
+    /// Wakes whoever waits for or watches those of these operations that have changed on record
+    /// since the last time.
     pub(super) fn compare(&self, followed: &[OperationId], found: &HashMap<OperationId, Progress>) {
         let mut senders = self.senders();
         for id in followed {
@@ -103,8 +107,8 @@ pub(super) struct Subscription {
     ends: u64,
 }
 
-// The sender lives as long as this subscription is counted by it, so that neither wait can fail; if one did, returning is
-// right, since the record is read again afterwards.
+// The sender lives as long as this subscription is counted by it, so that neither wait can fail; if
+// one did, returning is right, since the record is read again afterwards.
 impl Subscription {
     /// Returns once the end was announced and this subscription has not been told of it.
     pub(super) async fn announced(&mut self) {

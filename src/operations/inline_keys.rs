@@ -1,5 +1,5 @@
-//! Storage keys that came with a request for a start. They live here, in memory, and nowhere else: a process that ends
-//! takes them along.
+//! Storage keys that came with a request for a start. They live here, in memory, and nowhere else:
+//! a process that ends takes them along.
 
 use std::{
     collections::BTreeMap,
@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use crate::domain::{operation::OperationId, start::StartRequest};
 
-/// The keys of the starts that this process accepted and that have not ended yet, each with the moment since when they are
-/// here. Until the end the vendor can repeat them in its texts.
+/// The keys of the starts that this process accepted and that have not ended yet, each with the
+/// moment since when they are here. Until the end the vendor can repeat them in its texts.
 #[derive(Default)]
 pub(super) struct InlineKeys(Mutex<BTreeMap<OperationId, Kept>>);
 
@@ -22,8 +22,8 @@ struct Kept {
 }
 
 impl InlineKeys {
-    /// Keeps the keys of an operation. To be called before the operation is recorded, so that whoever drives it finds
-    /// them.
+    /// Keeps the keys of an operation. To be called before the operation is recorded, so that
+    /// whoever drives it finds them.
     pub(super) fn keep(&self, id: OperationId, request: StartRequest) {
         self.0
             .lock()
@@ -46,8 +46,8 @@ impl InlineKeys {
             .map(|kept| kept.request.clone())
     }
 
-    /// The operations whose keys have been here for so long. Another process may have ended them, or they were never
-    /// recorded.
+    /// The operations whose keys have been here for so long. Another process may have ended them,
+    /// or they were never recorded.
     pub(super) fn kept_since(&self, age: Duration) -> Vec<OperationId> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_old = |kept: &Kept| kept.since.elapsed() >= age;

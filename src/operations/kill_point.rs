@@ -1,14 +1,18 @@
-//! Named places between the acceptance of a request and the end of its operation, at which tests kill the process.
+//! Named places between the acceptance of a request and the end of its operation, at which tests
+//! kill the process.
 //!
-//! The places are there with the feature `kill-points` only, which is for tests: without it the macro is nothing, and a
-//! build without debug assertions refuses it. With it, `MIGRATION_GATEWAY_KILL_POINT=name:count` kills the process with
-//! SIGKILL when it comes to that place for that time, counted from the moment at which the file exists that
+//! The places are there with the feature `kill-points` only, which is for tests: without it the
+//! macro is nothing, and a build without debug assertions refuses it. With it,
+//! `MIGRATION_GATEWAY_KILL_POINT=name:count` kills the process with SIGKILL when it comes to that
+//! place for that time, counted from the moment at which the file exists that
 //! `MIGRATION_GATEWAY_KILL_ARMED_BY` names, or from the beginning if it names none.
 //!
-//! A place stands before and after each await and each write, those of the housekeeping and of the audit log among them, and
-//! wherever a store or an audit log that fails leads to, or a store that somebody else was faster at. There is none where a
-//! round panicked or is given up because the process stops while the store is away, nor where a request is refused, nor after a
-//! round has looked whether its own write is on record: nothing is awaited or written there, or nothing that an operation rests on.
+//! A place stands before and after each await and each write, those of the housekeeping and of the
+//! audit log among them, and wherever a store or an audit log that fails leads to, or a store that
+//! somebody else was faster at. There is none where a round panicked or is given up because the
+//! process stops while the store is away, nor where a request is refused, nor after a round has
+//! looked whether its own write is on record: nothing is awaited or written there, or nothing that
+//! an operation rests on.
 
 #[cfg(all(feature = "kill-points", not(debug_assertions)))]
 compile_error!("the feature kill-points is for tests, and has no place in a release");

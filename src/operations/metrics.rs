@@ -46,7 +46,8 @@ pub struct Metrics {
     pub ended: Family<Ended, Counter>,
     /// Rounds, by how they learned of their task.
     pub looks: Family<Look, Counter>,
-    /// Attempts to read or write the record that failed while operations were recorded, driven and told to the audit log.
+    /// Attempts to read or write the record that failed while operations were recorded, driven and
+    /// told to the audit log.
     pub store_faults: Counter,
 }
 
@@ -82,8 +83,8 @@ impl Metrics {
 }
 
 impl Operations {
-    /// Counts what is on record, unless that was done within the last second: anybody may ask for the metrics. While the record is
-    /// away the numbers stay as they were.
+    /// Counts what is on record, unless that was done within the last second: anybody may ask for
+    /// the metrics. While the record is away the numbers stay as they were.
     pub async fn count(&self) {
         // Held while the record is asked, so that many who ask at once cause one statement.
         let mut counted_at = self.0.counted_at.lock().await;

@@ -1,8 +1,9 @@
 //! Operations: accepted once, driven to their end.
 //!
-//! [`Operations`] is what the API uses: it records what is asked for, answers for what is on record, and lets a request
-//! wait for an end. The [`engine`] drives everything that is on record, on a thread of its own, whether or not anybody
-//! waits; one step of it is a `round`. What to do in a round is decided in [`crate::domain::decide`].
+//! [`Operations`] is what the API uses: it records what is asked for, answers for what is on
+//! record, and lets a request wait for an end. The [`engine`] drives everything that is on record,
+//! on a thread of its own, whether or not anybody waits; one step of it is a `round`. What to do in
+//! a round is decided in [`crate::domain::decide`].
 //!
 //! Nothing here names a vendor, a database or HTTP: it knows the ports only.
 
@@ -76,8 +77,9 @@ pub struct Settings {
     pub history: Duration,
 }
 
-/// For how long a write is tried again that somebody else was faster with. A driver writes a few times a second at most,
-/// but a busy machine can take as long between a read and the write that rests on it.
+/// For how long a write is tried again that somebody else was faster with. A driver writes a few
+/// times a second at most, but a busy machine can take as long between a read and the write that
+/// rests on it.
 const WRITES_FOR: Duration = Duration::from_secs(10);
 
 /// What became of an attempt to cancel an operation.
@@ -109,7 +111,8 @@ struct Shared {
     /// The owner of leases: a name that no other process has, and no other run of this one.
     owner: String,
     draining: watch::Sender<bool>,
-    /// When an operation could last not be recorded, if none was since. A disk can be full for those and take a probe.
+    /// When an operation could last not be recorded, if none was since. A disk can be full for
+    /// those and take a probe.
     refused_at: Mutex<Option<Instant>>,
     /// When the operations on record were last counted.
     counted_at: tokio::sync::Mutex<Option<Instant>>,
@@ -119,7 +122,8 @@ struct Shared {
 
 /// For how long a record that did not take an operation counts as one that cannot be written to.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
-/// So many operations that may have deleted a task are looked through for one that a caller may see.
+/// So many operations that may have deleted a task are looked through for one that a caller may
+/// see.
 const DELETIONS_MAX: u32 = 10;
 
 impl Operations {
@@ -182,8 +186,8 @@ impl Operations {
         Ok(self.0.store.list(&query).await?.operations.pop())
     }
 
-    /// The operations that may have deleted a task that is gone, the last of them first: those for which a delete was sent
-    /// and not definitely refused, however they ended.
+    /// The operations that may have deleted a task that is gone, the last of them first: those for
+    /// which a delete was sent and not definitely refused, however they ended.
     pub async fn deletions_of(&self, task: &TaskRef) -> Result<Vec<Operation>, StoreError> {
         let query = OperationQuery {
             task: Some(task.clone()),
@@ -194,8 +198,8 @@ impl Operations {
         Ok(self.0.store.list(&query).await?.operations)
     }
 
-    /// Waits until the operation has ended, the time is over or the process is to stop, and tells how it stands then.
-    /// `None`: there is no such operation.
+    /// Waits until the operation has ended, the time is over or the process is to stop, and tells
+    /// how it stands then. `None`: there is no such operation.
     pub async fn wait(
         &self,
         id: OperationId,
@@ -227,8 +231,8 @@ impl Operations {
         }
     }
 
-    /// Ends a running operation without a result. What it did to the task stays done. An operation that has ended stays as
-    /// it is.
+    /// Ends a running operation without a result. What it did to the task stays done. An operation
+    /// that has ended stays as it is.
     pub async fn cancel(&self, id: OperationId) -> Result<Cancellation, StoreError> {
         let until = Instant::now() + WRITES_FOR;
         while Instant::now() < until {

@@ -46,8 +46,8 @@ pub struct Plan {
 }
 
 impl Operations {
-    /// What [`Operations::start`] would do. Refuses what it would refuse. Nothing is recorded, and nothing but the look at the
-    /// task is sent.
+    /// What [`Operations::start`] would do. Refuses what it would refuse. Nothing is recorded, and
+    /// nothing but the look at the task is sent.
     pub async fn plan(&self, services: &Services, ask: &Ask) -> Result<Plan, AskError> {
         let record = StartRecord::of(ask.start.as_ref());
         match self.standing(ask, &record).await? {

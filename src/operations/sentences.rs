@@ -1,5 +1,5 @@
-//! The sentences that tell a person why a request was refused or an operation failed, and what to do about it, and the lines of
-//! the log about operations.
+//! The sentences that tell a person why a request was refused or an operation failed, and what to
+//! do about it, and the lines of the log about operations.
 
 use super::{
     accept::Ask,

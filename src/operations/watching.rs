@@ -34,8 +34,9 @@ impl Operations {
 }
 
 impl Operations {
-    /// Passes on, for ever, what other processes do to operations that somebody waits for or watches here. Of ends the record may
-    /// tell at once, of all else it is asked every two seconds.
+    /// Passes on, for ever, what other processes do to operations that somebody waits for or
+    /// watches here. Of ends the record may tell at once, of all else it is asked every two
+    /// seconds.
     pub async fn follow_others(&self) -> Infallible {
         let hearing = async {
             loop {
@@ -76,8 +77,9 @@ impl Operations {
 }
 
 impl OperationWatch {
-    /// How the operation stands: at first at once, then when it may have changed. What another process does to it is known
-    /// after two seconds. `None`: there is no such operation. Whoever breaks this off misses nothing if they ask again.
+    /// How the operation stands: at first at once, then when it may have changed. What another
+    /// process does to it is known after two seconds. `None`: there is no such operation. Whoever
+    /// breaks this off misses nothing if they ask again.
     pub async fn next(&mut self) -> Result<Option<Operation>, StoreError> {
         if self.is_up_to_date {
             self.subscription.changed().await;

@@ -5,7 +5,8 @@ use serde_json::Value;
 /// One of the three simulated services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Service {
-    /// Identity and Access Management: tokens. The metadata service of a simulated ECS answers at the same address.
+    /// Identity and Access Management: tokens. The metadata service of a simulated ECS answers at
+    /// the same address.
     Iam,
     /// Object Storage Migration Service, version 2.
     Oms,

@@ -1,4 +1,5 @@
-//! The handle's other side: what tests and the operator of a sandbox do to the cloud, and ask of it.
+//! The handle's other side: what tests and the operator of a sandbox do to the cloud, and ask of
+//! it.
 
 use std::time::Duration;
 
@@ -118,7 +119,8 @@ impl Cloud {
 
 /// Tasks.
 impl Cloud {
-    /// Adds tasks in every state of both services and returns them. The ids are the same in every fresh cloud.
+    /// Adds tasks in every state of both services and returns them. The ids are the same in every
+    /// fresh cloud.
     pub fn seed(&self) -> Vec<TaskLine> {
         seeds::plant(self);
         self.tasks()
@@ -169,15 +171,16 @@ impl Cloud {
         task.map(|task| task.switches = switches).is_some()
     }
 
-    /// The status that an OMS task really has, whatever reads show; `None` if there is no such task.
+    /// The status that an OMS task really has, whatever reads show; `None` if there is no such
+    /// task.
     pub fn oms_status(&self, id: &str) -> Option<i64> {
         let state = &mut *self.state();
         let now = state.now();
         state.oms.get(id, now).map(|task| task.status)
     }
 
-    /// Sets an OMS task's status, as another person would. It holds until somebody calls, except running, which
-    /// goes on to its end. Returns whether there is such a task.
+    /// Sets an OMS task's status, as another person would. It holds until somebody calls, except
+    /// running, which goes on to its end. Returns whether there is such a task.
     pub fn set_oms_status(&self, id: &str, status: i64) -> bool {
         let state = &mut *self.state();
         let now = state.now();
@@ -199,8 +202,9 @@ impl Cloud {
         state.sms.get(id, now).map(|task| task.state.clone())
     }
 
-    /// Sets an SMS task's state and that of its source server with it, as another person would. It holds until
-    /// somebody calls, except running, which goes on to its end. Returns whether there is such a task.
+    /// Sets an SMS task's state and that of its source server with it, as another person would. It
+    /// holds until somebody calls, except running, which goes on to its end. Returns whether there
+    /// is such a task.
     pub fn set_sms_state(&self, id: &str, task_state: &str) -> bool {
         let state = &mut *self.state();
         let now = state.now();
@@ -208,8 +212,9 @@ impl Cloud {
         task.map(|task| task.set_state(task_state, now)).is_some()
     }
 
-    /// Sets the state of an SMS task's source server and of its agent's connection, and nothing else. An agent that
-    /// comes back obeys a stop that waits for it. Returns whether there is such a task.
+    /// Sets the state of an SMS task's source server and of its agent's connection, and nothing
+    /// else. An agent that comes back obeys a stop that waits for it. Returns whether there is such
+    /// a task.
     pub fn set_sms_source(&self, id: &str, source_state: &str, connected: bool) -> bool {
         let state = &mut *self.state();
         let now = state.now();

@@ -22,7 +22,8 @@ pub enum FaultKind {
     AnswerAfterEffect(Answer),
     /// The effect, and the ordinary answer only after this time.
     Delay(Duration),
-    /// The effect and the answer only after this time. The effect comes also when the client went away meanwhile.
+    /// The effect and the answer only after this time. The effect comes also when the client went
+    /// away meanwhile.
     DelayEffect(Duration),
     /// No effect and no answer, until the client goes away or the cloud stops.
     Hang,
@@ -69,7 +70,8 @@ impl FaultKind {
         )
     }
 
-    /// The denial of a service in its own words: `OMS.0206`, the long `SMS.9004`, or that of the token call.
+    /// The denial of a service in its own words: `OMS.0206`, the long `SMS.9004`, or that of the
+    /// token call.
     pub fn denied(service: Service) -> Self {
         Self::Answer(match service {
             Service::Iam => {
@@ -213,8 +215,8 @@ impl Faults {
         handle
     }
 
-    /// The fault for this request: the first that matches, is not used up, has let pass what it should and that chance
-    /// picks.
+    /// The fault for this request: the first that matches, is not used up, has let pass what it
+    /// should and that chance picks.
     pub(super) fn meet(&mut self, call: &Call) -> Option<FaultKind> {
         self.0
             .retain(|armed| armed.handle.left.load(Ordering::SeqCst) > 0);

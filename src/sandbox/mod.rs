@@ -1,10 +1,11 @@
 //! A simulated cloud: IAM, OMS v2 and SMS v3 on three loopback ports, over real HTTP.
 //!
-//! It is a reading of the vendor's documentation that shares no code with the clients under test, so that a mistake in
-//! one is not repeated in the other. It keeps everything in memory, holds tasks that really progress, and plays
-//! third parties, slow agents and faults of the network on demand. It has no create calls, no task groups and no
-//! synchronisation tasks. A request is let in by a token, or signed with an access key of the account, which can be a
-//! temporary one of the metadata service.
+//! It is a reading of the vendor's documentation that shares no code with the clients under test,
+//! so that a mistake in one is not repeated in the other. It keeps everything in memory, holds
+//! tasks that really progress, and plays third parties, slow agents and faults of the network on
+//! demand. It has no create calls, no task groups and no synchronisation tasks. A request is let in
+//! by a token, or signed with an access key of the account, which can be a temporary one of the
+//! metadata service.
 
 mod answer;
 mod call;
@@ -54,7 +55,8 @@ pub struct Cloud {
 }
 
 impl Cloud {
-    /// Starts the three services on 127.0.0.1 and returns when they listen. It needs no runtime of the caller's.
+    /// Starts the three services on 127.0.0.1 and returns when they listen. It needs no runtime of
+    /// the caller's.
     ///
     /// Fails when a port cannot be bound or a thread cannot be started.
     pub fn start(options: CloudOptions) -> io::Result<Self> {
@@ -67,7 +69,8 @@ impl Cloud {
         })
     }
 
-    /// Stops the services: connections are cut, whatever hangs ends, and the ports are free when this returns.
+    /// Stops the services: connections are cut, whatever hangs ends, and the ports are free when
+    /// this returns.
     pub fn stop(&self) {
         self.server.stop();
     }
@@ -77,7 +80,8 @@ impl Cloud {
         self.server.url(Service::Iam)
     }
 
-    /// The base URL of the metadata service of a simulated ECS, without a slash at its end. It is that of IAM.
+    /// The base URL of the metadata service of a simulated ECS, without a slash at its end. It is
+    /// that of IAM.
     pub fn metadata_url(&self) -> String {
         self.iam_url()
     }
@@ -97,7 +101,8 @@ impl Cloud {
     }
 }
 
-/// The state. A panic of another holder leaves it usable, since every change of it is a plain assignment.
+/// The state. A panic of another holder leaves it usable, since every change of it is a plain
+/// assignment.
 fn lock(shared: &Shared) -> MutexGuard<'_, State> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,5 +1,5 @@
-//! What can be chosen about the simulated cloud. Wherever the vendor's documents contradict each other or are silent,
-//! there is a switch.
+//! What can be chosen about the simulated cloud. Wherever the vendor's documents contradict each
+//! other or are silent, there is a switch.
 
 use std::{fmt, time::Duration};
 
@@ -59,7 +59,8 @@ pub struct CloudOptions {
     pub token_lifetime: Duration,
     /// The length of a token in characters, 16 to 16384.
     pub token_length: usize,
-    /// Wrong passwords within 15 minutes that lock the account for 15 minutes; `None` never locks it.
+    /// Wrong passwords within 15 minutes that lock the account for 15 minutes; `None` never locks
+    /// it.
     pub wrong_logins_before_lock: Option<u32>,
     /// In which shape a locked account is told; the documents leave it open.
     pub lock_shape: LockShape,
@@ -69,7 +70,8 @@ pub struct CloudOptions {
     pub temporary_key_lifetime: Duration,
     /// The metadata service of the simulated ECS.
     pub ecs: Ecs,
-    /// Requests that each of OMS and SMS answers in a second before it throttles; `None` never throttles.
+    /// Requests that each of OMS and SMS answers in a second before it throttles; `None` never
+    /// throttles.
     pub requests_per_second: Option<u32>,
     /// From an accepted stop to the paused state.
     pub pause_delay: Duration,
@@ -147,7 +149,8 @@ pub enum ControlBody {
     Text,
 }
 
-/// The HTTP status of the answer about a task that does not exist; the code in the body stays the service's own.
+/// The HTTP status of the answer about a task that does not exist; the code in the body stays the
+/// service's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
     /// 404.

@@ -36,7 +36,8 @@ pub struct RecordedRequest {
     pub query: String,
     /// The id of the task that the path names.
     pub task: Option<String>,
-    /// Which of the issued tokens was sent, counted from 0; `None` without a token or with a strange one.
+    /// Which of the issued tokens was sent, counted from 0; `None` without a token or with a
+    /// strange one.
     pub token: Option<usize>,
     /// Whether that token was good at that moment.
     pub token_valid: bool,
@@ -44,7 +45,8 @@ pub struct RecordedRequest {
     pub access_key: Option<String>,
     /// The id of the project that the token or the signature was good for.
     pub project: Option<String>,
-    /// The status that was answered; `None` if nothing was (dropped, hanging, or given up by the client).
+    /// The status that was answered; `None` if nothing was (dropped, hanging, or given up by the
+    /// client).
     pub status: Option<u16>,
     /// The id that the answer carried in `X-Request-Id`.
     pub request_id: String,

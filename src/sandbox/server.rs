@@ -1,4 +1,5 @@
-//! The HTTP side: three listeners on the loopback interface, one thread that owns them, and the play of faults.
+//! The HTTP side: three listeners on the loopback interface, one thread that owns them, and the
+//! play of faults.
 
 use std::{
     any::Any,
@@ -41,7 +42,8 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Binds the ports of IAM, OMS and SMS, in this order, and serves them from a thread of its own.
+    /// Binds the ports of IAM, OMS and SMS, in this order, and serves them from a thread of its
+    /// own.
     pub(super) fn start(ports: [u16; 3], shared: Shared) -> io::Result<Self> {
         let listen = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
         let listeners = [listen(ports[0])?, listen(ports[1])?, listen(ports[2])?];
@@ -73,7 +75,8 @@ impl Server {
     pub(super) fn stop(&self) {
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(thread) = thread.take() {
-            // The command is sent by the call itself; the future only waits for what the join below waits for.
+            // The command is sent by the call itself; the future only waits for what the join below
+            // waits for.
             drop(self.handle.stop(false));
             // A thread that panicked has stopped too.
             drop(thread.join());
@@ -334,7 +337,8 @@ fn raw_status(bytes: &[u8]) -> Option<u16> {
     std::str::from_utf8(head).ok()?.parse().ok()
 }
 
-/// Writes to a socket that does not block, within a limit of time. A client that is gone needs no bytes.
+/// Writes to a socket that does not block, within a limit of time. A client that is gone needs no
+/// bytes.
 async fn write_raw(mut socket: &TcpStream, mut bytes: &[u8]) {
     let pause = Duration::from_millis(1);
     let mut left = RAW_WRITE_LIMIT;

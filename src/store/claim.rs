@@ -32,7 +32,8 @@ struct Term {
     now: i64,
     duration: i64,
     until: i64,
-    /// When an operation was due that is left to another owner no more: by a clock that may be ahead of that owner's.
+    /// When an operation was due that is left to another owner no more: by a clock that may be
+    /// ahead of that owner's.
     late: i64,
 }
 
@@ -136,12 +137,13 @@ async fn bring_forward(
     Ok(())
 }
 
-/// Makes leases last for one duration from this moment on that end so late that they can only have been begun before the clock was
-/// set back: their owner may be dead. One that lives has asked for its lease before this moment, and sends nothing any more when
-/// one duration has passed since it asked.
+/// Makes leases last for one duration from this moment on that end so late that they can only have
+/// been begun before the clock was set back: their owner may be dead. One that lives has asked for
+/// its lease before this moment, and sends nothing any more when one duration has passed since it
+/// asked.
 ///
-/// The moment is the database's own also where leases go by the caller's clock: the caller may have been stopped for long since it
-/// read its own, and others have leased since.
+/// The moment is the database's own also where leases go by the caller's clock: the caller may have
+/// been stopped for long since it read its own, and others have leased since.
 async fn bring_ends_forward(connection: &mut AnyConnection, term: &Term) -> Result<(), StoreError> {
     let engine = Engine::of(connection);
     let (clock, place, lock) = (engine.clock(), engine.place(), engine.lock());
@@ -172,7 +174,8 @@ struct Search<'s> {
 }
 
 impl Search<'_> {
-    /// Leases some of the first that are due, and marks those of them that cannot be read. Whether to do so again.
+    /// Leases some of the first that are due, and marks those of them that cannot be read. Whether
+    /// to do so again.
     async fn take_some(
         &mut self,
         connection: &mut AnyConnection,
@@ -217,13 +220,14 @@ impl Search<'_> {
         Ok(!is_all && !unreadable.is_empty())
     }
 
-    /// When the first of those becomes due that are not due: its look, or the end of the lease that another owner has on one whose
-    /// look is due. Those that are kept for others are left out: somebody looks for them often enough. What is marked, or is to be,
-    /// is put in order.
+    /// When the first of those becomes due that are not due: its look, or the end of the lease that
+    /// another owner has on one whose look is due. Those that are kept for others are left out:
+    /// somebody looks for them often enough. What is marked, or is to be, is put in order.
     async fn later(&self, connection: &mut AnyConnection) -> Result<Option<Timestamp>, StoreError> {
         bring_ends_forward(connection, self.term).await?;
         let [odd_look, odd_lease] = ODD;
-        // Searches each of which ends at the first row that an index finds or sees few rows, and not all that are running.
+        // Searches each of which ends at the first row that an index finds or sees few rows, and
+        // not all that are running.
         let sql = format!(
             "SELECT CAST(MIN(look) AS BIGINT) AS look, CAST(MIN(lease) AS BIGINT) AS lease, CAST(CASE WHEN \
              EXISTS (SELECT 1 FROM operations WHERE {odd_look}) \
@@ -263,7 +267,8 @@ impl Search<'_> {
     }
 }
 
-/// Leases one operation. Whether it was still as it was read: it is, since nobody else can write to it.
+/// Leases one operation. Whether it was still as it was read: it is, since nobody else can write to
+/// it.
 async fn take(
     connection: &mut AnyConnection,
     lease: &Lease,

@@ -1,8 +1,9 @@
 //! The database behind the record: its connections, its threads, and the bounds on every wait.
 //!
-//! A connection belongs to the runtime that opened it, so a pool on the callers' runtimes stalls with any one of
-//! them. All statements therefore run on a runtime of the database's own, and go on to their end if the caller goes
-//! away. One connection writes to a file: writers queue fairly in its pool instead of waking up by turns at the file's lock.
+//! A connection belongs to the runtime that opened it, so a pool on the callers' runtimes stalls
+//! with any one of them. All statements therefore run on a runtime of the database's own, and go on
+//! to their end if the caller goes away. One connection writes to a file: writers queue fairly in
+//! its pool instead of waking up by turns at the file's lock.
 
 use std::{fs, io, os::unix::fs::MetadataExt as _, path::PathBuf, sync::Arc, time::Duration};
 
@@ -18,7 +19,8 @@ use super::{
 };
 use crate::domain::store::StoreError;
 
-/// How long one thing that a statement needs is waited for: a connection, or the lock of another process.
+/// How long one thing that a statement needs is waited for: a connection, or the lock of another
+/// process.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A transaction. It is undone when it is dropped.
@@ -54,7 +56,8 @@ impl Pools {
 pub(super) enum Engine {
     /// One writes at a time, and nothing changes while it does.
     Sqlite,
-    /// Several write at the same time. A statement waits for the end of whoever changes the same rows, and then sees that.
+    /// Several write at the same time. A statement waits for the end of whoever changes the same
+    /// rows, and then sees that.
     Postgres,
 }
 
@@ -75,8 +78,8 @@ impl Engine {
         }
     }
 
-    /// The end of a search for rows that are then written: whoever writes the same ones is not waited for, since two could wait for
-    /// each other for ever.
+    /// The end of a search for rows that are then written: whoever writes the same ones is not
+    /// waited for, since two could wait for each other for ever.
     pub(super) fn lock(self) -> &'static str {
         match self {
             Self::Sqlite => "",
@@ -100,8 +103,8 @@ impl Engine {
         }
     }
 
-    /// The isolation is said, since the defaults of a server, of a database and of a user can be others. That there may be writes
-    /// is not: whoever makes read-only the default wants none.
+    /// The isolation is said, since the defaults of a server, of a database and of a user can be
+    /// others. That there may be writes is not: whoever makes read-only the default wants none.
     fn begin_writing(self) -> &'static str {
         match self {
             Self::Sqlite => "BEGIN IMMEDIATE",
@@ -157,9 +160,9 @@ impl Database {
             .await
     }
 
-    /// Runs `work` in a transaction that may write. On a file it holds the lock for writing from its beginning: one that
-    /// read first and wrote then would be refused if another process wrote between. [`StoreError::Unsure`] if the commit was
-    /// asked for and its answer is lost.
+    /// Runs `work` in a transaction that may write. On a file it holds the lock for writing from
+    /// its beginning: one that read first and wrote then would be refused if another process wrote
+    /// between. [`StoreError::Unsure`] if the commit was asked for and its answer is lost.
     pub(super) async fn write<T, F>(
         &self,
         work: impl FnOnce(AnyTransaction) -> F + Send + 'static,
@@ -207,7 +210,8 @@ impl Database {
         self.runtime().spawn(work);
     }
 
-    /// Runs `work` on the database's own runtime. When time is up `work` is dropped, and with it its transaction.
+    /// Runs `work` on the database's own runtime. When time is up `work` is dropped, and with it
+    /// its transaction.
     async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -246,8 +250,8 @@ impl Drop for Database {
 
 /// A file, told apart from any other that takes its place.
 ///
-/// A database goes on writing into a file that was removed or replaced; what is written there is lost at the next
-/// start.
+/// A database goes on writing into a file that was removed or replaced; what is written there is
+/// lost at the next start.
 pub(super) struct DatabaseFile {
     path: PathBuf,
     device: u64,
@@ -298,7 +302,8 @@ fn unsure(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreEr
 /// What an error in place of a commit says of it.
 fn not_committed(error: sqlx::Error) -> StoreError {
     let code = error.as_database_error().and_then(DatabaseError::code);
-    // A file is written to when it is committed. If there is no room for that (SQLITE_FULL), nothing is there to be found.
+    // A file is written to when it is committed. If there is no room for that (SQLITE_FULL),
+    // nothing is there to be found.
     if code.is_some_and(|code| code == "13") {
         return unavailable(error);
     }

@@ -16,7 +16,8 @@ use crate::domain::{
     store::{OperationQuery, StoreError},
 };
 
-/// Operations that the query asks for, newest first, and where the list goes on: three statements, however many there are.
+/// Operations that the query asks for, newest first, and where the list goes on: three statements,
+/// however many there are.
 pub(super) async fn list(
     mut transaction: AnyTransaction,
     query: OperationQuery,
@@ -35,8 +36,8 @@ pub(super) async fn list(
     Ok((complete(&mut transaction, &rows).await?, next))
 }
 
-/// What is put together from constants; what comes from outside is bound. A condition that is not asked for is left out of the
-/// text, so that an index can serve those that are.
+/// What is put together from constants; what comes from outside is bound. A condition that is not
+/// asked for is left out of the text, so that an index can serve those that are.
 fn list_conditions(
     query: &OperationQuery,
 ) -> Result<(String, AnyArguments), sqlx::error::BoxDynError> {
@@ -82,7 +83,8 @@ fn list_conditions(
     Ok((sql, arguments))
 }
 
-/// The condition that an operation is one that a caller asked for or joined, or is in one of these places.
+/// The condition that an operation is one that a caller asked for or joined, or is in one of these
+/// places.
 fn seen(
     caller: &CallerName,
     or_within: &[Reach],

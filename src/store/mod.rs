@@ -1,12 +1,13 @@
 //! The record of operations in SQL.
 //!
-//! [`SqlOperationStore`] keeps the promises of [`OperationStore`] with one SQLite file, which several processes on one
-//! machine may share, or with a PostgreSQL database, which any number of machines may. A commit is on the disk when
-//! it returns, and survives a crash of the process and of the machine. Nothing here knows what an operation is for, and no
-//! secret is in any column: the types that are written hold none.
+//! [`SqlOperationStore`] keeps the promises of [`OperationStore`] with one SQLite file, which
+//! several processes on one machine may share, or with a PostgreSQL database, which any number of
+//! machines may. A commit is on the disk when it returns, and survives a crash of the process and
+//! of the machine. Nothing here knows what an operation is for, and no secret is in any column: the
+//! types that are written hold none.
 //!
-//! The statements are plain enough to serve both: types are BIGINT and TEXT, parameters `$1`. The few that differ ask for
-//! the `Engine` of `database`.
+//! The statements are plain enough to serve both: types are BIGINT and TEXT, parameters `$1`. The
+//! few that differ ask for the `Engine` of `database`.
 
 mod claim;
 mod database;
@@ -85,9 +86,9 @@ impl fmt::Display for Settings {
 
 /// The record of operations in a database.
 ///
-/// It has threads of its own, so it may be shared by any threads and runtimes. What was begun is ended even if the
-/// caller goes away. Every method answers within ten seconds, but for [`OperationStore::next_end`], which waits for one. Times are
-/// kept to the microsecond.
+/// It has threads of its own, so it may be shared by any threads and runtimes. What was begun is
+/// ended even if the caller goes away. Every method answers within ten seconds, but for
+/// [`OperationStore::next_end`], which waits for one. Times are kept to the microsecond.
 pub struct SqlOperationStore {
     database: Database,
     desk: Desk,
@@ -99,8 +100,9 @@ pub struct SqlOperationStore {
 }
 
 impl SqlOperationStore {
-    /// Opens the database, brings its tables up to date, and makes sure that it can be written to. A file that is missing is
-    /// made, for the user's own eyes. May be awaited on any runtime, and on a thread without one.
+    /// Opens the database, brings its tables up to date, and makes sure that it can be written to.
+    /// A file that is missing is made, for the user's own eyes. May be awaited on any runtime, and
+    /// on a thread without one.
     pub async fn open(settings: &Settings) -> Result<Self, OpenError> {
         Self::open_with(settings, PATIENCE).await
     }
@@ -136,8 +138,8 @@ impl SqlOperationStore {
         })
     }
 
-    /// Waits for statements that are under way and closes the database. Whatever is asked for later is
-    /// [`StoreError::Unavailable`].
+    /// Waits for statements that are under way and closes the database. Whatever is asked for later
+    /// is [`StoreError::Unavailable`].
     pub async fn close(&self) -> Result<(), StoreError> {
         self.database.close().await
     }
@@ -277,7 +279,8 @@ impl OperationStore for SqlOperationStore {
     }
 
     async fn owed_ends(&self, limit: u32) -> Result<Vec<Operation>, StoreError> {
-        // Each time a thousand of those that cannot be read are passed. What is left is found the next time.
+        // Each time a thousand of those that cannot be read are passed. What is left is found the
+        // next time.
         for _ in 0..OWED_SEARCHES {
             let reader = self.reader.clone();
             let (owed, may_be_more) = self

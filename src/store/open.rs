@@ -13,7 +13,8 @@ use super::{Settings, database::Pools, postgres, sqlite};
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why the record could not be opened. Every message names the file, or the server and its database.
+/// Why the record could not be opened. Every message names the file, or the server and its
+/// database.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -106,8 +107,8 @@ impl OpenError {
     }
 }
 
-/// How to connect to an address, without a line in the log for each statement that takes long: the text of a statement tells
-/// nobody what to do, and on a slow disk there is no end of them.
+/// How to connect to an address, without a line in the log for each statement that takes long: the
+/// text of a statement tells nobody what to do, and on a slow disk there is no end of them.
 pub(super) fn options(url: &str) -> Result<AnyConnectOptions, sqlx::Error> {
     Ok(AnyConnectOptions::from_str(url)?.disable_statement_logging())
 }

@@ -51,8 +51,8 @@ const COLUMNS: [&str; 29] = [
     "lease_until",
 ];
 
-/// A `SELECT` of whole operations with these conditions. An `ORDER BY` among them has to name the table too, so that it
-/// means the column and not what is selected of it.
+/// A `SELECT` of whole operations with these conditions. An `ORDER BY` among them has to name the
+/// table too, so that it means the column and not what is selected of it.
 pub(super) fn select_operations(engine: Engine, conditions: &str) -> AssertSqlSafe<String> {
     let columns = rows::columns(engine, "operations", &COLUMNS);
     let place = engine.place();
@@ -88,7 +88,8 @@ async fn of_id(connection: &mut AnyConnection, id: &str) -> Result<Option<Operat
     one(connection, rows).await
 }
 
-/// The operation that a caller's key stands for, and the fingerprint of the request that it came with.
+/// The operation that a caller's key stands for, and the fingerprint of the request that it came
+/// with.
 pub(super) async fn recall(
     mut transaction: AnyTransaction,
     caller: CallerName,
@@ -181,8 +182,8 @@ pub(super) async fn count_running(
     Ok(u64::try_from(running).unwrap_or(0))
 }
 
-/// How many operations are running that a caller asked for first, but for those that were found to be unreadable: this program
-/// does not bring them to an end.
+/// How many operations are running that a caller asked for first, but for those that were found to
+/// be unreadable: this program does not bring them to an end.
 pub(super) async fn count_running_of(
     mut transaction: AnyTransaction,
     caller: CallerName,

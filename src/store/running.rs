@@ -1,8 +1,8 @@
 //! Which operation runs on a task, for many who ask at the same time.
 //!
-//! Every look of a caller asks this, and a statement costs far more in turns from thread to thread than in the database. So
-//! whoever asks while a statement is under way is answered by the next one, together with all others. An answer is never
-//! older than its question.
+//! Every look of a caller asks this, and a statement costs far more in turns from thread to thread
+//! than in the database. So whoever asks while a statement is under way is answered by the next
+//! one, together with all others. An answer is never older than its question.
 
 use std::{collections::HashMap, fmt::Write as _, sync::Arc, time::Duration};
 
@@ -31,7 +31,8 @@ use crate::domain::{
 
 /// The most questions that wait for a statement.
 const MAX_WAITING: usize = 10_000;
-/// The most questions that one statement answers. Each number of tasks is a statement of its own to the database.
+/// The most questions that one statement answers. Each number of tasks is a statement of its own to
+/// the database.
 const TOGETHER: usize = 50;
 
 type Answer = Result<Option<Running>, StoreError>;
@@ -81,8 +82,9 @@ fn nobody_answers() -> StoreError {
     unavailable("nobody answers what runs on a task")
 }
 
-/// Answers questions until nobody can ask any more, each within about twice `limit`: whoever has waited while the database
-/// failed is told of that failure, so that a long queue does not wait for as many failures as it has parts.
+/// Answers questions until nobody can ask any more, each within about twice `limit`: whoever has
+/// waited while the database failed is told of that failure, so that a long queue does not wait for
+/// as many failures as it has parts.
 pub(super) async fn answer(
     pools: Pools,
     mut questions: Questions,

@@ -1,4 +1,5 @@
-//! Opening an SQLite file: making it, naming what is wrong with it, and bringing its tables up to date.
+//! Opening an SQLite file: making it, naming what is wrong with it, and bringing its tables up to
+//! date.
 
 use std::{
     fs::OpenOptions,
@@ -24,7 +25,8 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 /// Connections that read at the same time.
 const READERS: u32 = 4;
 
-/// The result codes of SQLite that say more than "it failed" (sqlite.org, "Result and Error Codes").
+/// The result codes of SQLite that say more than "it failed" (sqlite.org, "Result and Error
+/// Codes").
 const BUSY: i32 = 5;
 const READ_ONLY: i32 = 8;
 const CANNOT_OPEN: i32 = 14;
@@ -58,7 +60,8 @@ pub(super) async fn open(path: PathBuf, patience: Duration) -> Result<Pools, Ope
     let sqlx_error = |error| from_sqlx(&path, error);
     let file = make_file(&path)?;
     let url = url_of(&file).ok_or_else(|| OpenError::Path(path.clone()))?;
-    // A connection outside the pools, since a pool says of a connection that fails only that it took too long.
+    // A connection outside the pools, since a pool says of a connection that fails only that it
+    // took too long.
     let options = options(&url).map_err(sqlx_error)?;
     let connecting = AnyConnection::connect_with(&options);
     let mut connection = connecting.await.map_err(sqlx_error)?;
@@ -78,11 +81,11 @@ pub(super) async fn open(path: PathBuf, patience: Duration) -> Result<Pools, Ope
     Ok(pools)
 }
 
-/// Makes the file, for nobody else's eyes, unless it is there; SQLite gives its side files the same permissions.
-/// Returns the path without links and dots.
+/// Makes the file, for nobody else's eyes, unless it is there; SQLite gives its side files the same
+/// permissions. Returns the path without links and dots.
 fn make_file(path: &Path) -> Result<PathBuf, OpenError> {
-    // A file that is there must not be opened here: closing it would release the locks that this process holds on
-    // it through SQLite (sqlite.org, "How To Corrupt An SQLite Database File").
+    // A file that is there must not be opened here: closing it would release the locks that this
+    // process holds on it through SQLite (sqlite.org, "How To Corrupt An SQLite Database File").
     let made = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -103,7 +106,8 @@ fn make_file(path: &Path) -> Result<PathBuf, OpenError> {
     path.canonicalize().map_err(|error| failed(path, error))
 }
 
-/// The address of a file whose path is absolute. Everything that could have a meaning in a URL is escaped.
+/// The address of a file whose path is absolute. Everything that could have a meaning in a URL is
+/// escaped.
 fn url_of(file: &Path) -> Option<String> {
     Some(format!("sqlite://{}?mode=rw", escaped(file.to_str()?)))
 }
@@ -125,7 +129,8 @@ fn pool(
         .after_connect(move |connection, _| {
             let file = Arc::clone(&file);
             Box::pin(async move {
-                // A connection to a file that has taken the place for a while would be kept for ever.
+                // A connection to a file that has taken the place for a while would be kept for
+                // ever.
                 file.verify().await?;
                 prepare(connection, patience).await
             })
@@ -149,15 +154,17 @@ async fn prepare(connection: &mut AnyConnection, patience: Duration) -> Result<(
 
 /// Whether a connection that comes back to its pool can be used again.
 ///
-/// After some errors, such as a full disk, SQLite ends the transaction by itself, and sqlx, whose rollback then
-/// fails, goes on counting it as open: no other could ever be begun on that connection.
+/// After some errors, such as a full disk, SQLite ends the transaction by itself, and sqlx, whose
+/// rollback then fails, goes on counting it as open: no other could ever be begun on that
+/// connection.
 async fn is_at_rest(connection: &mut AnyConnection) -> Result<bool, sqlx::Error> {
     // The answer comes after that to a rollback which is under way.
     connection.ping().await?;
     Ok(!connection.is_in_transaction())
 }
 
-/// Turns the write-ahead log on, so that reads and writes do not wait for each other. The file remembers it.
+/// Turns the write-ahead log on, so that reads and writes do not wait for each other. The file
+/// remembers it.
 async fn use_write_ahead_log(
     connection: &mut AnyConnection,
     path: &Path,
@@ -183,7 +190,8 @@ async fn use_write_ahead_log(
 /// Brings the tables up to date, and proves by a write that there can be writes.
 async fn migrate(connection: &mut AnyConnection, path: &Path) -> Result<(), OpenError> {
     let sqlx_error = |error| from_sqlx(path, error);
-    // One transaction around all: of two processes that start together, the second waits and finds nothing to do.
+    // One transaction around all: of two processes that start together, the second waits and finds
+    // nothing to do.
     let mut transaction = connection
         .begin_with("BEGIN IMMEDIATE")
         .await

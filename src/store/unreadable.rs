@@ -1,8 +1,9 @@
 //! Operations on record that this program cannot read: written by a newer one, or damaged.
 //!
-//! Nothing of them is changed but a mark of the version that came across them. What is marked is passed over, whatever it is
-//! searched for, so that any number of them cost the others nothing. A newer version takes the marks of older ones away: it may
-//! be able to read what they could not. And every now and then each is looked at again, since somebody may have mended it.
+//! Nothing of them is changed but a mark of the version that came across them. What is marked is
+//! passed over, whatever it is searched for, so that any number of them cost the others nothing. A
+//! newer version takes the marks of older ones away: it may be able to read what they could not.
+//! And every now and then each is looked at again, since somebody may have mended it.
 
 use std::sync::Arc;
 
@@ -52,7 +53,8 @@ impl Default for Version {
     }
 }
 
-/// What was read of some rows: what can be read, with its row, and the rows of the others, which were reported.
+/// What was read of some rows: what can be read, with its row, and the rows of the others, which
+/// were reported.
 pub(super) struct Sorted<'r> {
     pub(super) readable: Vec<(Operation, &'r AnyRow)>,
     pub(super) unreadable: Vec<&'r AnyRow>,
@@ -88,8 +90,8 @@ impl Reader {
         set_mark(connection, Some(self.version.0), rows).await
     }
 
-    /// Marks running operations that no search for due ones comes across: their look, or their lease though their look is due, is
-    /// beyond all times. None of them can be read.
+    /// Marks running operations that no search for due ones comes across: their look, or their
+    /// lease though their look is due, is beyond all times. None of them can be read.
     pub(super) async fn mark_odd(
         &self,
         connection: &mut AnyConnection,
@@ -108,7 +110,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Takes marks of older versions away. What cannot be read all the same is marked anew when it is come across.
+    /// Takes marks of older versions away. What cannot be read all the same is marked anew when it
+    /// is come across.
     pub(super) async fn unmark_older(
         &self,
         connection: &mut AnyConnection,
@@ -127,8 +130,8 @@ impl Reader {
     }
 }
 
-/// The conditions of running operations that no search for due ones comes across, each for an index. `$1` is the last moment, `$2`
-/// the present one.
+/// The conditions of running operations that no search for due ones comes across, each for an
+/// index. `$1` is the last moment, `$2` the present one.
 pub(super) const ODD: [&str; 2] = [
     "status = 'running' AND unreadable_by IS NULL AND next_look_at > $1",
     "status = 'running' AND unreadable_by IS NULL AND next_look_at <= $2 AND lease_until > $1",
@@ -139,8 +142,8 @@ pub(super) fn last_moment() -> i64 {
     Timestamp::MAX.as_second() * 1_000_000
 }
 
-/// Operations whose end is still to be told to the audit log, the first to end first, up to `limit` of them, and whether there may
-/// be more behind such as cannot be read.
+/// Operations whose end is still to be told to the audit log, the first to end first, up to `limit`
+/// of them, and whether there may be more behind such as cannot be read.
 pub(super) async fn owed_ends(
     mut transaction: AnyTransaction,
     limit: u32,
@@ -175,8 +178,9 @@ pub(super) async fn owed_ends(
     }
 }
 
-/// Looks at some of the marked operations again, those behind the first `passed`, and takes the marks of those away that can be read.
-/// Tells how many are to be passed next time: none if these were the last.
+/// Looks at some of the marked operations again, those behind the first `passed`, and takes the
+/// marks of those away that can be read. Tells how many are to be passed next time: none if these
+/// were the last.
 pub(super) async fn look_again(
     mut transaction: AnyTransaction,
     passed: u32,

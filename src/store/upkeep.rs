@@ -8,7 +8,8 @@ use crate::domain::{
     store::{Counts, StoreError},
 };
 
-/// Removes the operations that ended first, with what belongs to them. Their other rows go along by themselves.
+/// Removes the operations that ended first, with what belongs to them. Their other rows go along by
+/// themselves.
 pub(super) async fn remove_ended(
     mut transaction: AnyTransaction,
     before: i64,

@@ -75,8 +75,8 @@ pub(super) async fn create(
     Ok(Written::Commit(transaction, Creation::Created))
 }
 
-/// Makes whoever records something about the same thing wait for the end of this transaction, so that what is read about
-/// it holds until then.
+/// Makes whoever records something about the same thing wait for the end of this transaction, so
+/// that what is read about it holds until then.
 async fn alone_with(connection: &mut AnyConnection, thing: &str) -> Result<(), StoreError> {
     if Engine::of(connection) == Engine::Postgres {
         sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
@@ -180,8 +180,8 @@ pub(super) async fn join(
     (caller, key): (CallerName, Option<IdempotencyKey>),
     joined: OperationEvent,
 ) -> Result<Written<Joining>, StoreError> {
-    // An update that changes nothing: on an engine with several writers it holds the row, and with it the numbers
-    // of its events, until the commit.
+    // An update that changes nothing: on an engine with several writers it holds the row, and with
+    // it the numbers of its events, until the commit.
     let running =
         sqlx::query("UPDATE operations SET version = version WHERE id = $1 AND status = 'running'")
             .bind(id.to_string())
@@ -198,7 +198,8 @@ pub(super) async fn join(
     Ok(Written::Commit(transaction, Joining::Joined))
 }
 
-/// Whether the key, if there is one, stands for the operation from here on: it stood for none before.
+/// Whether the key, if there is one, stands for the operation from here on: it stood for none
+/// before.
 async fn insert_key(
     connection: &mut AnyConnection,
     id: OperationId,
@@ -295,7 +296,8 @@ async fn update(
     Ok(is_saved)
 }
 
-/// Appends events as long as there is room, and returns those that were kept. The last place belongs to the end.
+/// Appends events as long as there is room, and returns those that were kept. The last place
+/// belongs to the end.
 async fn append(
     connection: &mut AnyConnection,
     id: OperationId,

@@ -53,8 +53,9 @@ impl Head {
         }
     }
 
-    /// The answer, if the body is as long as it should be, and not where there should be none. The client takes a body for an empty one when a header
-    /// offers to switch to `websocket`, and would read it as the next answer.
+    /// The answer, if the body is as long as it should be, and not where there should be none. The
+    /// client takes a body for an empty one when a header offers to switch to `websocket`, and
+    /// would read it as the next answer.
     pub(super) fn with(self, body: bytes::Bytes) -> Option<Response> {
         let is_whole = self.length.is_none_or(|length| length == body.len());
         let may_have_it = body.is_empty() || !has_no_body(self.status);
@@ -87,8 +88,8 @@ fn has_no_body(status: u16) -> bool {
     [204, 304].contains(&status)
 }
 
-/// Whether the end of the body is known: by its length or by chunks, not by both and not by the end of the connection.
-/// The client would take a body without either for an empty one.
+/// Whether the end of the body is known: by its length or by chunks, not by both and not by the end
+/// of the connection. The client would take a body without either for an empty one.
 fn is_framed<S>(answer: &ClientResponse<S>) -> bool {
     let sized = answer.headers().contains_key(CONTENT_LENGTH);
     match answer.headers().get(TRANSFER_ENCODING) {
@@ -97,8 +98,8 @@ fn is_framed<S>(answer: &ClientResponse<S>) -> bool {
     }
 }
 
-/// Whether the body is sent as it is. No request accepts a coding, so none is undone: a small body could unfold to a huge
-/// one.
+/// Whether the body is sent as it is. No request accepts a coding, so none is undone: a small body
+/// could unfold to a huge one.
 fn is_plain(headers: &HeaderMap) -> bool {
     headers
         .get_all(CONTENT_ENCODING)
@@ -136,7 +137,8 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     } else {
         // In any of the three forms of RFC 9110.
         let moment = httpdate::parse_http_date(text).ok()?;
-        // So is a date that is too late to be reckoned with; none of the forms names one that is too early.
+        // So is a date that is too late to be reckoned with; none of the forms names one that is
+        // too early.
         Timestamp::try_from(moment).map_or(MAX_RETRY_AFTER, wait_until)
     };
     Some(wait.min(MAX_RETRY_AFTER))

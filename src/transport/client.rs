@@ -28,18 +28,21 @@ const KEEP_ALIVE: Duration = Duration::from_secs(8);
 
 /// HTTP to the vendor, for one thread.
 ///
-/// Reads share kept connections. Everything else has a connection of its own, which is closed afterwards: so it never
-/// meets one that the peer is about to close, which would leave open whether the request was carried out.
+/// Reads share kept connections. Everything else has a connection of its own, which is closed
+/// afterwards: so it never meets one that the peer is about to close, which would leave open
+/// whether the request was carried out.
 ///
-/// Exchanges run inside a [`tokio::task::LocalSet`], as an actix runtime is: the HTTP client spawns onto it.
+/// Exchanges run inside a [`tokio::task::LocalSet`], as an actix runtime is: the HTTP client spawns
+/// onto it.
 ///
-/// A dropped future closes its connection; a request that changes something may have arrived all the same.
+/// A dropped future closes its connection; a request that changes something may have arrived all
+/// the same.
 pub struct Transport {
     connect_timeout: Duration,
     request_timeout: Duration,
     tls: Option<Arc<ClientConfig>>,
-    /// The client that keeps connections. It is replaced as a whole when one of them may hold an answer that nobody
-    /// has read, because that one cannot be told from the others.
+    /// The client that keeps connections. It is replaced as a whole when one of them may hold an
+    /// answer that nobody has read, because that one cannot be told from the others.
     kept: RefCell<Clients>,
     single: Clients,
     reads: Arc<Semaphore>,
@@ -66,7 +69,8 @@ enum Connections {
 impl Transport {
     /// Reads the trusted roots and builds the clients. Nothing is connected yet.
     ///
-    /// A machine without any root is an error only for an `https` endpoint, see [`Transport::check`].
+    /// A machine without any root is an error only for an `https` endpoint, see
+    /// [`Transport::check`].
     pub fn new(settings: &Settings) -> Result<Self, TransportSetupError> {
         let tls = tls::client_config(settings.ca_file.as_deref())?;
         Ok(Self::with(settings, tls))
@@ -95,8 +99,8 @@ impl Transport {
         }
     }
 
-    /// The same one with kept connections of its own, for those whose answers must not be taken for those of others, and with
-    /// places of its own, for those who must not wait for each other.
+    /// The same one with kept connections of its own, for those whose answers must not be taken for
+    /// those of others, and with places of its own, for those who must not wait for each other.
     #[must_use]
     pub fn apart(&self) -> Self {
         Self {
@@ -114,8 +118,8 @@ impl Transport {
         }
     }
 
-    /// Whether an endpoint can be spoken to at all. To be asked at start, so that a missing root does not show at the
-    /// first request only.
+    /// Whether an endpoint can be spoken to at all. To be asked at start, so that a missing root
+    /// does not show at the first request only.
     pub fn check(&self, endpoint: &Endpoint) -> Result<(), TransportSetupError> {
         if endpoint.is_secure() && self.tls.is_none() {
             return Err(TransportSetupError::NoRoots);
@@ -123,10 +127,11 @@ impl Transport {
         Ok(())
     }
 
-    /// Sends a request with these headers and reads the whole answer, of whatever status but 1xx. Redirects are answers like any other.
+    /// Sends a request with these headers and reads the whole answer, of whatever status but 1xx.
+    /// Redirects are answers like any other.
     ///
-    /// A read whose kept connection was closed before the first byte of the answer is sent once more, on a connection
-    /// of its own and within the same time limit. Nothing else is sent twice.
+    /// A read whose kept connection was closed before the first byte of the answer is sent once
+    /// more, on a connection of its own and within the same time limit. Nothing else is sent twice.
     pub async fn send(
         &self,
         endpoint: &Endpoint,
@@ -138,8 +143,8 @@ impl Transport {
         Ok(answer.response)
     }
 
-    /// As [`Transport::send`], at a place that was taken before and within narrower limits. Nothing is sent twice: a read
-    /// whose kept connection was closed is [`TransportErrorKind::Stale`].
+    /// As [`Transport::send`], at a place that was taken before and within narrower limits. Nothing
+    /// is sent twice: a read whose kept connection was closed is [`TransportErrorKind::Stale`].
     pub async fn send_once(
         &self,
         (_place, limits): (Place, Limits),
@@ -163,7 +168,8 @@ impl Transport {
         self.places(method).try_acquire_owned().ok().map(Place)
     }
 
-    /// Waits for a place for an exchange of this method, until `by` at most. [`TransportErrorKind::Busy`]: there was none.
+    /// Waits for a place for an exchange of this method, until `by` at most.
+    /// [`TransportErrorKind::Busy`]: there was none.
     pub async fn place(
         &self,
         method: Method,
@@ -244,24 +250,27 @@ impl Transport {
     ) -> Result<LoginResponse, TransportErrorKind> {
         prepared.status.set(None);
         if connections == Connections::Kept {
-            // Lets the runtime look at the sockets: the client gives up a kept connection on which something came
-            // unasked, but only if the runtime knows of it.
+            // Lets the runtime look at the sockets: the client gives up a kept connection on which
+            // something came unasked, but only if the runtime knows of it.
             yield_now().await;
         }
         let request = match connections {
             Connections::Kept => prepared.on(self.kept.borrow().get(prepared.secure)?),
-            // The client honours only its own word here, not the peer's wish to keep the connection.
+            // The client honours only its own word here, not the peer's wish to keep the
+            // connection.
             Connections::Single => prepared.on(self.single.get(prepared.secure)?).force_close(),
         };
-        // Choosing the client and taking a connection from its pool happen in one poll: in between, another exchange
-        // could find the pool spoilt and replace it. Hence no budget of the scheduler, which could end the poll, and
-        // no limit in the client, which could make it wait; the limit is the one above.
+        // Choosing the client and taking a connection from its pool happen in one poll: in between,
+        // another exchange could find the pool spoilt and replace it. Hence no budget of the
+        // scheduler, which could end the poll, and no limit in the client, which could make it
+        // wait; the limit is the one above.
         let sending = unconstrained(request.send_body(prepared.body()));
         let (answer, reuses) = noting_reuse(sending).await;
         let mut answer = answer?;
         prepared.status.set(Some(answer.status().as_u16()));
-        // The client puts a connection back as soon as it expects no more of an answer, although the real answer, or a
-        // body, may be still to come. Before anybody else is polled, the pool that holds it is given up.
+        // The client puts a connection back as soon as it expects no more of an answer, although
+        // the real answer, or a body, may be still to come. Before anybody else is polled, the pool
+        // that holds it is given up.
         let fault = answer::fault(&answer);
         if fault.is_some() || answer::is_bodiless(&answer) {
             self.give_up(connections);
@@ -285,8 +294,8 @@ impl Transport {
         }
     }
 
-    /// Uses none of the kept connections again. To be called when an answer may have been meant for another request: then
-    /// the next ones on its connection would be too.
+    /// Uses none of the kept connections again. To be called when an answer may have been meant for
+    /// another request: then the next ones on its connection would be too.
     pub fn distrust(&self) {
         let fresh = Clients::new(self.tls.as_ref(), self.connect_timeout, KEEP_ALIVE);
         let _spoilt = self.kept.replace(fresh);

@@ -73,7 +73,8 @@ async fn handshake(tls: Arc<ClientConfig>, host: &str, stream: TcpStream) -> io:
     match TlsConnector::from(tls).connect(name, stream).await {
         Ok(stream) => Ok(Encrypted(stream)),
         Err(error) => {
-            // The kind of failure is what an operator needs, and the one place where it is known is here.
+            // The kind of failure is what an operator needs, and the one place where it is known is
+            // here.
             tracing::warn!(host, %error, "the TLS handshake with the vendor failed");
             Err(io::Error::other(HandshakeFailed))
         }

@@ -12,7 +12,8 @@ pub struct Endpoint {
     port: u16,
 }
 
-/// Why a text is not a base address. The message does not repeat the text, which could hold a password.
+/// Why a text is not a base address. The message does not repeat the text, which could hold a
+/// password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
     /// Another scheme, or none.
@@ -33,8 +34,8 @@ pub enum EndpointError {
 }
 
 impl Endpoint {
-    /// Reads `https://host[:port]`. Clear text, `http://host[:port]`, is accepted for `localhost` and loopback
-    /// addresses only, since every request carries a credential.
+    /// Reads `https://host[:port]`. Clear text, `http://host[:port]`, is accepted for `localhost`
+    /// and loopback addresses only, since every request carries a credential.
     pub fn parse(text: &str) -> Result<Self, EndpointError> {
         let endpoint = Self::read(text)?;
         if !endpoint.secure && !is_loopback(&endpoint.host) {
@@ -43,8 +44,8 @@ impl Endpoint {
         Ok(endpoint)
     }
 
-    /// Reads `http://host[:port]` of a service that the machine has for itself: the host is `localhost`, a loopback
-    /// address or a link-local one (`169.254.0.0/16`, `fe80::/10`).
+    /// Reads `http://host[:port]` of a service that the machine has for itself: the host is
+    /// `localhost`, a loopback address or a link-local one (`169.254.0.0/16`, `fe80::/10`).
     pub fn parse_local(text: &str) -> Result<Self, EndpointError> {
         let endpoint = Self::read(text)?;
         if endpoint.secure {
@@ -92,8 +93,8 @@ impl Endpoint {
         }
     }
 
-    /// The address of a path as the HTTP client is told it. The scheme is always `http` and the port always written,
-    /// because encryption happens in the connector, below the client.
+    /// The address of a path as the HTTP client is told it. The scheme is always `http` and the
+    /// port always written, because encryption happens in the connector, below the client.
     pub(super) fn client_address(&self, path: &str) -> String {
         format!("http://{}:{}{path}", self.host, self.port)
     }

@@ -10,8 +10,8 @@ use crate::domain::service::Sent;
 /// What went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TransportErrorKind {
-    /// The request cannot be written as HTTP: a path without its first `/`, or a token with characters that a header
-    /// cannot hold.
+    /// The request cannot be written as HTTP: a path without its first `/`, or a token with
+    /// characters that a header cannot hold.
     Unsendable,
     /// It was not good any more when it was about to be written, see [`super::while_good`].
     Withdrawn,
@@ -21,12 +21,13 @@ pub enum TransportErrorKind {
     Resolve,
     /// No connection could be made in time.
     Connect,
-    /// No encrypted connection could be made: the certificate was not accepted, the peer does not speak TLS, or there is
-    /// no root certificate to trust.
+    /// No encrypted connection could be made: the certificate was not accepted, the peer does not
+    /// speak TLS, or there is no root certificate to trust.
     Tls,
     /// No complete answer within the time limit.
     Timeout,
-    /// A kept connection ended before the first byte of the answer came: the usual race with a peer that closes idle ones.
+    /// A kept connection ended before the first byte of the answer came: the usual race with a peer
+    /// that closes idle ones.
     Stale,
     /// The connection ended before the head of an answer came.
     Interrupted,
@@ -113,7 +114,8 @@ impl From<SendRequestError> for TransportErrorKind {
             E::Send(error) => interrupted(&error),
             E::Response(error) => answering(&error),
             E::Timeout => Self::Timeout,
-            // None of these happens with HTTP/1.1 and a body in memory; they say nothing about what was sent.
+            // None of these happens with HTTP/1.1 and a body in memory; they say nothing about what
+            // was sent.
             E::H2(_) | E::TunnelNotSupported | E::Body(_) | E::Custom(..) | _ => Self::Interrupted,
         }
     }
@@ -137,7 +139,8 @@ fn connecting(error: &ConnectError) -> TransportErrorKind {
         ConnectError::Io(error) if connector::is_handshake(error) => TransportErrorKind::Tls,
         ConnectError::Io(_) | ConnectError::Timeout => TransportErrorKind::Connect,
         ConnectError::SslIsNotSupported => TransportErrorKind::Unsendable,
-        // The client says so when a peer reads the request and closes: the request may well have been carried out.
+        // The client says so when a peer reads the request and closes: the request may well have
+        // been carried out.
         ConnectError::Disconnected | ConnectError::H2(_) | _ => TransportErrorKind::Interrupted,
     }
 }

@@ -1,8 +1,9 @@
 //! HTTP to the vendor: the one place that opens connections, and only to configured base addresses.
 //!
-//! What it promises: an answer is either complete or an error, and tells whether it can belong to another request; one time
-//! limit covers an exchange from connecting to the last byte; redirects are never followed; a request that changes something has a
-//! connection of its own and is never repeated here. What it does not do: it knows no vendor, no token and no status.
+//! What it promises: an answer is either complete or an error, and tells whether it can belong to
+//! another request; one time limit covers an exchange from connecting to the last byte; redirects
+//! are never followed; a request that changes something has a connection of its own and is never
+//! repeated here. What it does not do: it knows no vendor, no token and no status.
 
 mod answer;
 mod client;
@@ -34,13 +35,15 @@ use crate::domain::secret::Secret;
 pub struct Settings {
     /// The longest that a connection, TLS included, may take to be made.
     pub connect_timeout: Duration,
-    /// The longest that one exchange may take, from the search for its address to the last byte of the answer.
+    /// The longest that one exchange may take, from the search for its address to the last byte of
+    /// the answer.
     pub request_timeout: Duration,
     /// A PEM file with roots to trust besides the system's.
     pub ca_file: Option<PathBuf>,
 }
 
-/// What one attempt may take, if that is less than the settings allow. The default is as much as they allow.
+/// What one attempt may take, if that is less than the settings allow. The default is as much as
+/// they allow.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// The longest that it may take.
@@ -122,8 +125,8 @@ impl Request {
 /// The media type that every request names, one without a body too.
 pub const CONTENT_TYPE: &str = "application/json";
 
-/// A header of one request, besides those that all have and that it cannot replace. Its value is not shown, since most
-/// hold a credential.
+/// A header of one request, besides those that all have and that it cannot replace. Its value is
+/// not shown, since most hold a credential.
 #[derive(Clone, Debug)]
 pub struct Header {
     /// The name, in lower case.
@@ -154,8 +157,9 @@ pub struct Response {
     pub request_id: Option<String>,
     /// How long the vendor asks to wait, from `Retry-After` (seconds or a date).
     pub retry_after: Option<Duration>,
-    /// Whether its connection had carried another request before. A peer that sends an answer twice makes the second one look
-    /// like the answer to the next request, so that such an answer counts for no more than it says itself.
+    /// Whether its connection had carried another request before. A peer that sends an answer twice
+    /// makes the second one look like the answer to the next request, so that such an answer counts
+    /// for no more than it says itself.
     pub is_doubtful: bool,
 }
 
@@ -175,7 +179,7 @@ impl fmt::Debug for Response {
 pub struct LoginResponse {
     /// The answer.
     pub response: Response,
-    /// The token, from `X-Subject-Token`. `None` unless the answer has exactly one such header, of 1 to 16384 visible
-    /// ASCII characters.
+    /// The token, from `X-Subject-Token`. `None` unless the answer has exactly one such header, of
+    /// 1 to 16384 visible ASCII characters.
     pub token: Option<Secret>,
 }

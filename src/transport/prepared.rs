@@ -1,4 +1,5 @@
-//! A request in the words of HTTP. Every header that leaves is named here, or by whoever sends the request.
+//! A request in the words of HTTP. Every header that leaves is named here, or by whoever sends the
+//! request.
 
 use std::cell::Cell;
 
@@ -64,8 +65,8 @@ impl Prepared {
         })
     }
 
-    /// The request as this client writes it. The content type is sent with every request, since SMS demands it even
-    /// where there is no content.
+    /// The request as this client writes it. The content type is sent with every request, since SMS
+    /// demands it even where there is no content.
     pub(super) fn on(&self, client: &awc::Client) -> ClientRequest {
         let method = match self.method {
             Method::Get => http::Method::GET,

@@ -1,8 +1,8 @@
 //! The stream under an exchange, made strict.
 //!
-//! The HTTP client takes the end of the stream for the end of a body, even when the announced length or the last chunk
-//! is missing. Here the end is an error, so that a cut answer cannot pass for a whole one; an answer that is whole by
-//! its own count is never read any further.
+//! The HTTP client takes the end of the stream for the end of a body, even when the announced
+//! length or the last chunk is missing. Here the end is an error, so that a cut answer cannot pass
+//! for a whole one; an answer that is whole by its own count is never read any further.
 
 use std::{
     fmt, io,
@@ -15,8 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::sent::sent;
 
-/// Marks the loss of a connection that had answered before and was lost before the first byte of this answer: the
-/// usual race with a peer that closes idle connections.
+/// Marks the loss of a connection that had answered before and was lost before the first byte of
+/// this answer: the usual race with a peer that closes idle connections.
 #[derive(Debug, thiserror::Error)]
 #[error("the kept connection was closed")]
 pub(super) struct Stale;

@@ -19,7 +19,8 @@ pub enum TransportSetupError {
     /// The configured file of further roots holds no certificate.
     #[error("the certificate file {} holds no certificate", .0.display())]
     CaFileEmpty(PathBuf),
-    /// A certificate in the configured file of further roots cannot be used: the number tells which, from 1.
+    /// A certificate in the configured file of further roots cannot be used: the number tells
+    /// which, from 1.
     #[error("certificate {1} in the file {path} cannot be used", path = .0.display())]
     CaFileUnusable(PathBuf, usize, #[source] rustls::Error),
     /// The TLS library refuses its own defaults.
@@ -32,8 +33,8 @@ pub enum TransportSetupError {
     NoRoots,
 }
 
-/// The TLS configuration, or `None` when there is no root to trust at all: slim images have none, and need none as long
-/// as every endpoint is on the machine itself.
+/// The TLS configuration, or `None` when there is no root to trust at all: slim images have none,
+/// and need none as long as every endpoint is on the machine itself.
 pub(super) fn client_config(
     ca_file: Option<&Path>,
 ) -> Result<Option<Arc<ClientConfig>>, TransportSetupError> {

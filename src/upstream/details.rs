@@ -8,8 +8,8 @@ use serde_json::Value;
 const KNOWN_MAX: usize = 1_000;
 
 thread_local! {
-    /// Whether names tell a secret: the same ones come with every document, and to find out takes far longer than to
-    /// remember.
+    /// Whether names tell a secret: the same ones come with every document, and to find out takes
+    /// far longer than to remember.
     static KNOWN: RefCell<HashMap<String, bool>> = RefCell::default();
 }
 
@@ -56,8 +56,9 @@ const KINDS_OF_KEYS: [&str; 14] = [
     "storage",
 ];
 
-/// The document without its members that are named like passwords, keys, tokens and the like, and with what `mask` makes of
-/// its texts, at any depth; JSON that is written inside a text is searched too, since the vendor sends some members that way.
+/// The document without its members that are named like passwords, keys, tokens and the like, and
+/// with what `mask` makes of its texts, at any depth; JSON that is written inside a text is
+/// searched too, since the vendor sends some members that way.
 pub(super) fn redacted(mut document: Value, mask: &dyn Fn(&str) -> String) -> Value {
     strip(&mut document, mask);
     document
@@ -140,8 +141,8 @@ fn is_secret_word(word: &str) -> bool {
     SECRET_WORDS.contains(&stem)
 }
 
-/// The words of a name in snake, kebab or camel case, in lower case. The last capital of several begins a word if a small
-/// letter follows: `SKValue`.
+/// The words of a name in snake, kebab or camel case, in lower case. The last capital of several
+/// begins a word if a small letter follows: `SKValue`.
 fn words(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let (mut after_lower, mut after_upper) = (false, false);

@@ -1,5 +1,5 @@
-//! What an answer repeats of what it was told. The vendor's texts are shown to callers, and some services repeat in them
-//! secrets, or say whose they are.
+//! What an answer repeats of what it was told. The vendor's texts are shown to callers, and some
+//! services repeat in them secrets, or say whose they are.
 
 use std::sync::Arc;
 
@@ -30,7 +30,8 @@ impl Names {
         Self(names.into())
     }
 
-    /// The text with another in the place of each name that stands in it as a word of its own, in any letter case.
+    /// The text with another in the place of each name that stands in it as a word of its own, in
+    /// any letter case.
     pub(super) fn masked(&self, text: &str) -> String {
         let mut clean = String::with_capacity(text.len());
         let mut rest = text;
@@ -57,10 +58,11 @@ fn begins_with_word(text: &str, word: &str) -> bool {
         })
 }
 
-/// The text with another in the place of whatever looks like the key of a bucket. The vendor can repeat those of a start that
-/// was long ago or came from somebody else, which nobody here knows.
+/// The text with another in the place of whatever looks like the key of a bucket. The vendor can
+/// repeat those of a start that was long ago or came from somebody else, which nobody here knows.
 ///
-/// A word is left out whole, with the path or the address around the key: where a key begins and ends cannot be told.
+/// A word is left out whole, with the path or the address around the key: where a key begins and
+/// ends cannot be told.
 pub(super) fn without_keys(text: &str) -> String {
     let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/_-\\%".contains(byte);
     masked_words(text, is_part, |word| {
@@ -69,9 +71,11 @@ pub(super) fn without_keys(text: &str) -> String {
     })
 }
 
-/// The access keys of the clouds that OMS reads from have so many characters or more, and are the shortest of their keys.
+/// The access keys of the clouds that OMS reads from have so many characters or more, and are the
+/// shortest of their keys.
 const ACCESS_KEY: usize = 20;
-/// The secret keys that are written with other signs than letters and digits have so many characters.
+/// The secret keys that are written with other signs than letters and digits have so many
+/// characters.
 const SECRET_KEY: usize = 40;
 
 /// Ids of tasks have no capital letters, and those of requests and digests are hexadecimal.
@@ -131,7 +135,8 @@ pub(super) fn without_secrets(mut response: Response, masks: &[&Mask]) -> Respon
     response
 }
 
-/// What [`Mask::apply_all`] makes of a document in which any character can be written as an escape, so that a secret would not be found.
+/// What [`Mask::apply_all`] makes of a document in which any character can be written as an escape,
+/// so that a secret would not be found.
 fn plain(text: &str, masks: &[&Mask]) -> Option<String> {
     let document: Value = text
         .contains("\\u")
@@ -139,7 +144,8 @@ fn plain(text: &str, masks: &[&Mask]) -> Option<String> {
     Mask::apply_all(masks, &document.to_string())
 }
 
-/// The error without the vendor's text, if that repeats one of the texts in `secrets`, the body of the request.
+/// The error without the vendor's text, if that repeats one of the texts in `secrets`, the body of
+/// the request.
 pub(super) fn without_texts(mut error: UpstreamError, secrets: Option<&Value>) -> UpstreamError {
     let repeats = |text: &Option<String>| {
         let secrets = secrets.and_then(Value::as_object);

@@ -10,8 +10,8 @@ use crate::{
 /// When it is worth to try again if all connections were in use: exchanges end all the time.
 const BUSY_FOR: Duration = Duration::from_secs(1);
 
-/// The failure in the words of the port. `begun` begins the sentence; the transport, which names no address, says how it
-/// ends.
+/// The failure in the words of the port. `begun` begins the sentence; the transport, which names no
+/// address, says how it ends.
 pub(super) fn of_transport(begun: &str, error: TransportError) -> UpstreamError {
     use TransportErrorKind as Fault;
     let kind = match error.kind {

@@ -1,5 +1,5 @@
-//! The keys to buckets that this process knows, so that no task shows them: one can fail because of the keys of its start,
-//! and say so.
+//! The keys to buckets that this process knows, so that no task shows them: one can fail because of
+//! the keys of its start, and say so.
 
 use std::{
     collections::VecDeque,
@@ -12,7 +12,8 @@ use crate::domain::{
     task::TaskRef,
 };
 
-/// The most starts whose keys are remembered, the latest. Those of earlier ones are known by their looks only.
+/// The most starts whose keys are remembered, the latest. Those of earlier ones are known by their
+/// looks only.
 const STARTS_MAX: usize = 1_000;
 
 /// Those of the configuration, and those of the last starts. Clones share them.
@@ -54,7 +55,8 @@ impl StorageSecrets {
         });
     }
 
-    /// What puts another text in the place of each of the keys that a task can show. It waits for no file.
+    /// What puts another text in the place of each of the keys that a task can show. It waits for
+    /// no file.
     pub(super) fn mask(&self, task: &TaskRef) -> Mask {
         let mut keys = Vec::new();
         for entry in self.settings.storage_credentials.values() {

@@ -1,7 +1,8 @@
 //! Lenient reading of the vendor's documents.
 //!
-//! Editions of the services differ in which members exist, which are null and which numbers are written as text. A
-//! member that cannot be read counts as not told: it must not hide the task that it belongs to.
+//! Editions of the services differ in which members exist, which are null and which numbers are
+//! written as text. A member that cannot be read counts as not told: it must not hide the task that
+//! it belongs to.
 
 use jiff::Timestamp;
 use serde::{Deserialize as _, Deserializer, de::DeserializeOwned};

@@ -68,7 +68,8 @@ impl Default for Metrics {
     }
 }
 
-/// From 10 ms to 20 s: the vendor answers in a tenth of a second, and the default time limit is 15 s.
+/// From 10 ms to 20 s: the vendor answers in a tenth of a second, and the default time limit is 15
+/// s.
 fn durations() -> Histogram {
     Histogram::new(exponential_buckets(0.01, 2.0, 12))
 }

@@ -1,8 +1,8 @@
 //! The cloud: the only code that speaks to the vendor's services and sees the credentials for them.
 //!
-//! One folder per service turns its verbs and JSON into the port of the domain, and one line in the catalogue makes
-//! the service known. What all of them share stands beside: what an answer means (`answer`), how tasks are read out
-//! of it (`reader`), and the exchanges themselves (`session`).
+//! One folder per service turns its verbs and JSON into the port of the domain, and one line in the
+//! catalogue makes the service known. What all of them share stands beside: what an answer means
+//! (`answer`), how tasks are read out of it (`reader`), and the exchanges themselves (`session`).
 
 mod answer;
 mod details;
@@ -125,8 +125,9 @@ pub fn catalogue() -> Vec<ServiceTraits> {
     CATALOGUE.iter().map(Entry::traits).collect()
 }
 
-/// The base address of a service for projects in a region, unless the configuration says another. `None` if the
-/// service is unknown, the region is not well formed, or the address does not follow from the region.
+/// The base address of a service for projects in a region, unless the configuration says another.
+/// `None` if the service is unknown, the region is not well formed, or the address does not follow
+/// from the region.
 pub fn default_endpoint(service: &ServiceName, region: &str) -> Option<String> {
     let entry = CATALOGUE
         .iter()
@@ -136,8 +137,8 @@ pub fn default_endpoint(service: &ServiceName, region: &str) -> Option<String> {
         .flatten()
 }
 
-/// The base address of the token service for projects in a region, unless the configuration says another. `None` if
-/// the region is not well formed.
+/// The base address of the token service for projects in a region, unless the configuration says
+/// another. `None` if the region is not well formed.
 pub fn default_iam_endpoint(region: &str) -> Option<String> {
     is_region(region).then(|| regional_endpoint("iam", region))
 }
@@ -147,7 +148,8 @@ pub fn read_secret(source: &SecretSource, form: SecretForm) -> Result<Secret, Se
     secrets::resolve(source, form)
 }
 
-/// The cloud as this process uses it: its credentials, and what services are built from on each thread. Cheap to clone.
+/// The cloud as this process uses it: its credentials, and what services are built from on each
+/// thread. Cheap to clone.
 #[derive(Clone)]
 pub struct Upstream {
     settings: Arc<Settings>,
@@ -218,8 +220,9 @@ impl Upstream {
         })
     }
 
-    /// Sees whether the cloud lets the gateway in for a project: by a login, unless a token is at hand; or, since keys need
-    /// none, by reading one task of the first service that the project offers.
+    /// Sees whether the cloud lets the gateway in for a project: by a login, unless a token is at
+    /// hand; or, since keys need none, by reading one task of the first service that the project
+    /// offers.
     pub async fn log_in(
         &self,
         services: &Services,
@@ -238,12 +241,14 @@ impl Upstream {
         Ok(Admission::Signature)
     }
 
-    /// Returns if the thread that obtains credentials is lost: nobody is let in by the cloud any more.
+    /// Returns if the thread that obtains credentials is lost: nobody is let in by the cloud any
+    /// more.
     pub async fn lost(&self) {
         self.credentials.lost().await;
     }
 
-    /// Looks at the files of secrets now: one that has changed is used from here on. That is done every 10 seconds anyhow.
+    /// Looks at the files of secrets now: one that has changed is used from here on. That is done
+    /// every 10 seconds anyhow.
     pub fn look_at_secrets(&self) {
         self.credentials.look_at_secrets();
     }
@@ -265,8 +270,9 @@ impl Upstream {
         self.settings.projects.iter().map(status).collect()
     }
 
-    /// Builds every service that the configuration offers, for use on this thread and by those of one lane. A service
-    /// without an endpoint is left out; the configuration has refused such a project before.
+    /// Builds every service that the configuration offers, for use on this thread and by those of
+    /// one lane. A service without an endpoint is left out; the configuration has refused such a
+    /// project before.
     pub fn services(&self, lane: Lane) -> Result<Services, UpstreamSetupError> {
         let transport = Transport::new(&self.transport)?;
         let mut bound = HashMap::new();

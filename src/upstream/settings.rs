@@ -1,5 +1,5 @@
-//! What the configuration says about the cloud: its projects, how the gateway proves its identity there, and the storage
-//! keys that a start may name.
+//! What the configuration says about the cloud: its projects, how the gateway proves its identity
+//! there, and the storage keys that a start may name.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,11 +13,13 @@ use crate::domain::{
     service::{CredentialName, ProjectName, ServiceName, status::CredentialKind},
 };
 
-/// The projects of the cloud, the storage keys that a start may name, and how old an answer to callers may be.
+/// The projects of the cloud, the storage keys that a start may name, and how old an answer to
+/// callers may be.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How old a look at a task may be that serves another caller, from before it was asked for: key `freshness` of
-    /// section `upstream`. Zero: only those share a look who come while it is under way.
+    /// How old a look at a task may be that serves another caller, from before it was asked for:
+    /// key `freshness` of section `upstream`. Zero: only those share a look who come while it is
+    /// under way.
     pub freshness: Duration,
     /// Section `projects`.
     pub projects: BTreeMap<ProjectName, ProjectSettings>,

@@ -8,8 +8,8 @@ use prometheus_client::{
 
 use crate::domain::service::ServiceName;
 
-/// Counts looks that found a task in a state that this program does not know, by service. Clones share the counts.
-/// The state itself is not a label: the vendor could make up any number of them.
+/// Counts looks that found a task in a state that this program does not know, by service. Clones
+/// share the counts. The state itself is not a label: the vendor could make up any number of them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct UnknownStates(Family<Labels, Counter>);
 

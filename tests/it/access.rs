@@ -10,7 +10,8 @@ use crate::support::{
     raw::{self, RawAnswer},
 };
 
-/// Every guarded route of a task that is not there, and of an operation that is not: method, path, what is needed.
+/// Every guarded route of a task that is not there, and of an operation that is not: method, path,
+/// what is needed.
 #[rustfmt::skip]
 const ROUTES: [(&str, &str, &[&str]); 15] = [
     ("GET", "/tasks", &["tasks:read"]),
@@ -67,7 +68,8 @@ fn ask(client: &Client, method: &str, path: &str) -> Answer {
     }
 }
 
-/// Whether the request got past the question whether its caller may ask. What is not there is told to those only.
+/// Whether the request got past the question whether its caller may ask. What is not there is told
+/// to those only.
 fn is_let_in(answer: &Answer) -> bool {
     match answer.status {
         200 | 404 => true,

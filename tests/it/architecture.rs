@@ -1,7 +1,8 @@
-//! The floors of the house: which module may use which, which crates are named where, how large files may be.
+//! The floors of the house: which module may use which, which crates are named where, how large
+//! files may be.
 //!
-//! The program is read as text. That is enough, because modules are named as `crate::…` throughout; a way round it
-//! through `super` up to the root is refused.
+//! The program is read as text. That is enough, because modules are named as `crate::…` throughout;
+//! a way round it through `super` up to the root is refused.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,8 +11,8 @@ use std::{
 
 use crate::program_text::{self, SourceFile};
 
-/// Every module, and those that it may use besides itself. An entry may list only entries above it, so that a circle
-/// cannot be written down.
+/// Every module, and those that it may use besides itself. An entry may list only entries above it,
+/// so that a circle cannot be written down.
 const FLOORS: [(&str, &[&str]); 16] = [
     // The ground.
     ("domain", &[]),
@@ -79,7 +80,8 @@ const FLOORS: [(&str, &[&str]); 16] = [
     ),
 ];
 
-/// Crates that only some modules may name. A name covers the crates that begin with it, such as `utoipa_swagger_ui`.
+/// Crates that only some modules may name. A name covers the crates that begin with it, such as
+/// `utoipa_swagger_ui`.
 const CRATES: [(&str, &[&str]); 9] = [
     ("actix_http", &["app"]),
     ("awc", &["transport"]),
@@ -95,6 +97,9 @@ const CRATES: [(&str, &[&str]); 9] = [
 
 const LONGEST_FILE: usize = 400;
 const FULLEST_FOLDER: usize = 12;
+/// As wide as rustfmt makes the code, which leaves comments as they are.
+const WIDEST_COMMENT: usize = 100;
+
 fn sources() -> Vec<SourceFile> {
     let files = program_text::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
     assert!(files.len() > 20, "only {} files were found", files.len());
@@ -147,6 +152,22 @@ fn a_crate_is_named_only_where_it_belongs() {
                 "{} names {name}",
                 file.path
             );
+        }
+    }
+}
+
+#[test]
+fn no_comment_is_wider_than_the_code() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for folder in ["src", "tests", "benches"] {
+        for (path, text) in program_text::texts(&root.join(folder)) {
+            for (line, number) in text.lines().zip(1..) {
+                let is_comment = line.trim_start().starts_with("//");
+                assert!(
+                    !is_comment || line.chars().count() <= WIDEST_COMMENT,
+                    "{path}:{number} is wider"
+                );
+            }
         }
     }
 }

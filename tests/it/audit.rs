@@ -1,4 +1,5 @@
-//! The audit log: every decision on a change, before its effect, in files that tell of what was done to them.
+//! The audit log: every decision on a change, before its effect, in files that tell of what was
+//! done to them.
 
 use std::{
     collections::HashSet,
@@ -293,8 +294,8 @@ fn killed_in_the_midst_of_it_the_log_verifies_and_no_change_is_without_its_line(
         ids.filter_map(|id| id.as_str().map(str::to_owned))
             .collect()
     };
-    // What was noted down when the process was killed was not always recorded any more: one for each that sent requests. Ends
-    // that another process made are left to it for a while.
+    // What was noted down when the process was killed was not always recorded any more: one for
+    // each that sent requests. Ends that another process made are left to it for a while.
     wait_for("all ends to be told", || {
         let (begun, ended) = (operations("decision"), operations("end"));
         (begun.difference(&ended).count() <= 16).then_some(())
@@ -482,7 +483,8 @@ fn a_disk_that_fills_up_leaves_a_whole_log_and_nothing_is_sent_without_a_line() 
     gateway.signal("TERM");
     assert!(gateway.ended().success());
     assert_whole(&place);
-    // The line that opens a file is shorter: there may have been room for it in the full one, before that was set aside.
+    // The line that opens a file is shorter: there may have been room for it in the full one,
+    // before that was set aside.
     let reason = lines(&place, "opened")[0]["reason"].clone();
     assert!(
         ["recovery", "replaced"].contains(&reason.as_str().unwrap_or_default()),
@@ -575,7 +577,8 @@ fn what_is_not_known_to_be_on_the_disk_is_not_done() {
     assert_eq!(gateway.client().get(&path).status, 200);
 }
 
-/// What somebody does to the lines of the files, oldest first, and in which file and line it is found; `LAST`: in the last.
+/// What somebody does to the lines of the files, oldest first, and in which file and line it is
+/// found; `LAST`: in the last.
 type Forgery = (
     &'static str,
     fn(&mut Vec<Vec<String>>),

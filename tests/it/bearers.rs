@@ -347,7 +347,8 @@ fn a_fresh_key_of_an_issuer_is_taken_at_its_first_use_and_an_old_one_goes() {
     issuer.show(&[&old, &fresh]);
     assert_eq!(ask(&gateway, &by_fresh).status, 200);
     assert_eq!(ask(&gateway, &by_old).status, 200);
-    // A single key needs no id. Two tokens with unknown ids have to be 30 seconds apart, so a second gateway asks.
+    // A single key needs no id. Two tokens with unknown ids have to be 30 seconds apart, so a
+    // second gateway asks.
     issuer.show(&[&fresh]);
     let gateway = place.start();
     assert_eq!(ask(&gateway, &by_fresh).status, 200);

@@ -1,4 +1,5 @@
-//! One reading of the list in place of many looks: what it costs the cloud, and that it never decides anything.
+//! One reading of the list in place of many looks: what it costs the cloud, and that it never
+//! decides anything.
 
 use std::{
     collections::HashSet,
@@ -88,8 +89,8 @@ fn five_hundred_that_wait_cost_one_reading_of_the_list_in_each_round_of_looks() 
     let gateway = place.start();
     let client = gateway.client();
     let (tasks, operations) = waiting(&place, &client, TASKS);
-    // Until everybody has come to the longest wait: those whose waits are shorter than what is between two readings look
-    // for themselves.
+    // Until everybody has come to the longest wait: those whose waits are shorter than what is
+    // between two readings look for themselves.
     let limit = Instant::now() + Duration::from_mins(2);
     loop {
         place.cloud.clear_requests();
@@ -114,7 +115,8 @@ fn five_hundred_that_wait_cost_one_reading_of_the_list_in_each_round_of_looks() 
         "{served} rounds by {readings} readings, {} calls in {took:?}",
         looks.len()
     );
-    // A round of looks is over when everybody has been served once; one may be under way at either end.
+    // A round of looks is over when everybody has been served once; one may be under way at either
+    // end.
     let rounds_of_looks = usize::try_from(served).expect("a number").div_ceil(TASKS) + 1;
     assert!(
         looks.len() <= (1 + PAGES) * rounds_of_looks,

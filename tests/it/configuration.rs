@@ -120,7 +120,8 @@ fn variables_of_the_environment_are_checked_like_the_file() {
     }
 }
 
-/// Every place where a secret could stand by mistake. Each text is refused, and no message may repeat the secret.
+/// Every place where a secret could stand by mistake. Each text is refused, and no message may
+/// repeat the secret.
 #[test]
 fn no_message_repeats_a_value() {
     let directory = TempDir::new().expect("a directory");

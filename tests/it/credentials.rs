@@ -48,7 +48,8 @@ fn metric(gateway: &Gateway, name: &str) -> Option<f64> {
     text.lines().find_map(line)
 }
 
-/// Has the gateway look at its files of secrets, and waits until so many of them are said to be unusable.
+/// Has the gateway look at its files of secrets, and waits until so many of them are said to be
+/// unusable.
 fn wait_for_unusable(gateway: &Gateway, files: f64) {
     gateway.signal("HUP");
     wait_for("the metric", || {
@@ -491,7 +492,8 @@ struct Visits {
     temporary_key: usize,
 }
 
-/// Counts the lists of OMS by the project in their paths, and shows that nobody was let in for another one.
+/// Counts the lists of OMS by the project in their paths, and shows that nobody was let in for
+/// another one.
 fn visits(place: &Place) -> BTreeMap<String, Visits> {
     let access_key = place.cloud.account().access_key;
     let mut visits = BTreeMap::<String, Visits>::new();

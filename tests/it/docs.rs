@@ -1,4 +1,5 @@
-//! What the pages for operators name is there: lines of the log, metrics and keys of the configuration.
+//! What the pages for operators name is there: lines of the log, metrics and keys of the
+//! configuration.
 
 use std::{
     fs,

@@ -1,4 +1,5 @@
-//! Dry runs: the same answers to whoever may not or cannot, a plan for all others, and nothing done.
+//! Dry runs: the same answers to whoever may not or cannot, a plan for all others, and nothing
+//! done.
 
 use migration_gateway::sandbox::{OmsSpec, Operation, SmsSpec};
 use serde_json::{Value, json};
@@ -78,7 +79,8 @@ fn plan(
     plan
 }
 
-/// A dry run of a change of a fresh task, and then the change itself, which must begin as the plan says.
+/// A dry run of a change of a fresh task, and then the change itself, which must begin as the plan
+/// says.
 fn compare(place: &Place, gateway: &Gateway, id: &str, change: (&str, &str, &str)) {
     let (method, suffix, kind) = change;
     let client = gateway.client();

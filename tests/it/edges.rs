@@ -1,5 +1,5 @@
-//! What happens between the steps: callers without any permission, a record that is away for a while, and one that two
-//! processes share.
+//! What happens between the steps: callers without any permission, a record that is away for a
+//! while, and one that two processes share.
 
 use std::{
     fs, thread,
@@ -30,7 +30,8 @@ fn what_was_seen_before_the_record_was_away_is_no_ground_to_act() {
     let place = Place::new();
     let gateway = place.start();
     let id = place.cloud.add_oms(OmsSpec::new("logs", 3));
-    // The look that accepts the deletion passes; the one that the deletion would rest on takes its time.
+    // The look that accepts the deletion passes; the one that the deletion would rest on takes its
+    // time.
     let look = Fault::on(
         Service::Oms,
         Operation::Show,

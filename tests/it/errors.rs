@@ -299,8 +299,8 @@ fn cloud_faults() -> Vec<(FaultKind, &'static str, &'static str)> {
         (FaultKind::CutBody, "upstream-malformed", ""),
         (FaultKind::DropBeforeEffect, "upstream-unavailable", ""),
         (FaultKind::Hang, "upstream-timeout", ""),
-        // The last one, since a service that refuses two tokens is left alone for a moment. It has accepted others, so that
-        // they are dead, and the next login brings a better one.
+        // The last one, since a service that refuses two tokens is left alone for a moment. It has
+        // accepted others, so that they are dead, and the next login brings a better one.
         (
             FaultKind::token_refused(),
             "upstream-unavailable",

@@ -308,7 +308,8 @@ fn watch_at_two(place: &Place) {
     }
     let seen = of_task(&clients[0], &resting, None).next().expect("a task");
     let mut task_goes_on = of_task(&clients[1], &resting, seen.id.as_deref());
-    // Whichever of them has done what happened so far, the other has told it too; and it alone goes on.
+    // Whichever of them has done what happened so far, the other has told it too; and it alone goes
+    // on.
     let [at_first, at_second] = streams;
     drop(at_first);
     first.kill();
@@ -628,7 +629,8 @@ fn any_number_of_watchers_cost_one_look_a_second() {
                 assert_fits(&client, "Task", &event.data);
             }
         }
-        // Whoever comes first looks for themselves, and shares that with those who come at the same time.
+        // Whoever comes first looks for themselves, and shares that with those who come at the same
+        // time.
         let looks = place.cloud.count(Operation::Show, Some(&task));
         let beginnings = if freshness == "0s" { WATCHERS } else { 4 };
         println!("{WATCHERS} watchers, freshness {freshness}, {looks} looks in {took:?}");

@@ -9,7 +9,8 @@ use serde_json::json;
 
 use crate::support::{gateway::Place, http::Client, wait_for};
 
-/// A fault, whether the request that it meets has its effect, and how often that request is sent in all.
+/// A fault, whether the request that it meets has its effect, and how often that request is sent in
+/// all.
 struct Case {
     name: &'static str,
     kind: FaultKind,

@@ -88,12 +88,14 @@ fn random_faults(service: Service) -> Vec<FaultKind> {
     ]
 }
 
-/// Lets this share of the requests to a service meet one of its faults, all of them with the same chance.
+/// Lets this share of the requests to a service meet one of its faults, all of them with the same
+/// chance.
 fn arm(cloud: &Cloud, service: Service, share: f64) -> Vec<FaultHandle> {
     let kinds = random_faults(service);
     let kinds_left = (1..=kinds.len()).rev();
     let each = share / f64::from(u32::try_from(kinds.len()).expect("few"));
-    // The first that chance picks is the one, so that the later ones need a larger share of what is left.
+    // The first that chance picks is the one, so that the later ones need a larger share of what is
+    // left.
     let faults = kinds.into_iter().zip(kinds_left).map(|(kind, left)| {
         let passed = share - each * f64::from(u32::try_from(left).expect("few"));
         let fault = Fault::on_any(service, kind).always();
@@ -178,8 +180,8 @@ fn reads_go_on_with_few_logins_while_a_service_refuses_one_in_ten_good_tokens() 
     assert!(logins <= most, "{logins} logins, {most} at most");
 }
 
-/// A place where this many operations wait for tasks that do not come to rest, at a pace of 20 requests a second and a burst
-/// of 10, and the gateway there, just started.
+/// A place where this many operations wait for tasks that do not come to rest, at a pace of 20
+/// requests a second and a burst of 10, and the gateway there, just started.
 fn slow_place(waiting: usize) -> (Place, Gateway, Vec<String>) {
     let place = Place::with(CloudOptions {
         pause_delay: Duration::from_hours(1),
@@ -226,7 +228,8 @@ fn two_hundred_operations_that_wait_keep_to_the_pace_and_let_callers_read() {
         .iter()
         .partition(|request| request.task.as_ref().is_some_and(|id| tasks.contains(id)));
     assert_eq!(reads.len(), 80);
-    // They take turns, as far as rounds have something to ask: the list tells most of them what they want to know.
+    // They take turns, as far as rounds have something to ask: the list tells most of them what
+    // they want to know.
     let count = rounds.len();
     assert!((5..=160).contains(&count), "{count} requests of rounds");
     let busiest = busiest_second(&requests);

@@ -1,6 +1,8 @@
-//! Requests that chance has spoilt, in the thousands: none makes the gateway fail, and none lets in who has no right to be.
+//! Requests that chance has spoilt, in the thousands: none makes the gateway fail, and none lets in
+//! who has no right to be.
 //!
-//! `FUZZ_CASES` says how many of each kind, `FUZZ_SEED` where chance begins; a case that fails is shown with its seed.
+//! `FUZZ_CASES` says how many of each kind, `FUZZ_SEED` where chance begins; a case that fails is
+//! shown with its seed.
 
 use std::{
     env,
@@ -18,7 +20,8 @@ use crate::{
 /// What is enough to see that the target itself works.
 const CASES: u64 = 1500;
 
-/// What a request that is well formed, or is not, may be answered with. Nothing of it is the gateway's or the cloud's fault.
+/// What a request that is well formed, or is not, may be answered with. Nothing of it is the
+/// gateway's or the cloud's fault.
 const STATUSES: [u16; 12] = [200, 202, 307, 400, 401, 403, 404, 405, 409, 413, 422, 431];
 
 /// Runs a check with a source of chance for each case.
@@ -69,7 +72,8 @@ fn spoil(random: &mut fastrand::Rng, bytes: &mut Vec<u8>, most: usize) {
     }
 }
 
-/// Sends a request and gives the statuses of all answers, which are those of a gateway that is well.
+/// Sends a request and gives the statuses of all answers, which are those of a gateway that is
+/// well.
 fn ask(gateway: &Gateway, request: &[u8]) -> Vec<u16> {
     let answers = answers(gateway, request);
     for (status, _) in &answers {

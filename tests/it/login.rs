@@ -59,7 +59,8 @@ fn every_project_logs_in_once_and_is_reported() {
     assert_eq!(place.cloud.requests().len(), 2, "only logins are sent");
 }
 
-/// A place whose first project signs with an access key, and whose second signs with the keys of an ECS.
+/// A place whose first project signs with an access key, and whose second signs with the keys of an
+/// ECS.
 fn signing_place() -> Place {
     let place = Place::new();
     let (keys, ecs) = (access_key(&place), ecs_agency(&place));

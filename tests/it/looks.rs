@@ -1,5 +1,5 @@
-//! Looks at a task that callers share: what they cost the cloud, and that nobody is shown what is out of date by what the
-//! gateway itself did or said.
+//! Looks at a task that callers share: what they cost the cloud, and that nobody is shown what is
+//! out of date by what the gateway itself did or said.
 
 use std::{
     collections::BTreeSet,
@@ -95,7 +95,8 @@ fn a_thousand_pollers_of_a_task_cost_no_more_than_one_does() {
     let (answers, calls) = (answers.load(Ordering::Relaxed), shows(&place, &id));
     println!("{POLLERS} pollers, {answers} answers in {took:?}, {calls} looks");
     assert!(answers >= POLLERS, "{answers} answers");
-    // One look in each half of a second, and one more at the beginning and for what the machine is late with.
+    // One look in each half of a second, and one more at the beginning and for what the machine is
+    // late with.
     let limit = 25.max(took.as_millis() / 500 + 5);
     assert!(calls as u128 <= limit, "{calls} looks in {took:?}");
 }

@@ -89,7 +89,8 @@ fn a_gateway_that_stood_still_beyond_its_leases_sends_at_most_one_more_change() 
     });
 }
 
-/// Stops a gateway that is about to send several changes, has another one end everything, and lets it go on.
+/// Stops a gateway that is about to send several changes, has another one end everything, and lets
+/// it go on.
 fn stand_still(status: i64) {
     let place = Place::postgres();
     let cloud = &place.cloud;
@@ -193,7 +194,8 @@ fn whatever_dies_every_delete_comes_to_its_end_and_none_is_sent_twice() {
     assert_eq!(place.sql("SELECT 1 FROM operations"), DELETES as u64);
 }
 
-/// Kills a gateway every second and starts it again. The server crashes twice, and drops its connections at times.
+/// Kills a gateway every second and starts it again. The server crashes twice, and drops its
+/// connections at times.
 fn kill_one_after_another(place: &Place, server: &Server, replicas: &[Mutex<Gateway>]) {
     for number in 0..KILLS {
         let next = Instant::now() + Duration::from_secs(1);
@@ -215,7 +217,8 @@ fn kill_one_after_another(place: &Place, server: &Server, replicas: &[Mutex<Gate
     }
 }
 
-/// Asks one gateway after the other, with a key that makes it the same request. Gives the id of the operation.
+/// Asks one gateway after the other, with a key that makes it the same request. Gives the id of the
+/// operation.
 fn ask_until_answered(replicas: &[Mutex<Gateway>], task: &str) -> String {
     let headers = [ASYNC, ("Idempotency-Key", task)];
     let path = format!("/tasks/{task}?force=pause");

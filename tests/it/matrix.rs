@@ -1,5 +1,5 @@
-//! Who may do what, tried for every kind of caller, permission, project, service and route: what is allowed is what the
-//! configuration declares, and nothing else.
+//! Who may do what, tried for every kind of caller, permission, project, service and route: what is
+//! allowed is what the configuration declares, and nothing else.
 
 use std::{collections::BTreeSet, fmt::Write as _, thread};
 
@@ -32,7 +32,8 @@ const ON_TASK: [(&str, &str, &[&str]); 5] = [
 ];
 const ON_OPERATIONS: [&str; 2] = ["/operations", "/operations/op_01JGZ4K8W3M5N7P9R1T3V5X7Z9"];
 
-/// What is declared together: permissions, in a project, with a service. No project and no service: all of them.
+/// What is declared together: permissions, in a project, with a service. No project and no service:
+/// all of them.
 #[derive(Clone, Debug)]
 struct Declared {
     permissions: Vec<&'static str>,
@@ -40,8 +41,8 @@ struct Declared {
 }
 
 impl Declared {
-    /// One of each permission, project and service, what a forced delete needs, and what is needed to see the operations of
-    /// others.
+    /// One of each permission, project and service, what a forced delete needs, and what is needed
+    /// to see the operations of others.
     fn all() -> Vec<Self> {
         let mut all = Vec::new();
         for project in PROJECTS {
@@ -177,7 +178,8 @@ fn is_declared(all: &[Declared], needed: &[&str], project: &str, service: &str) 
     })
 }
 
-/// Whether the request got past the question whether its caller may ask. `denied` is the status of a no.
+/// Whether the request got past the question whether its caller may ask. `denied` is the status of
+/// a no.
 fn is_let_in(answer: &Answer, denied: u16) -> bool {
     match answer.status {
         200 | 404 => true,

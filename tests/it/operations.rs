@@ -1,4 +1,5 @@
-//! Operations: how a request waits, who shares an operation, who sees it, and what a start brings along.
+//! Operations: how a request waits, who shares an operation, who sees it, and what a start brings
+//! along.
 
 use std::{
     thread,
@@ -264,7 +265,8 @@ fn an_operation_is_seen_by_who_asked_who_joined_and_who_may_see_all() {
         assert_eq!(conflict.json().get("operation"), None);
         assert!(!conflict.text.contains(&id), "{conflict:?}");
     }
-    // Whoever may do the same joins, and sees it from then on; a plain delete is served by a forced one.
+    // Whoever may do the same joins, and sees it from then on; a plain delete is served by a forced
+    // one.
     assert_eq!(bob.ask("DELETE", &format!("/tasks/{task}"), None), id);
     assert_eq!(bob.operation(&id)["requested_by"], "alice");
     assert_eq!(listed(bob.get("/operations")), Some(1));

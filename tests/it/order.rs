@@ -1,4 +1,5 @@
-//! The order of a request, for every route of the OpenAPI document: who asks, is it well formed, is it allowed.
+//! The order of a request, for every route of the OpenAPI document: who asks, is it well formed, is
+//! it allowed.
 
 use serde_json::{Value, json};
 
@@ -68,7 +69,8 @@ impl Request {
     }
 }
 
-/// A route of the document: a request to it with nothing wrong, what is declared of it, and its place there.
+/// A route of the document: a request to it with nothing wrong, what is declared of it, and its
+/// place there.
 struct Route {
     path: String,
     sound: Request,
@@ -232,7 +234,8 @@ fn what_is_malformed_is_told_to_every_known_caller_and_what_is_not_allowed_only_
         }
         let answer = route.sound.by(&gateway, Some(NOBODY));
         let expected = match route.path.as_str() {
-            // Whoever is known may ask who they are, and cancel what they asked for, which nobody did.
+            // Whoever is known may ask who they are, and cancel what they asked for, which nobody
+            // did.
             "/whoami" => 200,
             "/operations/{id}/cancel" => 404,
             _ => 403,

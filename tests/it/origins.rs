@@ -27,7 +27,8 @@ const FOREIGN: [&str; 15] = [
     "Origin:",
 ];
 
-/// What a browser says of the gateway's own page, and of whoever it shows as a place that leads to the gateway.
+/// What a browser says of the gateway's own page, and of whoever it shows as a place that leads to
+/// the gateway.
 const OWN: [&str; 9] = [
     "Sec-Fetch-Site: same-origin",
     "Sec-Fetch-Site: none",

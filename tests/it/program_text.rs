@@ -14,7 +14,17 @@ pub(crate) struct SourceFile {
 
 /// All files below a folder, those with nothing but tests left out.
 pub(crate) fn read(root: &Path) -> Vec<SourceFile> {
-    let mut files = Vec::new();
+    let is_test = |part: &str| part == "tests" || part.ends_with("tests.rs");
+    texts(root)
+        .into_iter()
+        .filter(|(path, _)| !path.split('/').any(is_test))
+        .map(|(path, text)| SourceFile::new(path, &text))
+        .collect()
+}
+
+/// The path below a folder, with slashes, and the text of each Rust file.
+pub(crate) fn texts(root: &Path) -> Vec<(String, String)> {
+    let mut texts = Vec::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).expect("the folder can be read") {
@@ -24,15 +34,12 @@ pub(crate) fn read(root: &Path) -> Vec<SourceFile> {
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let name = path.strip_prefix(root).expect("the path is below the root");
                 let name = name.to_str().expect("the path is text").replace('\\', "/");
-                let is_test = |part: &str| part == "tests" || part.ends_with("tests.rs");
-                if !name.split('/').any(is_test) {
-                    let text = fs::read_to_string(&path).expect("the file can be read");
-                    files.push(SourceFile::new(name, &text));
-                }
+                let text = fs::read_to_string(&path).expect("the file can be read");
+                texts.push((name, text));
             }
         }
     }
-    files
+    texts
 }
 
 impl SourceFile {
@@ -73,7 +80,8 @@ impl SourceFile {
         used
     }
 
-    /// Whether a name of a crate, or a longer one that begins with it and an underscore, is in the text.
+    /// Whether a name of a crate, or a longer one that begins with it and an underscore, is in the
+    /// text.
     pub(crate) fn names_crate(&self, name: &str) -> bool {
         let longer = format!("{name}_");
         self.tokens

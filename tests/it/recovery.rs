@@ -145,7 +145,8 @@ enum Moment {
     Whenever,
 }
 
-/// Starts a gateway, gives it a wave of jobs, and kills it in the middle. Gives the jobs and what came of the requests.
+/// Starts a gateway, gives it a wave of jobs, and kills it in the middle. Gives the jobs and what
+/// came of the requests.
 fn kill_in_the_middle(place: &Place, moment: Moment) -> Vec<(Job, Option<String>)> {
     let jobs = wave(&place.cloud);
     let gateway = place.start();
@@ -179,8 +180,8 @@ fn kill_in_the_middle(place: &Place, moment: Moment) -> Vec<(Job, Option<String>
     sent.into_inner().expect("jobs")
 }
 
-/// Kills gateways of one place at these moments, and shows that all that was asked for is done in the end, and nothing
-/// else. Gives how many operations were taken over.
+/// Kills gateways of one place at these moments, and shows that all that was asked for is done in
+/// the end, and nothing else. Gives how many operations were taken over.
 fn survive(place: Place, moments: &[Moment]) -> usize {
     let place = with_keys(place);
     let bystanders = [

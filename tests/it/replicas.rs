@@ -38,7 +38,8 @@ fn a_running_task_is_paused_waited_for_deleted_and_verified_by_one_call() {
     assert!(!log.contains(Database::new().password()), "{log}");
 }
 
-/// Two requests at the same moment, one at each gateway, for the same task. Gives the ids of the operations that they got.
+/// Two requests at the same moment, one at each gateway, for the same task. Gives the ids of the
+/// operations that they got.
 fn race(gateways: &[Gateway; 2], task: &str, keys: [&str; 2]) -> [String; 2] {
     let start = Barrier::new(2);
     let ask = |gateway: &Gateway, key: &str| {

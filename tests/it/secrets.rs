@@ -1,4 +1,5 @@
-//! Secrets stay where they belong: whatever goes right or wrong, none of them is in a log, an answer or a file.
+//! Secrets stay where they belong: whatever goes right or wrong, none of them is in a log, an
+//! answer or a file.
 
 use std::{fmt::Write as _, fs, path::PathBuf};
 
@@ -224,7 +225,8 @@ fn ask_wrongly(seen: &mut Seen, place: &Place, gateway: &Gateway) {
     );
 }
 
-/// Tokens that are taken and tokens that are not. Gives all that is secret of them: each of their parts.
+/// Tokens that are taken and tokens that are not. Gives all that is secret of them: each of their
+/// parts.
 fn bring_tokens(
     seen: &mut Seen,
     gateway: &Gateway,
@@ -390,7 +392,8 @@ fn known_keys(place: &Place) -> TemporaryKeys {
     keys
 }
 
-/// Metadata services that repeat what they are told, and what they should give, in answers that are of no use.
+/// Metadata services that repeat what they are told, and what they should give, in answers that are
+/// of no use.
 fn fail_to_get_keys(seen: &mut Seen, format: &str) {
     let place = signing_place(format);
     let keys = place.cloud.issue_temporary_keys();

@@ -23,7 +23,8 @@ fn pausing(place: &Place) -> String {
     place.cloud.add_oms(OmsSpec::new("pausing", 7))
 }
 
-/// A place with two entries of storage credentials: one for `tester`, one for somebody else, and one elsewhere.
+/// A place with two entries of storage credentials: one for `tester`, one for somebody else, and
+/// one elsewhere.
 fn with_credentials() -> Place {
     let place = Place::new().project("other", "8b0c6a30cfa04b2a9f4ce1fd9a8a8f11", "cn-east-3");
     let secret = place.secret("archive", "canary-named-secret\n");
@@ -166,7 +167,8 @@ fn keys_of_a_request_reach_the_service_and_nothing_else() {
     }
 }
 
-/// What somebody is told of a failed task, with its row in the list, who has not asked for its start: keys in no place.
+/// What somebody is told of a failed task, with its row in the list, who has not asked for its
+/// start: keys in no place.
 fn told_to_others(place: &Place, caller: &Client, row: &Value, masked: &str) -> Vec<String> {
     let path = format!("/tasks/{}", row["id"]);
     let list = sandbox::Answer::json(200, &json!({"count": 1, "tasks": [row]}));

@@ -1,4 +1,5 @@
-//! The table of states: what every state of both services is shown as, what it allows, and how waiting ends.
+//! The table of states: what every state of both services is shown as, what it allows, and how
+//! waiting ends.
 
 use migration_gateway::sandbox::{CloudOptions, OmsSpec, Operation, SmsSpec};
 use serde_json::{Value, json};
@@ -16,7 +17,8 @@ enum Comes {
     Refused(&'static str),
     /// Driven to this outcome.
     To(&'static str),
-    /// Nothing is sent until the task moves to the first, or is removed if that is empty; then comes the second.
+    /// Nothing is sent until the task moves to the first, or is removed if that is empty; then
+    /// comes the second.
     After(&'static str, &'static str),
 }
 
@@ -80,8 +82,8 @@ const VERBS: [(&str, &str, &str); 4] = [
     ("DELETE", "?force=pause", "delete"),
 ];
 
-/// Looks that show that an operation waits: the first is the one before it is accepted, and two of the others have led
-/// to a decision.
+/// Looks that show that an operation waits: the first is the one before it is accepted, and two of
+/// the others have led to a decision.
 const LOOKS: usize = 4;
 
 fn place() -> Place {

@@ -50,7 +50,8 @@ fn wait_until_ready(gateway: &Gateway, status: u16) {
     });
 }
 
-/// Takes the file away, puts `other` in its place if there is something, and puts it back after `meanwhile`.
+/// Takes the file away, puts `other` in its place if there is something, and puts it back after
+/// `meanwhile`.
 fn without_the_file(place: &Place, other: Option<&[u8]>, meanwhile: impl FnOnce()) {
     let (file, aside) = (place.file("operations.db"), place.file("aside"));
     fs::rename(&file, &aside).expect("a file");

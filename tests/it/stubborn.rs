@@ -1,4 +1,5 @@
-//! What does not go away by itself: missing permissions, wrong passwords, tasks that do not obey, and other people.
+//! What does not go away by itself: missing permissions, wrong passwords, tasks that do not obey,
+//! and other people.
 
 use std::{thread, time::Duration};
 
@@ -45,7 +46,8 @@ fn pause(gateway: &Gateway, id: &str) -> Answer {
         .with("POST", &path, ("Content-Length", "0"))
 }
 
-/// Begins a forced deletion, does something once `when` has been sent so often, and gives the answer.
+/// Begins a forced deletion, does something once `when` has been sent so often, and gives the
+/// answer.
 fn disturbed(
     place: &Place,
     gateway: &Gateway,
@@ -112,7 +114,8 @@ fn a_missing_permission_ends_the_operation_after_five_rounds_and_is_named() {
                 let problem = assert_failed(&answer, 502, "upstream-forbidden", sent);
                 assert_eq!(problem["upstream"]["error_code"], code, "{answer:?}");
                 assert_eq!(problem["upstream"]["status"], 403, "{answer:?}");
-                // Five rounds. A refused look over a connection that was used before is asked again over a fresh one.
+                // Five rounds. A refused look over a connection that was used before is asked again
+                // over a fresh one.
                 let most = if at == Operation::Show { 10 } else { 5 };
                 assert!((5..=most).contains(&fault.fired()), "{at:?} {answer:?}");
                 fault.cancel();
@@ -316,7 +319,8 @@ fn a_task_that_somebody_deletes_in_the_middle_is_gone_all_the_same() {
         });
         assert_failed(&answer, 404, "task-not-found", "yes");
 
-        // One whose delete was refused for certain is not the gateway's doing; one that was accepted is.
+        // One whose delete was refused for certain is not the gateway's doing; one that was
+        // accepted is.
         for (switches, outcome) in [
             (
                 TaskSwitches {

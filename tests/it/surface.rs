@@ -1,4 +1,5 @@
-//! The outermost layer: common headers, the document and its page, and what is sent to trick the rest.
+//! The outermost layer: common headers, the document and its page, and what is sent to trick the
+//! rest.
 
 use std::collections::BTreeSet;
 

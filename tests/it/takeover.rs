@@ -1,4 +1,5 @@
-//! Requests that meet: keys that make a repeat harmless, operations that take over, operations that are cancelled.
+//! Requests that meet: keys that make a repeat harmless, operations that take over, operations that
+//! are cancelled.
 
 use std::time::Duration;
 
@@ -36,8 +37,8 @@ fn hanging(place: &Place) -> String {
     id
 }
 
-/// Lets the next change of this kind have its effect, and be answered, late: after longer than three looks take, and sooner than
-/// an exchange must end.
+/// Lets the next change of this kind have its effect, and be answered, late: after longer than
+/// three looks take, and sooner than an exchange must end.
 fn late(place: &Place, service: Service, change: Operation, id: &str) -> FaultHandle {
     let late = FaultKind::DelayEffect(Duration::from_millis(1500));
     place.cloud.fault(Fault::on(service, change, late).task(id))
@@ -306,7 +307,8 @@ fn a_deletion_is_named_also_after_another_operation_found_the_task_gone() {
     let done = gateway.client().delete(&path);
     assert_eq!(done.json()["outcome"], "deleted", "{done:?}");
 
-    // A request whose first look fails is accepted. It is not repeated when the service asks for more patience than that.
+    // A request whose first look fails is accepted. It is not repeated when the service asks for
+    // more patience than that.
     let away = FaultKind::Answer(sandbox::Answer::empty(503).header("Retry-After", "3"));
     let away = Fault::on(Service::Oms, Operation::Show, away);
     place.cloud.fault(away.task(&id));

@@ -162,7 +162,8 @@ fn joining_needs_the_name_too_and_asking_again_does_not() {
     let (logs, id) = stuck("logs-1");
     let (_, first) = ask(&all, "POST", &logs);
     assert_eq!(ask(&limited, "POST", &logs), (202, first.clone()));
-    // It is among the callers of this one, so that a fault of the look does not keep it from its own.
+    // It is among the callers of this one, so that a fault of the look does not keep it from its
+    // own.
     let broken = FaultKind::Answer(Answer::text(200, "text/plain", "no"));
     let _fault = place.cloud.fault(
         Fault::on(Service::Oms, Operation::Show, broken)

@@ -31,7 +31,8 @@ fn pages(caller: &Client, query: &str) -> Vec<Vec<String>> {
     }
 }
 
-/// Seven tasks of OMS and five of SMS, in the order of the list: OMS first, and in each the newest first.
+/// Seven tasks of OMS and five of SMS, in the order of the list: OMS first, and in each the newest
+/// first.
 fn mixed(place: &Place) -> Vec<String> {
     let mut oms: Vec<String> = (0..7)
         .map(|n| {

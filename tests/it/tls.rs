@@ -154,7 +154,8 @@ fn a_caller_is_whom_the_certificate_names() {
 
 #[test]
 fn a_certificate_that_names_nobody_exactly_is_a_credential_that_is_not_known() {
-    // Requests without credentials may do something here; whoever shows a certificate does not become one of them.
+    // Requests without credentials may do something here; whoever shows a certificate does not
+    // become one of them.
     let scene = Scene::with("[access]\nanonymous = [\"tasks:read\"]\n");
     let mut only_in_subject = CertificateParams::default();
     only_in_subject
@@ -515,7 +516,8 @@ fn an_answer_that_nobody_reads_ends_its_connection_wherever_it_is_stuck() {
     };
     let (large, small) = (size("/openapi.json"), size("/livez"));
     drop(first);
-    // The system takes some of it, and TLS has room for 64 KiB before that: some of these end in there.
+    // The system takes some of it, and TLS has room for 64 KiB before that: some of these end in
+    // there.
     let streams: Vec<Connection> = (1..=24)
         .map(|number| {
             let wanted = number * 40_000;

@@ -1,4 +1,5 @@
-//! The gateway's tokens: how many logins there are, and that none is used that is over. Told by the record of the cloud.
+//! The gateway's tokens: how many logins there are, and that none is used that is over. Told by the
+//! record of the cloud.
 
 use std::{
     io::{self, Write as _},
@@ -30,7 +31,8 @@ fn assert_only_good_tokens(cloud: &Cloud) {
     }
 }
 
-/// Hangs up by a reset, which a server notices, where a mere end of sending may still want the answer.
+/// Hangs up by a reset, which a server notices, where a mere end of sending may still want the
+/// answer.
 fn reset(stream: TcpStream) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()

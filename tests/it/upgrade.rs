@@ -12,8 +12,8 @@ use crate::support::{gateway::Place, http::Client, stuck, wait_for};
 const LATEST: i64 = 7;
 const KEY: (&str, &str) = ("Idempotency-Key", "of-the-deletion");
 
-/// Tables and columns as each version of the schema added them. What a column holds where a version lacks it is what the
-/// later versions fill in.
+/// Tables and columns as each version of the schema added them. What a column holds where a version
+/// lacks it is what the later versions fill in.
 const ADDED: [(i64, &str, &str); 7] = [
     (
         1,
@@ -39,7 +39,8 @@ const ADDED: [(i64, &str, &str); 7] = [
     (6, "operations", "kept_for"),
 ];
 
-/// Puts the rows of the database into one that has the schema of an earlier version, and that in the place of it.
+/// Puts the rows of the database into one that has the schema of an earlier version, and that in
+/// the place of it.
 fn go_back_to(version: i64, place: &Place) {
     let (present, old) = (place.file("operations.db"), place.file("old.db"));
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -112,8 +113,8 @@ fn deleted_by(client: &Client, task: &str) -> String {
         .to_owned()
 }
 
-/// A database with an operation that deleted a task, one that waits for a pause and one whose delete was sent goes back to
-/// an earlier version, and is opened.
+/// A database with an operation that deleted a task, one that waits for a pause and one whose
+/// delete was sent goes back to an earlier version, and is opened.
 fn upgrade_from(version: i64) {
     let place = Place::new();
     let key = place.secret("audit-key", "0123456789abcdef0123456789abcdef");

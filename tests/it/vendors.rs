@@ -1,4 +1,5 @@
-//! A vendor that breaks the rules of HTTP and TLS: nobody gets the answer of another, or half of one.
+//! A vendor that breaks the rules of HTTP and TLS: nobody gets the answer of another, or half of
+//! one.
 
 use std::{
     collections::BTreeMap,
@@ -25,8 +26,8 @@ use crate::support::{
     wait_for,
 };
 
-/// A gateway of one thread, so that all callers share its connections, in front of this vendor of OMS, which has this
-/// long to answer.
+/// A gateway of one thread, so that all callers share its connections, in front of this vendor of
+/// OMS, which has this long to answer.
 fn in_front_of(vendor: &Vendor, limit: &str) -> (Place, Gateway) {
     let place = Place::new()
         .set("server.workers", "1")
@@ -39,7 +40,8 @@ fn in_front_of(vendor: &Vendor, limit: &str) -> (Place, Gateway) {
     (place, gateway)
 }
 
-/// The answer is about the task that was asked for, or it is a problem. Gives the problem, or nothing.
+/// The answer is about the task that was asked for, or it is a problem. Gives the problem, or
+/// nothing.
 fn own_or_problem(answer: &Answer, id: &str) -> String {
     if answer.status == 200 {
         let body = answer.json();
@@ -52,7 +54,8 @@ fn own_or_problem(answer: &Answer, id: &str) -> String {
     answer.problem()
 }
 
-/// Looks at tasks from many sides at once. Gives how often which problem came; the empty one is none.
+/// Looks at tasks from many sides at once. Gives how often which problem came; the empty one is
+/// none.
 fn crowd(gateway: &Gateway, callers: usize, turns: usize) -> BTreeMap<String, usize> {
     thread::scope(|scope| {
         let threads: Vec<_> = (0..callers)
@@ -121,7 +124,8 @@ fn an_answer_that_nobody_asked_for_is_taken_for_nobodys() {
 
 #[test]
 fn one_answer_too_many_does_not_shift_all_that_follow() {
-    // The second request is answered about another task first, and about its own when the third may be under way.
+    // The second request is answered about another task first, and about its own when the third may
+    // be under way.
     let vendor = Vendor::start(|asked, writer| {
         if asked.number == 1 {
             write(writer, &about("7"));
@@ -136,7 +140,8 @@ fn one_answer_too_many_does_not_shift_all_that_follow() {
         .map(|id| own_or_problem(&client.get(&format!("/tasks/{id}")), &id))
         .collect();
     assert_eq!(problems, [""; 10]);
-    // The second is asked for once more, over one of its own, and those after it go over another one.
+    // The second is asked for once more, over one of its own, and those after it go over another
+    // one.
     assert_eq!(vendor.connections(), 3);
 }
 

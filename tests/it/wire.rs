@@ -1,7 +1,8 @@
 //! Bytes that two programs could read in two ways, or that are no request at all.
 //!
-//! Every case ends with a complete request to delete a task, in the name of a caller who may. Where the bytes before it
-//! are read as they must be, it is answered on its own or never looked at; nothing in it reaches the cloud otherwise.
+//! Every case ends with a complete request to delete a task, in the name of a caller who may. Where
+//! the bytes before it are read as they must be, it is answered on its own or never looked at;
+//! nothing in it reaches the cloud otherwise.
 
 use std::{
     io::{Read as _, Write as _},
@@ -22,8 +23,8 @@ fn statuses(gateway: &Gateway, bytes: &[u8]) -> Vec<u16> {
     answers.map(|(status, _)| status).collect()
 }
 
-/// All answers on a connection to which these bytes are sent, until the other side ends it or everything that was sent is
-/// answered: the status, and the rest.
+/// All answers on a connection to which these bytes are sent, until the other side ends it or
+/// everything that was sent is answered: the status, and the rest.
 pub(crate) fn answers(gateway: &Gateway, bytes: &[u8]) -> Vec<(u16, String)> {
     let mut stream = TcpStream::connect(gateway.authority()).expect("a connection");
     stream
@@ -46,7 +47,8 @@ pub(crate) fn answers(gateway: &Gateway, bytes: &[u8]) -> Vec<(u16, String)> {
 
 /// Parts that make up most of the cases.
 struct Parts {
-    /// A request of the same caller without a body, but for the line and what comes after the fields.
+    /// A request of the same caller without a body, but for the line and what comes after the
+    /// fields.
     get: String,
     /// The same with a body that is to come.
     post: String,
@@ -210,7 +212,8 @@ impl Parts {
                 ),
                 &[200, 200],
             ),
-            // What is too large is refused before it comes, and what comes after it is not looked at.
+            // What is too large is refused before it comes, and what comes after it is not looked
+            // at.
             (
                 format!(
                     "{}Content-Length: 10737418240\r\n\r\n",
@@ -612,7 +615,8 @@ fn a_body_that_comes_after_the_answer_is_not_kept_and_ends_the_connection() {
             "{line} {expected}: {resident} KiB"
         );
         drop(streams);
-        // Of one that sends less, more than a body may have and not more than is heard out in any case: no reset takes the answer along.
+        // Of one that sends less, more than a body may have and not more than is heard out in any
+        // case: no reset takes the answer along.
         let mut stream = raw::connect(gateway.authority());
         _ = stream.write_all(format!("{head}{}", &body[..70_000]).as_bytes());
         let mut answers = Vec::new();
@@ -623,7 +627,8 @@ fn a_body_that_comes_after_the_answer_is_not_kept_and_ends_the_connection() {
         assert!(text.contains("connection: close\r\n"), "{line}: {text}");
         assert_eq!(text.matches("HTTP/1.1").count(), 1, "{line}: {text}");
     }
-    // Whoever goes on to send is heard out for a moment, so that no reset overtakes the answer, and no longer.
+    // Whoever goes on to send is heard out for a moment, so that no reset overtakes the answer, and
+    // no longer.
     let mut stream = raw::connect(gateway.authority());
     let head = format!("{delete} HTTP/1.1\r\nHost: x\r\n");
     let sent = stream.write_all(format!("{head}{}", &chunk[..60_000]).as_bytes());

@@ -1,4 +1,5 @@
-//! What somebody who has not the key does to the end of a log, between two runs of the process and under a running one.
+//! What somebody who has not the key does to the end of a log, between two runs of the process and
+//! under a running one.
 
 use std::{
     fs::OpenOptions,

@@ -1,5 +1,6 @@
-//! Random changes of a log by somebody who has not the key. `AUDIT_FUZZ_SECONDS` says for how long (2), `AUDIT_FUZZ_SEED` where
-//! the random numbers begin; a change that is not found prints the seed that plays it again.
+//! Random changes of a log by somebody who has not the key. `AUDIT_FUZZ_SECONDS` says for how long
+//! (2), `AUDIT_FUZZ_SEED` where the random numbers begin; a change that is not found prints the
+//! seed that plays it again.
 
 use std::time::{Duration, Instant};
 
@@ -127,7 +128,8 @@ fn forge(rng: &mut Rng, log: &[Vec<u8>]) -> (Vec<Vec<u8>>, &'static str) {
     (forged, what)
 }
 
-/// Whether nothing but the end is missing, or whole files at the beginning: only a head that was noted elsewhere tells.
+/// Whether nothing but the end is missing, or whole files at the beginning: only a head that was
+/// noted elsewhere tells.
 fn is_cut_off(log: &[Vec<u8>], forged: &[Vec<u8>]) -> bool {
     let (log, forged) = (log.concat(), forged.concat());
     log.starts_with(&forged) && (forged.is_empty() || forged.ends_with(b"\n"))

@@ -1,4 +1,5 @@
-//! Who may do what. Pure: the same caller, permission, project and service always give the same answer.
+//! Who may do what. Pure: the same caller, permission, project and service always give the same
+//! answer.
 
 mod pattern;
 #[cfg(test)]
@@ -25,7 +26,8 @@ words! {
         TasksDelete = "tasks:delete",
         /// Show operations that the caller asked for or joined.
         OperationsRead = "operations:read",
-        /// Show everybody's operations in the projects and with the services of the grant. Not part of `*`.
+        /// Show everybody's operations in the projects and with the services of the grant. Not part
+        /// of `*`.
         OperationsReadAll = "operations:read-all",
         /// Show the state of the gateway.
         StatusRead = "status:read",
@@ -69,8 +71,8 @@ impl<T: Ord> Scope<T> {
     }
 }
 
-/// What is granted together. Parts of different grants never add up: a permission holds in the projects, with the services
-/// and for the tasks of its own grant only.
+/// What is granted together. Parts of different grants never add up: a permission holds in the
+/// projects, with the services and for the tasks of its own grant only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// Where it stands in the configuration, such as `callers.team-a`.
@@ -233,7 +235,8 @@ pub enum Denied {
     TaskName,
 }
 
-/// Where the configuration grants a caller any of `permissions` for tasks of one service in one project.
+/// Where the configuration grants a caller any of `permissions` for tasks of one service in one
+/// project.
 pub fn places(
     caller: &Caller,
     permissions: &[Permission],
@@ -251,8 +254,9 @@ pub fn places(
     grants.map(|grant| grant.place.clone()).collect()
 }
 
-/// Whether a caller may do all of `permissions` to tasks of one service in one project, and to tasks of which names. Each
-/// permission needs one grant that has it and covers the project and the service.
+/// Whether a caller may do all of `permissions` to tasks of one service in one project, and to
+/// tasks of which names. Each permission needs one grant that has it and covers the project and the
+/// service.
 pub fn authorise(
     caller: &Caller,
     permissions: &[Permission],

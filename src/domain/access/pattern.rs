@@ -2,8 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
-/// A pattern that the whole name of a task must match: `*` stands for any characters, also none, `?` for any one, everything
-/// else for itself.
+/// A pattern that the whole name of a task must match: `*` stands for any characters, also none,
+/// `?` for any one, everything else for itself.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NamePattern(Arc<str>);
 
@@ -19,10 +19,12 @@ impl NamePattern {
         &self.0
     }
 
-    /// Whether the pattern stands for this name. Takes at most as many steps as the product of the two lengths.
+    /// Whether the pattern stands for this name. Takes at most as many steps as the product of the
+    /// two lengths.
     pub fn matches(&self, name: &str) -> bool {
         let (mut pattern, mut rest) = (self.0.chars(), name.chars());
-        // What follows the last star, and what of the name is left if the star takes one character more.
+        // What follows the last star, and what of the name is left if the star takes one character
+        // more.
         let mut retry = None;
         loop {
             let at_rest = rest.clone();

@@ -47,7 +47,8 @@ fn error(kind: UpstreamErrorKind, sent: Sent) -> UpstreamError {
     }
 }
 
-/// The history of an operation with this goal that follows one that sent this and never heard of it again.
+/// The history of an operation with this goal that follows one that sent this and never heard of it
+/// again.
 fn heir(goal: Goal, change: Change) -> History {
     let mut old = History::default();
     old.intend(change, None, NOW);

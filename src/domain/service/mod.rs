@@ -19,26 +19,28 @@ use super::{
 
 /// One migration service, seen through one project with its own credentials.
 ///
-/// Every method makes at most one attempt that could change something, within the configured time limit of one
-/// exchange (a further attempt is made only where the one before provably had no effect, because its credential was refused or no
-/// connection was made; after a refusal the time limit begins anew). Waiting for the service's pace comes on top, with a limit of its own.
+/// Every method makes at most one attempt that could change something, within the configured time
+/// limit of one exchange (a further attempt is made only where the one before provably had no
+/// effect, because its credential was refused or no connection was made; after a refusal the time
+/// limit begins anew). Waiting for the service's pace comes on top, with a limit of its own.
 ///
-/// A change rests on a look, and looks age, and on a lease, which ends: its first byte is written while its [`Clearance`]
-/// is good or, with [`Sent::No`], not at all.
+/// A change rests on a look, and looks age, and on a lease, which ends: its first byte is written
+/// while its [`Clearance`] is good or, with [`Sent::No`], not at all.
 #[async_trait(?Send)]
 pub trait MigrationService {
     /// Looks at one task. `None` means that the service itself said that there is no such task.
     async fn show(&self, id: &TaskId) -> Result<Option<Task>, UpstreamError>;
 
-    /// Shows one task to somebody who only wants to know how it stands: a look that began a short while ago, or that others
-    /// wait for, may serve. It is never a ground to change something or to refuse a change. `None` as for
-    /// [`show`](MigrationService::show).
+    /// Shows one task to somebody who only wants to know how it stands: a look that began a short
+    /// while ago, or that others wait for, may serve. It is never a ground to change something or
+    /// to refuse a change. `None` as for [`show`](MigrationService::show).
     async fn glance(&self, id: &TaskId) -> Result<Option<Arc<Task>>, UpstreamError> {
         Ok(self.show(id).await?.map(Arc::new))
     }
 
-    /// One page of the service's list, in its own order, from the `offset`th task on. If the wait for the pace is longer
-    /// than `patience` lasts, that is [`UpstreamErrorKind::Throttled`], without an answer.
+    /// One page of the service's list, in its own order, from the `offset`th task on. If the wait
+    /// for the pace is longer than `patience` lasts, that is [`UpstreamErrorKind::Throttled`],
+    /// without an answer.
     async fn list(
         &self,
         offset: u64,
@@ -102,8 +104,8 @@ pub struct TaskPage {
     pub total: u64,
 }
 
-/// What stands behind one service of one project: kept with every operation, so that an operation is never continued
-/// against another account or place than the one it was accepted for.
+/// What stands behind one service of one project: kept with every operation, so that an operation
+/// is never continued against another account or place than the one it was accepted for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
     /// The vendor's id of the project.
@@ -224,19 +226,23 @@ impl Sent {
 pub enum UpstreamErrorKind {
     /// The vendor refused the gateway's own credentials, or refused to issue a token for them.
     CredentialsRefused,
-    /// They were refused a while ago and are left alone until they are tried again, so that nobody was asked.
+    /// They were refused a while ago and are left alone until they are tried again, so that nobody
+    /// was asked.
     CredentialsResting,
     /// The gateway's identity lacks a permission at the vendor.
     Forbidden,
-    /// The service refused to change the task, in its present state, with a code of its own. Nothing was changed.
+    /// The service refused to change the task, in its present state, with a code of its own.
+    /// Nothing was changed.
     Refused,
-    /// The service says that the task is still in progress (`OMS.0063`), which can be out of date. Nothing was changed.
+    /// The service says that the task is still in progress (`OMS.0063`), which can be out of date.
+    /// Nothing was changed.
     StillInProgress,
     /// The service says, in answer to a change, that there is no such task.
     Gone,
     /// The vendor rejected the request for a reason that waiting does not mend.
     Rejected,
-    /// The vendor asks to slow down, or the gateway keeps to a pace of its own. Nothing was changed.
+    /// The vendor asks to slow down, or the gateway keeps to a pace of its own. Nothing was
+    /// changed.
     Throttled,
     /// The endpoint has failed often and is left alone for a while. Nothing was sent.
     CircuitOpen,
@@ -270,14 +276,15 @@ impl UpstreamErrorKind {
 /// What the vendor answered, as far as it may be shown to callers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct UpstreamAnswer {
-    /// The service that answered; `iam` for the token service, `ecs-metadata` for the metadata service of an ECS.
+    /// The service that answered; `iam` for the token service, `ecs-metadata` for the metadata
+    /// service of an ECS.
     pub service: String,
     /// The HTTP status.
     pub status: u16,
     /// The vendor's code, if the answer had one.
     pub error_code: Option<String>,
-    /// The vendor's text; kept for codes of a migration service only, since IAM's and the API gateway's texts can
-    /// name users and keys.
+    /// The vendor's text; kept for codes of a migration service only, since IAM's and the API
+    /// gateway's texts can name users and keys.
     pub error_msg: Option<String>,
     /// The vendor's own id of the request.
     pub request_id: Option<String>,
@@ -285,7 +292,8 @@ pub struct UpstreamAnswer {
 
 /// A failed exchange with the vendor.
 ///
-/// The message is this program's own sentence. It holds no address, no credential and no text of the vendor.
+/// The message is this program's own sentence. It holds no address, no credential and no text of
+/// the vendor.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{detail}")]
 pub struct UpstreamError {
@@ -293,7 +301,8 @@ pub struct UpstreamError {
     pub kind: UpstreamErrorKind,
     /// Whether a request that changes something reached the vendor. `No` for reads.
     pub sent: Sent,
-    /// How long to wait before trying again: by the vendor's wish, or until the gateway asks it again.
+    /// How long to wait before trying again: by the vendor's wish, or until the gateway asks it
+    /// again.
     pub retry_after: Option<Duration>,
     /// What the vendor answered, if it did. Boxed, since errors travel through every layer.
     pub answer: Option<Box<UpstreamAnswer>>,

@@ -56,8 +56,9 @@ name! {
     IssuerName
 }
 
-/// Who asks: a name of the configuration, or `ISSUER:claim` for the bearer of a token. The two never meet, since no name
-/// of the configuration has a colon. The text goes into rows, logs and answers as it is.
+/// Who asks: a name of the configuration, or `ISSUER:claim` for the bearer of a token. The two
+/// never meet, since no name of the configuration has a colon. The text goes into rows, logs and
+/// answers as it is.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CallerName(Arc<str>);
 
@@ -78,8 +79,9 @@ impl CallerName {
         is_name(text).then(|| Self(Arc::from(text)))
     }
 
-    /// The name of whoever brings a token of this issuer. The claim has 1 to [`CallerName::CLAIM_MAX`] ASCII letters, digits and
-    /// `. _ ~ - @ + = # / : |`, which all subjects in common use are made of; nothing in it can break a line or end a quotation.
+    /// The name of whoever brings a token of this issuer. The claim has 1 to
+    /// [`CallerName::CLAIM_MAX`] ASCII letters, digits and `. _ ~ - @ + = # / : |`, which all
+    /// subjects in common use are made of; nothing in it can break a line or end a quotation.
     pub fn of_issuer(issuer: &IssuerName, claim: &str) -> Option<Self> {
         let fits = (1..=Self::CLAIM_MAX).contains(&claim.len());
         let clean = claim
@@ -88,7 +90,8 @@ impl CallerName {
         (fits && clean).then(|| Self(Arc::from(format!("{issuer}:{claim}"))))
     }
 
-    /// The name under which requests without credentials act. The configuration refuses a caller of that name.
+    /// The name under which requests without credentials act. The configuration refuses a caller of
+    /// that name.
     pub fn anonymous() -> Self {
         Self(Arc::from("anonymous"))
     }

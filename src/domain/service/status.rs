@@ -1,5 +1,5 @@
-//! How the gateway stands with the cloud just now, for whoever watches it. Nothing here is a secret, an address or a name
-//! of the cloud's users.
+//! How the gateway stands with the cloud just now, for whoever watches it. Nothing here is a
+//! secret, an address or a name of the cloud's users.
 
 use jiff::Timestamp;
 
@@ -51,7 +51,8 @@ words! {
         Ok = "ok",
         /// There is none, because nobody has needed it lately; the next request fetches one.
         Idle = "idle",
-        /// There is none, or a service refuses it: the cloud lets the gateway in no more, and somebody has to change something.
+        /// There is none, or a service refuses it: the cloud lets the gateway in no more, and
+        /// somebody has to change something.
         Refused = "refused",
         /// There is none: it cannot be fetched just now, and is tried again.
         Unavailable = "unavailable",

@@ -173,7 +173,8 @@ fn a_certificate_names_the_caller_whose_name_is_exactly_one_of_its() {
         "spiffe://example.com/team",
         "",
     ] {
-        // A credential that is not known does not become none, although requests without any are let in.
+        // A credential that is not known does not become none, although requests without any are
+        // let in.
         assert_eq!(with(&[name]), Err(Refusal::Certificate), "{name}");
     }
     assert_eq!(with(&[]), Err(Refusal::Certificate));

@@ -1,4 +1,5 @@
-//! What a request begins with: what was sent for earlier operations on its task and may still take effect.
+//! What a request begins with: what was sent for earlier operations on its task and may still take
+//! effect.
 
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ use crate::operations::{self, Operations, kill_point::kill_point, later, round::
 
 /// For so long after an exchange the service can show what was before it.
 const LAG_MAX: Duration = Duration::from_secs(10);
-/// So many operations on the task are looked through. Those that matter were sent something for within less than a minute.
+/// So many operations on the task are looked through. Those that matter were sent something for
+/// within less than a minute.
 const FORMER_MAX: u32 = 100;
 
 /// What came before a request.
@@ -26,7 +28,8 @@ pub(in crate::operations) struct Inheritance {
 }
 
 impl Operations {
-    /// What an operation with this goal begins with, given the one on the task that it takes over from, if any.
+    /// What an operation with this goal begins with, given the one on the task that it takes over
+    /// from, if any.
     pub(in crate::operations) async fn inheritance(
         &self,
         goal: Goal,
@@ -54,8 +57,8 @@ impl Operations {
     }
 }
 
-/// What an operation that ended left behind, if a look at this moment may not show it yet. One that succeeded has seen what
-/// came of what it sent, unless that was sent by a process that died.
+/// What an operation that ended left behind, if a look at this moment may not show it yet. One that
+/// succeeded has seen what came of what it sent, unless that was sent by a process that died.
 fn left_by(former: &Former, now: Timestamp, arrival_max: Duration) -> Option<&History> {
     let (status, history) = former.record.as_ref()?;
     let may_matter = match status {
@@ -68,8 +71,8 @@ fn left_by(former: &Former, now: Timestamp, arrival_max: Duration) -> Option<&Hi
 }
 
 impl operations::Settings {
-    /// How long after it was about to be sent a change can still be on its way: it sets out while its look is fresh, and is
-    /// over within the time of one exchange.
+    /// How long after it was about to be sent a change can still be on its way: it sets out while
+    /// its look is fresh, and is over within the time of one exchange.
     pub(in crate::operations) fn arrival_max(&self) -> Duration {
         LOOK_AGE_MAX.saturating_add(self.exchange_max)
     }

@@ -1,5 +1,5 @@
-//! The look before anything is recorded: whether the caller may change a task of its name, and whether its state stands
-//! against what is asked for.
+//! The look before anything is recorded: whether the caller may change a task of its name, and
+//! whether its state stands against what is asked for.
 
 use super::{Ask, AskError};
 use crate::{
@@ -49,8 +49,9 @@ impl Operations {
         }
     }
 
-    /// Whether the name of the task was seen to be admitted: an error if it is not. Whoever may not change tasks of that name
-    /// must not hear of what runs there; those who are among its callers were found to be admitted before.
+    /// Whether the name of the task was seen to be admitted: an error if it is not. Whoever may not
+    /// change tasks of that name must not hear of what runs there; those who are among its callers
+    /// were found to be admitted before.
     pub(in crate::operations) async fn admit(
         &self,
         services: &Services,
@@ -73,8 +74,9 @@ pub(in crate::operations) enum LookResult {
     Failed,
 }
 
-/// A definite answer can refuse the request; a fault cannot, since the operation will look again. Otherwise the task that was
-/// seen, if it was. `inherited`: what an operation that is taken over from has tried.
+/// A definite answer can refuse the request; a fault cannot, since the operation will look again.
+/// Otherwise the task that was seen, if it was. `inherited`: what an operation that is taken over
+/// from has tried.
 pub(in crate::operations) fn refuse(
     ask: &Ask,
     look: LookResult,

@@ -1,7 +1,8 @@
 //! From a request to a record: repeat, join, take over, refuse, or begin.
 //!
-//! Nothing that changes anything at the vendor is sent from here. Where two requests race, the store's transaction decides;
-//! whoever loses begins again, with what the winner recorded before its eyes.
+//! Nothing that changes anything at the vendor is sent from here. Where two requests race, the
+//! store's transaction decides; whoever loses begins again, with what the winner recorded before
+//! its eyes.
 
 mod inheritance;
 mod look;
@@ -108,8 +109,8 @@ pub enum AskError {
 }
 
 impl Operations {
-    /// Records an operation, or joins the one that does the same already. Once this returns `Ok` the operation survives
-    /// a crash.
+    /// Records an operation, or joins the one that does the same already. Once this returns `Ok`
+    /// the operation survives a crash.
     pub async fn start(&self, services: &Services, ask: &Ask) -> Result<Accepted, AskError> {
         let record = StartRecord::of(ask.start.as_ref());
         let mut id = OperationId::at(self.0.clock.now());

@@ -1,4 +1,5 @@
-//! What is noted down is done, and what is done was noted down, whether or not the caller is still there.
+//! What is noted down is done, and what is done was noted down, whether or not the caller is still
+//! there.
 
 use std::{future::pending, panic::resume_unwind};
 
@@ -12,8 +13,9 @@ use crate::{
 };
 
 impl Operations {
-    /// Notes down what is going to be done, and by which operation, unless that was the last that was noted: a race that
-    /// is lost leads here again. Then does it. A caller who hangs up in between stops neither.
+    /// Notes down what is going to be done, and by which operation, unless that was the last that
+    /// was noted: a race that is lost leads here again. Then does it. A caller who hangs up in
+    /// between stops neither.
     pub(super) fn noted<T: 'static>(
         &self,
         ask: &Ask,
@@ -46,8 +48,8 @@ impl Ask {
     }
 }
 
-/// Carries something to its end, also if whoever waits for it goes away. Only the end of the thread's runtime ends it.
-/// It is begun by the call.
+/// Carries something to its end, also if whoever waits for it goes away. Only the end of the
+/// thread's runtime ends it. It is begun by the call.
 pub(crate) fn to_its_end<T: 'static>(
     work: impl Future<Output = T> + 'static,
 ) -> impl Future<Output = T> {

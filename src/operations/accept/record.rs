@@ -29,8 +29,9 @@ impl Operations {
         recorded
     }
 
-    /// The store may have done what it was asked for, or may still be about it. A second time comes to its turn after that, if
-    /// it does at all, and records nothing twice; then the first can be found.
+    /// The store may have done what it was asked for, or may still be about it. A second time comes
+    /// to its turn after that, if it does at all, and records nothing twice; then the first can be
+    /// found.
     async fn record_again(&self, fresh: &NewOperation) -> Result<Creation, StoreError> {
         kill_point!("accept.again.before");
         let again = self.0.store.create(fresh).await;

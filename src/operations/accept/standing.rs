@@ -56,8 +56,8 @@ impl Operations {
     }
 }
 
-/// Whether a request is served by an operation that is running: it is the same, or it is for a task to be gone if it is at
-/// rest, which a deletion that also pauses it does too.
+/// Whether a request is served by an operation that is running: it is the same, or it is for a task
+/// to be gone if it is at rest, which a deletion that also pauses it does too.
 fn is_served_by(running: &Operation, goal: Goal, start: &StartRecord) -> bool {
     let force_delete = Goal::Absent { force: true };
     running.is_same_request(goal, start)

@@ -20,7 +20,8 @@ use crate::{
 
 /// The most pages of a reading, whoever waits.
 const PAGES_MAX: u64 = 100;
-/// The longest that a reading may take, for those who wait for it hold places that others could use.
+/// The longest that a reading may take, for those who wait for it hold places that others could
+/// use.
 const READING_MAX: Duration = Duration::from_secs(10);
 /// How often running operations are counted at most.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
@@ -38,7 +39,8 @@ pub(super) struct Asker<'a> {
     pub(super) operation: &'a Operation,
 }
 
-/// Reads the list of one service of one project for all who wait for its tasks, as long as that is worth it.
+/// Reads the list of one service of one project for all who wait for its tasks, as long as that is
+/// worth it.
 #[derive(Default)]
 pub(super) struct ListReader {
     /// Whether it is said in the log that the list serves.
@@ -108,8 +110,9 @@ impl ListReader {
         }))
     }
 
-    /// Nobody reads just now. If the list is tried again soon, all come again; if not, all who have not been sent away since
-    /// it failed, so that those who would have been served do not look all at once.
+    /// Nobody reads just now. If the list is tried again soon, all come again; if not, all who have
+    /// not been sent away since it failed, so that those who would have been served do not look all
+    /// at once.
     fn send_away(&self, asker: &Asker<'_>) -> Told {
         let comes_again = self.failed_at.is_some_and(|at| {
             self.failures <= SHORT_RESTS.len() || asker.operation.updated_at <= at
@@ -121,9 +124,9 @@ impl ListReader {
         }
     }
 
-    /// Whether enough others will ask for the next reading soon, for whom this one is no news either: it is half as old as the
-    /// longest wait, or has served half of those who wait; or so many looked for themselves meanwhile that a reading would
-    /// have been cheaper.
+    /// Whether enough others will ask for the next reading soon, for whom this one is no news
+    /// either: it is half as old as the longest wait, or has served half of those who wait; or so
+    /// many looked for themselves meanwhile that a reading would have been cheaper.
     fn is_worth_reading(&self, asker: &Asker<'_>) -> bool {
         let Some(reading) = &self.reading else {
             return true;
@@ -174,7 +177,8 @@ impl ListReader {
         }
     }
 
-    /// The service is left alone. That says nothing about the list, and looks would fare no better: all come again.
+    /// The service is left alone. That says nothing about the list, and looks would fare no better:
+    /// all come again.
     pub(super) fn spare(&mut self, shared: &Shared, wait: Option<Duration>) {
         let wait = wait.unwrap_or(SHORT_RESTS[0]).min(long_rest(shared));
         (self.failed_at, self.failures) = (Some(shared.clock.now()), 0);
@@ -275,7 +279,8 @@ impl ListReader {
     }
 }
 
-/// Longer than the longest wait, so that everybody who is sent away has a look of its own before the list is tried again.
+/// Longer than the longest wait, so that everybody who is sent away has a look of its own before
+/// the list is tried again.
 fn long_rest(shared: &Shared) -> Duration {
     LONG_REST.max(shared.settings.poll_max.saturating_mul(2))
 }

@@ -1,22 +1,24 @@
 //! The board: readings of a service's list that stand in for looks at single tasks.
 //!
-//! Many operations that wait for tasks of one service would ask it the same thing one after the other. Where enough of them
-//! run, one reading of the list answers them all. What a row can lead to is decided by
-//! [`waits_by_row`](crate::domain::decide::waits_by_row): to wait on, or to a look at the task itself; never to a change and
-//! never to an end.
+//! Many operations that wait for tasks of one service would ask it the same thing one after the
+//! other. Where enough of them run, one reading of the list answers them all. What a row can lead
+//! to is decided by [`waits_by_row`](crate::domain::decide::waits_by_row): to wait on, or to a look
+//! at the task itself; never to a change and never to an end.
 //!
-//! A reading serves an operation whose last round was over before it began, so that it is news. The next round is then due
-//! one wait after the reading *began*: between two pieces of news no more time passes than between two looks, and those who
-//! were served by the same reading come back for the next one at about the same time. The first of them reads, and the
-//! others wait for it.
+//! A reading serves an operation whose last round was over before it began, so that it is news. The
+//! next round is then due one wait after the reading *began*: between two pieces of news no more
+//! time passes than between two looks, and those who were served by the same reading come back for
+//! the next one at about the same time. The first of them reads, and the others wait for it.
 //!
-//! Lists can lag behind looks. Whoever has a reading made looks at its own task as well, so that each reading is compared with
-//! one look; if they differ, all look for themselves for a while.
+//! Lists can lag behind looks. Whoever has a reading made looks at its own task as well, so that
+//! each reading is compared with one look; if they differ, all look for themselves for a while.
 //!
-//! A list that cannot be read sends everybody away, for a time that is different for each, and is tried again soon. If it
-//! fails again and again they look for themselves for a while, but not all at the same moment.
+//! A list that cannot be read sends everybody away, for a time that is different for each, and is
+//! tried again soon. If it fails again and again they look for themselves for a while, but not all
+//! at the same moment.
 //!
-//! All this is in memory and may be lost: the record says when who is to look, and a look is as good as a row.
+//! All this is in memory and may be lost: the record says when who is to look, and a look is as
+//! good as a row.
 
 mod list_reader;
 mod reading;
@@ -50,8 +52,8 @@ pub(super) struct Economy {
 }
 
 impl Economy {
-    /// How the engine reckons. An account can have more tasks than anybody waits for: at worst a reading costs half of the
-    /// looks that it stands in for.
+    /// How the engine reckons. An account can have more tasks than anybody waits for: at worst a
+    /// reading costs half of the looks that it stands in for.
     pub(super) const ENGINE: Self = Self {
         from: 20,
         down_to: 15,
@@ -71,8 +73,8 @@ pub(super) enum Told {
         /// When the reading began.
         read_at: Timestamp,
     },
-    /// How its task stood in a reading that was just made: it is to look for itself all the same, and to tell the board if
-    /// that showed another state.
+    /// How its task stood in a reading that was just made: it is to look for itself all the same,
+    /// and to tell the board if that showed another state.
     Check(Sight),
     /// The list could not be read: it is to come again after its wait.
     ComeAgain,
@@ -96,8 +98,8 @@ impl Board {
         }
     }
 
-    /// What there is to know about an operation's task. Whoever asks first reads the list if that is worth it, and those who
-    /// ask meanwhile wait for it.
+    /// What there is to know about an operation's task. Whoever asks first reads the list if that
+    /// is worth it, and those who ask meanwhile wait for it.
     pub(super) async fn ask(
         &self,
         shared: &Shared,
@@ -133,11 +135,12 @@ impl Board {
         reader.ask(&asker).await
     }
 
-    /// A look showed a task in another state than the reading that was made just before it, by which its operation would
-    /// have waited on. Whoever waits for such a change would wait for as long as the list lags behind, so operations look
-    /// for themselves for a while.
+    /// A look showed a task in another state than the reading that was made just before it, by
+    /// which its operation would have waited on. Whoever waits for such a change would wait for as
+    /// long as the list lags behind, so operations look for themselves for a while.
     ///
-    /// Never waits, since the look grows old: a reading that is under way is compared with a look of its own.
+    /// Never waits, since the look grows old: a reading that is under way is compared with a look
+    /// of its own.
     pub(super) fn distrust(&self, shared: &Shared, task: &TaskRef) {
         let key = (task.project.clone(), task.service.clone());
         let readers = self.readers.borrow();
@@ -146,8 +149,9 @@ impl Board {
         }
     }
 
-    /// A service is left alone for this long, as a look was told. If its list could not be read before, that was not for
-    /// the list's sake: it is read again as soon as anything is, so that those who wait do not all look then.
+    /// A service is left alone for this long, as a look was told. If its list could not be read
+    /// before, that was not for the list's sake: it is read again as soon as anything is, so that
+    /// those who wait do not all look then.
     pub(super) fn spare(&self, shared: &Shared, task: &TaskRef, wait: Option<Duration>) {
         let key = (task.project.clone(), task.service.clone());
         let readers = self.readers.borrow();
@@ -166,8 +170,9 @@ impl Board {
     }
 }
 
-/// Whether so little is left until the deadline that an operation is to see for itself: a row that does not change with
-/// its task must not be why it fails. A tenth of its time, but some looks at least.
+/// Whether so little is left until the deadline that an operation is to see for itself: a row that
+/// does not change with its task must not be why it fails. A tenth of its time, but some looks at
+/// least.
 fn is_late(operation: &Operation, shared: &Shared) -> bool {
     let whole = operation.deadline_at.duration_since(operation.created_at);
     let looks = shared.settings.poll_max.saturating_mul(LAST_LOOKS);

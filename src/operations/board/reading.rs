@@ -16,8 +16,8 @@ use crate::{
     operations::kill_point::kill_point,
 };
 
-/// How many pages are asked for at the same time: a long list would take too long one by one, and more would crowd out
-/// others.
+/// How many pages are asked for at the same time: a long list would take too long one by one, and
+/// more would crowd out others.
 const PAGES_AT_ONCE: usize = 4;
 
 /// How the tasks of a service stood in its list, page after page.
@@ -37,8 +37,9 @@ pub(super) struct TooLong {
 }
 
 impl Reading {
-    /// Reads the whole list as long as its first page says that it is, unless that is more than `pages_max` pages. Tasks can
-    /// come and go between two pages, so that one may be missing or be there twice; of two rows the later one counts.
+    /// Reads the whole list as long as its first page says that it is, unless that is more than
+    /// `pages_max` pages. Tasks can come and go between two pages, so that one may be missing or be
+    /// there twice; of two rows the later one counts.
     pub(super) async fn of(
         port: &dyn MigrationService,
         clock: &dyn Clock,

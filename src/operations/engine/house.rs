@@ -1,4 +1,5 @@
-//! What is to be done once in a while: what is over is dropped, and what could not be read is looked at again.
+//! What is to be done once in a while: what is over is dropped, and what could not be read is
+//! looked at again.
 
 use std::{convert::Infallible, rc::Rc, sync::Arc, time::Duration};
 

@@ -13,10 +13,11 @@ use crate::{
     operations::{Shared, kill_point::kill_point, round},
 };
 
-/// How long a lease holds without being renewed. An operation whose driver died is taken over after this and at most the
-/// longest sleep of another process: within ten seconds, with one to spare.
+/// How long a lease holds without being renewed. An operation whose driver died is taken over after
+/// this and at most the longest sleep of another process: within ten seconds, with one to spare.
 const LEASE: Duration = Duration::from_secs(8);
-/// How long something may be sent under a lease. It is shorter, so that what is sent arrives while the lease holds.
+/// How long something may be sent under a lease. It is shorter, so that what is sent arrives while
+/// the lease holds.
 const LEASE_FOR_SENDING: Duration = Duration::from_secs(7);
 /// How often leases are renewed: three tries before one runs out.
 const RENEWAL: Duration = Duration::from_secs(2);
@@ -58,14 +59,14 @@ impl Leases {
         }
     }
 
-    /// Until when something may be sent under a lease that is about to be asked for, on the clock's uptime. The lease itself
-    /// begins later than this moment.
+    /// Until when something may be sent under a lease that is about to be asked for, on the clock's
+    /// uptime. The lease itself begins later than this moment.
     pub(super) fn until(&self) -> Duration {
         self.shared.clock.uptime() + LEASE_FOR_SENDING
     }
 
-    /// The lease on an operation that was claimed. A round of this process can have outlived its own: it must not take this
-    /// one for that.
+    /// The lease on an operation that was claimed. A round of this process can have outlived its
+    /// own: it must not take this one for that.
     pub(super) fn take(&mut self, operation: OperationId, until: Duration) -> HeldLease {
         self.held.retain(|_, held| {
             let is_another = held.operation != operation;
@@ -99,7 +100,8 @@ impl Leases {
         }
     }
 
-    /// Returns when a renewal has begun or is over. Whoever breaks this off and asks again misses nothing.
+    /// Returns when a renewal has begun or is over. Whoever breaks this off and asks again misses
+    /// nothing.
     pub(super) async fn keep_up(&mut self) {
         tokio::select! {
             biased;

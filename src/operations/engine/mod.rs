@@ -1,16 +1,17 @@
 //! Drives everything that is on record, on a thread of its own.
 //!
-//! The loop leases what is due, runs a bounded number of rounds side by side, and sleeps until the next look is due or
-//! somebody wakes it. It keeps nothing in memory that is not on record, but for what the board knows of tasks: after a crash
-//! the next process goes on. On a
-//! stop it takes up nothing more; rounds in flight end, or are left to the next start.
+//! The loop leases what is due, runs a bounded number of rounds side by side, and sleeps until the
+//! next look is due or somebody wakes it. It keeps nothing in memory that is not on record, but for
+//! what the board knows of tasks: after a crash the next process goes on. On a stop it takes up
+//! nothing more; rounds in flight end, or are left to the next start.
 //!
-//! A round has a place until its requests are answered, also by a service that hangs: that bounds what is under way at the same
-//! time, and what is held in memory for it. What is due beyond that is leased by the process that has a place first, the oldest
-//! look first. Nothing is leased ahead, also not what a dead process drove: nobody would look at it any sooner, and a lease that
-//! waits for a place keeps the operation from all processes that have one. So it is taken over within ten seconds by a process
-//! with a place; where requests that hang have them all, once they are given up, after which the circuit breaker keeps the next
-//! ones from hanging.
+//! A round has a place until its requests are answered, also by a service that hangs: that bounds
+//! what is under way at the same time, and what is held in memory for it. What is due beyond that
+//! is leased by the process that has a place first, the oldest look first. Nothing is leased ahead,
+//! also not what a dead process drove: nobody would look at it any sooner, and a lease that waits
+//! for a place keeps the operation from all processes that have one. So it is taken over within ten
+//! seconds by a process with a place; where requests that hang have them all, once they are given
+//! up, after which the circuit breaker keeps the next ones from hanging.
 
 mod house;
 mod leases;
@@ -36,7 +37,8 @@ use crate::domain::{
     store::{Claim, Leased},
 };
 
-/// The longest sleep: whatever is due for a reason this process was not told of is found after this.
+/// The longest sleep: whatever is due for a reason this process was not told of is found after
+/// this.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// How long to leave a store alone that failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -60,7 +62,8 @@ pub enum EngineError<E> {
 }
 
 impl Engine {
-    /// Starts driving. `services` is called on the engine's own thread, since clients are bound to theirs.
+    /// Starts driving. `services` is called on the engine's own thread, since clients are bound to
+    /// theirs.
     pub fn start<E: Send + 'static>(
         operations: &Operations,
         services: impl FnOnce() -> Result<Services, E> + Send + 'static,
@@ -160,7 +163,8 @@ impl Loop {
             } else {
                 self.until_due()
             };
-            // The order is fixed so that a simulation can be repeated; those that matter most and come least stand first.
+            // The order is fixed so that a simulation can be repeated; those that matter most and
+            // come least stand first.
             tokio::select! {
                 biased;
                 // It never ends, and so keeps nothing from its turn.
@@ -186,7 +190,8 @@ impl Loop {
             .concurrency
             .saturating_sub(self.rounds.len());
         let now = self.shared.clock.now();
-        // Nothing is ever due later than the longest sleep from when that was said: if it seems so, the clock was set back.
+        // Nothing is ever due later than the longest sleep from when that was said: if it seems so,
+        // the clock was set back.
         let is_due = self.due <= now || self.due > later(now, SLEEP_MAX);
         if free == 0 || !is_due || Instant::now() < self.store_rests_until {
             return;
@@ -203,7 +208,8 @@ impl Loop {
                 operations,
                 next_due_at,
             }) => {
-                // Whatever is added to the record without this process being told is found at the next sleep's end.
+                // Whatever is added to the record without this process being told is found at the
+                // next sleep's end.
                 self.due = next_due_at
                     .unwrap_or(Timestamp::MAX)
                     .min(later(now, SLEEP_MAX));
@@ -262,7 +268,8 @@ impl Loop {
         let rest = self
             .store_rests_until
             .saturating_duration_since(Instant::now());
-        // With no room for another round only the end of one matters, and that wakes the loop by itself.
+        // With no room for another round only the end of one matters, and that wakes the loop by
+        // itself.
         let full = self.rounds.len() >= self.shared.settings.concurrency;
         if full {
             SLEEP_MAX

@@ -38,7 +38,8 @@ impl Round<'_> {
                 None => error.kind.as_str().to_owned(),
             })),
         };
-        // That refused credentials rest is no news, and must not end what mended ones could still carry out.
+        // That refused credentials rest is no news, and must not end what mended ones could still
+        // carry out.
         let is_remembered = error.kind == UpstreamErrorKind::CredentialsResting;
         let was_asked = event.is_some() && !is_remembered;
         if let Some(event) = event {

@@ -1,7 +1,8 @@
 //! One round of one operation: observe, decide, record the intent, act.
 //!
-//! A round may be cut off anywhere. Whatever it did to the vendor was recorded as an intent before, and the next round
-//! begins with a look, so that running a round twice has the effect of running it once.
+//! A round may be cut off anywhere. Whatever it did to the vendor was recorded as an intent before,
+//! and the next round begins with a look, so that running a round twice has the effect of running
+//! it once.
 
 mod failed;
 mod record;
@@ -37,11 +38,13 @@ use crate::domain::{
     task::{Stage, Task, TaskState},
 };
 
-/// A look that is older than this is no ground to act. Rounds wait for the store as long as it is away, and changes for
-/// the pace of the service; meanwhile others may change the task, or take over when the lease has ended.
+/// A look that is older than this is no ground to act. Rounds wait for the store as long as it is
+/// away, and changes for the pace of the service; meanwhile others may change the task, or take
+/// over when the lease has ended.
 pub(super) const LOOK_AGE_MAX: Duration = Duration::from_secs(5);
 
-/// Runs one round. Tells when the operation is to be looked at next; `None` if it has ended or is no longer ours.
+/// Runs one round. Tells when the operation is to be looked at next; `None` if it has ended or is
+/// no longer ours.
 pub(super) async fn run(
     (shared, services, board): (&Shared, &Services, &Board),
     leased: Leased,
@@ -185,7 +188,8 @@ impl Round<'_> {
             Change::Start => Phase::Starting,
             Change::Delete => Phase::Deleting,
         });
-        // The intent must be on disk before anything is sent. If somebody else wrote meanwhile, it is theirs to act.
+        // The intent must be on disk before anything is sent. If somebody else wrote meanwhile, it
+        // is theirs to act.
         kill_point!("round.intent.before");
         if !self.save(Hold::Keep).await {
             return None;
@@ -212,8 +216,8 @@ impl Round<'_> {
         }
     }
 
-    /// Nothing was sent, since the look became too old or the lease ended. Somebody else may drive by now; if not, this round
-    /// begins again.
+    /// Nothing was sent, since the look became too old or the lease ended. Somebody else may drive
+    /// by now; if not, this round begins again.
     async fn withdraw(&mut self, before: History) -> Option<Timestamp> {
         self.operation.history = before;
         kill_point!("round.late.before");
@@ -303,7 +307,8 @@ impl Round<'_> {
         self.save(Hold::Release).await.then_some(next_look_at)
     }
 
-    /// The keys for a start. `None`: they came with the request and were lost with the process that accepted it.
+    /// The keys for a start. `None`: they came with the request and were lost with the process that
+    /// accepted it.
     fn start_request(&self) -> Option<StartRequest> {
         let record = &self.operation.start;
         if record.inline {

@@ -12,12 +12,14 @@ use crate::{
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 impl Round<'_> {
-    /// Writes the operation and its news. `false`: it is no longer ours, or the process is to stop and the store is
-    /// away; whatever is not on record will be found out by the next driver's look.
+    /// Writes the operation and its news. `false`: it is no longer ours, or the process is to stop
+    /// and the store is away; whatever is not on record will be found out by the next driver's
+    /// look.
     pub(super) async fn save(&mut self, hold: Hold) -> bool {
         let mut is_unsure = false;
         loop {
-            // What may be on record is written again as it was, so that it can be told from what others wrote.
+            // What may be on record is written again as it was, so that it can be told from what
+            // others wrote.
             if !is_unsure {
                 self.operation.updated_at = self.shared.clock.now();
             }
@@ -69,8 +71,8 @@ impl Round<'_> {
         }
     }
 
-    /// Whether the last that was recorded is what was to be, as it then is here too. If that cannot be found out, somebody else's
-    /// look finds out what was done.
+    /// Whether the last that was recorded is what was to be, as it then is here too. If that cannot
+    /// be found out, somebody else's look finds out what was done.
     async fn is_on_record(&mut self) -> bool {
         let operation = &mut self.operation;
         let Ok(Some(found)) = self.shared.store.find(operation.id).await else {

@@ -18,8 +18,8 @@ impl Round<'_> {
         decide::waits_by_row(operation.goal, row, operation.last_seen, &operation.history)
     }
 
-    /// Waits on by a row of a reading of the list, as after a look at the moment at which that began. It shows nothing that
-    /// was not seen before, so that nothing is noted.
+    /// Waits on by a row of a reading of the list, as after a look at the moment at which that
+    /// began. It shows nothing that was not seen before, so that nothing is noted.
     pub(super) async fn wait_by(&mut self, row: Sight, read_at: Timestamp) -> Option<Timestamp> {
         self.count_look("board");
         self.operation.phase = Some(waiting_phase(&self.operation, Seen::Task(row)));
@@ -27,15 +27,16 @@ impl Round<'_> {
         self.rest_until(later(read_at, wait)).await
     }
 
-    /// Tells the board if a row would have had the operation wait on although its task has moved on.
+    /// Tells the board if a row would have had the operation wait on although its task has moved
+    /// on.
     pub(super) fn compare(&self, board: &Board, row: Sight, task: &Task) {
         if self.may_wait_by(row) && row.stage.state() != task.stage.state() {
             board.distrust(self.shared, &task.reference);
         }
     }
 
-    /// The list could not be read, which is no fault of this operation. All who were to be served by it come again, spread
-    /// over their wait.
+    /// The list could not be read, which is no fault of this operation. All who were to be served
+    /// by it come again, spread over their wait.
     pub(super) async fn come_again(&mut self) -> Option<Timestamp> {
         let wait = self.next_wait(None);
         let wait = wait.mul_f64(0.2 + 0.8 * fastrand::f64());

@@ -18,8 +18,8 @@ pub(in crate::operations) fn longest_rest(settings: &Settings) -> Duration {
 }
 
 impl Round<'_> {
-    /// The wait before the next look: it doubles from look to look, and is never the same for two operations, so that
-    /// they do not march together.
+    /// The wait before the next look: it doubles from look to look, and is never the same for two
+    /// operations, so that they do not march together.
     pub(super) fn next_wait(&mut self, asked: Option<Duration>) -> Duration {
         let settings = &self.shared.settings;
         let doublings = self.operation.history.waits.min(16);
@@ -32,7 +32,8 @@ impl Round<'_> {
         jittered.max(asked.unwrap_or_default().min(RETRY_AFTER_MAX))
     }
 
-    /// The wait until the service is asked again. All who wait for it come back then, and not in the same moment.
+    /// The wait until the service is asked again. All who wait for it come back then, and not in
+    /// the same moment.
     pub(super) fn until_asked_again(&self, left: Option<Duration>) -> Duration {
         let spread = self.shared.settings.poll_min.mul_f64(fastrand::f64());
         left.unwrap_or_default().min(RETRY_AFTER_MAX) + spread

@@ -1,4 +1,5 @@
-//! Makes things happen: processes begin, die, freeze and stop, callers ask, the weather changes; in the end all is calm.
+//! Makes things happen: processes begin, die, freeze and stop, callers ask, the weather changes; in
+//! the end all is calm.
 
 use std::{sync::Arc, time::Duration};
 
@@ -183,7 +184,8 @@ impl Director {
         if self.processes.is_empty() {
             self.boot();
         }
-        // Callers leave and the house is kept before all is at rest; whoever was slow may ask for something until then.
+        // Callers leave and the house is kept before all is at rest; whoever was slow may ask for
+        // something until then.
         let mut at_rest = 0;
         while at_rest < REST {
             tokio::time::sleep(Duration::from_secs(5)).await;

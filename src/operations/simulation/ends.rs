@@ -1,4 +1,5 @@
-//! What must hold at the end of an operation: that it is true, whose doing it was, and that it came in time.
+//! What must hold at the end of an operation: that it is true, whose doing it was, and that it came
+//! in time.
 
 use std::time::Duration;
 
@@ -19,8 +20,8 @@ use crate::{
     operations::later,
 };
 
-/// An undisturbed operation ends this long after its deadline at the latest: an exchange that was under way, a lease
-/// that runs out, a look.
+/// An undisturbed operation ends this long after its deadline at the latest: an exchange that was
+/// under way, a lease that runs out, a look.
 const SLACK: Duration = Duration::from_mins(2);
 /// What nothing has stood in the way of for so long is done.
 const UNDISTURBED: Duration = Duration::from_mins(5);

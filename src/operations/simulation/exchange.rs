@@ -335,7 +335,8 @@ impl MigrationService for Vendor {
         Ok(sight.map(|sight| task(reference, sight, now)))
     }
 
-    /// Newest first, as of the moment at which the page is made: between two pages tasks come, go and change.
+    /// Newest first, as of the moment at which the page is made: between two pages tasks come, go
+    /// and change.
     async fn list(
         &self,
         offset: u64,

@@ -1,4 +1,5 @@
-//! The house is kept, and leases and waits go on, where the record is slow, away, or holds what cannot be read.
+//! The house is kept, and leases and waits go on, where the record is slow, away, or holds what
+//! cannot be read.
 
 use std::{
     sync::{Arc, Mutex},

@@ -1,5 +1,5 @@
-//! What must always hold. Every commit of the store and every request that sets out is held against what was on record
-//! and what was shown before it.
+//! What must always hold. Every commit of the store and every request that sets out is held against
+//! what was on record and what was shown before it.
 
 use jiff::Timestamp;
 use tokio::task::{Id, try_id};
@@ -97,7 +97,8 @@ impl Scene {
         }
     }
 
-    /// It inherits nothing that was not sent, and all that matters of an operation that it takes over from.
+    /// It inherits nothing that was not sent, and all that matters of an operation that it takes
+    /// over from.
     fn check_inheritance(
         &mut self,
         operation: &Operation,
@@ -228,8 +229,8 @@ impl Scene {
             .count()
     }
 
-    /// Whether, for all that is on record, a change of this kind may have had an effect: one that it sent, or that was sent
-    /// for an operation that it took over from.
+    /// Whether, for all that is on record, a change of this kind may have had an effect: one that
+    /// it sent, or that was sent for an operation that it took over from.
     pub(super) fn may_have_sent(&self, id: OperationId, change: Change) -> bool {
         let Some(deeds) = self.deeds.get(&id) else {
             return false;
@@ -243,7 +244,8 @@ impl Scene {
             .any(|(id, deeds)| deeds.task == task && self.may_have_sent(*id, Change::Delete))
     }
 
-    /// A request sets out, of the engine with this name if it is one's: the intent to send it must be on record, and what its round saw must allow it.
+    /// A request sets out, of the engine with this name if it is one's: the intent to send it must
+    /// be on record, and what its round saw must allow it.
     pub(super) fn check_sending(
         &mut self,
         task: usize,
@@ -335,7 +337,8 @@ pub(super) fn shown(look: Option<Seen>) -> Option<Sight> {
     }
 }
 
-/// Whether the row of the table of states says "delete", "try" or, with the gate not closed, "gate".
+/// Whether the row of the table of states says "delete", "try" or, with the gate not closed,
+/// "gate".
 pub(super) fn row_allows_delete(sight: Sight, force: bool) -> bool {
     match sight.stage {
         Stage::Queued => true,

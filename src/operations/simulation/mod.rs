@@ -1,8 +1,10 @@
-//! The engine, simulated from a seed: processes that crash and freeze, a store and a vendor that fail and lie, callers who
-//! ask for everything at once. Hours of it take milliseconds, since nothing waits for a real clock.
+//! The engine, simulated from a seed: processes that crash and freeze, a store and a vendor that
+//! fail and lie, callers who ask for everything at once. Hours of it take milliseconds, since
+//! nothing waits for a real clock.
 //!
-//! One seed is one schedule. [`ledger`] and [`ends`] say what must hold; a seed that breaks it prints what led there and how to play
-//! it again. The store and the vendor are stand-ins in memory, here and nowhere else: what is tested is the engine.
+//! One seed is one schedule. [`ledger`] and [`ends`] say what must hold; a seed that breaks it
+//! prints what led there and how to play it again. The store and the vendor are stand-ins in
+//! memory, here and nowhere else: what is tested is the engine.
 
 mod director;
 mod ends;
@@ -64,7 +66,8 @@ enum Mischief {
     Freeze(usize),
 }
 
-/// The time of day goes along with the paused time of the runtime, which stands still while anybody has work.
+/// The time of day goes along with the paused time of the runtime, which stands still while anybody
+/// has work.
 struct SimulatedClock {
     scene: SharedScene,
     began: Instant,
@@ -230,7 +233,8 @@ fn whatever_fails_every_operation_keeps_its_promises() {
     }
 }
 
-/// Every end of an operation that the schedules must lead to, so that they do not become tame unnoticed.
+/// Every end of an operation that the schedules must lead to, so that they do not become tame
+/// unnoticed.
 const ALL_THERE_IS: [&str; 27] = [
     "deleted",
     "already_gone",

@@ -1,5 +1,5 @@
-//! A process: an engine, the requests of its callers, and everything that they keep in memory. It can die, and it can stand
-//! still.
+//! A process: an engine, the requests of its callers, and everything that they keep in memory. It
+//! can die, and it can stand still.
 
 use std::{
     cell::{Cell, RefCell},
@@ -28,8 +28,8 @@ use crate::{
     },
 };
 
-/// Lists serve a few operations already, for callers ask for a few tasks only; and a page is short, so that a reading has
-/// several.
+/// Lists serve a few operations already, for callers ask for a few tasks only; and a page is short,
+/// so that a reading has several.
 const ECONOMY: Economy = Economy {
     from: 2,
     down_to: 2,

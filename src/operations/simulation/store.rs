@@ -1,4 +1,5 @@
-//! The record as one process reaches it: slowly, and with answers that get lost, before or after the commit.
+//! The record as one process reaches it: slowly, and with answers that get lost, before or after
+//! the commit.
 
 use std::{
     collections::HashMap,
@@ -67,7 +68,8 @@ impl Store {
 }
 
 impl Scene {
-    /// How long a call takes there and back, and whether it fails: before (`false`) or after (`true`) it is done.
+    /// How long a call takes there and back, and whether it fails: before (`false`) or after
+    /// (`true`) it is done.
     fn plan_call(&mut self, what: &str) -> (Duration, Duration, Option<bool>) {
         if self.records.slow == Some(what) {
             return (SLOW / 2, SLOW / 2, None);

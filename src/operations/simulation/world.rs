@@ -1,7 +1,9 @@
-//! A vendor in memory: tasks that live, change and go by themselves, exchanges that are slow, fail and lie.
+//! A vendor in memory: tasks that live, change and go by themselves, exchanges that are slow, fail
+//! and lie.
 //!
-//! Whatever has a moment of its own (a request on its way, a pause that completes, a person at the vendor's console) is
-//! an event in one queue, and is carried out before anybody looks. A request goes on its way even if its sender dies.
+//! Whatever has a moment of its own (a request on its way, a pause that completes, a person at the
+//! vendor's console) is an event in one queue, and is carried out before anybody looks. A request
+//! goes on its way even if its sender dies.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -40,7 +42,8 @@ pub(super) struct VendorTask {
     /// Until when looks show what was before.
     lag: Option<(Timestamp, Sight)>,
     unknown_until: Timestamp,
-    /// Whether it was shown as gone although it was there: once, and only while no delete could explain it.
+    /// Whether it was shown as gone although it was there: once, and only while no delete could
+    /// explain it.
     has_hidden: bool,
     /// Until when something stood in the way of whoever wants something of it.
     pub(super) hindered_until: Timestamp,

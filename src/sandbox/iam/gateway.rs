@@ -1,4 +1,5 @@
-//! The API gateway in front of OMS and SMS: paths, tokens and signatures, and how many requests may come.
+//! The API gateway in front of OMS and SMS: paths, tokens and signatures, and how many requests may
+//! come.
 
 use super::{
     super::{
@@ -136,7 +137,8 @@ fn identify(call: &Call, iam: &mut Iam, now: i64) -> Result<Scope, Stranger> {
     }
 }
 
-/// A project is good for its own tasks, if it is there; the account as a whole for nothing here, or for SMS.
+/// A project is good for its own tasks, if it is there; the account as a whole for nothing here, or
+/// for SMS.
 fn scope_problem(
     call: &Call,
     iam: &Iam,

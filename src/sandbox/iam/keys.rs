@@ -114,7 +114,8 @@ impl Keys {
             .is_some_and(|key| now < key.locked_until)
     }
 
-    /// Counts a signature. That a right one ends the row of wrong ones is our reading of "consecutive".
+    /// Counts a signature. That a right one ends the row of wrong ones is our reading of
+    /// "consecutive".
     pub(super) fn count(&mut self, access_key: &str, is_right: bool, now: i64) {
         let Some(key) = self.known.get_mut(access_key) else {
             return;

@@ -15,7 +15,8 @@ const TOKEN_LENGTH: usize = 56;
 /// The longest life of a token that may be asked for, in seconds.
 const LONGEST_LIFE: u32 = 21_600;
 
-/// The tokens of the metadata service that are good. Their age has no part in it: they are revoked by hand.
+/// The tokens of the metadata service that are good. Their age has no part in it: they are revoked
+/// by hand.
 #[derive(Default)]
 pub(super) struct MetadataTokens(HashSet<String>);
 

@@ -22,7 +22,8 @@ use super::{
 /// Tokens that are remembered; the oldest go first and are unknown from then on.
 const TOKENS_KEPT: usize = 10_000;
 
-/// The default policy of the console: 15 minutes for both the window of wrong attempts and the lock.
+/// The default policy of the console: 15 minutes for both the window of wrong attempts and the
+/// lock.
 const LOCK_MILLIS: i64 = 15 * 60 * 1000;
 
 const DOMAIN_ID: &str = "d78cbac186b744899480f25bd022f468";
@@ -297,7 +298,8 @@ impl Login {
         if user_names.0.is_none() && !by_name {
             return None;
         }
-        // With both a project and a domain, the project wins; with neither, the token is for the account.
+        // With both a project and a domain, the project wins; with neither, the token is for the
+        // account.
         let project = &auth["scope"]["project"];
         let wanted = match (text(project, "id"), text(project, "name")) {
             (Some(id), _) => Some(Wanted::Id(id)),

@@ -214,7 +214,8 @@ impl OmsTask {
         id.parse() == Ok(self.id)
     }
 
-    /// Sets the status from outside. It holds until somebody calls, except running, which goes on to its end.
+    /// Sets the status from outside. It holds until somebody calls, except running, which goes on
+    /// to its end.
     pub(in crate::sandbox) fn set_status(&mut self, status: i64, now: i64) {
         self.late = None;
         self.due = None;

@@ -101,7 +101,8 @@ impl Sms {
                     task.delete(options, now);
                 }
             }
-            // The other documented actions are not simulated; the answer to them is that to an unknown one.
+            // The other documented actions are not simulated; the answer to them is that to an
+            // unknown one.
             Operation::Login
             | Operation::MetadataToken
             | Operation::TemporaryKeys

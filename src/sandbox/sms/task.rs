@@ -167,8 +167,8 @@ impl SmsTask {
         task
     }
 
-    /// Sets the state from outside, and that of the source with it. It holds until somebody calls, except running,
-    /// which goes on to its end.
+    /// Sets the state from outside, and that of the source with it. It holds until somebody calls,
+    /// except running, which goes on to its end.
     pub(in crate::sandbox) fn set_state(&mut self, state: &str, now: i64) {
         self.late = None;
         self.due = None;
@@ -328,7 +328,8 @@ impl SmsTask {
         self.be_late();
         self.lag = None;
         self.due = None;
-        // A failed migration begins again; only the copying of changes follows a migration that is done.
+        // A failed migration begins again; only the copying of changes follows a migration that is
+        // done.
         let syncs = self.syncing && self.run.is_done(now) && self.state != "MIGRATE_FAIL";
         if syncs {
             self.enter("SYNCING", now);
@@ -341,7 +342,8 @@ impl SmsTask {
         }
     }
 
-    /// The gate is the source server: connected and busy, it refuses. The task's own state does not matter.
+    /// The gate is the source server: connected and busy, it refuses. The task's own state does not
+    /// matter.
     pub(super) fn check_delete(&mut self, now: i64) -> Result<(), Refusal> {
         let busy = self.connected && BUSY_SOURCES.contains(&self.source_state.as_str());
         let resting = self.state == "ABORT";

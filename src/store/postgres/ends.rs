@@ -1,6 +1,7 @@
 //! Hears of ends of operations in other processes: whoever records one notifies all who listen.
 //!
-//! What is told while nobody listens, or no connection stands, is lost: whoever waits for an end looks at times too.
+//! What is told while nobody listens, or no connection stands, is lost: whoever waits for an end
+//! looks at times too.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! PostgreSQL as the engine of the record: opening a database, and hearing of ends in other processes.
+//! PostgreSQL as the engine of the record: opening a database, and hearing of ends in other
+//! processes.
 
 mod ends;
 mod settings;
@@ -23,9 +24,11 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// Connections that read at the same time.
 const READERS: u32 = 4;
-/// Connections that write at the same time. With one that listens, a gateway has nine connections at most.
+/// Connections that write at the same time. With one that listens, a gateway has nine connections
+/// at most.
 const WRITERS: u32 = 4;
-/// How long another process that brings the tables up to date is waited for, and how long that may take here.
+/// How long another process that brings the tables up to date is waited for, and how long that may
+/// take here.
 const MIGRATION_MAX: Duration = Duration::from_mins(1);
 /// What a server that is read-only says (its manual, "PostgreSQL Error Codes").
 const READ_ONLY_TRANSACTION: &str = "25006";
@@ -34,7 +37,8 @@ const READ_ONLY_TRANSACTION: &str = "25006";
 pub(super) async fn open(server: PostgresSettings, patience: Duration) -> Result<Pools, OpenError> {
     let url = server.url();
     let sqlx_error = |error| from_sqlx(&server, error);
-    // A connection outside the pools, since a pool says of a connection that fails only that it took too long.
+    // A connection outside the pools, since a pool says of a connection that fails only that it
+    // took too long.
     let options = options(&url).map_err(sqlx_error)?;
     let mut connection = timeout(patience, AnyConnection::connect_with(&options))
         .await
@@ -71,8 +75,9 @@ fn pool(url: &str, connections: u32, patience: Duration) -> Result<AnyPool, sqlx
     Ok(pool.connect_lazy_with(options(url)?))
 }
 
-/// Whether a connection that comes back to its pool can be used again. Its place is taken until this is known, and a server
-/// that vanished without a word would be asked for a quarter of an hour.
+/// Whether a connection that comes back to its pool can be used again. Its place is taken until
+/// this is known, and a server that vanished without a word would be asked for a quarter of an
+/// hour.
 async fn answers(connection: &mut AnyConnection, patience: Duration) -> Result<bool, sqlx::Error> {
     timeout(patience, connection.ping())
         .await
@@ -81,8 +86,8 @@ async fn answers(connection: &mut AnyConnection, patience: Duration) -> Result<b
 }
 
 async fn prepare(connection: &mut AnyConnection, patience: Duration) -> Result<(), sqlx::Error> {
-    // A process that is stopped in the middle must not keep rows from the others. And a commit is on the disk when it
-    // returns, whatever the defaults of the server, the database and the user.
+    // A process that is stopped in the middle must not keep rows from the others. And a commit is
+    // on the disk when it returns, whatever the defaults of the server, the database and the user.
     let limit = patience.as_millis();
     let statements = format!(
         "SET statement_timeout = {limit}; SET idle_in_transaction_session_timeout = {limit}; \
@@ -96,7 +101,8 @@ async fn prepare(connection: &mut AnyConnection, patience: Duration) -> Result<(
     Ok(())
 }
 
-/// Brings the tables up to date, under a lock of the database, and proves by a write that there can be writes.
+/// Brings the tables up to date, under a lock of the database, and proves by a write that there can
+/// be writes.
 async fn migrate(
     connection: &mut AnyConnection,
     server: &PostgresSettings,

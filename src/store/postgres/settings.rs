@@ -18,8 +18,9 @@ const PASSWORD: &str =
 
 /// A database on a server, which is reached over the network or by a socket in a folder.
 ///
-/// A server on another machine has to prove by its certificate that it is the one that is named, unless something else is
-/// written. Connections within the machine are not encrypted, unless that is written.
+/// A server on another machine has to prove by its certificate that it is the one that is named,
+/// unless something else is written. Connections within the machine are not encrypted, unless that
+/// is written.
 #[derive(Clone, Debug)]
 pub struct PostgresSettings {
     user: String,
@@ -32,10 +33,11 @@ pub struct PostgresSettings {
 }
 
 impl PostgresSettings {
-    /// Reads `postgres://user@host:port/database`, after which `?` and parameters may come: `sslmode` (`verify-full`,
-    /// `verify-ca`, `require` or `disable`), `sslrootcert` (a file of further roots), or, with no host before it, `host` (the
-    /// folder of the server's socket). Also looks whether the roots can be used. The error is the rest of a sentence about the
-    /// URL, and shows nothing of it.
+    /// Reads `postgres://user@host:port/database`, after which `?` and parameters may come:
+    /// `sslmode` (`verify-full`, `verify-ca`, `require` or `disable`), `sslrootcert` (a file of
+    /// further roots), or, with no host before it, `host` (the folder of the server's socket). Also
+    /// looks whether the roots can be used. The error is the rest of a sentence about the URL, and
+    /// shows nothing of it.
     pub fn parse(url: &str) -> Result<Self, String> {
         let rest = url
             .strip_prefix("postgres://")
@@ -110,7 +112,8 @@ impl PostgresSettings {
         }
     }
 
-    /// The URL for the driver. Whatever is not said here the driver would take from variables of the environment.
+    /// The URL for the driver. Whatever is not said here the driver would take from variables of
+    /// the environment.
     pub(super) fn url(&self) -> String {
         let Self {
             user,

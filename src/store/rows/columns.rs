@@ -31,8 +31,9 @@ impl From<Unreadable> for StoreError {
 
 /// What a statement selects to have these columns of a table read by [`Columns`].
 ///
-/// A file can hold a text of any bytes, for one that is not UTF-8 the driver refuses a whole answer, and any column of a file
-/// can hold a text. So texts come as bytes from there. Bytes come behind one that is in no text, and are not taken for one.
+/// A file can hold a text of any bytes, for one that is not UTF-8 the driver refuses a whole
+/// answer, and any column of a file can hold a text. So texts come as bytes from there. Bytes come
+/// behind one that is in no text, and are not taken for one.
 pub(in crate::store) fn columns(engine: Engine, table: &str, names: &[&str]) -> String {
     let column = |name: &&str| match engine {
         Engine::Sqlite => format!(
@@ -62,7 +63,8 @@ pub(in crate::store) fn id_of(row: &AnyRow) -> Result<&str, Unreadable> {
     })
 }
 
-/// The highest number that is read of what is counted on: nobody counts that far, and there is room to count on.
+/// The highest number that is read of what is counted on: nobody counts that far, and there is room
+/// to count on.
 const COUNT_MAX: i64 = i64::MAX / 2;
 
 /// One row and the operation that it belongs to.

@@ -1,7 +1,8 @@
-//! Rows of the tables to and from the types of the domain, and a word in the log on those that cannot be read.
+//! Rows of the tables to and from the types of the domain, and a word in the log on those that
+//! cannot be read.
 //!
-//! A row is read whole or not at all: a word that this program does not know, written by a newer version, makes the
-//! operation unreadable, so that nothing is decided on half of it.
+//! A row is read whole or not at all: a word that this program does not know, written by a newer
+//! version, makes the operation unreadable, so that nothing is decided on half of it.
 
 mod columns;
 mod failure;
@@ -23,7 +24,8 @@ use crate::domain::{
     task::{TaskId, TaskRef, TaskState},
 };
 
-/// An operation from its row and those of its callers and events, each in the order of their numbers.
+/// An operation from its row and those of its callers and events, each in the order of their
+/// numbers.
 pub(super) fn operation(
     columns: Columns<'_>,
     callers: &[AnyRow],

@@ -8,8 +8,8 @@ use std::{
 use super::Unreadable;
 use crate::domain::operation::Operation;
 
-/// Reports operations that cannot be read, each once until it is read again, however often it is come across: by its name as long
-/// as they are few, and by their number if they are many.
+/// Reports operations that cannot be read, each once until it is read again, however often it is
+/// come across: by its name as long as they are few, and by their number if they are many.
 #[derive(Default)]
 pub(in crate::store) struct Reports(Mutex<Reported>);
 
@@ -50,8 +50,8 @@ impl Reports {
         Some(operation)
     }
 
-    /// Reports that so many are marked, if that are more than are named. If they are not, and there is no room for further names,
-    /// those make room that are not among these.
+    /// Reports that so many are marked, if that are more than are named. If they are not, and there
+    /// is no room for further names, those make room that are not among these.
     pub(in crate::store) fn all(&self, count: u32, names: impl Iterator<Item = String>) {
         let mut reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_many = usize::try_from(count).is_ok_and(|count| count > Self::NAMED_MAX);

@@ -1,4 +1,5 @@
-//! Every statement against real files and a real server; two stores on one database stand for two processes.
+//! Every statement against real files and a real server; two stores on one database stand for two
+//! processes.
 
 /// Tests of what both engines promise: functions of a place.
 macro_rules! on_both_engines {

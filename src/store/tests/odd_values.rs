@@ -83,7 +83,8 @@ impl SqlOperationStore {
         Ok(())
     }
 
-    /// What is wrong if the odd operation is in the way of the plain one, or is left alone without a word.
+    /// What is wrong if the odd operation is in the way of the plain one, or is left alone without
+    /// a word.
     async fn go_on(&self, odd: &Operation, mut plain: Operation) -> Result<(), String> {
         let said = |error: StoreError| error.with_causes();
         // The first who claims may have to leave a plain one to the second.

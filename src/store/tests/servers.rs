@@ -182,8 +182,9 @@ async fn a_server_that_went_away_is_unavailable_and_found_again() {
     assert_eq!(store.find(operation.id).await.unwrap(), Some(operation));
 }
 
-/// A relay in front of a server, and a way to make it forget its connections: they stay open, and nothing comes through any
-/// more, as if the server behind them had vanished without a word. It ends with the set.
+/// A relay in front of a server, and a way to make it forget its connections: they stay open, and
+/// nothing comes through any more, as if the server behind them had vanished without a word. It
+/// ends with the set.
 async fn relay(server: String, tasks: &mut JoinSet<()>) -> (String, watch::Sender<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();

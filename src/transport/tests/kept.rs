@@ -93,7 +93,8 @@ async fn an_answer_is_doubtful_if_its_connection_had_carried_another_request() {
 
 #[actix_rt::test]
 async fn nobody_gets_the_answer_that_follows_an_interim_one() {
-    // Every other answer is preceded by an interim one, and comes late enough for somebody else to be in its way.
+    // Every other answer is preceded by an interim one, and comes late enough for somebody else to
+    // be in its way.
     let peer = Peer::start(|seen, writer| {
         if seen.number % 2 == 1 {
             write(writer, "HTTP/1.1 103 Early Hints\r\n\r\n");

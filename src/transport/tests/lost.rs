@@ -27,8 +27,8 @@ fn head(stream: &mut TcpStream) -> Vec<u8> {
     head
 }
 
-/// A peer that answers the first request of every connection, and resets the connection as soon as a second one comes.
-/// Tells of each reset.
+/// A peer that answers the first request of every connection, and resets the connection as soon as
+/// a second one comes. Tells of each reset.
 fn resetting() -> (Endpoint, mpsc::Receiver<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,5 +1,5 @@
-//! Answers that no peer should give. Each is met by a read on a kept connection and by a change, with an ordinary read
-//! right behind.
+//! Answers that no peer should give. Each is met by a read on a kept connection and by a change,
+//! with an ordinary read right behind.
 
 use std::{
     fmt::Write as _,
@@ -25,7 +25,8 @@ use crate::{
 
 type Outcome = Result<Response, TransportError>;
 
-/// What came of a read and of a change whose answer the script writes. Whoever comes right behind gets what is theirs.
+/// What came of a read and of a change whose answer the script writes. Whoever comes right behind
+/// gets what is theirs.
 async fn meet(
     limits: Settings,
     script: impl Fn(&mut dyn Write) -> Then + Send + Sync + 'static,

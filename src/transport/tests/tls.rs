@@ -28,7 +28,8 @@ pub(super) struct Authority {
     file: NamedTempFile,
 }
 
-/// How each handshake ended at the server: with the protocol that the client chose, or with what the client said.
+/// How each handshake ended at the server: with the protocol that the client chose, or with what
+/// the client said.
 pub(super) type Handshakes = mpsc::Receiver<Result<Option<Vec<u8>>, String>>;
 
 impl Authority {
@@ -190,7 +191,8 @@ async fn a_peer_without_tls_is_not_spoken_to_in_clear_text() {
             &change(Method::Post),
         )
         .await;
-    // The peer waits for the end of a line that never comes, or closes; either way it has seen no request.
+    // The peer waits for the end of a line that never comes, or closes; either way it has seen no
+    // request.
     assert_eq!(failed(result).1, Sent::No);
     assert!(peer.seen().is_empty());
 }

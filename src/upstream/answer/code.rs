@@ -6,25 +6,29 @@ use serde_json::{Map, Value};
 pub(super) const CODE_MAX: usize = 64;
 /// The longest text of the vendor that is kept, in characters.
 pub(in crate::upstream) const MESSAGE_MAX: usize = 1_024;
-/// The names under which the vendor's services write a code and its text, in the order in which they are tried.
+/// The names under which the vendor's services write a code and its text, in the order in which
+/// they are tried.
 const PAIRS: [(&str, &str); 3] = [
     ("error_code", "error_msg"),
     ("errorCode", "errorMsg"),
     ("code", "message"),
 ];
-/// What the codes of the API gateway begin with; services behind the shared gateway spell it in the second way.
+/// What the codes of the API gateway begin with; services behind the shared gateway spell it in the
+/// second way.
 const GATEWAY_PREFIXES: [&str; 2] = ["APIG.", "APIGW."];
 
-/// The vendor's code and its text in the document of an error, in any of the shapes that its services use: `error_code`
-/// with `error_msg`, `errorCode` with `errorMsg`, or `code` with `message`, at the top or in a nested object. A code
-/// counts without its text. Numbers are given as text; both are cut to a bounded length and hold no control characters.
-/// `None` if there is no code.
+/// The vendor's code and its text in the document of an error, in any of the shapes that its
+/// services use: `error_code` with `error_msg`, `errorCode` with `errorMsg`, or `code` with
+/// `message`, at the top or in a nested object. A code counts without its text. Numbers are given
+/// as text; both are cut to a bounded length and hold no control characters. `None` if there is no
+/// code.
 pub(super) fn first(document: &Value) -> Option<(String, String)> {
     pair(document.as_object()?)
 }
 
-/// The first code that is there wins; only then nested objects are asked, and the last one with an answer wins. That is
-/// how the vendor's own SDK reads them. The depth is limited by the JSON parser.
+/// The first code that is there wins; only then nested objects are asked, and the last one with an
+/// answer wins. That is how the vendor's own SDK reads them. The depth is limited by the JSON
+/// parser.
 fn pair(object: &Map<String, Value>) -> Option<(String, String)> {
     let here = PAIRS.iter().find_map(|(code, message)| {
         let code = object.get(*code).and_then(code_in)?;
@@ -53,7 +57,8 @@ fn scalar(value: &Value) -> Option<String> {
     }
 }
 
-/// A text of the vendor's, fit to be shown: of at most `max` characters, none of them a control character.
+/// A text of the vendor's, fit to be shown: of at most `max` characters, none of them a control
+/// character.
 pub(in crate::upstream) fn clean(text: &str, max: usize) -> String {
     text.chars()
         .filter(|character| !character.is_control())
@@ -69,8 +74,8 @@ pub(super) fn gateway_number(code: &str) -> Option<&str> {
     })
 }
 
-/// Whether a code of the API gateway stands anywhere in a document, in names and in the middle of texts too. The depth is
-/// limited by the JSON parser.
+/// Whether a code of the API gateway stands anywhere in a document, in names and in the middle of
+/// texts too. The depth is limited by the JSON parser.
 pub(super) fn names_gateway(document: &Value) -> bool {
     match document {
         Value::String(text) => has_gateway_code(text),
@@ -90,8 +95,9 @@ fn has_gateway_code(text: &str) -> bool {
     text.char_indices().any(|(at, _)| begins_with_code(at))
 }
 
-/// Whether a code other than `own` stands anywhere in a document: under one of the names of codes, in any letter case, or
-/// as a text that has the form of one. The depth is limited by the JSON parser.
+/// Whether a code other than `own` stands anywhere in a document: under one of the names of codes,
+/// in any letter case, or as a text that has the form of one. The depth is limited by the JSON
+/// parser.
 pub(super) fn names_other_than(own: &str, document: &Value) -> bool {
     match document {
         Value::String(text) => text != own && is_code(text),

@@ -1,8 +1,9 @@
 //! What an answer of the vendor means.
 //!
-//! Every complete answer of a migration service becomes a document, a receipt or an [`UpstreamError`] here. The
-//! vendor answers almost every error with 400, so the code in the body decides before the status does; which codes
-//! mean what is the service's own [`Codes`]. Nothing here asks anybody anything.
+//! Every complete answer of a migration service becomes a document, a receipt or an
+//! [`UpstreamError`] here. The vendor answers almost every error with 400, so the code in the body
+//! decides before the status does; which codes mean what is the service's own [`Codes`]. Nothing
+//! here asks anybody anything.
 
 mod code;
 
@@ -21,7 +22,8 @@ use crate::{
 use self::code::{CODE_MAX, gateway_number};
 pub(super) use self::code::{MESSAGE_MAX, clean};
 
-/// The longest plain text, in bytes, that can be a service's word of acceptance rather than a page of something else.
+/// The longest plain text, in bytes, that can be a service's word of acceptance rather than a page
+/// of something else.
 const PLAIN_TEXT_MAX: usize = 256;
 /// What a service's own codes mean. Codes that are in no list are ordinary refusals of the request.
 #[derive(Debug)]
@@ -94,8 +96,8 @@ impl Answers {
         }
     }
 
-    /// The document that a read was answered with. [`UpstreamErrorKind::Gone`] if the service said that there is no
-    /// such task.
+    /// The document that a read was answered with. [`UpstreamErrorKind::Gone`] if the service said
+    /// that there is no such task.
     pub(crate) fn document(&self, response: &Response) -> Result<Value, UpstreamError> {
         let form = form_of(&response.body);
         if !is_success(response.status) {
@@ -109,8 +111,8 @@ impl Answers {
         }
     }
 
-    /// The receipt for a change. A 2xx with an empty, well-formed or short plain-text body is one: the bodies of
-    /// control calls are not documented.
+    /// The receipt for a change. A 2xx with an empty, well-formed or short plain-text body is one:
+    /// the bodies of control calls are not documented.
     pub(crate) fn receipt(&self, response: &Response) -> Result<Receipt, UpstreamError> {
         let form = form_of(&response.body);
         if !is_success(response.status) {
@@ -128,7 +130,8 @@ impl Answers {
         }
     }
 
-    /// The error for an answer to a read that has a wrong form; `defect` ends the sentence "… sent an answer, …".
+    /// The error for an answer to a read that has a wrong form; `defect` ends the sentence "… sent
+    /// an answer, …".
     pub(crate) fn malformed(&self, response: &Response, defect: &str) -> UpstreamError {
         UpstreamError {
             kind: UpstreamErrorKind::Malformed,
@@ -167,7 +170,8 @@ impl Answers {
             return UpstreamErrorKind::Throttled;
         }
         if !(400..500).contains(&status) {
-            // Everything from 500 on is a fault of the vendor's; below 400 are redirects, which nothing here follows.
+            // Everything from 500 on is a fault of the vendor's; below 400 are redirects, which
+            // nothing here follows.
             return if status >= 500 {
                 UpstreamErrorKind::Unavailable
             } else {
@@ -185,7 +189,8 @@ impl Answers {
         let origin = self.origin(code);
         match (status, origin) {
             (403, _) => UpstreamErrorKind::Forbidden,
-            // A service sends 401 for plain mistakes in a request too (`SMS.2005`), so its own codes fall through.
+            // A service sends 401 for plain mistakes in a request too (`SMS.2005`), so its own
+            // codes fall through.
             (401, Origin::Gateway | Origin::Other | Origin::Nobody) => {
                 UpstreamErrorKind::CredentialsRefused
             }
@@ -216,8 +221,8 @@ impl Answers {
         }
     }
 
-    /// Whether a 404 without a code of the service can only mean the task: a wrong address is a 404 too, with the code of
-    /// whoever says so.
+    /// Whether a 404 without a code of the service can only mean the task: a wrong address is a 404
+    /// too, with the code of whoever says so.
     fn says_gone_by_404(&self, form: &Form) -> bool {
         match form {
             Form::Empty => true,
@@ -371,7 +376,8 @@ fn form_of(body: &[u8]) -> Form {
     if let Ok(document) = serde_json::from_str(text) {
         return Form::Json(document);
     }
-    // What begins like JSON and does not parse was cut; angle brackets are markup of a proxy or a login page.
+    // What begins like JSON and does not parse was cut; angle brackets are markup of a proxy or a
+    // login page.
     let plain = text.len() <= PLAIN_TEXT_MAX
         && !text.starts_with(['{', '[', '"'])
         && !text.contains(['<', '>'])

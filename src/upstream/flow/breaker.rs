@@ -1,8 +1,8 @@
 //! The circuit breaker of one endpoint, shared by all threads.
 //!
-//! After some failures in a row it opens: nothing is sent for a while, which saves whoever asks the wait and the endpoint
-//! the load. Then one request is let through as a probe. If it succeeds the breaker closes; if it fails the endpoint is left
-//! alone for twice as long as before.
+//! After some failures in a row it opens: nothing is sent for a while, which saves whoever asks the
+//! wait and the endpoint the load. Then one request is let through as a probe. If it succeeds the
+//! breaker closes; if it fails the endpoint is left alone for twice as long as before.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use super::metrics::Metrics;
 use crate::{domain::service::ServiceName, transport::Endpoint};
 
-/// So many failures in a row, and it opens. More than one request can meet with its retries, since a single task that the
-/// service chokes on says little about the others.
+/// So many failures in a row, and it opens. More than one request can meet with its retries, since
+/// a single task that the service chokes on says little about the others.
 const FAILURES_MAX: u32 = 10;
 /// How long it stays open at first; twice as long after each probe that fails.
 const OPEN_FIRST: Duration = Duration::from_secs(1);
@@ -40,7 +40,8 @@ struct State {
     openings: u32,
     /// How long it was to stay open the last time.
     open_time: Duration,
-    /// Counts changes of phase: what comes of a request tells nothing about a phase that it did not begin in.
+    /// Counts changes of phase: what comes of a request tells nothing about a phase that it did not
+    /// begin in.
     era: u64,
 }
 
@@ -63,7 +64,8 @@ impl State {
         let wait = match self.phase {
             Phase::Closed { .. } | Phase::Probing { is_vacant: true } => Duration::ZERO,
             Phase::Open { until } => until.saturating_duration_since(Instant::now()),
-            // The longer it was away, the longer a probe may take and the less does a little more matter.
+            // The longer it was away, the longer a probe may take and the less does a little more
+            // matter.
             Phase::Probing { is_vacant: false } => PROBE_TIME.max(self.open_time / 4),
         };
         wait.is_zero().then_some(()).ok_or(LeftAlone { wait })
@@ -108,7 +110,8 @@ impl Breaker {
         self.lock().check()
     }
 
-    /// Lets a request through, which has to be sent now. The first after the time of an open breaker is the probe.
+    /// Lets a request through, which has to be sent now. The first after the time of an open
+    /// breaker is the probe.
     pub(super) fn admit(self: &Arc<Self>) -> Result<Admission, LeftAlone> {
         let mut state = self.lock();
         state.check()?;
@@ -180,8 +183,8 @@ impl Breaker {
     }
 }
 
-/// A request that was let through. What came of it is told with one of its methods; dropped before that, it counts as never
-/// sent, and if it was the probe, the next request is one.
+/// A request that was let through. What came of it is told with one of its methods; dropped before
+/// that, it counts as never sent, and if it was the probe, the next request is one.
 #[derive(Debug)]
 pub(super) struct Admission {
     breaker: Arc<Breaker>,

@@ -1,8 +1,10 @@
 //! How many requests may go: a token bucket whose rate the vendor can push down.
 //!
-//! Over any second no more than the rate and the burst go, however long what took a token takes until it goes: what is on its
-//! way counts as part of the burst, so that no tokens come in for it a second time. A throttling answer halves the rate (never below one request a
-//! second) and empties the bucket; from then on the rate grows by a constant until it is what the configuration says.
+//! Over any second no more than the rate and the burst go, however long what took a token takes
+//! until it goes: what is on its way counts as part of the burst, so that no tokens come in for it
+//! a second time. A throttling answer halves the rate (never below one request a second) and
+//! empties the bucket; from then on the rate grows by a constant until it is what the configuration
+//! says.
 
 use std::time::Duration;
 
@@ -121,8 +123,8 @@ impl Bucket {
         from.checked_add(wait).unwrap_or(from + PAUSE_MAX)
     }
 
-    /// Notes that the vendor throttled a request that went in this stretch. Of all that went before a decrease, only one
-    /// causes it: the others tell nothing about the rate after it.
+    /// Notes that the vendor throttled a request that went in this stretch. Of all that went before
+    /// a decrease, only one causes it: the others tell nothing about the rate after it.
     pub(super) fn throttled(
         &mut self,
         stretch: u64,

@@ -1,4 +1,5 @@
-//! How many retries an endpoint may be burdened with: a share of the requests, so that retries never multiply an outage.
+//! How many retries an endpoint may be burdened with: a share of the requests, so that retries
+//! never multiply an outage.
 
 use std::{
     mem,

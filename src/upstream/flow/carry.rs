@@ -23,7 +23,8 @@ const RETRIES_MAX: u32 = 2;
 const WITHDRAWALS_MAX: u32 = 2;
 /// The pause before the first retry; it doubles.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
-/// A vendor who asks for a longer pause gets no retry: whoever sent the request is told to come back.
+/// A vendor who asks for a longer pause gets no retry: whoever sent the request is told to come
+/// back.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How often an attempt gives up its turn, since what else it takes is not at hand.
 const TURNS_MAX: usize = 4;
@@ -40,7 +41,8 @@ pub(in crate::upstream) struct Call<'a> {
     pub(in crate::upstream) clearance: Option<&'a Clearance>,
     /// What is left of the wait for the pace. With a clearance it is of no concern.
     pub(in crate::upstream) patience: &'a Patience,
-    /// Whether its first attempt has a connection of its own, also if it is a read. Every further one has.
+    /// Whether its first attempt has a connection of its own, also if it is a read. Every further
+    /// one has.
     pub(in crate::upstream) fresh_connection: bool,
 }
 
@@ -60,7 +62,8 @@ impl Call<'_> {
 
 /// How a request is sent when its turn has come.
 pub(in crate::upstream) trait Dispatch {
-    /// What an attempt takes besides its turn, and holds until it ends: a credential, a place among the connections.
+    /// What an attempt takes besides its turn, and holds until it ends: a credential, a place among
+    /// the connections.
     type Means;
 
     /// The means, if they are at hand. Waits for nobody.
@@ -98,16 +101,17 @@ enum Verdict {
 }
 
 impl Flow {
-    /// Sends a request at the pace of the service, unless the endpoint is left alone, and gives back whatever complete
-    /// answer comes.
+    /// Sends a request at the pace of the service, unless the endpoint is left alone, and gives
+    /// back whatever complete answer comes.
     ///
-    /// A read that meets a fault of the endpoint is sent again, a change only if no connection was made: a few times, within
-    /// the time limit of the request, and only as far as the retry budget allows. A read that was lost with a kept connection
-    /// is sent once more without the budget, which is for faults: the pace limits what it costs. Every attempt but the first
-    /// has a connection of its own.
+    /// A read that meets a fault of the endpoint is sent again, a change only if no connection was
+    /// made: a few times, within the time limit of the request, and only as far as the retry budget
+    /// allows. A read that was lost with a kept connection is sent once more without the budget,
+    /// which is for faults: the pace limits what it costs. Every attempt but the first has a
+    /// connection of its own.
     ///
-    /// [`UpstreamErrorKind::CircuitOpen`] and, if its turn comes too late, [`UpstreamErrorKind::Throttled`]: nothing was
-    /// sent.
+    /// [`UpstreamErrorKind::CircuitOpen`] and, if its turn comes too late,
+    /// [`UpstreamErrorKind::Throttled`]: nothing was sent.
     pub(in crate::upstream) async fn carry(
         &self,
         call: Call<'_>,
@@ -158,7 +162,8 @@ impl Flow {
             let Some(pause) = pause else {
                 return self.told(attempt);
             };
-            // What is left must be worth an attempt: one that is cut off early tells nothing and costs the vendor as much.
+            // What is left must be worth an attempt: one that is cut off early tells nothing and
+            // costs the vendor as much.
             time = time.saturating_sub(pause);
             if time < self.time / 2 {
                 return self.told(attempt);
@@ -197,10 +202,11 @@ impl Flow {
 
     /// Waits until an attempt may be made, and can be made at once.
     ///
-    /// A turn is worth something only at its moment: requests that had one and then waited for a login or a connection would
-    /// go all at once after it. So whoever lacks something gives its turn to the next, waits, and takes another one. While
-    /// it waits for that it holds nothing, since a slow pace must not keep connections, or keys that are tried, from others.
-    /// While its connection is made it holds its permit.
+    /// A turn is worth something only at its moment: requests that had one and then waited for a
+    /// login or a connection would go all at once after it. So whoever lacks something gives its
+    /// turn to the next, waits, and takes another one. While it waits for that it holds nothing,
+    /// since a slow pace must not keep connections, or keys that are tried, from others. While its
+    /// connection is made it holds its permit.
     async fn start<E: Dispatch>(
         &self,
         call: Call<'_>,
@@ -224,7 +230,8 @@ impl Flow {
             if !call.is_good() {
                 break;
             }
-            // The last step, so that a probe waits for nothing but the answer. It may have opened meanwhile.
+            // The last step, so that a probe waits for nothing but the answer. It may have opened
+            // meanwhile.
             let admission = self.breaker.admit();
             let admission = admission.map_err(|refusal| self.left_alone(refusal))?;
             return Ok(Start {
@@ -339,8 +346,8 @@ fn verdict(attempt: &Attempt) -> Verdict {
     }
 }
 
-/// How long to wait before an attempt that met a fault is repeated. `None`: it must not be, or the vendor asks for more
-/// patience than a request has.
+/// How long to wait before an attempt that met a fault is repeated. `None`: it must not be, or the
+/// vendor asks for more patience than a request has.
 fn pause(method: Method, attempt: &Attempt, retries: u32) -> Option<Duration> {
     let (asked, was_sent) = match attempt {
         Ok(response) => (response.retry_after.unwrap_or_default(), true),

@@ -1,5 +1,6 @@
-//! What is counted about retries, paces and breakers. No label says which project, caller or task it was: where one
-//! service has several endpoints or projects, the gauges show the one that is worst off, and the log tells which it is.
+//! What is counted about retries, paces and breakers. No label says which project, caller or task
+//! it was: where one service has several endpoints or projects, the gauges show the one that is
+//! worst off, and the log tells which it is.
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 

@@ -1,12 +1,13 @@
 //! How requests flow to the cloud: at which pace, when again, and when not at all.
 //!
-//! A [`Route`] is the way to one service of one project. Its pacer is its own, its circuit breaker and its retry budget
-//! belong to the endpoint, and all three are shared by all threads. A [`Flow`] is a route as one lane of one thread uses it:
-//! every exchange of a session goes through [`Flow::carry`].
+//! A [`Route`] is the way to one service of one project. Its pacer is its own, its circuit breaker
+//! and its retry budget belong to the endpoint, and all three are shared by all threads. A [`Flow`]
+//! is a route as one lane of one thread uses it: every exchange of a session goes through
+//! [`Flow::carry`].
 //!
-//! Every wait here has a limit: for the pace, the patience of a read or the moment until which a change is good; before a
-//! retry, a part of the time limit of the request. The queue for the pace holds no more than the pace lets through within
-//! those limits.
+//! Every wait here has a limit: for the pace, the patience of a read or the moment until which a
+//! change is good; before a retry, a part of the time limit of the request. The queue for the pace
+//! holds no more than the pace lets through within those limits.
 
 mod breaker;
 mod bucket;

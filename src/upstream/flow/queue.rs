@@ -1,8 +1,8 @@
 //! Who goes next.
 //!
-//! There are two lanes. As long as both have somebody waiting they take turns, so that neither starves the other. Within a
-//! lane changes go before reads, which cannot starve the reads: every change is preceded by a look of the same lane. Within
-//! both, whoever came first goes first.
+//! There are two lanes. As long as both have somebody waiting they take turns, so that neither
+//! starves the other. Within a lane changes go before reads, which cannot starve the reads: every
+//! change is preceded by a look of the same lane. Within both, whoever came first goes first.
 
 use std::{collections::VecDeque, sync::Arc};
 

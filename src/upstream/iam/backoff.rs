@@ -13,8 +13,9 @@ const FORGOTTEN_AFTER: Duration = Duration::from_mins(15);
 /// The longest wait that is granted to a vendor who asks for one.
 const LONGEST_ASKED: Duration = Duration::from_mins(1);
 
-/// The memory of one kind of failure: 1 s after the first, twice as long after each further one, at most 30 s, or the
-/// wait that the vendor asked for; a part of it by chance, so that many gateways do not come back together.
+/// The memory of one kind of failure: 1 s after the first, twice as long after each further one, at
+/// most 30 s, or the wait that the vendor asked for; a part of it by chance, so that many gateways
+/// do not come back together.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     failures: u32,
@@ -22,8 +23,9 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// The error that stands in for a further attempt, as long as it does, with the time that is left of that: whoever
-    /// drives an operation would otherwise come back sooner, and take the memory for a further failure.
+    /// The error that stands in for a further attempt, as long as it does, with the time that is
+    /// left of that: whoever drives an operation would otherwise come back sooner, and take the
+    /// memory for a further failure.
     pub(super) fn remembered(&self, now: Timestamp) -> Option<UpstreamError> {
         let (error, until) = self.last.as_ref()?;
         let left = Duration::try_from(until.duration_since(now)).ok()?;
@@ -31,7 +33,8 @@ impl Backoff {
         (!left.is_zero() && left <= LONGEST_ASKED).then(|| error.clone().remembered(left))
     }
 
-    /// As [`Backoff::remembered`], while somebody tries again: the shortest wait stands in when none is left.
+    /// As [`Backoff::remembered`], while somebody tries again: the shortest wait stands in when
+    /// none is left.
     pub(super) fn next(&self, now: Timestamp) -> Option<UpstreamError> {
         let (error, _) = self.last.as_ref()?;
         let fallback = || error.clone().remembered(FIRST);

@@ -57,7 +57,8 @@ pub(super) struct Clerk {
 #[derive(Debug)]
 pub(super) struct SecretsSeen {
     pub(super) project: ProjectName,
-    /// What a credential that is obtained now would be obtained with. `None` if they cannot be read, or if there are none.
+    /// What a credential that is obtained now would be obtained with. `None` if they cannot be
+    /// read, or if there are none.
     pub(super) identity: Option<Identity>,
     /// Whether one of them is in a file that is of no use. What that held before may serve.
     pub(super) is_unusable: bool,
@@ -70,10 +71,11 @@ pub(super) enum Failure {
     Fault(UpstreamError),
     /// The vendor was asked, and refused this secret.
     Refused(UpstreamError, Identity),
-    /// The vendor was not asked: the secret could not be read, or it was refused too often a short while ago.
+    /// The vendor was not asked: the secret could not be read, or it was refused too often a short
+    /// while ago.
     Withheld(UpstreamError),
-    /// No service was asked: the secret was refused a short while ago with this, and what else there is of tries is kept for
-    /// when it is needed.
+    /// No service was asked: the secret was refused a short while ago with this, and what else
+    /// there is of tries is kept for when it is needed.
     Spared(UpstreamError),
 }
 
@@ -104,7 +106,8 @@ impl Clerk {
             CredentialSettings::EcsAgency { .. } => {
                 let (keys, lifetime) = self.fetch_keys(account).await.map_err(Failure::Fault)?;
                 let admitted = self.admit(account, keys, Some(lifetime), urgency);
-                // The metadata service was asked, and must not be asked for the same keys at every request.
+                // The metadata service was asked, and must not be asked for the same keys at every
+                // request.
                 admitted.map_err(|failure| match failure {
                     Failure::Withheld(refusal) => Failure::Fault(refusal),
                     Failure::Fault(_) | Failure::Refused(..) | Failure::Spared(_) => failure,
@@ -204,7 +207,8 @@ impl Clerk {
         form: SecretForm,
     ) -> Result<Secret, UpstreamError> {
         self.secrets.read(source, form).await.map_err(|error| {
-            // Its place is for operators only, so it is not part of the error that travels to callers.
+            // Its place is for operators only, so it is not part of the error that travels to
+            // callers.
             tracing::debug!(project = %account.project, %error, "a secret of a project cannot be read");
             let detail = "The gateway's own credentials could not be read.";
             failure(UpstreamErrorKind::Unavailable, detail)

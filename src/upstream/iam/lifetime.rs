@@ -7,7 +7,8 @@ use std::{
 
 use jiff::Timestamp;
 
-/// A token is valid for 24 hours, temporary keys for as long at most. What promises more than a month is not believed.
+/// A token is valid for 24 hours, temporary keys for as long at most. What promises more than a
+/// month is not believed.
 const LONGEST: Duration = Duration::from_hours(31 * 24);
 const SHORTEST: Duration = Duration::from_secs(1);
 /// A credential is not used in its last minute, since a request is some time on its way.
@@ -17,8 +18,8 @@ const AHEAD: Duration = Duration::from_mins(40);
 /// How often the replacement of one credential is asked for.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
-/// How long a credential may be used, by two clocks: one that stands still while the machine sleeps, and one that can be
-/// set. Whichever says first that it is over is believed.
+/// How long a credential may be used, by two clocks: one that stands still while the machine
+/// sleeps, and one that can be set. Whichever says first that it is over is believed.
 #[derive(Debug)]
 pub(super) struct Lifetime {
     since: Instant,
@@ -36,9 +37,11 @@ pub(super) struct Begun {
 }
 
 impl Lifetime {
-    /// The lifetime of a token by the times in its document. `None` if it has ended, or if it makes no sense.
+    /// The lifetime of a token by the times in its document. `None` if it has ended, or if it makes
+    /// no sense.
     ///
-    /// It is the shorter one of what the vendor's clock and this machine's say, since either can be wrong.
+    /// It is the shorter one of what the vendor's clock and this machine's say, since either can be
+    /// wrong.
     pub(super) fn of_token(
         begun: Begun,
         issued_at: Option<Timestamp>,
@@ -52,8 +55,9 @@ impl Lifetime {
         Self::new(begun, whole, ahead)
     }
 
-    /// The lifetime of temporary keys. They may have been made long ago, and they are renewed 40 minutes before their
-    /// end, or in the middle of what is left. Otherwise as [`Lifetime::of_token`].
+    /// The lifetime of temporary keys. They may have been made long ago, and they are renewed 40
+    /// minutes before their end, or in the middle of what is left. Otherwise as
+    /// [`Lifetime::of_token`].
     pub(super) fn of_keys(begun: Begun, expires_at: Timestamp) -> Option<Self> {
         let whole = until(begun.wall, expires_at)?;
         let ahead = (whole / 2).min(AHEAD.mul_f64(1.0 + 0.15 * fastrand::f64()));
@@ -83,7 +87,8 @@ impl Lifetime {
         self.usable.saturating_sub(self.since.elapsed())
     }
 
-    /// Whether the caller is to ask for a replacement: once in a while from a point late in its life on.
+    /// Whether the caller is to ask for a replacement: once in a while from a point late in its
+    /// life on.
     pub(super) fn asks_for_replacement(&self, now: Timestamp) -> bool {
         let age = self.age(now);
         let from = self.ask_from.load(Ordering::Relaxed);

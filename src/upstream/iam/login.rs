@@ -23,9 +23,9 @@ use crate::{
 /// The token service, as answers are named after it.
 const SERVICE: &str = "iam";
 
-/// Where a login is sent. The list of the vendor's services, which nobody reads here, is left out of the answer.
-/// The status that counts towards the lock of the user, whoever's body it has ("401 Authentication failed" of the page on
-/// obtaining a token).
+/// Where a login is sent. The list of the vendor's services, which nobody reads here, is left out
+/// of the answer. The status that counts towards the lock of the user, whoever's body it has ("401
+/// Authentication failed" of the page on obtaining a token).
 const WRONG_PASSWORD: u16 = 401;
 const PATH: &str = "/v3/auth/tokens?nocatalog=true";
 
@@ -118,7 +118,8 @@ struct ProjectWire {
     id: String,
 }
 
-/// The token of an answer: only a 201 with one sane header and a document about this project is one.
+/// The token of an answer: only a 201 with one sane header and a document about this project is
+/// one.
 fn token(
     account: &Account,
     begun: Begun,
@@ -201,8 +202,8 @@ fn refusal(response: &Response) -> UpstreamError {
     of_answer(SERVICE, response, kind, detail, code)
 }
 
-/// Whether a text can be a code of the vendor: a number, or letters, a full stop and a number. Codes are logged and shown,
-/// so whatever else a document holds in their place stays out.
+/// Whether a text can be a code of the vendor: a number, or letters, a full stop and a number.
+/// Codes are logged and shown, so whatever else a document holds in their place stays out.
 fn is_code(text: &str) -> bool {
     let (prefix, number) = text.split_once('.').unwrap_or(("", text));
     text.len() <= 32
@@ -211,8 +212,8 @@ fn is_code(text: &str) -> bool {
         && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Whether a text can be the vendor's id of a request: hexadecimal digits and dashes. It is shown to callers, so a header that
-/// repeats something of the login stays out.
+/// Whether a text can be the vendor's id of a request: hexadecimal digits and dashes. It is shown
+/// to callers, so a header that repeats something of the login stays out.
 fn is_request_id(text: &str) -> bool {
     let clean = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
     text.len() <= 64 && text.bytes().all(clean)

@@ -1,7 +1,8 @@
 //! Temporary keys from the metadata service of the ECS that this program runs on.
 //!
-//! The page "Obtaining ECS metadata" and the vendor's own SDK: the service is asked for a token of its own first, and for
-//! the keys of the machine's agency with it. Where it knows no tokens, or does not answer for one, it is asked without one.
+//! The page "Obtaining ECS metadata" and the vendor's own SDK: the service is asked for a token of
+//! its own first, and for the keys of the machine's agency with it. Where it knows no tokens, or
+//! does not answer for one, it is asked without one.
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -28,7 +29,8 @@ const TOKEN_PATH: &str = "/meta-data/latest/api/token";
 const KEYS_PATH: &str = "/openstack/latest/securitykey";
 const TOKEN_HEADER: &str = "x-metadata-token";
 const TTL_HEADER: &str = "x-metadata-token-ttl-seconds";
-/// How long a token of the metadata service is asked for: as long as the vendor's SDK does. It is used at once.
+/// How long a token of the metadata service is asked for: as long as the vendor's SDK does. It is
+/// used at once.
 const TTL_SECONDS: &str = "21600";
 /// How the service says that the machine has no agency.
 const NO_AGENCY: &[u8] = b"Please configure Cloud Service Agency first";

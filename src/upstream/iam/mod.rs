@@ -1,9 +1,11 @@
-//! What lets the gateway in at the vendor: tokens of its token service (IAM), and keys that sign requests.
+//! What lets the gateway in at the vendor: tokens of its token service (IAM), and keys that sign
+//! requests.
 //!
-//! One cache serves all threads. Credentials are obtained on a thread of their own, at most one at a time for each
-//! project, and only when somebody needs one; one that nears its end, or whose secret has changed, is replaced while it
-//! still serves. A failure stands for the next attempts for a while, and a password or a pair of keys that was refused is
-//! tried two or three times in 15 minutes at most, so that the gateway never locks its own account.
+//! One cache serves all threads. Credentials are obtained on a thread of their own, at most one at
+//! a time for each project, and only when somebody needs one; one that nears its end, or whose
+//! secret has changed, is replaced while it still serves. A failure stands for the next attempts
+//! for a while, and a password or a pair of keys that was refused is tried two or three times in 15
+//! minutes at most, so that the gateway never locks its own account.
 
 mod attempts;
 mod backoff;
@@ -63,9 +65,11 @@ use crate::{
     transport::{self, Endpoint, EndpointError, Transport, TransportSetupError},
 };
 
-/// The most commands that wait for the thread that obtains credentials. It never waits itself, so they are few.
+/// The most commands that wait for the thread that obtains credentials. It never waits itself, so
+/// they are few.
 const MAX_COMMANDS: usize = 10_000;
-/// What a caller waits beyond the parts of a login that have limits of their own: other logins of the same user.
+/// What a caller waits beyond the parts of a login that have limits of their own: other logins of
+/// the same user.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest that the metadata service may take to answer.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(3);
@@ -93,7 +97,8 @@ pub enum CredentialsError {
     Thread(#[from] io::Error),
 }
 
-/// The credentials of all projects. Clones share them; the thread that obtains them ends with the last one.
+/// The credentials of all projects. Clones share them; the thread that obtains them ends with the
+/// last one.
 #[derive(Clone)]
 pub struct Credentials {
     vault: Vault,
@@ -103,7 +108,8 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Checks where credentials come from and starts the thread that obtains them. Nobody logs in yet.
+    /// Checks where credentials come from and starts the thread that obtains them. Nobody logs in
+    /// yet.
     pub(super) fn start(
         settings: &Settings,
         transport: &transport::Settings,
@@ -121,7 +127,8 @@ impl Credentials {
         thread::Builder::new()
             .name("iam".to_owned())
             .spawn(move || {
-                // The client is bound to its thread, so it is built here, and its faults are handed out.
+                // The client is bound to its thread, so it is built here, and its faults are handed
+                // out.
                 match prepare(&limits, &accounts) {
                     Ok((runtime, transport)) => {
                         let _ = ready.send(Ok(()));
@@ -160,7 +167,8 @@ impl Credentials {
         registry.register_collector(Box::new(Ages(self.vault.clone())));
     }
 
-    /// Returns if the thread that obtains credentials is lost, without which nobody is let in any more.
+    /// Returns if the thread that obtains credentials is lost, without which nobody is let in any
+    /// more.
     pub(super) async fn lost(&self) {
         self.commands.closed().await;
     }
@@ -187,7 +195,8 @@ impl Credentials {
         });
     }
 
-    /// The credential at hand, or else the result of one login, as [`Credentials::lease`] says. Not to be used.
+    /// The credential at hand, or else the result of one login, as [`Credentials::lease`] says. Not
+    /// to be used.
     pub(crate) async fn credential(&self, project: &ProjectName) -> CredentialResult {
         if let Some(credential) = self.at_hand(project).await {
             return Ok(credential);
@@ -221,7 +230,8 @@ impl Credentials {
         }
     }
 
-    /// The last credentials of a project, the one at hand and the one before it among them. Not to be used.
+    /// The last credentials of a project, the one at hand and the one before it among them. Not to
+    /// be used.
     pub(crate) fn recent(&self, project: &ProjectName) -> VecDeque<Credential> {
         self.vault.recent(project)
     }

@@ -1,4 +1,5 @@
-//! What services say of credentials: which are not given out any more, and which services are left alone.
+//! What services say of credentials: which are not given out any more, and which services are left
+//! alone.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,15 +14,15 @@ use super::{
 };
 use crate::domain::service::{ProjectName, ServiceName, UpstreamError, UpstreamErrorKind};
 
-/// A credential that a service refuses along with the one before it is not replaced until it is this old: it is the
-/// service that refuses, for instance because it belongs to another region.
+/// A credential that a service refuses along with the one before it is not replaced until it is
+/// this old: it is the service that refuses, for instance because it belongs to another region.
 const REPLACED_AGAIN_AFTER: Duration = Duration::from_mins(15);
-/// How often in a row a service that has accepted other tokens is left alone for a while and then asked again: with the same one, which it may
-/// not have known yet, and if it refuses that once more, with another one. After that it is the service that refuses, whatever
-/// it is sent.
+/// How often in a row a service that has accepted other tokens is left alone for a while and then
+/// asked again: with the same one, which it may not have known yet, and if it refuses that once
+/// more, with another one. After that it is the service that refuses, whatever it is sent.
 const LEFT_ALONE_IN_A_ROW: u32 = 6;
-/// How many credentials in a row are replaced at once, and how many tokens of a service that has accepted others: one of those may
-/// be refused by chance.
+/// How many credentials in a row are replaced at once, and how many tokens of a service that has
+/// accepted others: one of those may be refused by chance.
 const REPLACED_IN_A_ROW: u32 = 1;
 const REPLACED_IN_A_ROW_IF_OTHERS: u32 = 2;
 
@@ -38,7 +39,8 @@ pub(super) struct Refusals {
 /// What a service has refused since it last accepted a credential.
 #[derive(Default)]
 struct Refusal {
-    /// The last credential that was replaced at once for it, and how many were. Serials begin with 1.
+    /// The last credential that was replaced at once for it, and how many were. Serials begin with
+    /// 1.
     replaced: u64,
     replacements: u32,
     /// The last credential that was refused in spite of that.
@@ -84,10 +86,11 @@ impl Credentials {
         }
     }
 
-    /// Notes that a service refused the credential with this error, and tells whether the request may be tried with
-    /// another one at once: the one that worked before it, if it never did, or else a new one. Otherwise the service is to
-    /// be left alone for a while, see [`Credentials::give_up`]. Nobody is given this one any more, unless it is a token and
-    /// the fault is rather the service's.
+    /// Notes that a service refused the credential with this error, and tells whether the request
+    /// may be tried with another one at once: the one that worked before it, if it never did, or
+    /// else a new one. Otherwise the service is to be left alone for a while, see
+    /// [`Credentials::give_up`]. Nobody is given this one any more, unless it is a token and the
+    /// fault is rather the service's.
     pub(crate) fn refused(
         &self,
         credential: &Credential,
@@ -111,8 +114,8 @@ impl Credentials {
             return false;
         }
         if credential.set_refused(error, self.vault.clock.uptime(), &site.endpoint) {
-            // Lost only if the thread is busy beyond measure. Nobody is given it then either, and whoever needs another one
-            // asks for that.
+            // Lost only if the thread is busy beyond measure. Nobody is given it then either, and
+            // whoever needs another one asks for that.
             let _ = self.commands.try_send(Command::Refused {
                 credential: credential.clone(),
                 service: service.clone(),
@@ -122,8 +125,8 @@ impl Credentials {
         is_replaced
     }
 
-    /// What becomes of a refused credential. It is not replaced at once if it has itself replaced one that was refused, and
-    /// no service has accepted one since.
+    /// What becomes of a refused credential. It is not replaced at once if it has itself replaced
+    /// one that was refused, and no service has accepted one since.
     fn judge(&self, credential: &Credential, service: &ServiceName) -> Verdict {
         let (project, serial) = (credential.project(), credential.serial());
         let now = self.now();
@@ -176,10 +179,10 @@ impl Credentials {
         })
     }
 
-    /// Notes that a credential was refused which cannot be replaced by a better one at once, so that the service is left
-    /// alone for a while: either it is dead from the beginning, or the service belongs to another region, and further logins
-    /// mend neither. The error comes back with the time until then; it is one that passes, if the service has accepted
-    /// others.
+    /// Notes that a credential was refused which cannot be replaced by a better one at once, so
+    /// that the service is left alone for a while: either it is dead from the beginning, or the
+    /// service belongs to another region, and further logins mend neither. The error comes back
+    /// with the time until then; it is one that passes, if the service has accepted others.
     pub(crate) fn give_up(
         &self,
         credential: &Credential,
@@ -225,8 +228,8 @@ impl Credentials {
         })
     }
 
-    /// The error that stands in for a request, while a service is left alone, or another request finds out whether it
-    /// accepts credentials again.
+    /// The error that stands in for a request, while a service is left alone, or another request
+    /// finds out whether it accepts credentials again.
     pub(crate) fn given_up(&self, project: &ProjectName, site: &Site) -> Option<UpstreamError> {
         let now = self.now();
         self.with_refusals(|refusals| {
@@ -242,8 +245,8 @@ impl Credentials {
         })
     }
 
-    /// As [`Credentials::given_up`], just before a request is sent with this. If the service was left alone until now, others
-    /// are kept back until the lease ends.
+    /// As [`Credentials::given_up`], just before a request is sent with this. If the service was
+    /// left alone until now, others are kept back until the lease ends.
     pub(crate) fn admit(&self, lease: Lease, site: &Site) -> Result<Lease, UpstreamError> {
         let now = self.now();
         self.with_refusals(|refusals| {
@@ -280,7 +283,8 @@ enum Verdict {
 }
 
 impl Refusals {
-    /// Whether another token is worth a login, since the service has accepted some and not refused too many since.
+    /// Whether another token is worth a login, since the service has accepted some and not refused
+    /// too many since.
     fn takes_others(&self, key: &Key, credential: &Credential) -> bool {
         let count = self.standing.get(key).map_or(0, |refusal| refusal.count);
         !credential.signs() && self.accepting.contains(key) && count < LEFT_ALONE_IN_A_ROW
@@ -305,7 +309,8 @@ impl Refusal {
     }
 }
 
-/// The refusal of a credential by a service that has accepted others: the next one is due in a moment.
+/// The refusal of a credential by a service that has accepted others: the next one is due in a
+/// moment.
 pub(crate) fn passing(service: &ServiceName, error: UpstreamError) -> UpstreamError {
     UpstreamError {
         kind: UpstreamErrorKind::Unavailable,

@@ -1,7 +1,8 @@
 //! Requests signed with an access key: `SDK-HMAC-SHA256`.
 //!
-//! The page "AK/SK Signing and Authentication" of the vendor's API gateway: what is signed is a text made of the method,
-//! the path, the query, some headers and the digest of the body. The secret key is the key of the code as it is.
+//! The page "AK/SK Signing and Authentication" of the vendor's API gateway: what is signed is a
+//! text made of the method, the path, the query, some headers and the digest of the body. The
+//! secret key is the key of the code as it is.
 
 use std::fmt::Write as _;
 
@@ -23,7 +24,8 @@ pub struct Signable<'a> {
     pub method: &'a str,
     /// The path and the query, as they are sent.
     pub target: &'a str,
-    /// The headers that are signed, names in lower case, in any order. `host` and [`DATE_HEADER`] have to be among them.
+    /// The headers that are signed, names in lower case, in any order. `host` and [`DATE_HEADER`]
+    /// have to be among them.
     pub headers: &'a [(&'a str, &'a str)],
     /// The body; empty if there is none.
     pub body: &'a [u8],
@@ -138,7 +140,8 @@ fn canonical_query(query: &str) -> String {
     canonical
 }
 
-/// The bytes that percent-encoded ones stand for. A percent sign without two digits stands for itself.
+/// The bytes that percent-encoded ones stand for. A percent sign without two digits stands for
+/// itself.
 fn decoded(encoded: impl Iterator<Item = u8>) -> Vec<u8> {
     let encoded: Vec<u8> = encoded.collect();
     let mut bytes = Vec::with_capacity(encoded.len());

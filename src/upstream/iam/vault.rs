@@ -1,4 +1,5 @@
-//! The credentials at hand, one for each project, for all threads, and what became of the logins for them.
+//! The credentials at hand, one for each project, for all threads, and what became of the logins
+//! for them.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -45,8 +46,8 @@ pub(super) struct Last {
 }
 
 impl Logins {
-    /// The vendor let the gateway in: by a token, or by the first acceptance of a signature, since keys by themselves
-    /// promise nothing.
+    /// The vendor let the gateway in: by a token, or by the first acceptance of a signature, since
+    /// keys by themselves promise nothing.
     pub(super) fn logged_in(&self, project: &ProjectName, now: Timestamp) {
         self.change(project, |last| last.login_at = Some(now));
     }
@@ -122,8 +123,9 @@ pub(super) struct Vault {
     recent: Arc<Mutex<HashMap<ProjectName, VecDeque<Credential>>>>,
 }
 
-/// How many credentials of a project are remembered, the latest among them: so that no answer repeats them, and that those which
-/// worked can come back after two of those that came after them were refused.
+/// How many credentials of a project are remembered, the latest among them: so that no answer
+/// repeats them, and that those which worked can come back after two of those that came after them
+/// were refused.
 const RECENT: usize = 3;
 
 /// Each credential goes at its own end.
@@ -187,8 +189,8 @@ impl Vault {
         }
     }
 
-    /// What may be sent. A refused one can be there for a moment: until it is removed, or because it was brought back as the
-    /// one that had worked when it was refused too.
+    /// What may be sent. A refused one can be there for a moment: until it is removed, or because
+    /// it was brought back as the one that had worked when it was refused too.
     pub(super) async fn get(&self, project: &ProjectName) -> Option<Credential> {
         let credential = self.cache.get(project).await?;
         credential.is_good(self.clock.now()).then_some(credential)
@@ -209,8 +211,8 @@ impl Vault {
         self.cache.insert(project, credential).await;
     }
 
-    /// Removes a credential, unless another one has taken its place; the one that worked before it comes back. Tells
-    /// whether this call did it.
+    /// Removes a credential, unless another one has taken its place; the one that worked before it
+    /// comes back. Tells whether this call did it.
     pub(super) async fn remove(&self, credential: &Credential) -> bool {
         let serial = credential.serial();
         let previous = credential.previous(self.clock.now());

@@ -1,12 +1,13 @@
 //! Looks at a task that callers share.
 //!
-//! Callers who want to know at the same moment how a task stands share one look, on whatever thread they are served, and
-//! what it showed serves those who come within `upstream.freshness` from when it began. A failure serves nobody but those
-//! who waited for it.
+//! Callers who want to know at the same moment how a task stands share one look, on whatever thread
+//! they are served, and what it showed serves those who come within `upstream.freshness` from when
+//! it began. A failure serves nobody but those who waited for it.
 //!
-//! A look is a task of its own on the thread of the caller who came first, so that it ends as it would have whoever
-//! leaves. It is known from its beginning on, and what this process does to a task, or sees of it with a fresh look, makes
-//! it forgotten: whatever began before then serves nobody who comes later.
+//! A look is a task of its own on the thread of the caller who came first, so that it ends as it
+//! would have whoever leaves. It is known from its beginning on, and what this process does to a
+//! task, or sees of it with a fresh look, makes it forgotten: whatever began before then serves
+//! nobody who comes later.
 
 use std::{
     collections::HashMap,
@@ -33,7 +34,8 @@ use crate::domain::{
     task::{Task, TaskId, TaskRef},
 };
 
-/// The most looks that are known at a time, unless more are under way: those are as many as the requests that are answered.
+/// The most looks that are known at a time, unless more are under way: those are as many as the
+/// requests that are answered.
 const LOOKS_MAX: usize = 1000;
 
 type Answer = Result<Option<Arc<Task>>, UpstreamError>;
@@ -91,7 +93,8 @@ impl Looks {
         })
     }
 
-    /// A look that serves whoever comes at this moment, and what is to be done for it if it is to begin.
+    /// A look that serves whoever comes at this moment, and what is to be done for it if it is to
+    /// begin.
     fn join(&self, task: &TaskRef) -> (watch::Receiver<Option<Answer>>, Option<Beginning>) {
         let mut known = self.known();
         let look = known.get(task).filter(|look| look.serves(self.0.freshness));
@@ -191,7 +194,8 @@ impl Sharing {
         }
     }
 
-    /// After a change that may have had an effect: those who see its answer must not be shown what was before.
+    /// After a change that may have had an effect: those who see its answer must not be shown what
+    /// was before.
     fn changed(
         &self,
         id: &TaskId,
@@ -220,8 +224,8 @@ impl MigrationService for Sharing {
         };
         self.looks.0.metrics.look(self.name.as_str(), by);
         if let Some(beginning) = beginning {
-            // Nobody holds on to it, since it is not one caller's: it ends with the time limit of an exchange and with
-            // what is fresh, or with its thread.
+            // Nobody holds on to it, since it is not one caller's: it ends with the time limit of
+            // an exchange and with what is fresh, or with its thread.
             let look = beginning.look(Rc::clone(&self.service));
             spawn_local(look.in_current_span());
         }

@@ -1,7 +1,7 @@
 //! The Object Storage Migration Service, version 2 of its API.
 //!
-//! Its tasks belong to a project, which is part of every path. A stop, a start and a delete are answered before they
-//! are done; what became of them is seen by looking at the task again.
+//! Its tasks belong to a project, which is part of every path. A stop, a start and a delete are
+//! answered before they are done; what became of them is seen by looking at the task again.
 
 mod requests;
 mod wire;

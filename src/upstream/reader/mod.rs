@@ -48,7 +48,8 @@ impl Sighting<'_> {
 pub(super) struct Dialect {
     /// Its codes.
     pub(super) codes: &'static Codes,
-    /// Reads one task, without its details; `None` if the document has no id or no state that can be read.
+    /// Reads one task, without its details; `None` if the document has no id or no state that can
+    /// be read.
     pub(super) task: fn(&Value, &Sighting<'_>) -> Option<Task>,
 }
 
@@ -71,7 +72,8 @@ struct PageWire {
     count: Option<u64>,
 }
 
-/// Why a task failed, in the members that every service uses; the code is one such as `TRF.0155` or `SMS.0515`.
+/// Why a task failed, in the members that every service uses; the code is one such as `TRF.0155` or
+/// `SMS.0515`.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct ReasonWire {
@@ -110,8 +112,8 @@ impl Reader {
         }
     }
 
-    /// The task that was asked for; `None` if the service said that there is no such task. An answer about another
-    /// task is [`UpstreamErrorKind::Malformed`].
+    /// The task that was asked for; `None` if the service said that there is no such task. An
+    /// answer about another task is [`UpstreamErrorKind::Malformed`].
     pub(super) fn task(
         &self,
         response: &Response,
@@ -175,7 +177,8 @@ impl Reader {
         self.answers.receipt(response)
     }
 
-    /// Makes sure that nobody is told the texts in the body of a request about a task, which are keys.
+    /// Makes sure that nobody is told the texts in the body of a request about a task, which are
+    /// keys.
     pub(super) fn hide_texts(&self, id: &TaskId, body: Option<&Value>) {
         let texts = body.and_then(Value::as_object).into_iter();
         let texts = texts.flat_map(|body| body.values().filter_map(Value::as_str));

@@ -1,7 +1,7 @@
 //! Reading secrets from where they are kept.
 //!
-//! A file is read whenever its secret is needed, so that a changed one is used at once. While it is empty, cannot be
-//! read, or holds what no such secret is, what it held before serves.
+//! A file is read whenever its secret is needed, so that a changed one is used at once. While it is
+//! empty, cannot be read, or holds what no such secret is, what it held before serves.
 
 use std::{
     collections::HashMap,
@@ -28,7 +28,8 @@ const MAX_SIZE: u64 = 64 << 10;
 /// The longest that the reading of a secret may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How many readings of one path may be under way, those included that hang. Each takes a thread, and none can be ended.
+/// How many readings of one path may be under way, those included that hang. Each takes a thread,
+/// and none can be ended.
 const READINGS_MAX: usize = 4;
 
 /// After what time a reading that nobody waits for any more is taken for one that hangs.
@@ -43,7 +44,8 @@ pub(super) struct Secrets {
 
 #[derive(Default)]
 struct SecretFile {
-    /// Held by whoever waits for a reading until its result is noted, so that what is noted last was read last.
+    /// Held by whoever waits for a reading until its result is noted, so that what is noted last
+    /// was read last.
     turn: tokio::sync::Mutex<()>,
     /// Those that are under way, also those that nobody waits for any more.
     readings: Mutex<Vec<Weak<Reading>>>,
@@ -75,8 +77,9 @@ impl Secrets {
         }
     }
 
-    /// Reads a secret as [`resolve`] does, without holding up the thread and within [`PATIENCE`]. A file that is of no use
-    /// is told of once, and until it is good again the secret is what it held before; an error only if that is not known.
+    /// Reads a secret as [`resolve`] does, without holding up the thread and within [`PATIENCE`]. A
+    /// file that is of no use is told of once, and until it is good again the secret is what it
+    /// held before; an error only if that is not known.
     pub(super) async fn read(
         &self,
         source: &SecretSource,
@@ -88,7 +91,8 @@ impl Secrets {
         let file = self.file(path);
         let by = Instant::now() + PATIENCE;
         let late = || SecretError::Late(place(source));
-        // Kept until the result is noted. Whoever has it when this is given up notes what becomes of that.
+        // Kept until the result is noted. Whoever has it when this is given up notes what becomes
+        // of that.
         let Ok(_turn) = timeout_at(by, file.turn.lock()).await else {
             return self.known(source).ok_or_else(late);
         };
@@ -217,8 +221,9 @@ fn place(source: &SecretSource) -> String {
     }
 }
 
-/// Reads a secret. A file is read to its end, at most 64 KiB, and the line ends behind the text are left out; a
-/// variable is taken as it is. Nothing is kept, so that a changed secret is seen at the next call.
+/// Reads a secret. A file is read to its end, at most 64 KiB, and the line ends behind the text are
+/// left out; a variable is taken as it is. Nothing is kept, so that a changed secret is seen at the
+/// next call.
 pub(super) fn resolve(source: &SecretSource, form: SecretForm) -> Result<Secret, SecretError> {
     let text = match source {
         SecretSource::File(path) => file(path)?,

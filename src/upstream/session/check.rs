@@ -1,7 +1,8 @@
-//! Whether a credential is dead that a service calls so in words of its own, as opposed to those of the API gateway in front of it.
+//! Whether a credential is dead that a service calls so in words of its own, as opposed to those of
+//! the API gateway in front of it.
 //!
-//! Such words can be about the task just as well, or about the keys of a bucket. So the service is asked for something else: if it
-//! says the same to that, it is the credential.
+//! Such words can be about the task just as well, or about the keys of a bucket. So the service is
+//! asked for something else: if it says the same to that, it is the credential.
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
@@ -53,7 +54,8 @@ impl Check {
 }
 
 impl Session {
-    /// Whether a credential is dead that the service has just called so. An error if it cannot be found out.
+    /// Whether a credential is dead that the service has just called so. An error if it cannot be
+    /// found out.
     pub(super) async fn is_dead(&self, credential: &Credential) -> Result<bool, UpstreamError> {
         let Some(check) = &self.check else {
             return Ok(false);

@@ -84,7 +84,8 @@ impl Session {
         }
     }
 
-    /// The same, which finds out by a read that is about no task whether a credential is dead that the service calls so.
+    /// The same, which finds out by a read that is about no task whether a credential is dead that
+    /// the service calls so.
     pub(super) fn checking_by(self, request: Request) -> Self {
         Self {
             check: Some(Check::by(request)),
@@ -92,15 +93,17 @@ impl Session {
         }
     }
 
-    /// Sends a request with a token or a signature and gives back whatever complete answer comes, refusals of every kind
-    /// included, unless the answer says that the credential is dead. Then it is replaced and the request is sent again,
-    /// which is safe since it was not carried out. If the replacement is refused too, that is
-    /// [`UpstreamErrorKind::CredentialsRefused`], also for the next requests of a while; or, if it is a token and the service
-    /// has accepted others, it is replaced once more, and then that is [`UpstreamErrorKind::Unavailable`] at first. Words of the
-    /// service's own that call a credential dead count if it says the same to a read that is about no task.
+    /// Sends a request with a token or a signature and gives back whatever complete answer comes,
+    /// refusals of every kind included, unless the answer says that the credential is dead. Then it
+    /// is replaced and the request is sent again, which is safe since it was not carried out. If
+    /// the replacement is refused too, that is [`UpstreamErrorKind::CredentialsRefused`], also for
+    /// the next requests of a while; or, if it is a token and the service has accepted others, it
+    /// is replaced once more, and then that is [`UpstreamErrorKind::Unavailable`] at first. Words
+    /// of the service's own that call a credential dead count if it says the same to a read that is
+    /// about no task.
     ///
-    /// `operation` is the name under which the request is counted. Nothing is sent without a clearance that is good, if there
-    /// is one.
+    /// `operation` is the name under which the request is counted. Nothing is sent without a
+    /// clearance that is good, if there is one.
     pub(super) async fn exchange(
         &self,
         operation: &'static str,
@@ -118,9 +121,10 @@ impl Session {
 
     /// Reads about one task; `read` says what an answer shows, if it is about that task.
     ///
-    /// Whatever else comes over a connection that has carried another request may be the answer to that, sent twice. It is
-    /// asked for once more, over a connection of its own, before anybody is told that there is no such task, or that
-    /// it must not be seen. What leads to another try anyhow, such as a fault of the service, is told as it is.
+    /// Whatever else comes over a connection that has carried another request may be the answer to
+    /// that, sent twice. It is asked for once more, over a connection of its own, before anybody is
+    /// told that there is no such task, or that it must not be seen. What leads to another try
+    /// anyhow, such as a fault of the service, is told as it is.
     pub(super) async fn show<T>(
         &self,
         request: &Request,
@@ -148,8 +152,8 @@ impl Session {
         seen
     }
 
-    /// As [`Session::exchange`], for a read that has only so much patience left for the pace, over a connection of its own:
-    /// a list does not say whose it is.
+    /// As [`Session::exchange`], for a read that has only so much patience left for the pace, over
+    /// a connection of its own: a list does not say whose it is.
     pub(super) async fn read(
         &self,
         operation: &'static str,
@@ -181,8 +185,8 @@ impl Session {
         result
     }
 
-    /// What was read from an answer. One that makes no sense may be that to another request, when a service has sent more
-    /// answers than it was asked for.
+    /// What was read from an answer. One that makes no sense may be that to another request, when a
+    /// service has sent more answers than it was asked for.
     pub(super) fn judged<T>(&self, read: Result<T, UpstreamError>) -> Result<T, UpstreamError> {
         if let Err(error) = &read
             && error.kind == UpstreamErrorKind::Malformed

@@ -99,7 +99,8 @@ impl Dispatch for Sending<'_> {
             }?;
             let place = session.transport.place(self.request.method, by).await;
             let place = place.map_err(failed)?;
-            // It can have died in the wait for the place, which others may use while another one is obtained.
+            // It can have died in the wait for the place, which others may use while another one is
+            // obtained.
             if lease.is_good(session.credentials.now()) {
                 return Ok((session.credentials.admit(lease, &session.site)?, place));
             }
@@ -122,7 +123,8 @@ impl Dispatch for Sending<'_> {
                 let clearance = clearance.as_ref();
                 session.attempt(&request, means, limits, clearance).await
             };
-            // A task of its own: the vendor counts wrong signatures, also if whoever asked has left before the answer.
+            // A task of its own: the vendor counts wrong signatures, also if whoever asked has left
+            // before the answer.
             let trial = transport::taken_along(trial.in_current_span());
             let tried = spawn_local(trial).await;
             tried.unwrap_or_else(|_| {
@@ -177,7 +179,8 @@ impl Session {
         if is_accepted {
             self.credentials.worked(&lease, &self.site);
         }
-        // Who tries keys takes no chance: the vendor counts wrong signatures, however the answer comes.
+        // Who tries keys takes no chance: the vendor counts wrong signatures, however the answer
+        // comes.
         let is_doubted = lease.is_on_trial() && is_mute_refusal(&response);
         response.request_id = response.request_id.map(|id| self.names.masked(&id));
         // The service may know those before this one, and what came meanwhile.
@@ -209,7 +212,8 @@ impl Session {
         Ok((response, tried))
     }
 
-    /// An answer of which only the head came whole may have refused the keys that were tried, and the vendor counts that.
+    /// An answer of which only the head came whole may have refused the keys that were tried, and
+    /// the vendor counts that.
     fn note_fault(&self, lease: &Lease, error: TransportError) {
         if error.status == Some(401) && lease.is_on_trial() {
             let response = Response {

@@ -1,7 +1,7 @@
 //! The Server Migration Service, version 3 of its API.
 //!
-//! Its tasks belong to the account: no project is part of a path. A task is worked on by an agent on the source
-//! server, so a stop takes effect when that agent asks for commands the next time.
+//! Its tasks belong to the account: no project is part of a path. A task is worked on by an agent
+//! on the source server, so a stop takes effect when that agent asks for commands the next time.
 
 mod wire;
 
@@ -45,7 +45,8 @@ pub(super) const ENTRY: Entry = Entry {
     build: |parts| Rc::new(Sms::new(parts)),
 };
 
-/// The most tasks that a page may hold, by the page "Querying Migration Tasks". What 0 means is not documented.
+/// The most tasks that a page may hold, by the page "Querying Migration Tasks". What 0 means is not
+/// documented.
 const PAGE_LIMIT: u32 = 200;
 /// The largest offset, by the same page.
 const OFFSET_LIMIT: u64 = 65_535;
@@ -57,8 +58,8 @@ fn owns(id: &TaskId) -> bool {
     !id.as_str().bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// One endpoint serves a whole site, wherever the target of a migration is. Sites without a documented endpoint, and
-/// those where it does not follow from the region, have no default.
+/// One endpoint serves a whole site, wherever the target of a migration is. Sites without a
+/// documented endpoint, and those where it does not follow from the region, have no default.
 fn default_endpoint(region: &str) -> Option<String> {
     let site = region.split('-').next().unwrap_or_default();
     let home = match site {

@@ -1,4 +1,5 @@
-//! The commands `tasks` and `operations`: what they ask a gateway for, what they print, and how they end.
+//! The commands `tasks` and `operations`: what they ask a gateway for, what they print, and how
+//! they end.
 
 mod peers;
 mod terminal;

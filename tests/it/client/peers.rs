@@ -1,4 +1,5 @@
-//! What the client makes of whatever else than a gateway answers, and of a gateway that says nothing.
+//! What the client makes of whatever else than a gateway answers, and of a gateway that says
+//! nothing.
 
 use std::{
     fs,

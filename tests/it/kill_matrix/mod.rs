@@ -1,8 +1,9 @@
-//! The process is killed at every named place between the acceptance of a request and the end of its operation, the
-//! first and the second time that it comes there, and the next process on the same folder brings everything to its end and
-//! tells the audit log of it.
+//! The process is killed at every named place between the acceptance of a request and the end of
+//! its operation, the first and the second time that it comes there, and the next process on the
+//! same folder brings everything to its end and tells the audit log of it.
 //!
-//! A place that is not reached is a failure: the process must have ended by SIGKILL, and have named the place.
+//! A place that is not reached is a failure: the process must have ended by SIGKILL, and have named
+//! the place.
 
 mod told;
 mod trouble;
@@ -38,7 +39,8 @@ use crate::support::{
 
 const SIGKILL: i32 = 9;
 const CHANGES: [Operation; 3] = [Operation::Pause, Operation::Start, Operation::Delete];
-/// Places at the same time: most of the time each of them waits for the end of a dead process's lease.
+/// Places at the same time: most of the time each of them waits for the end of a dead process's
+/// lease.
 const SIDE_BY_SIDE: usize = 16;
 /// What is done once in a minute, and to keys that have waited for a minute, is done within this.
 const HOUSEKEEPING_MAX: Duration = Duration::from_secs(90);
@@ -55,7 +57,8 @@ fn all_changes(cloud: &Cloud, task: &str) -> [usize; 3] {
     })
 }
 
-/// How many requests for a change came after the first that was not refused: each has its effect here.
+/// How many requests for a change came after the first that was not refused: each has its effect
+/// here.
 fn sent_after_acceptance(cloud: &Cloud, change: Operation, task: &str) -> usize {
     let sent = accepted(cloud, change, task);
     sent.iter().skip_while(|was| !**was).skip(1).count()
@@ -113,8 +116,8 @@ struct Trial {
 }
 
 impl Trial {
-    /// Every kill with the record in a file or, if the variable `KILL_MATRIX_ON_SERVER` is set, on a server; those first that
-    /// take longest.
+    /// Every kill with the record in a file or, if the variable `KILL_MATRIX_ON_SERVER` is set, on
+    /// a server; those first that take longest.
     fn all() -> Vec<Self> {
         let on_server = env::var_os("KILL_MATRIX_ON_SERVER").is_some();
         let mut all = Vec::new();
@@ -166,7 +169,8 @@ fn prepare(trial: Trial) -> Place {
     place
 }
 
-/// Kills a gateway at a place, starts the next one, and shows that everything comes to its right end.
+/// Kills a gateway at a place, starts the next one, and shows that everything comes to its right
+/// end.
 fn survive(trial: Trial) -> Row {
     let name = trial.place.1;
     let place = prepare(trial);
@@ -180,7 +184,8 @@ fn survive(trial: Trial) -> Row {
         wave.add_crowd(&place.cloud, &client);
     }
     if name.starts_with("engine.renew") {
-        // Only a long round needs its lease to be renewed: the look after the one before accepting gets no answer.
+        // Only a long round needs its lease to be renewed: the look after the one before accepting
+        // gets no answer.
         let task = place.cloud.add_oms(OmsSpec::new("held", 3));
         let look = Fault::on(Service::Oms, Operation::Show, FaultKind::Hang);
         place.cloud.fault(look.task(&task).skip(1));
@@ -252,7 +257,8 @@ fn send_all(jobs: &[Job], client: &Client) -> Vec<Option<Answer>> {
     answers.into_inner().expect("answers")
 }
 
-/// Shows that an answered request is on record, and asks again, with its key, for what was not answered.
+/// Shows that an answered request is on record, and asks again, with its key, for what was not
+/// answered.
 fn settle(cloud: &Cloud, gateway: &Gateway, job: &Job, answer: Option<&Answer>, row: &mut Row) {
     let client = gateway.client();
     let operations = on_record(&client, &job.task);

@@ -26,8 +26,9 @@ pub(super) fn tear(place: &Place) {
     assert_eq!(torn.status.code(), Some(1), "{torn:?}");
 }
 
-/// Shows that every one of these operations was noted before it began, and that its end is told, once, or once more by the
-/// process after a kill between telling it and recording that. Gives how many ends are told twice.
+/// Shows that every one of these operations was noted before it began, and that its end is told,
+/// once, or once more by the process after a kill between telling it and recording that. Gives how
+/// many ends are told twice.
 pub(super) fn check(place: &Place, operations: &[Value]) -> usize {
     let told = wait_for("the ends in the audit log", || {
         let told = Told::read(place);

@@ -1,4 +1,5 @@
-//! Writes that go wrong in the database, so that the program comes to the places that are there for that.
+//! Writes that go wrong in the database, so that the program comes to the places that are there for
+//! that.
 
 use std::fs;
 
@@ -161,8 +162,8 @@ pub(super) fn is_of_the_housekeeping(point: &str) -> bool {
     .any(|prefix| point.starts_with(prefix))
 }
 
-/// Operations that ended long ago, more than are removed within a minute: as long as there are some the house is kept every
-/// second. No gateway may run.
+/// Operations that ended long ago, more than are removed within a minute: as long as there are some
+/// the house is kept every second. No gateway may run.
 pub(super) fn make_history(place: &Place) {
     place.start().kill();
     let id = if place.is_on_server() {

@@ -87,7 +87,8 @@ impl Job {
     }
 }
 
-/// What is under way when the kill is armed, the requests that come after it, and tasks that nobody asks anything of.
+/// What is under way when the kill is armed, the requests that come after it, and tasks that nobody
+/// asks anything of.
 pub(super) struct Wave {
     early: Vec<(String, Plan)>,
     /// Tasks that are being paused until they are brought to rest.

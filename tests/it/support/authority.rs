@@ -1,4 +1,5 @@
-//! An authority that signs certificates, for the listener of the gateway and for callers, good and bad.
+//! An authority that signs certificates, for the listener of the gateway and for callers, good and
+//! bad.
 
 use std::sync::Arc;
 

@@ -29,7 +29,8 @@ pub(crate) fn digest(key: &str) -> String {
     hex::encode(Sha256::digest(key))
 }
 
-/// A place for a gateway: its cloud, its configuration and its record. A gateway can be started here again and again.
+/// A place for a gateway: its cloud, its configuration and its record. A gateway can be started
+/// here again and again.
 pub(crate) struct Place {
     pub(crate) cloud: Cloud,
     folder: tempfile::TempDir,
@@ -41,11 +42,13 @@ pub(crate) struct Place {
     settings: Vec<(String, String)>,
     /// Variables of the program's environment.
     environment: Vec<(String, String)>,
-    /// The lines of the first project's credentials; its user's name and password if there are none.
+    /// The lines of the first project's credentials; its user's name and password if there are
+    /// none.
     credentials: Option<String>,
     /// The largest file that programs started here can write, in KiB.
     file_limit: Option<u32>,
-    /// Whether programs started here may go only where permissions let them, also if root starts them.
+    /// Whether programs started here may go only where permissions let them, also if root starts
+    /// them.
     is_confined: bool,
 }
 
@@ -110,7 +113,8 @@ impl Place {
         self.database.as_ref().expect("a server").url()
     }
 
-    /// Sets a parameter of the server for its database, also for the connections that there are: they are cut.
+    /// Sets a parameter of the server for its database, also for the connections that there are:
+    /// they are cut.
     pub(crate) fn configure_server(&self, parameter: &str, value: &str) {
         self.database
             .as_ref()
@@ -137,13 +141,15 @@ impl Place {
         self
     }
 
-    /// Has programs that are started here fail to write beyond so many KiB of a file, as on a disk that is full there.
+    /// Has programs that are started here fail to write beyond so many KiB of a file, as on a disk
+    /// that is full there.
     pub(crate) fn limit_files(mut self, kib: u32) -> Self {
         self.file_limit = Some(kib);
         self
     }
 
-    /// Has permissions of files count for programs that are started here, also if it is root who starts them.
+    /// Has permissions of files count for programs that are started here, also if it is root who
+    /// starts them.
     pub(crate) fn confine(mut self) -> Self {
         self.is_confined = true;
         self
@@ -251,7 +257,8 @@ impl Place {
         assert!(aged > 0, "nothing had ended");
     }
 
-    /// Runs a statement in the database, as another process may. Gives how many rows it changed or found.
+    /// Runs a statement in the database, as another process may. Gives how many rows it changed or
+    /// found.
     pub(crate) fn sql(&self, statement: &str) -> u64 {
         if let Some(database) = &self.database {
             return database.sql(statement);
@@ -330,7 +337,8 @@ impl Place {
         text + &self.extra
     }
 
-    /// Puts a pipe in the place of a file, to which nobody writes: who opens it waits, as for a file on a mount that hangs.
+    /// Puts a pipe in the place of a file, to which nobody writes: who opens it waits, as for a
+    /// file on a mount that hangs.
     pub(crate) fn make_hang(&self, name: &str) {
         let path = self.file(name);
         fs::remove_file(&path).expect("a file");
@@ -458,7 +466,8 @@ impl Gateway {
         Client::new(self.base.clone(), None)
     }
 
-    /// Somebody who trusts an authority, and may have a certificate or a key, on encrypted connections.
+    /// Somebody who trusts an authority, and may have a certificate or a key, on encrypted
+    /// connections.
     pub(crate) fn encrypted(
         &self,
         trusted: &Authority,

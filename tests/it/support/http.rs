@@ -234,7 +234,8 @@ impl Client {
         self.send(method, path, &[header], None).expect("an answer")
     }
 
-    /// Opens a stream of events, after the event with this id if there is one. The error is what was answered instead.
+    /// Opens a stream of events, after the event with this id if there is one. The error is what
+    /// was answered instead.
     pub(crate) fn watch(&self, path: &str, last: Option<&str>) -> Result<Events, Box<Answer>> {
         let mut request = http::Request::builder().uri(format!("{}{path}", self.base));
         if let Some(key) = &self.key {

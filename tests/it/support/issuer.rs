@@ -1,4 +1,5 @@
-//! An issuer of tokens: keys, the place where their public halves are, and tokens of every kind, good and bad.
+//! An issuer of tokens: keys, the place where their public halves are, and tokens of every kind,
+//! good and bad.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},

@@ -1,5 +1,5 @@
-//! What tests of the whole program stand on: the real program in a process of its own, the simulated cloud behind it,
-//! and plain HTTP in front.
+//! What tests of the whole program stand on: the real program in a process of its own, the
+//! simulated cloud behind it, and plain HTTP in front.
 
 pub(crate) mod audit_log;
 pub(crate) mod authority;

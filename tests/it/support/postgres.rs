@@ -1,7 +1,8 @@
-//! PostgreSQL for tests: the server that `DATABASE_URL` names, or one of this process's own from the installed programs.
+//! PostgreSQL for tests: the server that `DATABASE_URL` names, or one of this process's own from
+//! the installed programs.
 //!
-//! A server of one's own is watched over by a script that outlives this process: it ends the server and removes its folder when
-//! this process has ended, in whatever way.
+//! A server of one's own is watched over by a script that outlives this process: it ends the server
+//! and removes its folder when this process has ended, in whatever way.
 
 use std::{
     env, fs,
@@ -26,7 +27,8 @@ const START_MAX: Duration = Duration::from_mins(1);
 const USER: &str = "gateway";
 const PASSWORD: &str = "the password of the gateway: %&?/ä";
 
-/// Reads what is to be done from its standard input, and clears up at its end. No signal to the tests ends it before.
+/// Reads what is to be done from its standard input, and clears up at its end. No signal to the
+/// tests ends it before.
 const GUARDIAN: &str = r#"
 trap '' HUP INT TERM
 bin=$1 folder=$2 port=$3 password=$4
@@ -95,8 +97,9 @@ impl Server {
         }
     }
 
-    /// One of its own, which ends with this value or with the process. Its users need their passwords on every connection, which
-    /// may be encrypted if there is a certificate and its key, as PEM.
+    /// One of its own, which ends with this value or with the process. Its users need their
+    /// passwords on every connection, which may be encrypted if there is a certificate and its key,
+    /// as PEM.
     pub(crate) fn start(pair: Option<[&str; 2]>) -> Arc<Self> {
         Self::start_with("scram-sha-256", pair)
     }
@@ -168,7 +171,8 @@ impl Server {
         }
     }
 
-    /// Starts it again after [`Server::stop`], with everything that was committed, and waits until it lets users in.
+    /// Starts it again after [`Server::stop`], with everything that was committed, and waits until
+    /// it lets users in.
     pub(crate) fn start_again(&self) {
         self.tell("start");
         self.wait_until_up().expect("a server");
@@ -251,7 +255,8 @@ impl Database {
         ));
     }
 
-    /// Runs statements in it as a user who may do everything. Gives how many rows they changed or found.
+    /// Runs statements in it as a user who may do everything. Gives how many rows they changed or
+    /// found.
     pub(crate) fn sql(&self, sql: &str) -> u64 {
         let (before, after) = self
             .server
@@ -291,8 +296,8 @@ fn run(url: &str, sql: &str) -> Result<u64, sqlx::Error> {
     thread::scope(|scope| scope.spawn(work).join().expect("a thread"))
 }
 
-/// Has a program that is to run, and the files that it is to have, belong to the user of the server, if this one is root: the
-/// server refuses to be.
+/// Has a program that is to run, and the files that it is to have, belong to the user of the
+/// server, if this one is root: the server refuses to be.
 fn give_away(program: &mut Command, files: &[PathBuf]) {
     if fs::metadata("/proc/self").expect("a process").uid() == 0 {
         let id = |kind| {

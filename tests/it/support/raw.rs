@@ -30,8 +30,9 @@ impl RawAnswer {
     }
 }
 
-/// Sends the bytes and reads one answer, as far as its `Content-Length` says or to the end of the connection.
-/// Nothing is sent after `request`, so that an answer to a body that never comes can be seen.
+/// Sends the bytes and reads one answer, as far as its `Content-Length` says or to the end of the
+/// connection. Nothing is sent after `request`, so that an answer to a body that never comes can be
+/// seen.
 pub(crate) fn exchange(authority: &str, request: &[u8]) -> RawAnswer {
     let mut stream = connect(authority);
     let answer = exchange_on(&mut stream, request);

@@ -1,9 +1,10 @@
-//! As much of JSON Schema as the OpenAPI document uses: enough to tell that an answer keeps what the document promises.
+//! As much of JSON Schema as the OpenAPI document uses: enough to tell that an answer keeps what
+//! the document promises.
 
 use serde_json::Value;
 
-/// Says what is wrong with a value, by its path; nothing if it keeps to the schema. Members that the schema does not
-/// name are wrong too: whoever reads the document would not know of them.
+/// Says what is wrong with a value, by its path; nothing if it keeps to the schema. Members that
+/// the schema does not name are wrong too: whoever reads the document would not know of them.
 pub(crate) fn faults(document: &Value, schema: &Value, value: &Value, path: &str) -> Vec<String> {
     if let Some(reference) = schema["$ref"].as_str() {
         let pointer = reference.trim_start_matches('#');

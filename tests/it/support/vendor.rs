@@ -1,4 +1,5 @@
-//! A vendor on a raw socket, which writes every byte of its answers, and the errors in them, itself.
+//! A vendor on a raw socket, which writes every byte of its answers, and the errors in them,
+//! itself.
 
 use std::{
     io::{BufRead as _, BufReader, Read, Write},
@@ -153,8 +154,8 @@ impl Vendor {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// Until this is dropped, connections are accepted and nothing is read from those that come meanwhile, nor any handshake
-    /// made.
+    /// Until this is dropped, connections are accepted and nothing is read from those that come
+    /// meanwhile, nor any handshake made.
     pub(crate) fn hold(&self) -> RwLockWriteGuard<'_, ()> {
         self.hold.write().expect("a test that goes on")
     }

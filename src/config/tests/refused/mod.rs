@@ -5,7 +5,8 @@ mod projects;
 
 use super::{complete, faults};
 
-/// Replaces one part of [`complete`] and expects one fault, which begins with the key and has the words.
+/// Replaces one part of [`complete`] and expects one fault, which begins with the key and has the
+/// words.
 fn refused(part: &str, by: &str, key: &str, words: &str) {
     assert!(complete().contains(part), "{part} is not in the text");
     let found = faults(&complete().replacen(part, by, 1), &[]);

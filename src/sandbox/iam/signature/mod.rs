@@ -1,8 +1,8 @@
 //! Requests signed with an access key: `SDK-HMAC-SHA256`.
 //!
-//! What is signed is a text made of the request: method, path, query, the headers that the request itself lists, and
-//! the digest of the body. The key of the code is the secret key as it is. A request with temporary keys also brings their
-//! security token, whether or not that is signed.
+//! What is signed is a text made of the request: method, path, query, the headers that the request
+//! itself lists, and the digest of the body. The key of the code is the secret key as it is. A
+//! request with temporary keys also brings their security token, whether or not that is signed.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use jiff::{civil::DateTime, tz::TimeZone};
@@ -49,7 +49,8 @@ impl<'a> Signed<'a> {
     }
 }
 
-/// The access key by which a request is rightly signed. `None`: it is not signed. `Err`: the reason as the gateway words it.
+/// The access key by which a request is rightly signed. `None`: it is not signed. `Err`: the reason
+/// as the gateway words it.
 pub(super) fn signer<'a>(call: &'a Call, keys: &Keys, now: i64) -> Option<Result<&'a str, String>> {
     let header = call.header("authorization")?;
     if !header.starts_with(ALGORITHM) {

@@ -23,7 +23,8 @@ const CODES: Codes = Codes {
 };
 const HTML: &str = "<html><body>Bad Gateway</body></html>";
 
-/// Status, body or code, meaning for a read, meaning for a change, whether the change reached the service.
+/// Status, body or code, meaning for a read, meaning for a change, whether the change reached the
+/// service.
 const MEANINGS: &[(u16, &str, UpstreamErrorKind, UpstreamErrorKind, Sent)] = &[
     (400, "OMS.1009", Gone, Gone, Sent::Yes),
     (403, "OMS.1009", Gone, Gone, Sent::Yes),

@@ -1,9 +1,9 @@
 //! The pace of one service of one project, kept by all threads together.
 //!
-//! Whoever wants to send takes a permit. Without one at hand it waits in a queue, up to a moment of its own; one whose turn
-//! would come too late is refused at once, which bounds the queue by what the pace lets through until then. Nobody serves
-//! the queue: those who wait do, each with a timer for when its own turn should be, so that a thread that stands still holds
-//! up nobody else.
+//! Whoever wants to send takes a permit. Without one at hand it waits in a queue, up to a moment of
+//! its own; one whose turn would come too late is refused at once, which bounds the queue by what
+//! the pace lets through until then. Nobody serves the queue: those who wait do, each with a timer
+//! for when its own turn should be, so that a thread that stands still holds up nobody else.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -245,8 +245,9 @@ impl Drop for Place<'_> {
     }
 }
 
-/// Leave to send one request. As long as it is held, the request counts as part of the burst: it is to be dropped in the
-/// moment in which the request goes. Dropped without having been used, it goes to the next who waits.
+/// Leave to send one request. As long as it is held, the request counts as part of the burst: it is
+/// to be dropped in the moment in which the request goes. Dropped without having been used, it goes
+/// to the next who waits.
 #[derive(Debug)]
 pub(super) struct Permit {
     pacer: Arc<Pacer>,

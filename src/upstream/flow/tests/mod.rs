@@ -1,4 +1,5 @@
-//! Requests that are let through, judged and repeated, on a clock that stands still unless somebody waits.
+//! Requests that are let through, judged and repeated, on a clock that stands still unless somebody
+//! waits.
 
 mod breaker;
 mod retries;

@@ -141,7 +141,8 @@ async fn retries_end_with_the_budget() {
         well.carry(&flow, Method::Get).await.unwrap();
         flow.budget.spend();
     }
-    // What a tenth of 40 requests and the reserve allow, and what came back in the pauses; the test itself took some.
+    // What a tenth of 40 requests and the reserve allow, and what came back in the pauses; the test
+    // itself took some.
     let retries = faulty.count() - 20;
     assert!((5..=16).contains(&retries), "{retries}");
     let text = metrics(&routes);

@@ -1,7 +1,8 @@
 //! How often a password or a pair of keys that was refused is tried again.
 //!
-//! The vendor locks an account after a few wrong passwords: five in 15 minutes by default, three in the strictest setting.
-//! It locks an access key for five minutes after more than five wrong signatures on end.
+//! The vendor locks an account after a few wrong passwords: five in 15 minutes by default, three in
+//! the strictest setting. It locks an access key for five minutes after more than five wrong
+//! signatures on end.
 
 mod trials;
 
@@ -13,15 +14,17 @@ pub(super) use self::trials::{Trials, Turn};
 use crate::{domain::service::UpstreamError, transport::Endpoint};
 
 const WINDOW: Duration = Duration::from_mins(15);
-/// How long a pair of keys that has signed what a service accepted is left alone after its second refusal within [`WINDOW`]; three times as
-/// long after each further one, up to the time for which the vendor locks it. Such a pair may be refused for no fault of its own,
-/// say because a clock was wrong for a while.
+/// How long a pair of keys that has signed what a service accepted is left alone after its second
+/// refusal within [`WINDOW`]; three times as long after each further one, up to the time for which
+/// the vendor locks it. Such a pair may be refused for no fault of its own, say because a clock was
+/// wrong for a while.
 const PROVEN_PAUSE: Duration = Duration::from_secs(10);
 const PROVEN_PAUSE_MAX: Duration = Duration::from_mins(5);
 /// Refusals no further apart than this do not make the pause longer.
 const SAME_MOMENT: Duration = Duration::from_secs(5);
 
-/// Who asks with what, as a digest: the same user of two projects counts as one. It is as secret as what it is made of.
+/// Who asks with what, as a digest: the same user of two projects counts as one. It is as secret as
+/// what it is made of.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Identity([u8; 32]);
 
@@ -45,8 +48,8 @@ impl fmt::Debug for Identity {
 /// How much depends on a try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Urgency {
-    /// Another credential serves, so that a secret which was refused can rest: the vendor may come to know it later than
-    /// the gateway.
+    /// Another credential serves, so that a secret which was refused can rest: the vendor may come
+    /// to know it later than the gateway.
     CanWait,
     /// Nothing else lets the gateway in.
     Needed,
@@ -88,9 +91,11 @@ struct Refused {
 }
 
 impl Refusals {
-    /// The last refusal, with the time until a further attempt may be made at this address, or at any, if it may not yet.
+    /// The last refusal, with the time until a further attempt may be made at this address, or at
+    /// any, if it may not yet.
     ///
-    /// What one address alone refuses may be right, and that address wrong, so that the others may try it all the same.
+    /// What one address alone refuses may be right, and that address wrong, so that the others may
+    /// try it all the same.
     pub(super) fn forbid(
         &mut self,
         uptime: Duration,
@@ -104,7 +109,8 @@ impl Refusals {
         let left = match (urgency, self.only_refuser()) {
             (Urgency::Needed, Some(refuser)) if at != Some(refuser) => return None,
             (Urgency::Needed, _) if self.is_proven => {
-                // Those that come together, from requests that were under way at the same time, are one.
+                // Those that come together, from requests that were under way at the same time, are
+                // one.
                 let of_pauses = self.all[most - 1..].windows(2);
                 let apart = |pair: &[Refused]| pair[1].at.saturating_sub(pair[0].at);
                 let pauses = of_pauses.filter(|pair| apart(pair) > SAME_MOMENT);
@@ -178,7 +184,8 @@ pub(super) struct Attempts(HashMap<Identity, Arc<Trials>>);
 
 impl Attempts {
     pub(super) fn of(&mut self, identity: Identity, uptime: Duration) -> Arc<Trials> {
-        // What nobody holds and has nothing to tell is forgotten, so that old passwords do not pile up.
+        // What nobody holds and has nothing to tell is forgotten, so that old passwords do not pile
+        // up.
         self.0
             .retain(|_, trials| Arc::strong_count(trials) > 1 || !trials.refusals().forget(uptime));
         Arc::clone(self.0.entry(identity).or_default())

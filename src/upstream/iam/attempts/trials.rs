@@ -14,13 +14,13 @@ use crate::{domain::clock::Clock, transport::Endpoint};
 /// The most attempts at the same time: as many as may fail where nothing else lets the gateway in.
 const PLACES: u32 = 2;
 
-/// So many logins may follow each other closely, and then one in each [`LOGIN_EVERY`]: a service that refuses good tokens now
-/// and then must not lead to a login for each.
+/// So many logins may follow each other closely, and then one in each [`LOGIN_EVERY`]: a service
+/// that refuses good tokens now and then must not lead to a login for each.
 const LOGINS_MAX: u32 = 20;
 const LOGIN_EVERY: Duration = Duration::from_secs(1);
 
-/// How one identity fares. Whoever tries it holds a turn until the result is noted, and asks under it whether it may
-/// be tried, so that no more attempts are under way than may fail.
+/// How one identity fares. Whoever tries it holds a turn until the result is noted, and asks under
+/// it whether it may be tried, so that no more attempts are under way than may fail.
 #[derive(Debug)]
 pub(in crate::upstream::iam) struct Trials {
     places: Arc<Semaphore>,

@@ -16,7 +16,8 @@ use crate::domain::service::{ProjectName, UpstreamError, UpstreamErrorKind};
 
 /// The longest that a request waits for its turn to try keys that have not worked yet.
 const TURN_PATIENCE: Duration = Duration::from_secs(10);
-/// The longest that a request is put off because of what the service refused: meanwhile the keys can be proven right elsewhere, or changed.
+/// The longest that a request is put off because of what the service refused: meanwhile the keys
+/// can be proven right elsewhere, or changed.
 const REST_MAX: Duration = Duration::from_mins(1);
 /// How often a request looks for other keys, when those that it waited for were refused meanwhile.
 const LEASE_ATTEMPTS: usize = 4;
@@ -65,9 +66,9 @@ impl Deref for Lease {
 }
 
 impl Credentials {
-    /// A credential of the project, to be held while it is used once at this site: the one at hand, or
-    /// else the result of one login that all who wait share. A failed login is answered from memory for a while. Never waits longer than a login may
-    /// take, and for keys that others try.
+    /// A credential of the project, to be held while it is used once at this site: the one at hand,
+    /// or else the result of one login that all who wait share. A failed login is answered from
+    /// memory for a while. Never waits longer than a login may take, and for keys that others try.
     pub(crate) async fn lease(
         &self,
         project: &ProjectName,
@@ -114,8 +115,8 @@ impl Credentials {
                     ..error
                 });
             }
-            // It was obtained just before the last refusal was noted. What worked before it comes back, or else another one
-            // is made of other keys or withheld.
+            // It was obtained just before the last refusal was noted. What worked before it comes
+            // back, or else another one is made of other keys or withheld.
             self.vault.remove(&credential).await;
         }
         Err(failure(
@@ -124,7 +125,8 @@ impl Credentials {
         ))
     }
 
-    /// As [`Credentials::lease`], but `None` if that has to wait: for a login, or for others who try the keys.
+    /// As [`Credentials::lease`], but `None` if that has to wait: for a login, or for others who
+    /// try the keys.
     pub(crate) async fn lease_now(&self, project: &ProjectName, site: &Site) -> Option<Lease> {
         let clock = &*self.vault.clock;
         let credential = self.at_hand(project).await?;

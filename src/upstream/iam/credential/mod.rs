@@ -81,7 +81,8 @@ impl Credential {
         }))
     }
 
-    /// The same keys, as if they had just been obtained; `None` if they have not worked, or if they are others by now.
+    /// The same keys, as if they had just been obtained; `None` if they have not worked, or if they
+    /// are others by now.
     pub(super) fn again(&self, serial: u64) -> Option<Self> {
         let is_same = self.kind() == CredentialKind::AccessKey && self.has_worked();
         is_same.then(|| {
@@ -143,7 +144,8 @@ impl Credential {
         self.0.identity
     }
 
-    /// What somebody chose for it to be obtained with, as opposed to temporary keys, which change by themselves.
+    /// What somebody chose for it to be obtained with, as opposed to temporary keys, which change
+    /// by themselves.
     pub(super) fn chosen(&self) -> Option<Identity> {
         (self.kind() != CredentialKind::EcsAgency).then(|| self.identity())
     }
@@ -158,7 +160,8 @@ impl Credential {
         self.0.worked.load(Ordering::Relaxed)
     }
 
-    /// Notes that a service of the vendor has accepted it. Tells whether it is the first time that one did.
+    /// Notes that a service of the vendor has accepted it. Tells whether it is the first time that
+    /// one did.
     pub(super) fn set_worked(&self) -> bool {
         let is_first = !self.0.worked.swap(true, Ordering::Relaxed);
         if is_first {
@@ -174,8 +177,9 @@ impl Credential {
         self.0.refused.load(Ordering::Relaxed)
     }
 
-    /// Notes that a service at this address refused it. Of many who used it at the same time, the first one counts, unless it never worked: those who tried it are
-    /// few, and the vendor counts them all. Tells whether it is the first one.
+    /// Notes that a service at this address refused it. Of many who used it at the same time, the
+    /// first one counts, unless it never worked: those who tried it are few, and the vendor counts
+    /// them all. Tells whether it is the first one.
     pub(super) fn set_refused(
         &self,
         error: &UpstreamError,
@@ -191,7 +195,8 @@ impl Credential {
         is_first
     }
 
-    /// The last refusal of what it was obtained with, if that was refused too often to be tried at this address, or at any.
+    /// The last refusal of what it was obtained with, if that was refused too often to be tried at
+    /// this address, or at any.
     pub(super) fn forbidden(
         &self,
         uptime: Duration,
@@ -255,8 +260,9 @@ impl Credential {
             .is_some_and(|lifetime| lifetime.asks_for_replacement(now))
     }
 
-    /// Whether it is tried by few requests at a time: the vendor locks keys after a few wrong signatures, so that those that
-    /// have worked are tried again after a refusal of the same ones, be it in another project. Many may try a token at the same time.
+    /// Whether it is tried by few requests at a time: the vendor locks keys after a few wrong
+    /// signatures, so that those that have worked are tried again after a refusal of the same ones,
+    /// be it in another project. Many may try a token at the same time.
     pub(crate) fn is_on_trial(&self) -> bool {
         self.signs() && (!self.has_worked() || self.was_refused())
     }

@@ -43,7 +43,8 @@ pub(in crate::upstream::iam) struct KeyPair {
 pub(crate) struct Authentication {
     /// The headers that say who sends the request.
     pub(crate) headers: Vec<Header>,
-    /// What of the request alone no answer may repeat, beside [`Credential::mask`](super::Credential::mask).
+    /// What of the request alone no answer may repeat, beside
+    /// [`Credential::mask`](super::Credential::mask).
     pub(crate) signature: Option<Secret>,
 }
 

@@ -15,8 +15,9 @@ pub(super) struct Desk {
     pub(super) login: Option<Id>,
     pub(super) waiting: Vec<oneshot::Sender<CredentialResult>>,
     pub(super) failures: Backoff,
-    /// Replacements that could not be had, or that a service refused, so that what they were to replace serves on. They
-    /// rest for a while then, but a credential that is needed is obtained all the same.
+    /// Replacements that could not be had, or that a service refused, so that what they were to
+    /// replace serves on. They rest for a while then, but a credential that is needed is obtained
+    /// all the same.
     pub(super) replacements: Backoff,
     /// The secret that was refused, if the last failure was such a one.
     pub(super) refused: Option<Identity>,
@@ -62,8 +63,8 @@ impl Desk {
         backoff.failed(error, vault.clock.now())
     }
 
-    /// Notes that there is no credential, although the vendor was not asked. Nothing rests for it: the next who needs one
-    /// reads the secret again.
+    /// Notes that there is no credential, although the vendor was not asked. Nothing rests for it:
+    /// the next who needs one reads the secret again.
     pub(super) fn withheld(&mut self, error: UpstreamError, vault: &Vault) -> UpstreamError {
         self.tell(&error);
         let now = vault.clock.now();

@@ -1,4 +1,5 @@
-//! Who has credentials obtained: one thread, so that a caller who leaves neither disturbs nor repeats a login.
+//! Who has credentials obtained: one thread, so that a caller who leaves neither disturbs nor
+//! repeats a login.
 
 mod desk;
 
@@ -118,8 +119,8 @@ impl Keeper {
         }
     }
 
-    /// Takes a refused credential out of use, for the one that worked before it if there is one. Whoever asks for another
-    /// one later is served after that.
+    /// Takes a refused credential out of use, for the one that worked before it if there is one.
+    /// Whoever asks for another one later is served after that.
     async fn remove(
         &mut self,
         credential: &Credential,
@@ -149,8 +150,8 @@ impl Keeper {
         }
     }
 
-    /// Puts the keys that worked back in the place of those that came after them and do not. They were refused too, but that may have
-    /// been by chance, if these are not taken yet.
+    /// Puts the keys that worked back in the place of those that came after them and do not. They
+    /// were refused too, but that may have been by chance, if these are not taken yet.
     async fn bring_back(&mut self, refused: &Credential) {
         let recent = self.vault.recent(refused.project());
         let mut others = recent
@@ -305,9 +306,10 @@ impl Keeper {
         });
     }
 
-    /// Replaces the credentials that were obtained with other secrets than there are, and those that a service has refused:
-    /// nobody may ask for another one while that service is left alone. Where none is at hand otherwise, whoever needs one
-    /// reads the secret anyhow; the refusal of another secret does not keep anybody from that.
+    /// Replaces the credentials that were obtained with other secrets than there are, and those
+    /// that a service has refused: nobody may ask for another one while that service is left alone.
+    /// Where none is at hand otherwise, whoever needs one reads the secret anyhow; the refusal of
+    /// another secret does not keep anybody from that.
     async fn compare(&mut self, seen: Vec<SecretsSeen>) {
         for look in seen {
             let project = look.project;

@@ -9,7 +9,8 @@ use super::{
     *,
 };
 
-/// How a metadata service answers requests for tokens and keys, with the moment at which the clock begins.
+/// How a metadata service answers requests for tokens and keys, with the moment at which the clock
+/// begins.
 type Answers = fn(&Seen, &mut dyn Write, Timestamp) -> Then;
 
 /// Credentials from a metadata service.

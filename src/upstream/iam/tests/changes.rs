@@ -21,7 +21,8 @@ async fn while_a_token_serves_a_refused_password_is_not_tried_again() {
     let cloud = Cloud::of_tokens();
     let credentials = cloud.credentials(&["p"]);
     let first = lease(&credentials).await.unwrap();
-    // The token is about to be replaced, when the file gets a password that the vendor does not know yet.
+    // The token is about to be replaced, when the file gets a password that the vendor does not
+    // know yet.
     cloud.clock.forward(24 * 3600 - 20 * 60);
     let is_known = Arc::new(AtomicBool::new(false));
     for _ in 0..3 {
@@ -74,7 +75,8 @@ async fn who_comes_while_a_refused_password_is_spared_has_it_tried() {
     let (tries, waits) = (credentials.clone(), credentials.clone());
     let tries = actix_rt::spawn(async move { tries.lease(&other, &oms()).await.map(|_| ()) });
     until(async || cloud.logins() == 2).await;
-    // The replacement waits for the result of the other project's try, and so does who comes for it.
+    // The replacement waits for the result of the other project's try, and so does who comes for
+    // it.
     cloud.clock.forward(24 * 3600 - 20 * 60);
     assert_eq!(text(&credentials).await, "token-0");
     let error = refusal();

@@ -112,7 +112,8 @@ async fn a_file_that_is_of_no_use_leaves_the_access_key_as_it_is() {
     credentials.look_at_secrets();
     bench.write("AK2", "\n");
     credentials.look_at_secrets();
-    // Half a pair is of no use, but who can tell? It is tried once, and the one that works comes back.
+    // Half a pair is of no use, but who can tell? It is tried once, and the one that works comes
+    // back.
     until(async || key(&credentials).await == "AK2").await;
     until(async || {
         // Another look may be under way, and bring them back once.

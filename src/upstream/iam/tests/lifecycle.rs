@@ -229,7 +229,8 @@ async fn a_clock_that_jumps_never_brings_a_dead_token_back() {
     let cloud = Cloud::of_tokens();
     let credentials = cloud.credentials(&["p"]);
     assert_eq!(text(&credentials).await, "token-0");
-    // A leap forward ends it, and the leap back does not revive it, since another one took its place.
+    // A leap forward ends it, and the leap back does not revive it, since another one took its
+    // place.
     cloud.clock.forward(30 * 3600);
     assert_eq!(text(&credentials).await, "token-1");
     cloud.clock.forward(-30 * 3600);

@@ -13,7 +13,8 @@ use crate::{
 
 const GOOD: &str = "X-Subject-Token: token\r\n";
 
-/// A login that is answered like this fails with this kind, is asked once, and the next one after it succeeds.
+/// A login that is answered like this fails with this kind, is asked once, and the next one after
+/// it succeeds.
 async fn is_no_token(
     what: &str,
     kind: UpstreamErrorKind,

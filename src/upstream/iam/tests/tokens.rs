@@ -93,7 +93,8 @@ async fn a_token_serves_to_its_end_when_it_cannot_be_replaced() {
     assert_eq!(text(&credentials).await, "token-0");
     until(async || cloud.logins() == 2).await;
     assert_eq!(text(&credentials).await, "token-0");
-    // The next attempt is made after a while, and succeeds. When the failure was noted, nobody can tell.
+    // The next attempt is made after a while, and succeeds. When the failure was noted, nobody can
+    // tell.
     until(async || {
         cloud.clock.forward(1);
         text(&credentials).await != "token-0"

@@ -65,8 +65,8 @@ impl Requests {
         self.about(Method::Delete, id, "")
     }
 
-    /// "Starting a Migration Task", with the keys that the request names or brings. [`UpstreamErrorKind::Rejected`]
-    /// if a named one cannot be had.
+    /// "Starting a Migration Task", with the keys that the request names or brings.
+    /// [`UpstreamErrorKind::Rejected`] if a named one cannot be had.
     pub(super) async fn start(
         &self,
         id: &TaskId,
@@ -104,7 +104,8 @@ impl Requests {
         }
     }
 
-    /// The configuration can have changed since the start was accepted, so it is asked again each time.
+    /// The configuration can have changed since the start was accepted, so it is asked again each
+    /// time.
     async fn named_keys(&self, name: &CredentialName) -> Result<StorageKeys, UpstreamError> {
         let entry = self
             .settings
@@ -118,7 +119,8 @@ impl Requests {
             })?;
         let secret_key = self.secrets.read(&entry.secret_key, SecretForm::Key).await;
         let secret_key = secret_key.map_err(|error| {
-            // Where the secret is kept is for the operator; whoever asked gets to know the name only.
+            // Where the secret is kept is for the operator; whoever asked gets to know the name
+            // only.
             tracing::debug!(credential = %name, %error, "a storage credential cannot be read");
             rejected(format!("The storage credential {name} cannot be read."))
         })?;

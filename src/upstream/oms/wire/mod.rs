@@ -1,4 +1,5 @@
-//! The JSON of OMS v2. Every member is optional here, since editions of the service differ in what they send.
+//! The JSON of OMS v2. Every member is optional here, since editions of the service differ in what
+//! they send.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -15,8 +16,8 @@ use crate::{
     },
 };
 
-/// From the page "Error Codes" of the OMS API reference. `OMS.0053` ("query failed or no permission") is left out,
-/// because it can be either.
+/// From the page "Error Codes" of the OMS API reference. `OMS.0053` ("query failed or no
+/// permission") is left out, because it can be either.
 pub(super) const CODES: Codes = Codes {
     prefix: "OMS.",
     gone: "OMS.1009",
@@ -26,8 +27,8 @@ pub(super) const CODES: Codes = Codes {
     transient: &["OMS.1001", "OMS.2004"],
 };
 
-/// A task as "Querying a Migration Task" and "Querying Migration Tasks" show it. Times and durations are in
-/// milliseconds, sizes in bytes, speed in bytes a second, progress from 0 to 1.
+/// A task as "Querying a Migration Task" and "Querying Migration Tasks" show it. Times and
+/// durations are in milliseconds, sizes in bytes, speed in bytes a second, progress from 0 to 1.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct TaskWire {
@@ -118,8 +119,8 @@ fn objects(wire: &TaskWire) -> Option<ObjectCounts> {
     })
 }
 
-/// The body of "Starting a Migration Task". OMS forgets the keys when a task rests, so each start sends them again;
-/// a task that reads a list of URLs has no source keys.
+/// The body of "Starting a Migration Task". OMS forgets the keys when a task rests, so each start
+/// sends them again; a task that reads a list of URLs has no source keys.
 pub(super) fn start_body(
     source: Option<&StorageKeys>,
     destination: &StorageKeys,

@@ -14,7 +14,8 @@ use crate::{
     },
 };
 
-/// Answers each request as it says, after the answer to the one before on the same connection has come once more.
+/// Answers each request as it says, after the answer to the one before on the same connection has
+/// come once more.
 fn doubling(
     answers: impl Fn(&Seen) -> (u16, String) + Send + Sync + 'static,
 ) -> impl Fn(&Seen, &mut dyn Write) -> Then + Send + Sync + 'static {
@@ -38,8 +39,8 @@ fn task(id: &str) -> String {
     json!({"id": id.parse::<u64>().unwrap(), "name": "logs", "status": 2}).to_string()
 }
 
-/// Tasks whose number begins with 1 are there, those with 4 are for others, and the rest is gone. Lists hold one task, with the
-/// number of the offset.
+/// Tasks whose number begins with 1 are there, those with 4 are for others, and the rest is gone.
+/// Lists hold one task, with the number of the offset.
 fn answers(seen: &Seen) -> (u16, String) {
     let coded = |code| json!({"error_code": code, "error_msg": "x"}).to_string();
     if let Some((_, offset)) = seen.path().split_once("offset=") {

@@ -102,7 +102,8 @@ async fn tokens_that_are_revoked_one_after_the_other_are_replaced_after_growing_
     let all = async || join_all((0..30).map(|_| session.exchange("show", &request, None))).await;
     assert!(all().await.iter().all(Result::is_err));
     assert_eq!((bench.cloud.logins(), bench.requests()), (3, 4));
-    // One of many finds out that the token was not merely unknown yet, and then that the next one is dead too.
+    // One of many finds out that the token was not merely unknown yet, and then that the next one
+    // is dead too.
     let mut asked = Vec::new();
     for _ in 0..15 {
         bench.cloud.clock.forward(1);
@@ -292,7 +293,8 @@ async fn a_service_that_accepts_tokens_again_is_used_again_without_a_login() {
     bench.cloud.clock.forward(1);
     session.exchange("show", &read(), None).await.unwrap();
     assert_eq!(bench.cloud.logins(), 2);
-    // All is forgotten: the next dead tokens are replaced at once, two of them since one was accepted.
+    // All is forgotten: the next dead tokens are replaced at once, two of them since one was
+    // accepted.
     refuses.store(true, Ordering::SeqCst);
     session.exchange("show", &read(), None).await.unwrap_err();
     assert_eq!(bench.cloud.logins(), 4);

@@ -1,5 +1,5 @@
-//! The JSON of SMS v3. Every member is optional here: rows of the list lack members that a single task has, and
-//! editions of the service differ.
+//! The JSON of SMS v3. Every member is optional here: rows of the list lack members that a single
+//! task has, and editions of the service differ.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -13,8 +13,8 @@ use crate::{
     },
 };
 
-/// From the error pages of the SMS API reference. It has no code for a refused token: those answers come from the
-/// API gateway in front of it.
+/// From the error pages of the SMS API reference. It has no code for a refused token: those answers
+/// come from the API gateway in front of it.
 pub(super) const CODES: Codes = Codes {
     prefix: "SMS.",
     gone: "SMS.7703",
@@ -24,8 +24,8 @@ pub(super) const CODES: Codes = Codes {
     transient: &[],
 };
 
-/// States of a source server in which, while it is connected, SMS refuses to delete its task: page "Deleting a
-/// Migration Task", editions since November 2025.
+/// States of a source server in which, while it is connected, SMS refuses to delete its task: page
+/// "Deleting a Migration Task", editions since November 2025.
 const BUSY_SOURCES: [&str; 10] = [
     "initialize",
     "stopping",
@@ -42,7 +42,8 @@ const BUSY_SOURCES: [&str; 10] = [
 /// `migrate_speed` is in megabits a second.
 const BYTES_PER_MEGABIT: f64 = 125_000.0;
 
-/// A task as "Querying a Migration Task" and, in part, "Querying Migration Tasks" show it. Times are in milliseconds.
+/// A task as "Querying a Migration Task" and, in part, "Querying Migration Tasks" show it. Times
+/// are in milliseconds.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct TaskWire {
@@ -137,7 +138,8 @@ pub(super) fn task(document: &Value, look: &Sighting<'_>) -> Option<Task> {
     })
 }
 
-/// `error_json` is a text with JSON in it, empty while all is well. Whatever else it may hold tells no code.
+/// `error_json` is a text with JSON in it, empty while all is well. Whatever else it may hold tells
+/// no code.
 fn error(written: &Value) -> Option<TaskError> {
     let wire: ReasonWire = match written.as_str() {
         Some(text) => loose::object(&serde_json::from_str(text).ok()?)?,

@@ -1,30 +1,22 @@
-//! The sections that are plain settings: `limits`, `server`, `log`, `store`, `operations` and `upstream`.
+//! The sections that are plain settings: `limits`, `server`, `log`, `store`, `audit`, `operations`
+//! and `upstream`.
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::Read as _,
-    net::{Ipv4Addr, SocketAddr},
-    num::NonZero,
-    path::PathBuf,
-    time::Duration,
-};
+mod server;
 
+use std::{fs::File, io::Read as _, path::PathBuf, time::Duration};
+
+pub(super) use self::server::{listen, server};
 use super::{
-    address,
     fault::{Faults, Origin},
     reader::{Entry, Section},
     secrets,
     values::{self, Reading},
 };
 use crate::{
-    api::{self, Limits, Network, RateLimit, StreamLimits},
+    api::{Limits, RateLimit, StreamLimits},
     audit,
-    domain::{
-        secret::{SecretForm, SecretSource},
-        service::ProjectName,
-    },
-    listener::{self, ConnectionLimits, TlsFile},
+    domain::secret::{SecretForm, SecretSource},
+    listener::ConnectionLimits,
     operations,
     store::{self, PostgresSettings},
     telemetry, transport,
@@ -61,99 +53,6 @@ pub(super) fn limits(root: &mut Section, faults: &mut Faults) -> (Limits, Connec
     };
     section.finish(faults);
     (limits, connections)
-}
-
-/// Section `server`, joined with the project that is meant when none is named and with limits, and section `server.tls`.
-pub(super) fn server(
-    root: &mut Section,
-    default_project: Option<ProjectName>,
-    limits: Limits,
-    faults: &mut Faults,
-) -> (api::Settings, Option<listener::Settings>) {
-    let mut server = root.section("server", faults);
-    let (default_wait, max_wait) = ordered(
-        &mut server,
-        ("default_wait", 30 * SECOND),
-        ("max_wait", 120 * SECOND),
-        faults,
-    );
-    let settings = api::Settings {
-        listen: listen(&mut server, faults),
-        public_url: server
-            .optional("public_url", faults, address::public_url)
-            .flatten(),
-        trusted_proxies: server
-            .optional("trusted_proxies", faults, networks)
-            .unwrap_or_default(),
-        workers: server
-            .optional("workers", faults, values::number(0, 1024))
-            .and_then(NonZero::new)
-            .map_or_else(cores, NonZero::get),
-        default_wait,
-        max_wait,
-        drain_timeout: server
-            .optional("drain_timeout", faults, values::duration(MILLISECOND, HOUR))
-            .unwrap_or(30 * SECOND),
-        max_body: server
-            .optional("max_body", faults, values::size(KIB, 64 * MIB))
-            .unwrap_or(MIB),
-        limits,
-        default_project,
-        // Filled in when the storage credentials are read.
-        storage_grants: BTreeMap::new(),
-    };
-    let tls = tls(&mut server, faults);
-    server.finish(faults);
-    (settings, tls)
-}
-
-/// Section `server.tls`. The files are read, so that what is wrong with them is found before anything starts.
-fn tls(server: &mut Section, faults: &mut Faults) -> Option<listener::Settings> {
-    let mut tls = server.take("tls")?.into_section(faults)?;
-    let mut entries = BTreeMap::new();
-    let mut path = |file: TlsFile| {
-        let entry = match file {
-            TlsFile::ClientCa => tls.take(file.as_str()),
-            TlsFile::Certificate | TlsFile::PrivateKey => tls.required_entry(file.as_str(), faults),
-        }?;
-        let path = values::text(&entry);
-        let path = faults.keep(&entry, path);
-        entries.insert(file, entry);
-        path.map(PathBuf::from)
-    };
-    let certificate = path(TlsFile::Certificate);
-    let private_key = path(TlsFile::PrivateKey);
-    let client_ca = path(TlsFile::ClientCa);
-    tls.finish(faults);
-    let settings = listener::Settings {
-        certificate: certificate?,
-        private_key: private_key?,
-        client_ca,
-    };
-    for fault in listener::check(&settings).err().into_iter().flatten() {
-        if let Some(entry) = entries.get(&fault.file) {
-            faults.add(entry, fault.message);
-        }
-    }
-    Some(settings)
-}
-
-/// Where to listen, by section `server`.
-pub(super) fn listen(server: &mut Section, faults: &mut Faults) -> SocketAddr {
-    server
-        .optional("listen", faults, socket_address)
-        .unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)))
-}
-
-fn socket_address(entry: &Entry) -> Reading<SocketAddr> {
-    entry
-        .text()
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(|| "must be an address and a port, such as \"127.0.0.1:8080\"".to_owned())
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 /// Section `log`.
@@ -224,7 +123,8 @@ fn database(entry: &Entry) -> Reading<store::Settings> {
         return PostgresSettings::parse(&url).map(store::Settings::Postgres);
     }
     match url.strip_prefix("sqlite://") {
-        // The record must outlive the process, and SQLite takes these for its memory or for options.
+        // The record must outlive the process, and SQLite takes these for its memory or for
+        // options.
         Some(path) if !path.is_empty() && !path.starts_with(':') && !path.contains(['?', '#']) => {
             let path = path.into();
             Ok(store::Settings::Sqlite { path })
@@ -276,7 +176,8 @@ pub(super) fn audit_key(source: &SecretSource) -> Reading<audit::Key> {
     })
 }
 
-/// Section `operations`. `exchange_max`: the longest that one request can be on its way to the cloud.
+/// Section `operations`. `exchange_max`: the longest that one request can be on its way to the
+/// cloud.
 pub(super) fn operations(
     root: &mut Section,
     exchange_max: Duration,
@@ -307,7 +208,8 @@ pub(super) fn operations(
     settings
 }
 
-/// Section `upstream`: what concerns single exchanges, how old an answer may be that serves again, and the pace.
+/// Section `upstream`: what concerns single exchanges, how old an answer may be that serves again,
+/// and the pace.
 pub(super) fn upstream(
     root: &mut Section,
     faults: &mut Faults,
@@ -340,16 +242,6 @@ pub(super) fn upstream(
     (settings, freshness, pace)
 }
 
-fn networks(entry: &Entry) -> Reading<Vec<Network>> {
-    let list = entry.list();
-    let networks = list.and_then(|list| list.into_iter().map(Network::parse).collect());
-    networks.ok_or_else(|| {
-        "must be a list of IP addresses and networks, such as [\"192.0.2.7\", \"2001:db8::/32\"], without bits \
-         behind the length of a network"
-            .to_owned()
-    })
-}
-
 fn positive(entry: &Entry) -> Reading<u32> {
     let number = values::number(1, 1_000_000)(entry)?;
     // It is not larger than the limit.
@@ -367,7 +259,8 @@ fn ca_file(entry: &Entry) -> Reading<Option<PathBuf>> {
     }
 }
 
-/// Two durations of which the first must not be longer than the second, each given by its key and its default.
+/// Two durations of which the first must not be longer than the second, each given by its key and
+/// its default.
 fn ordered(
     section: &mut Section,
     (low_key, low): (&str, Duration),
