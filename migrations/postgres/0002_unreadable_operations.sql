@@ -1,5 +1,7 @@
 -- Of an operation that a program could not read, the version of that program, until one can. Nothing else of it is changed. It is
 -- passed over, so that any number of them cost the others nothing.
+-- Whoever works with the table waits for this behind whoever works with it already, say a backup.
+SET LOCAL lock_timeout = '10s';
 ALTER TABLE operations ADD COLUMN unreadable_by BIGINT;
 
 DROP INDEX operations_due;

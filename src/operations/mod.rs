@@ -114,12 +114,16 @@ struct Shared {
     /// When an operation could last not be recorded, if none was since. A disk can be full for
     /// those and take a probe.
     refused_at: Mutex<Option<Instant>>,
+    /// Since when no operation can be taken up, if the last attempt failed.
+    claims_fail_since: Mutex<Option<Instant>>,
     /// When the operations on record were last counted.
     counted_at: tokio::sync::Mutex<Option<Instant>>,
     /// When the engine last came round its loop.
     heartbeat: watch::Sender<Option<Instant>>,
 }
 
+/// For how long operations may not be taken up before the record is taken to be away.
+const CLAIMS_FAIL_FOR: Duration = Duration::from_secs(5);
 /// For how long a record that did not take an operation counts as one that cannot be written to.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
 /// So many operations that may have deleted a task are looked through for one that a caller may
@@ -150,6 +154,7 @@ impl Operations {
             owner,
             draining: watch::Sender::new(false),
             refused_at: Mutex::default(),
+            claims_fail_since: Mutex::default(),
             counted_at: tokio::sync::Mutex::default(),
             heartbeat: watch::Sender::new(None),
         }))
@@ -315,7 +320,7 @@ impl Operations {
             .is_some_and(|beat| beat.elapsed() < engine::SILENCE_MAX)
     }
 
-    /// Whether the record can be written to.
+    /// Whether the record can be written to, and operations can be taken up from it.
     pub async fn check_store(&self) -> Result<(), StoreError> {
         self.0.store.check().await?;
         let refused_at = *self.0.refused_at();
@@ -323,11 +328,23 @@ impl Operations {
             let reason = "an operation could not be recorded a moment ago";
             return Err(StoreError::Unavailable(reason.into()));
         }
+        let claims_fail_since = *self.0.claims_fail_since();
+        if claims_fail_since.is_some_and(|since| since.elapsed() > CLAIMS_FAIL_FOR) {
+            let reason = "no operation can be taken up";
+            return Err(StoreError::Unavailable(reason.into()));
+        }
         Ok(())
     }
 }
 
 impl Shared {
+    fn claims_fail_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        // Whole at any moment.
+        self.claims_fail_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn refused_at(&self) -> MutexGuard<'_, Option<Instant>> {
         // Whole at any moment.
         self.refused_at

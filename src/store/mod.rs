@@ -321,12 +321,12 @@ impl OperationStore for SqlOperationStore {
 
     async fn look_again(&self) -> Result<bool, StoreError> {
         let (passed, reader) = (self.looked_again.load(Relaxed), self.reader.clone());
-        let next = self
+        let (next, are_more) = self
             .database
             .write(move |transaction| unreadable::look_again(transaction, passed, reader))
             .await?;
         self.looked_again.store(next, Relaxed);
-        Ok(next > 0)
+        Ok(are_more)
     }
 
     async fn counts(&self) -> Result<Counts, StoreError> {

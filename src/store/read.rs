@@ -1,6 +1,13 @@
 //! Statements that read operations.
 
-use std::{collections::HashMap, fmt::Write as _, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt::Write as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use sqlx::{
     AnyConnection, Arguments as _, AssertSqlSafe,
@@ -158,11 +165,15 @@ pub(super) async fn former(
         .await?;
     let mut former = Vec::with_capacity(rows.len());
     for row in &rows {
-        let columns = Columns::new(row, rows::id_of(row)?);
-        former.push(Former {
-            id: columns.id()?,
-            record: reports.readable(columns.record()),
-        });
+        // One without an id is no operation that could be named.
+        let found = rows::id_of(row).map(|id| Columns::new(row, id));
+        let found = found.and_then(|columns| Ok((columns.id()?, columns)));
+        if let Some((id, columns)) = reports.readable(found) {
+            former.push(Former {
+                id,
+                record: reports.readable(columns.record()),
+            });
+        }
     }
     Ok(former)
 }
@@ -258,6 +269,9 @@ pub(super) async fn complete(
     Ok(read)
 }
 
+/// It is told once in the life of a process.
+static ORPHAN_IS_TOLD: AtomicBool = AtomicBool::new(false);
+
 /// The rows that belong to these operations, by operation, each in the order of their numbers.
 async fn children(
     connection: &mut AnyConnection,
@@ -277,8 +291,17 @@ async fn children(
         .await?;
     let mut by_operation = HashMap::<String, Vec<AnyRow>>::new();
     for row in rows {
-        let id = Columns::new(&row, "").text("operation_id")?.to_owned();
-        by_operation.entry(id).or_default().push(row);
+        // An index of a damaged file can lead to a row that has another id, and is nobody's then.
+        let Ok(id) = Columns::new(&row, "").text("operation_id") else {
+            if !ORPHAN_IS_TOLD.swap(true, Relaxed) {
+                tracing::error!(
+                    table,
+                    "a row that belongs to no operation is passed over: the database is damaged"
+                );
+            }
+            continue;
+        };
+        by_operation.entry(id.to_owned()).or_default().push(row);
     }
     Ok(by_operation)
 }

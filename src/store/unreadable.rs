@@ -179,13 +179,13 @@ pub(super) async fn owed_ends(
 }
 
 /// Looks at some of the marked operations again, those behind the first `passed`, and takes the
-/// marks of those away that can be read. Tells how many are to be passed next time: none if these
-/// were the last.
+/// marks of those away that can be read. Tells how many are to be passed next time, and whether
+/// there are more.
 pub(super) async fn look_again(
     mut transaction: AnyTransaction,
     passed: u32,
     reader: Reader,
-) -> Result<Written<u32>, StoreError> {
+) -> Result<Written<(u32, bool)>, StoreError> {
     let select = "WHERE unreadable_by IS NOT NULL \
                   ORDER BY operations.unreadable_by, operations.id LIMIT $1 OFFSET $2";
     let rows = sqlx::query(select_operations(Engine::of(&transaction), select))
@@ -199,15 +199,15 @@ pub(super) async fn look_again(
     let remain = u32::try_from(sorted.unreadable.len()).unwrap_or(TOGETHER);
     let passed = passed.saturating_add(remain);
     if u32::try_from(rows.len()).is_ok_and(|read| read >= TOGETHER) {
-        return Ok(Written::Commit(transaction, passed));
+        return Ok(Written::Commit(transaction, (passed, true)));
     }
     let name = |row: &&AnyRow| rows::id_of(row).map_or_else(|odd| odd.id, str::to_owned);
     reader
         .reports
         .all(passed, sorted.unreadable.iter().map(name));
     Ok(match mended.len() {
-        0 => Written::Nothing(0),
-        _ => Written::Commit(transaction, 0),
+        0 => Written::Nothing((0, false)),
+        _ => Written::Commit(transaction, (0, false)),
     })
 }
 

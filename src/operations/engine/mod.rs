@@ -189,6 +189,10 @@ impl Loop {
             .settings
             .concurrency
             .saturating_sub(self.rounds.len());
+        if free == 0 {
+            // Nobody knows whether any could be.
+            *self.shared.claims_fail_since() = None;
+        }
         let now = self.shared.clock.now();
         // Nothing is ever due later than the longest sleep from when that was said: if it seems so,
         // the clock was set back.
@@ -208,6 +212,7 @@ impl Loop {
                 operations,
                 next_due_at,
             }) => {
+                *self.shared.claims_fail_since() = None;
                 // Whatever is added to the record without this process being told is found at the
                 // next sleep's end.
                 self.due = next_due_at
@@ -220,7 +225,9 @@ impl Loop {
             }
             Err(error) => {
                 self.shared.metrics.store_faults.inc();
-                self.store_rests_until = Instant::now() + STORE_PAUSE;
+                let now = Instant::now();
+                self.shared.claims_fail_since().get_or_insert(now);
+                self.store_rests_until = now + STORE_PAUSE;
                 tracing::error!(
                     error = error.with_causes(),
                     "operations cannot be taken up; trying again"

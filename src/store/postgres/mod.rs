@@ -118,6 +118,14 @@ async fn migrate(
             encoding,
         });
     }
+    // Should this process die while it waits for a lock, it must not be waited for in its turn.
+    sqlx::query(
+        "SELECT set_config(name, '5s', false) FROM pg_settings \
+         WHERE name = 'client_connection_check_interval'",
+    )
+    .execute(&mut *connection)
+    .await
+    .map_err(sqlx_error)?;
     MIGRATIONS
         .run_direct(None, connection, false)
         .await

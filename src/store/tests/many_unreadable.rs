@@ -268,13 +268,22 @@ async fn what_is_mended_is_found_among_many(place: Place) {
         .await;
     // By a process that was started meanwhile, too.
     let store = place.open().await;
-    let mut looks = 1;
-    while store.look_again().await.unwrap() {
-        looks += 1;
-    }
-    assert_eq!(looks, 4);
+    let looks = async || {
+        let mut looks = 1;
+        while store.look_again().await.unwrap() {
+            looks += 1;
+        }
+        looks
+    };
+    assert_eq!(looks().await, 4);
     assert_eq!(store.marked().await, 1698);
     assert_eq!(store.claim_until_later().await.0.len(), 2);
+    // All at once.
+    store
+        .meddle("UPDATE operations SET phase = 'observing' WHERE phase = 'pondering'".to_owned())
+        .await;
+    assert_eq!(looks().await, 4);
+    assert_eq!(store.marked().await, 0);
 }
 
 async fn ends_are_told_behind_any_number_that_cannot_be_read(place: Place) {
