@@ -610,8 +610,10 @@ fn a_body_that_comes_after_the_answer_is_not_kept_and_ends_the_connection() {
             })
             .collect();
         let resident = gateway.resident_kib().saturating_sub(before);
+        // Of a known caller 64 KiB may have come before a body is too large.
+        let most = if expected == 413 { 50 + 64 } else { 50 };
         assert!(
-            resident < CONNECTIONS * 50,
+            resident < CONNECTIONS * most,
             "{line} {expected}: {resident} KiB"
         );
         drop(streams);
