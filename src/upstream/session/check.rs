@@ -125,8 +125,7 @@ impl Session {
     fn untold(&self) -> UpstreamError {
         UpstreamError {
             kind: UpstreamErrorKind::Unavailable,
-            // It refused to carry out what was asked for, but in doubt that is looked at.
-            sent: Sent::Unknown,
+            sent: Sent::No,
             retry_after: None,
             answer: None,
             detail: format!(

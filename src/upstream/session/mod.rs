@@ -21,9 +21,9 @@ use super::{
 };
 use crate::{
     domain::service::{
-        Clearance, Patience, ProjectName, ServiceName, UpstreamError, UpstreamErrorKind,
+        Clearance, Patience, ProjectName, Sent, ServiceName, UpstreamError, UpstreamErrorKind,
     },
-    transport::{Request, Response, Transport},
+    transport::{Purpose, Request, Response, Transport},
 };
 
 /// How often a request is sent again because the credential that it showed was refused.
@@ -198,6 +198,14 @@ impl Session {
 
     async fn perform(&self, request: &Request, call: Call<'_>) -> Result<Response, UpstreamError> {
         let mut repeats = 0;
+        // What was refused was not carried out, but whether a change was is looked at in doubt.
+        let untold = |error| match request.method.purpose() {
+            Purpose::Read => error,
+            Purpose::Change => UpstreamError {
+                sent: Sent::Unknown,
+                ..error
+            },
+        };
         loop {
             // Whoever cannot be let in need not wait for the pace.
             self.may_ask()?;
@@ -216,7 +224,9 @@ impl Session {
                 Some(Refusal {
                     error, is_replaced, ..
                 }) => (error, is_replaced),
-                None if tried.is_blamed && self.is_dead(&tried.credential).await? => {
+                None if tried.is_blamed
+                    && self.is_dead(&tried.credential).await.map_err(untold)? =>
+                {
                     let code = answer::error_code(&response.body).map(|(code, _)| code);
                     let error = self.refusal(&tried.credential, &response, code);
                     let is_replaced =

@@ -114,7 +114,9 @@ async fn tokens_that_are_revoked_one_after_the_other_are_replaced_after_growing_
         }
     }
     asked.dedup();
-    assert_eq!(asked[..4], [(3, 5), (4, 6), (4, 7), (5, 8)]);
+    assert_eq!(asked[..3], [(3, 5), (4, 6), (4, 7)]);
+    // How many of the others come after the one that was let in, nobody can tell.
+    assert_eq!(asked[3].0, 5);
     let is_dead = |token: &str| revoked.0.lock().unwrap().1.contains(token);
     let seen = bench.cloud.peer.seen();
     let tokens = seen.iter().filter_map(|seen| seen.header("x-auth-token"));

@@ -113,7 +113,16 @@ async fn a_service_that_does_not_say_is_not_believed() {
         answer(writer, 503, "", "{}")
     });
     let session = bench.checking_session();
-    let error = session.exchange("show", &read(), None).await.unwrap_err();
-    assert_eq!(error.kind, UpstreamErrorKind::Unavailable);
+    let blamed = Request {
+        path: "/tasks/1".to_owned(),
+        ..change()
+    };
+    for (request, sent) in [(read(), Sent::No), (blamed, Sent::Unknown)] {
+        let error = session.exchange("x", &request, None).await.unwrap_err();
+        assert_eq!(
+            (error.kind, error.sent),
+            (UpstreamErrorKind::Unavailable, sent)
+        );
+    }
     assert_eq!(bench.cloud.logins(), 1);
 }
