@@ -6,12 +6,9 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    task::LocalSet,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
-use super::{Scene, SharedScene, exchange::EXCHANGE_MAX, process::Process};
+use super::{Scene, SharedScene, exchange::EXCHANGE_MAX, in_simulated_time, process::Process};
 use crate::{
     domain::{
         operation::{EventKind, Goal, OperationId, Outcome},
@@ -22,12 +19,7 @@ use crate::{
 
 /// Runs this with a process that nothing happens to but what is said here.
 fn with_a_process(work: impl AsyncFnOnce(SharedScene, Process)) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    LocalSet::new().block_on(&runtime, async {
+    in_simulated_time(async {
         let scene = Arc::new(Mutex::new(Scene::new(1, false)));
         scene.lock().unwrap().is_calm = true;
         let settings = Settings {

@@ -174,14 +174,19 @@ struct Play {
     trace: VecDeque<String>,
 }
 
-fn play(seed: u64, is_traced: bool) -> Play {
-    fastrand::seed(seed);
+/// Runs this on one thread, whose clock stands still unless everybody waits.
+fn in_simulated_time<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .unwrap();
-    LocalSet::new().block_on(&runtime, async {
+    LocalSet::new().block_on(&runtime, work)
+}
+
+fn play(seed: u64, is_traced: bool) -> Play {
+    fastrand::seed(seed);
+    in_simulated_time(async {
         let scene = Arc::new(Mutex::new(Scene::new(seed, is_traced)));
         let mut director = Director::new(Arc::clone(&scene));
         director.play().await;
