@@ -80,8 +80,8 @@ pub(super) enum Failure {
 }
 
 impl Clerk {
-    /// Obtains a credential for the account.
-    pub(super) async fn obtain(
+    /// Obtains a credential with what the account's secrets say just now.
+    pub(super) async fn obtain_by_present(
         &self,
         account: &Account,
         urgency: Urgency,
@@ -92,6 +92,8 @@ impl Clerk {
                 user,
                 password,
             } => {
+                let password = self.read(account, password, SecretForm::Text).await;
+                let password = password.map_err(Failure::Withheld)?;
                 self.log_in(account, [domain, user], password, urgency)
                     .await
             }
@@ -127,7 +129,9 @@ impl Clerk {
         }
     }
 
-    async fn identity(&self, account: &Account) -> Option<Identity> {
+    /// What the account's secrets are just now, if they can be read; `None` for keys that change by
+    /// themselves.
+    pub(super) async fn identity(&self, account: &Account) -> Option<Identity> {
         match &account.credentials {
             CredentialSettings::Password {
                 domain,
@@ -189,17 +193,6 @@ impl Clerk {
         })
     }
 
-    /// The same keys once more, if they have worked before they were refused, and may be tried.
-    pub(super) fn again(&self, credential: &Credential) -> Option<Credential> {
-        let serial = self.serial.get() + 1;
-        let again = credential.again(serial)?;
-        let forbidden = again.forbidden(self.clock.uptime(), Urgency::Needed, None);
-        forbidden.is_none().then(|| {
-            self.serial.set(serial);
-            again
-        })
-    }
-
     pub(super) async fn read(
         &self,
         account: &Account,
@@ -244,7 +237,7 @@ impl Clerk {
     }
 
     /// Lets keys be used, unless they were refused too often.
-    fn admit(
+    pub(super) fn admit(
         &self,
         account: &Account,
         keys: KeyPair,

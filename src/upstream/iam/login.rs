@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     domain::{
-        secret::{Secret, SecretForm, SecretSource},
+        secret::Secret,
         service::{Sent, UpstreamAnswer, UpstreamError, UpstreamErrorKind},
     },
     transport::{LoginResponse, Method, Request, Response, TransportError},
@@ -30,18 +30,14 @@ const WRONG_PASSWORD: u16 = 401;
 const PATH: &str = "/v3/auth/tokens?nocatalog=true";
 
 impl Clerk {
-    /// Reads the account's secret and exchanges it for a token.
+    /// Exchanges a password of the account for a token.
     pub(super) async fn log_in(
         &self,
         account: &Account,
         [domain, user]: [&str; 2],
-        password: &SecretSource,
+        secret: Secret,
         urgency: Urgency,
     ) -> Result<Credential, Failure> {
-        let secret = self
-            .read(account, password, SecretForm::Text)
-            .await
-            .map_err(Failure::Withheld)?;
         let identity = Self::user(domain, user, &secret);
         let trials = self.attempts.borrow_mut().of(identity, self.clock.uptime());
         let _turn = trials.turn(&account.endpoint, urgency, &*self.clock).await;
@@ -64,7 +60,7 @@ impl Clerk {
             }
         };
         match &result {
-            Ok(_) => trials.refusals().accepted(),
+            Ok(_) => trials.refusals().proven(),
             Err(error) if is_refused || is_wrong_secret(error) => {
                 trials.refusals().refused(error, self.clock.uptime(), None);
             }

@@ -11,6 +11,7 @@ mod attempts;
 mod backoff;
 mod clerk;
 mod credential;
+mod former;
 mod keeper;
 mod lifetime;
 mod login;

@@ -21,8 +21,9 @@ const REPLACED_AGAIN_AFTER: Duration = Duration::from_mins(15);
 /// asked again: with the same one, which it may not have known yet, and if it refuses that once
 /// more, with another one. After that it is the service that refuses, whatever it is sent.
 const LEFT_ALONE_IN_A_ROW: u32 = 6;
-/// How many credentials in a row are replaced at once, and how many tokens of a service that has
-/// accepted others: one of those may be refused by chance.
+/// How many credentials in a row are replaced at once, and how many if there are others: tokens of a
+/// service that has accepted some, of which one may be refused by chance, or the keys that worked
+/// before those in the file.
 const REPLACED_IN_A_ROW: u32 = 1;
 const REPLACED_IN_A_ROW_IF_OTHERS: u32 = 2;
 
@@ -59,6 +60,7 @@ impl Credentials {
     /// Notes that a service accepted the credential.
     pub(crate) fn worked(&self, credential: &Credential, site: &Site) {
         if credential.set_worked() && credential.signs() {
+            self.vault.prove(credential);
             let logins = &self.vault.logins;
             logins.logged_in(credential.project(), self.now());
             logins.accepted(credential.project());
@@ -131,6 +133,10 @@ impl Credentials {
         let (project, serial) = (credential.project(), credential.serial());
         let now = self.now();
         let is_old = credential.age(now) >= REPLACED_AGAIN_AFTER;
+        if credential.signs() && credential.previous(now).is_some() {
+            // Those that work take their place, whatever comes of that.
+            return Verdict::Replaced;
+        }
         let key = (project.clone(), service.clone());
         self.with_refusals(|refusals| {
             let refusal = refusals.standing.get(&key);
@@ -142,7 +148,8 @@ impl Credentials {
                 return Verdict::Replaced;
             }
             let takes_others = refusals.takes_others(&key, credential);
-            let most = if takes_others {
+            let are_others = self.vault.has_others(credential);
+            let most = if takes_others || are_others {
                 REPLACED_IN_A_ROW_IF_OTHERS
             } else {
                 REPLACED_IN_A_ROW
@@ -155,7 +162,8 @@ impl Credentials {
                     .standing
                     .iter()
                     .filter(|((other, _), _)| other == project);
-                !credential.has_worked()
+                !are_others
+                    && !credential.has_worked()
                     && others.any(|(_, refusal)| ![0, serial].contains(&refusal.replaced))
             };
             let refusal = refusals.standing.entry(key).or_default();

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -121,11 +121,12 @@ pub(super) struct Vault {
     pub(super) logins: Logins,
     /// The last ones of each project, the latest at the end, whatever became of them.
     recent: Arc<Mutex<HashMap<ProjectName, VecDeque<Credential>>>>,
+    /// The last one of each project that was obtained with what the vendor accepted.
+    proven: Arc<Mutex<HashMap<ProjectName, Credential>>>,
 }
 
-/// How many credentials of a project are remembered, the latest among them: so that no answer
-/// repeats them, and that those which worked can come back after two of those that came after them
-/// were refused.
+/// How many credentials of a project are remembered, the latest among them, so that no answer
+/// repeats them.
 const RECENT: usize = 3;
 
 /// Each credential goes at its own end.
@@ -161,6 +162,7 @@ impl Vault {
             metrics,
             logins: Logins::default(),
             recent: Arc::default(),
+            proven: Arc::default(),
         }
     }
 
@@ -187,6 +189,31 @@ impl Vault {
         if recent.len() > RECENT {
             recent.pop_front();
         }
+    }
+
+    /// Notes that the vendor has accepted what this was obtained with.
+    pub(super) fn prove(&self, credential: &Credential) {
+        self.proven_slots()
+            .insert(credential.project().clone(), credential.clone());
+    }
+
+    /// The last one of the project that was obtained with what the vendor accepted, whatever became
+    /// of it.
+    pub(super) fn proven(&self, project: &ProjectName) -> Option<Credential> {
+        self.proven_slots().get(project).cloned()
+    }
+
+    /// Whether there is something else that the gateway may be let in with: these keys are the
+    /// former ones, or others worked before them.
+    pub(super) fn has_others(&self, credential: &Credential) -> bool {
+        let is_other = |other: Credential| other.identity() != credential.identity();
+        let proven = self.proven(credential.project());
+        credential.signs() && (credential.is_former() || proven.is_some_and(is_other))
+    }
+
+    fn proven_slots(&self) -> MutexGuard<'_, HashMap<ProjectName, Credential>> {
+        // Whole between any two statements.
+        self.proven.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What may be sent. A refused one can be there for a moment: until it is removed, or because

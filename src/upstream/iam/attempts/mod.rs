@@ -78,7 +78,7 @@ impl Urgency {
 pub(super) struct Refusals {
     all: Vec<Refused>,
     last: Option<UpstreamError>,
-    /// Whether it is a pair of keys that some service has accepted.
+    /// Whether the vendor has accepted it, and if it is a password, not refused it since.
     is_proven: bool,
 }
 
@@ -133,6 +133,16 @@ impl Refusals {
         first.by.as_ref().filter(|_| is_alone)
     }
 
+    /// How many there are, as far as that matters where nothing else lets the gateway in.
+    pub(super) fn count(&mut self, uptime: Duration) -> usize {
+        self.forget(uptime);
+        self.all.len().min(Urgency::Needed.most())
+    }
+
+    pub(super) fn is_proven(&self) -> bool {
+        self.is_proven
+    }
+
     /// Whether there are any since it was last accepted.
     pub(super) fn are_there(&self) -> bool {
         !self.all.is_empty()
@@ -162,14 +172,10 @@ impl Refusals {
             by: by.cloned(),
         });
         self.last = Some(error.clone());
+        self.is_proven &= by.is_some();
     }
 
-    /// The vendor has accepted a password.
-    pub(super) fn accepted(&mut self) {
-        *self = Self::default();
-    }
-
-    /// A service has accepted a signature, so that all refusals before it are over.
+    /// The vendor has accepted a password, or a signature, so that all refusals before it are over.
     pub(super) fn proven(&mut self) {
         *self = Self {
             is_proven: true,

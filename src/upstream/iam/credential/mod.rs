@@ -48,6 +48,7 @@ struct Issued {
     since: Instant,
     worked: AtomicBool,
     refused: AtomicBool,
+    former: AtomicBool,
     /// The one that worked before this one, until this one does.
     previous: Mutex<Option<Credential>>,
 }
@@ -77,25 +78,9 @@ impl Credential {
             since: Instant::now(),
             worked: AtomicBool::new(false),
             refused: AtomicBool::new(false),
+            former: AtomicBool::new(false),
             previous: Mutex::new(None),
         }))
-    }
-
-    /// The same keys, as if they had just been obtained; `None` if they have not worked, or if they
-    /// are others by now.
-    pub(super) fn again(&self, serial: u64) -> Option<Self> {
-        let is_same = self.kind() == CredentialKind::AccessKey && self.has_worked();
-        is_same.then(|| {
-            Self::new(Parts {
-                serial,
-                project: self.0.project.clone(),
-                kind: self.0.kind,
-                identity: self.0.identity,
-                trials: Arc::clone(&self.0.trials),
-                proof: self.0.proof.clone(),
-                lifetime: None,
-            })
-        })
     }
 
     /// The headers that show who sends this request to this address now.
@@ -106,6 +91,10 @@ impl Credential {
         now: Timestamp,
     ) -> Authentication {
         self.0.proof.authenticate(endpoint, request, now)
+    }
+
+    pub(super) fn proof(&self) -> &Proof {
+        &self.0.proof
     }
 
     /// What no answer may repeat.
@@ -171,6 +160,15 @@ impl Credential {
             self.0.trials.refusals().proven();
         }
         is_first
+    }
+
+    /// Notes that it was obtained with something else than the present secret.
+    pub(super) fn set_former(&self) {
+        self.0.former.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_former(&self) -> bool {
+        self.0.former.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_refused(&self) -> bool {

@@ -145,21 +145,6 @@ impl Keeper {
             desk.replacements.failed(error, now);
             desk.refused = Some(credential.identity());
         }
-        if !has_predecessor && !credential.has_worked() {
-            self.bring_back(credential).await;
-        }
-    }
-
-    /// Puts the keys that worked back in the place of those that came after them and do not. They
-    /// were refused too, but that may have been by chance, if these are not taken yet.
-    async fn bring_back(&mut self, refused: &Credential) {
-        let recent = self.vault.recent(refused.project());
-        let mut others = recent
-            .iter()
-            .filter(|other| other.identity() != refused.identity());
-        if let Some(again) = others.find_map(|other| self.clerk.again(other)) {
-            self.vault.put(again).await;
-        }
     }
 
     async fn need(&mut self, project: ProjectName, reply: oneshot::Sender<CredentialResult>) {
@@ -220,8 +205,9 @@ impl Keeper {
         } else {
             Urgency::Needed
         };
+        let proven = self.vault.proven(project);
         let task = self.running.spawn_local(async move {
-            let result = clerk.obtain(&account, urgency).await;
+            let result = clerk.obtain(&account, urgency, proven).await;
             (account.project.clone(), result)
         });
         desk.login = Some(task.id());
@@ -245,6 +231,7 @@ impl Keeper {
                 }
                 if !credential.signs() {
                     logins.logged_in(project, self.vault.clock.now());
+                    self.vault.prove(&credential);
                 }
                 self.vault.put(credential.clone()).await;
                 desk.failures.forget();

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, mpsc},
 };
 
-use super::{Cloud, issue, lease, oms, refusal, text, until, wrong_password};
+use super::{Cloud, issue, lease, oms, refusal, text, token_of, until, wrong_password};
 use crate::domain::clock::Clock as _;
 
 #[actix_rt::test]
@@ -54,14 +54,92 @@ async fn a_changed_password_that_is_refused_has_one_more_attempt_when_the_token_
     })
     .await;
     assert!(cloud.peer.seen()[2].body.contains("third-word"));
+    // The one that worked is tried before it.
+    cloud.answer_login(wrong_password);
     credentials.refused(&first, &oms(), &refusal());
     until(async || {
         cloud.clock.forward(2);
         lease(&credentials).await.is_ok()
     })
     .await;
-    assert_eq!(text(&credentials).await, "token-3");
-    assert!(cloud.peer.seen()[3].body.contains("third-word"));
+    assert_eq!(text(&credentials).await, "token-4");
+    assert!(cloud.peer.seen()[3].body.contains("s3cret-word"));
+    assert!(cloud.peer.seen()[4].body.contains("third-word"));
+}
+
+/// A cloud that takes one password, until it takes another one.
+fn taking(word: &Arc<Mutex<&'static str>>) -> Cloud {
+    let cloud = Cloud::of_tokens();
+    for _ in 0..20 {
+        let (word, clock) = (Arc::clone(word), Arc::clone(&cloud.clock));
+        cloud.answer_login(move |seen, writer| {
+            if seen.body.contains(*word.lock().unwrap()) {
+                issue(seen, writer, clock.now())
+            } else {
+                wrong_password(seen, writer)
+            }
+        });
+    }
+    cloud
+}
+
+#[actix_rt::test]
+async fn a_token_that_is_refused_by_chance_in_a_rotation_is_replaced_by_the_password_before() {
+    let word = Arc::new(Mutex::new("s3cret-word"));
+    let cloud = taking(&word);
+    let credentials = cloud.credentials(&["p"]);
+    let refuse = async || {
+        let refused = lease(&credentials).await.unwrap();
+        credentials.worked(&refused, &oms());
+        assert!(credentials.refused(&refused, &oms(), &refusal()));
+        lease(&credentials).await.map(|lease| token_of(&lease))
+    };
+    lease(&credentials).await.unwrap();
+    // The vendor does not know the next one yet, and nobody has looked.
+    fs::write(cloud.password.path(), "another-word").unwrap();
+    assert_eq!(refuse().await.unwrap(), "token-2");
+    let words = |from: usize| {
+        let seen = cloud.peer.seen();
+        let bodies = seen[from..].iter();
+        let is_new = bodies.map(|seen| seen.body.contains("another-word"));
+        is_new.collect::<Vec<_>>()
+    };
+    assert_eq!(words(1), [true, false]);
+    cloud.clock.forward(60);
+    // It has been tried, so that the one that worked goes first.
+    assert_eq!(refuse().await.unwrap(), "token-3");
+    assert_eq!(words(3), [false]);
+    *word.lock().unwrap() = "another-word";
+    cloud.clock.forward(60);
+    assert_eq!(refuse().await.unwrap(), "token-5");
+    assert_eq!(words(4), [false, true]);
+}
+
+#[actix_rt::test]
+async fn when_no_password_is_taken_the_one_that_worked_is_tried_once() {
+    let word = Arc::new(Mutex::new("s3cret-word"));
+    let cloud = taking(&word);
+    let credentials = cloud.credentials(&["p"]);
+    let refused = lease(&credentials).await.unwrap();
+    *word.lock().unwrap() = "nobody knows it";
+    fs::write(cloud.password.path(), "another-word").unwrap();
+    credentials.refused(&refused, &oms(), &refusal());
+    for _ in 0..12 {
+        let error = lease(&credentials).await.unwrap_err();
+        assert_eq!(error.answer.unwrap().status, 401);
+        cloud.clock.forward(60);
+    }
+    let seen = cloud.peer.seen();
+    let is_new = seen[1..]
+        .iter()
+        .map(|seen| seen.body.contains("another-word"));
+    assert_eq!(is_new.collect::<Vec<_>>(), [true, false, true]);
+    cloud.clock.forward(180);
+    for _ in 0..3 {
+        lease(&credentials).await.unwrap_err();
+        cloud.clock.forward(2);
+    }
+    assert_eq!(cloud.logins(), 5, "the one that worked is given up");
 }
 
 #[actix_rt::test]
