@@ -3,9 +3,10 @@
 //!
 //! One cache serves all threads. Credentials are obtained on a thread of their own, at most one at
 //! a time for each project, and only when somebody needs one; one that nears its end, or whose
-//! secret has changed, is replaced while it still serves. A failure stands for the next attempts
-//! for a while, and a password or a pair of keys that was refused is tried two or three times in 15
-//! minutes at most, so that the gateway never locks its own account.
+//! secret has changed, is replaced while it still serves; while the vendor does not take the
+//! present secret, the one that worked before it does. A failure stands for the next attempts for a
+//! while, and a password or a pair of keys that was refused is tried a few times in 15 minutes at
+//! most, so that the gateway does not lock its own account.
 
 mod attempts;
 mod backoff;

@@ -14,12 +14,14 @@ pub(super) use self::trials::{Trials, Turn};
 use crate::{domain::service::UpstreamError, transport::Endpoint};
 
 const WINDOW: Duration = Duration::from_mins(15);
-/// How long a pair of keys that has signed what a service accepted is left alone after its second
-/// refusal within [`WINDOW`]; three times as long after each further one, up to the time for which
-/// the vendor locks it. Such a pair may be refused for no fault of its own, say because a clock was
-/// wrong for a while.
+/// How long a pair of keys is left alone after its second refusal within [`WINDOW`], since the
+/// vendor may come to know it later than the gateway; three times as long after each further one,
+/// up to the time for which the vendor locks it.
+const PAUSE: Duration = Duration::from_mins(1);
+const PAUSE_MAX: Duration = Duration::from_mins(5);
+/// The first pause of a pair that has signed what a service accepted: it may be refused for no fault
+/// of its own, say because a clock was wrong for a while.
 const PROVEN_PAUSE: Duration = Duration::from_secs(10);
-const PROVEN_PAUSE_MAX: Duration = Duration::from_mins(5);
 /// Refusals no further apart than this do not make the pause longer.
 const SAME_MOMENT: Duration = Duration::from_secs(5);
 
@@ -106,24 +108,27 @@ impl Refusals {
         let since = |refused: &Refused| uptime.saturating_sub(refused.at);
         let most = urgency.most();
         let further = self.all.len().checked_sub(most)?;
+        let last = self.all.last()?;
         let left = match (urgency, self.only_refuser()) {
+            // It is a password. When this refusal is over, there are few enough.
+            _ if last.by.is_none() => WINDOW.saturating_sub(since(&self.all[further])),
+            (Urgency::CanWait, _) => PAUSE_MAX.saturating_sub(since(last)),
             (Urgency::Needed, Some(refuser)) if at != Some(refuser) => return None,
-            (Urgency::Needed, _) if self.is_proven => {
-                // Those that come together, from requests that were under way at the same time, are
-                // one.
-                let of_pauses = self.all[most - 1..].windows(2);
-                let apart = |pair: &[Refused]| pair[1].at.saturating_sub(pair[0].at);
-                let pauses = of_pauses.filter(|pair| apart(pair) > SAME_MOMENT);
-                let growth =
-                    3_u32.saturating_pow(u32::try_from(pauses.count()).unwrap_or(u32::MAX));
-                let pause = PROVEN_PAUSE.saturating_mul(growth).min(PROVEN_PAUSE_MAX);
-                pause.saturating_sub(since(self.all.last()?))
-            }
-            // When this one is over, there are few enough.
-            _ => WINDOW.saturating_sub(since(&self.all[further])),
+            (Urgency::Needed, _) => self.pause().saturating_sub(since(last)),
         };
         let error = self.last.clone().filter(|_| !left.is_zero())?;
         Some(error.remembered(left))
+    }
+
+    /// How long a pair of keys is left alone after the last refusal.
+    fn pause(&self) -> Duration {
+        // Those that come together, from requests that were under way at the same time, are one.
+        let of_pauses = self.all[Urgency::Needed.most() - 1..].windows(2);
+        let apart = |pair: &[Refused]| pair[1].at.saturating_sub(pair[0].at);
+        let pauses = of_pauses.filter(|pair| apart(pair) > SAME_MOMENT).count();
+        let growth = 3_u32.saturating_pow(u32::try_from(pauses).unwrap_or(u32::MAX));
+        let first = if self.is_proven { PROVEN_PAUSE } else { PAUSE };
+        first.saturating_mul(growth).min(PAUSE_MAX)
     }
 
     /// The address that has refused a pair of keys, if no other one has.
@@ -248,16 +253,25 @@ mod tests {
     }
 
     #[test]
-    fn an_address_tries_new_keys_twice_in_15_minutes() {
+    fn an_address_tries_new_keys_twice_and_then_after_growing_pauses() {
         let now = Duration::from_hours(1);
         let after = |seconds| now + Duration::from_secs(seconds);
         let mut refusals = Refusals::default();
         refusals.refused(&error(), now, Some(&oms()));
         assert!(refusals.forbid(now, Needed, Some(&oms())).is_none());
-        refusals.refused(&error(), after(10), Some(&oms()));
-        let withheld = refusals.forbid(after(60), Needed, Some(&oms())).unwrap();
-        assert_eq!(withheld.retry_after, Some(Duration::from_mins(14)));
-        assert!(refusals.forbid(after(900), Needed, Some(&oms())).is_none());
+        let mut refused = 10;
+        for pause in [60, 180, 300, 300] {
+            refusals.refused(&error(), after(refused), Some(&oms()));
+            let half = refused + pause / 2;
+            let withheld = refusals.forbid(after(half), Needed, Some(&oms())).unwrap();
+            assert_eq!(withheld.retry_after, Some(Duration::from_secs(pause / 2)));
+            refused += pause;
+            assert!(
+                refusals
+                    .forbid(after(refused), Needed, Some(&oms()))
+                    .is_none()
+            );
+        }
     }
 
     #[test]
@@ -282,15 +296,17 @@ mod tests {
     }
 
     #[test]
-    fn a_second_attempt_waits_as_long_unless_it_is_needed() {
+    fn a_second_attempt_waits_unless_it_is_needed() {
         let now = Duration::from_hours(1);
-        let after = |minutes| now + Duration::from_mins(minutes);
-        let mut refusals = Refusals::default();
-        assert!(refusals.forbid(now, CanWait, None).is_none());
-        refusals.refused(&error(), now, Some(&oms()));
-        assert!(refusals.forbid(after(14), CanWait, None).is_some());
-        assert!(refusals.forbid(after(14), Needed, None).is_none());
-        assert!(refusals.forbid(after(15), CanWait, None).is_none());
+        for (by, pause) in [(None, 15), (Some(oms()), 5)] {
+            let after = |minutes| now + Duration::from_mins(minutes);
+            let mut refusals = Refusals::default();
+            assert!(refusals.forbid(now, CanWait, None).is_none());
+            refusals.refused(&error(), now, by.as_ref());
+            assert!(refusals.forbid(after(pause - 1), CanWait, None).is_some());
+            assert!(refusals.forbid(after(pause - 1), Needed, None).is_none());
+            assert!(refusals.forbid(after(pause), CanWait, None).is_none());
+        }
     }
 
     #[test]
@@ -315,11 +331,8 @@ mod tests {
                     .forbid(after(free - 1), Needed, Some(&oms()))
                     .is_some()
             );
-            assert!(
-                refusals
-                    .forbid(after(free), CanWait, Some(&oms()))
-                    .is_some()
-            );
+            let can_wait = refusals.forbid(after(free), CanWait, Some(&oms()));
+            assert_eq!(can_wait.is_some(), pause < 300);
             assert!(
                 refusals.forbid(after(free), Needed, Some(&oms())).is_none(),
                 "{free}"
