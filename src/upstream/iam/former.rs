@@ -1,66 +1,92 @@
 //! The secret that worked before the present one, which the vendor may come to know later than the
-//! gateway.
+//! gateway, or one of its services later than another.
+
+use std::time::Duration;
 
 use super::{
-    attempts::{Identity, Urgency},
+    attempts::{Identity, Trials, Urgency},
     clerk::{Account, Clerk, Failure},
     credential::{Credential, Proof},
+    vault::Proven,
 };
-use crate::upstream::CredentialSettings;
+use crate::{domain::service::UpstreamError, upstream::CredentialSettings};
+
+/// What a credential is obtained with.
+#[derive(Clone, Copy)]
+enum Secret<'a> {
+    /// What the account's secrets say just now.
+    Present,
+    /// What this one was obtained with.
+    Former(&'a Credential),
+}
+
+/// The secret that worked before the present one.
+struct Former {
+    credential: Credential,
+    /// How many refusals of the present one let it go first.
+    goes_first_from: usize,
+}
 
 impl Clerk {
-    /// Obtains a credential for the account. Where one is needed, the secret that was last proven
-    /// right does as well as the present one.
+    /// Obtains a credential for the account. Where one is needed, the secret that worked before the
+    /// present one does as well.
     pub(super) async fn obtain(
         &self,
         account: &Account,
         urgency: Urgency,
-        proven: Option<Credential>,
+        proven: Option<Proven>,
     ) -> Result<Credential, Failure> {
-        let by_present = || self.obtain_by_present(account, urgency);
-        let (Urgency::Needed, Some(former)) = (urgency, proven) else {
-            return by_present().await;
+        let (Urgency::Needed, Some(proven)) = (urgency, proven) else {
+            return self.obtain_by_present(account, urgency).await;
         };
-        let present = self.identity(account).await;
-        let Some(present) = present.filter(|present| *present != former.identity()) else {
-            return by_present().await;
+        let Some(present) = self.identity(account).await else {
+            return self.obtain_by_present(account, urgency).await;
         };
-        // A password that was refused since is known to be wrong.
-        if !former.trials().refusals().is_proven() {
-            return by_present().await;
-        }
-        let by_former = || self.obtain_by_former(account, &former);
-        if self.goes_first(&former, present) {
-            let failure = match by_former().await {
-                Err(failure) if failure.is_of_secret() => failure,
-                result => return result,
-            };
-            let result = by_present().await;
-            result.map_err(|present| present.or_sooner(failure))
-        } else {
-            let failure = match by_present().await {
-                Err(failure) if failure.is_of_secret() => failure,
-                result => return result,
-            };
-            let result = by_former().await;
-            result.map_err(|former| failure.or_sooner(former))
-        }
+        let Some(former) = Former::to(present, proven) else {
+            return self.obtain_by_present(account, urgency).await;
+        };
+        let [first, second] = self.in_order(present, &former);
+        let failure = match self.obtain_by(account, first).await {
+            Err(failure) if failure.is_of_secret() => failure,
+            result => return result,
+        };
+        let result = self.obtain_by(account, second).await;
+        result.map_err(|other| other.or_sooner(failure))
     }
 
-    /// Whether the former secret is tried before the present one: if it was not refused more often.
-    /// One that was never refused is the better one all the same.
-    fn goes_first(&self, former: &Credential, present: Identity) -> bool {
+    /// What is tried first: what does not rest. Of two that do or do not, the former one, unless it
+    /// was refused more often, or the present one too seldom to be doubted.
+    fn in_order<'a>(&self, present: Identity, former: &'a Former) -> [Secret<'a>; 2] {
         let uptime = self.clock.uptime();
         let present = self.attempts.borrow_mut().of(present, uptime);
-        let refused = present.refusals().count(uptime);
-        refused > 0 && former.trials().refusals().count(uptime) <= refused
+        let fares = |trials: &Trials| {
+            let mut refusals = trials.refusals();
+            (refusals.count(uptime), refusals.rests(uptime))
+        };
+        let (refused, present_rests) = fares(&present);
+        let (of_former, former_rests) = fares(former.credential.trials());
+        let is_doubted = refused >= former.goes_first_from;
+        let (former, present) = (Secret::Former(&former.credential), Secret::Present);
+        let former_is_first = if former_rests == present_rests {
+            is_doubted && of_former <= refused
+        } else {
+            present_rests
+        };
+        if former_is_first {
+            [former, present]
+        } else {
+            [present, former]
+        }
     }
 
-    async fn obtain_by_former(
+    async fn obtain_by(
         &self,
         account: &Account,
-        former: &Credential,
+        secret: Secret<'_>,
     ) -> Result<Credential, Failure> {
+        let Secret::Former(former) = secret else {
+            return self.obtain_by_present(account, Urgency::Needed).await;
+        };
         let result = match (&account.credentials, former.proof()) {
             (CredentialSettings::Password { domain, user, .. }, Proof::Token { password, .. }) => {
                 // Once, since the vendor counts all wrong passwords of a user.
@@ -89,6 +115,26 @@ impl Clerk {
     }
 }
 
+impl Former {
+    /// That of an account with this secret, if there is one.
+    fn to(present: Identity, proven: Proven) -> Option<Self> {
+        if proven.last.identity() == present {
+            // It is obsolete, most likely.
+            let before = proven.before.filter(|before| !before.was_refused());
+            return before.map(|credential| Self {
+                credential,
+                goes_first_from: Urgency::Needed.most(),
+            });
+        }
+        // A password that was refused since is known to be wrong.
+        let is_proven = proven.last.trials().refusals().is_proven();
+        is_proven.then_some(Self {
+            credential: proven.last,
+            goes_first_from: 1,
+        })
+    }
+}
+
 impl Failure {
     /// Whether another secret may fare better.
     fn is_of_secret(&self) -> bool {
@@ -98,15 +144,17 @@ impl Failure {
         }
     }
 
-    /// That of the present secret, unless nobody was asked and the former one may be tried sooner.
-    fn or_sooner(self, former: Self) -> Self {
-        match (self, former) {
-            (Self::Withheld(present), Self::Withheld(former))
-                if former.retry_after.is_some() && former.retry_after < present.retry_after =>
-            {
-                Self::Withheld(former)
+    /// What is to be told of two secrets of which neither can be used: that the present one was
+    /// refused, or which may be tried sooner.
+    fn or_sooner(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Withheld(one), Self::Withheld(other)) => {
+                let wait = |error: &UpstreamError| error.retry_after.unwrap_or(Duration::MAX);
+                let is_sooner = wait(&one) <= wait(&other);
+                Self::Withheld(if is_sooner { one } else { other })
             }
-            (present, _) => present,
+            (Self::Withheld(_), refused @ Self::Refused(..)) => refused,
+            (failure, _) => failure,
         }
     }
 }

@@ -121,13 +121,31 @@ pub(super) struct Vault {
     pub(super) logins: Logins,
     /// The last ones of each project, the latest at the end, whatever became of them.
     recent: Arc<Mutex<HashMap<ProjectName, VecDeque<Credential>>>>,
-    /// The last one of each project that was obtained with what the vendor accepted.
-    proven: Arc<Mutex<HashMap<ProjectName, Credential>>>,
+    /// The last ones of each project that were obtained with what the vendor accepted.
+    proven: Arc<Mutex<HashMap<ProjectName, Proven>>>,
 }
 
 /// How many credentials of a project are remembered, the latest among them, so that no answer
 /// repeats them.
 const RECENT: usize = 3;
+
+/// What was proven right in a project.
+#[derive(Clone)]
+pub(super) struct Proven {
+    /// One that was obtained with the secret that was proven last, whatever became of it.
+    pub(super) last: Credential,
+    /// The same of the keys before these, which some service may know sooner than these.
+    pub(super) before: Option<Credential>,
+}
+
+impl Proven {
+    fn then(&mut self, next: Credential) {
+        if next.identity() != self.last.identity() {
+            self.before = next.signs().then(|| self.last.clone());
+        }
+        self.last = next;
+    }
+}
 
 /// Each credential goes at its own end.
 struct AtItsEnd;
@@ -193,25 +211,33 @@ impl Vault {
 
     /// Notes that the vendor has accepted what this was obtained with.
     pub(super) fn prove(&self, credential: &Credential) {
+        let proven = || Proven {
+            last: credential.clone(),
+            before: None,
+        };
         self.proven_slots()
-            .insert(credential.project().clone(), credential.clone());
+            .entry(credential.project().clone())
+            .and_modify(|proven| proven.then(credential.clone()))
+            .or_insert_with(proven);
     }
 
-    /// The last one of the project that was obtained with what the vendor accepted, whatever became
-    /// of it.
-    pub(super) fn proven(&self, project: &ProjectName) -> Option<Credential> {
+    /// What was proven right in the project.
+    pub(super) fn proven(&self, project: &ProjectName) -> Option<Proven> {
         self.proven_slots().get(project).cloned()
     }
 
     /// Whether there is something else that the gateway may be let in with: these keys are the
     /// former ones, or others worked before them.
     pub(super) fn has_others(&self, credential: &Credential) -> bool {
-        let is_other = |other: Credential| other.identity() != credential.identity();
         let proven = self.proven(credential.project());
-        credential.signs() && (credential.is_former() || proven.is_some_and(is_other))
+        let are_others = |proven: Proven| {
+            proven.last.identity() != credential.identity()
+                || proven.before.is_some_and(|before| !before.was_refused())
+        };
+        credential.signs() && (credential.is_former() || proven.is_some_and(are_others))
     }
 
-    fn proven_slots(&self) -> MutexGuard<'_, HashMap<ProjectName, Credential>> {
+    fn proven_slots(&self) -> MutexGuard<'_, HashMap<ProjectName, Proven>> {
         // Whole between any two statements.
         self.proven.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -67,7 +67,7 @@ impl Urgency {
     }
 
     /// How many refusals there may be within [`WINDOW`].
-    fn most(self) -> usize {
+    pub(super) fn most(self) -> usize {
         match self {
             Self::CanWait => 1,
             Self::Needed => 2,
@@ -142,6 +142,14 @@ impl Refusals {
     pub(super) fn count(&mut self, uptime: Duration) -> usize {
         self.forget(uptime);
         self.all.len().min(Urgency::Needed.most())
+    }
+
+    /// Whether some address at least may not try it yet.
+    pub(super) fn rests(&mut self, uptime: Duration) -> bool {
+        self.forget(uptime);
+        let refuser = self.only_refuser().cloned();
+        self.forbid(uptime, Urgency::Needed, refuser.as_ref())
+            .is_some()
     }
 
     pub(super) fn is_proven(&self) -> bool {

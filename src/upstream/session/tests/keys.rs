@@ -3,14 +3,16 @@
 use super::*;
 
 /// A bench at which requests are signed, by the keys `AK` and `SK` with these numbers.
-struct SignedBench {
-    bench: Bench,
+pub(super) struct SignedBench {
+    pub(super) bench: Bench,
     access_key: tempfile::NamedTempFile,
     secret_key: tempfile::NamedTempFile,
 }
 
 impl SignedBench {
-    fn new(script: impl Fn(&Seen, &mut dyn Write) -> Then + Send + Sync + 'static) -> Self {
+    pub(super) fn new(
+        script: impl Fn(&Seen, &mut dyn Write) -> Then + Send + Sync + 'static,
+    ) -> Self {
         let file = || tempfile::NamedTempFile::new().unwrap();
         let (access_key, secret_key) = (file(), file());
         let mut bench = Bench::new(script);
@@ -31,13 +33,13 @@ impl SignedBench {
         signed
     }
 
-    fn write(&self, number: usize) {
+    pub(super) fn write(&self, number: usize) {
         fs::write(self.access_key.path(), format!("AK-{number}")).unwrap();
         fs::write(self.secret_key.path(), format!("hidden-secret-{number}")).unwrap();
     }
 
     /// The numbers of the keys with which requests were signed.
-    fn seen(&self) -> Vec<String> {
+    pub(super) fn seen(&self) -> Vec<String> {
         let key = |seen: &Seen| {
             let (_, rest) = seen.header("authorization")?.split_once("Access=AK-")?;
             Some(rest.split(',').next()?.to_owned())
@@ -47,7 +49,7 @@ impl SignedBench {
     }
 }
 
-fn signed_by(seen: &Seen, number: usize) -> bool {
+pub(super) fn signed_by(seen: &Seen, number: usize) -> bool {
     let header = seen.header("authorization").unwrap_or_default();
     header.contains(&format!("Access=AK-{number},"))
 }
@@ -149,120 +151,6 @@ async fn the_reason_of_a_wrong_signature_leads_to_a_hint() {
         assert!(error.detail.contains(hint), "{}", error.detail);
         assert!(!format!("{error:?}").contains("AK-1"), "{error:?}");
     }
-}
-
-#[actix_rt::test]
-async fn a_rotation_costs_no_request_whichever_keys_the_vendor_takes() {
-    let accepted = Arc::new(AtomicUsize::new(1));
-    let takes = Arc::clone(&accepted);
-    let signed = SignedBench::new(move |seen, writer| {
-        if signed_by(seen, takes.load(Ordering::SeqCst)) {
-            fine(seen, writer)
-        } else {
-            refuse(writer, "APIGW.0301")
-        }
-    });
-    let session = signed.bench.session();
-    session.exchange("show", &read(), None).await.unwrap();
-    // The vendor does not know the next keys yet.
-    signed.write(2);
-    signed.bench.credentials.look_at_secrets();
-    tests::until(async || {
-        session.exchange("show", &read(), None).await.unwrap();
-        signed.seen().contains(&"2".to_owned())
-    })
-    .await;
-    // It does.
-    accepted.store(2, Ordering::SeqCst);
-    signed.bench.cloud.clock.forward(2);
-    session.exchange("show", &read(), None).await.unwrap();
-    let seen = signed.seen();
-    assert_eq!(seen[seen.len() - 2..], ["1", "2"], "{seen:?}");
-    // And the file changes while nobody looks.
-    signed.write(3);
-    accepted.store(3, Ordering::SeqCst);
-    session.exchange("pause", &change(), None).await.unwrap();
-    let seen = signed.seen();
-    assert_eq!(seen[seen.len() - 2..], ["2", "3"], "{seen:?}");
-}
-
-#[actix_rt::test]
-async fn a_stray_refusal_in_a_rotation_costs_neither_a_request_nor_a_try_of_the_next_keys() {
-    let accepted = Arc::new(AtomicUsize::new(1));
-    let stray = Arc::new(AtomicUsize::new(0));
-    let (takes, strays) = (Arc::clone(&accepted), Arc::clone(&stray));
-    let signed = SignedBench::new(move |seen, writer| {
-        let is_taken = signed_by(seen, takes.load(Ordering::SeqCst));
-        let less = |left: usize| left.checked_sub(1);
-        let (set, get) = (Ordering::SeqCst, Ordering::SeqCst);
-        if is_taken && strays.fetch_update(set, get, less).is_err() {
-            fine(seen, writer)
-        } else {
-            refuse(writer, "APIGW.0301")
-        }
-    });
-    let session = signed.bench.session();
-    session.exchange("show", &read(), None).await.unwrap();
-    // The vendor does not know the next keys yet.
-    signed.write(2);
-    signed.bench.credentials.look_at_secrets();
-    tests::until(async || {
-        session.exchange("show", &read(), None).await.unwrap();
-        signed.seen().contains(&"2".to_owned())
-    })
-    .await;
-    let fares = async |expected: &[&str]| {
-        let before = signed.seen().len();
-        session.exchange("show", &read(), None).await.unwrap();
-        assert_eq!(signed.seen()[before..], *expected);
-    };
-    for _ in 0..3 {
-        stray.store(1, Ordering::SeqCst);
-        fares(&["1", "1"]).await;
-        fares(&["1"]).await;
-        signed.bench.cloud.clock.forward(20);
-    }
-    // Those that worked before are dead, and the vendor takes the next ones.
-    accepted.store(2, Ordering::SeqCst);
-    fares(&["1", "1", "2"]).await;
-    fares(&["2"]).await;
-}
-
-#[actix_rt::test]
-async fn keys_that_worked_are_tried_again_in_a_moment_when_those_after_them_rest() {
-    let is_ill = Arc::new(AtomicBool::new(false));
-    let ill = Arc::clone(&is_ill);
-    let signed = SignedBench::new(move |seen, writer| {
-        if signed_by(seen, 1) && !ill.load(Ordering::SeqCst) {
-            fine(seen, writer)
-        } else {
-            refuse(writer, "APIGW.0301")
-        }
-    });
-    let session = signed.bench.session();
-    session.exchange("show", &read(), None).await.unwrap();
-    signed.write(2);
-    is_ill.store(true, Ordering::SeqCst);
-    let fails = async || session.exchange("show", &read(), None).await.unwrap_err();
-    for _ in 0..8 {
-        fails().await;
-        signed.bench.cloud.clock.forward(1);
-    }
-    let tried = signed.seen();
-    let error = fails().await;
-    assert_eq!(signed.seen(), tried);
-    assert!(
-        error.retry_after.unwrap() <= Duration::from_secs(30),
-        "{error:?}"
-    );
-    assert!(
-        tried.iter().filter(|key| *key == "2").count() <= 2,
-        "{tried:?}"
-    );
-    is_ill.store(false, Ordering::SeqCst);
-    signed.bench.cloud.clock.forward(30);
-    session.exchange("show", &read(), None).await.unwrap();
-    assert_eq!(signed.seen().last().unwrap(), "1");
 }
 
 #[actix_rt::test]

@@ -4,6 +4,7 @@ mod doubled;
 mod keys;
 mod pace;
 mod refusals;
+mod rotation;
 mod withdrawn;
 mod words;
 
