@@ -147,3 +147,32 @@ async fn a_service_that_knows_the_next_keys_later_than_another_costs_no_request(
     assert_eq!(signed.seen()[..4], ["1", "2", "2", "1"]);
     assert_eq!(signed.seen().iter().filter(|key| *key == "2").count(), 2);
 }
+
+#[actix_rt::test]
+async fn after_a_gap_between_two_pairs_of_keys_the_next_are_used_within_three_minutes() {
+    let accepted = Arc::new(AtomicUsize::new(1));
+    let takes = Arc::clone(&accepted);
+    let signed = SignedBench::new(move |seen, writer| {
+        if signed_by(seen, takes.load(Ordering::SeqCst)) {
+            fine(seen, writer)
+        } else {
+            refuse(writer, "APIGW.0301")
+        }
+    });
+    let session = signed.bench.session();
+    let works = async || session.exchange("show", &read(), None).await.is_ok();
+    assert!(works().await);
+    signed.write(2);
+    accepted.store(0, Ordering::SeqCst);
+    for _ in 0..10 {
+        assert!(!works().await);
+        signed.bench.cloud.clock.forward(1);
+    }
+    accepted.store(2, Ordering::SeqCst);
+    let mut waited = 0;
+    while !works().await {
+        signed.bench.cloud.clock.forward(1);
+        waited += 1;
+        assert!(waited < 180, "{:?}", signed.seen());
+    }
+}
