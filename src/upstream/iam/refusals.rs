@@ -21,8 +21,8 @@ const REPLACED_AGAIN_AFTER: Duration = Duration::from_mins(15);
 /// asked again: with the same one, which it may not have known yet, and if it refuses that once
 /// more, with another one. After that it is the service that refuses, whatever it is sent.
 const LEFT_ALONE_IN_A_ROW: u32 = 6;
-/// How many credentials in a row are replaced at once, and how many if there are others: tokens of a
-/// service that has accepted some, of which one may be refused by chance, or the keys that worked
+/// How many credentials in a row are replaced at once, and how many if there are others: tokens of
+/// a service that has accepted some, of which one may be refused by chance, or the keys that worked
 /// before those in the file.
 const REPLACED_IN_A_ROW: u32 = 1;
 const REPLACED_IN_A_ROW_IF_OTHERS: u32 = 2;
