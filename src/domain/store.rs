@@ -137,7 +137,8 @@ pub trait OperationStore: Send + Sync {
     async fn count_running_of(&self, caller: &CallerName) -> Result<u64, StoreError>;
 
     /// Looks at some of the operations again that could not be read, and treats those that can be
-    /// like all others from then on. Tells whether to go on soon, since there are more.
+    /// like all others from then on. Before the first of them it looks for those whose status is
+    /// none that is known. Tells whether to go on soon, since there are more.
     async fn look_again(&self) -> Result<bool, StoreError>;
 
     /// How many operations there are on record, whichever process has them.

@@ -121,15 +121,16 @@ pub(super) async fn recall(
     Ok(operation.map(|operation| (operation, fingerprint)))
 }
 
-/// The operation that is running on a task.
-pub(super) async fn running_on(
+/// The operation on a task whose status meets this condition, which at most one does, or one of
+/// those that cannot be read.
+pub(super) async fn on_task(
     connection: &mut AnyConnection,
     task: &TaskRef,
+    status: &str,
 ) -> Result<Option<Operation>, StoreError> {
-    let select = select_operations(
-        Engine::of(connection),
-        "WHERE project = $1 AND service = $2 AND task = $3 AND status = 'running'",
-    );
+    let conditions =
+        format!("WHERE project = $1 AND service = $2 AND task = $3 AND {status} LIMIT 1");
+    let select = select_operations(Engine::of(connection), &conditions);
     let rows = sqlx::query(select)
         .bind(task.project.as_str())
         .bind(task.service.as_str())

@@ -137,6 +137,11 @@ pub(super) const ODD: [&str; 2] = [
     "status = 'running' AND unreadable_by IS NULL AND next_look_at <= $2 AND lease_until > $1",
 ];
 
+/// The condition of operations whose status is no word that this program knows, for an index:
+/// whether they have ended it cannot tell.
+pub(super) const ODD_STATUS: &str =
+    "status NOT IN ('running', 'succeeded', 'failed', 'cancelled', 'superseded')";
+
 /// The last moment that can be read, in microseconds.
 pub(super) fn last_moment() -> i64 {
     Timestamp::MAX.as_second() * 1_000_000
@@ -179,13 +184,17 @@ pub(super) async fn owed_ends(
 }
 
 /// Looks at some of the marked operations again, those behind the first `passed`, and takes the
-/// marks of those away that can be read. Tells how many are to be passed next time, and whether
-/// there are more.
+/// marks of those away that can be read. Before the first of them it marks those whose status is
+/// odd, which no claim comes across. Tells how many are to be passed next time, and whether there
+/// are more.
 pub(super) async fn look_again(
     mut transaction: AnyTransaction,
     passed: u32,
     reader: Reader,
 ) -> Result<Written<(u32, bool)>, StoreError> {
+    if passed == 0 && mark_odd_statuses(&mut transaction, &reader).await? {
+        return Ok(Written::Commit(transaction, (0, true)));
+    }
     let select = "WHERE unreadable_by IS NOT NULL \
                   ORDER BY operations.unreadable_by, operations.id LIMIT $1 OFFSET $2";
     let rows = sqlx::query(select_operations(Engine::of(&transaction), select))
@@ -205,10 +214,21 @@ pub(super) async fn look_again(
     reader
         .reports
         .all(passed, sorted.unreadable.iter().map(name));
-    Ok(match mended.len() {
-        0 => Written::Nothing((0, false)),
-        _ => Written::Commit(transaction, (0, false)),
-    })
+    Ok(Written::Commit(transaction, (0, false)))
+}
+
+/// Marks operations whose status is odd. Whether there are more.
+async fn mark_odd_statuses(
+    connection: &mut AnyConnection,
+    reader: &Reader,
+) -> Result<bool, StoreError> {
+    let conditions = format!("WHERE {ODD_STATUS} AND unreadable_by IS NULL LIMIT {TOGETHER}");
+    let rows = sqlx::query(select_operations(Engine::of(connection), &conditions))
+        .fetch_all(&mut *connection)
+        .await?;
+    let sorted = reader.read(connection, &rows).await?;
+    reader.mark(connection, &sorted.unreadable).await?;
+    Ok(u32::try_from(rows.len()).is_ok_and(|read| read >= TOGETHER))
 }
 
 /// Sets or takes away the mark of these rows, whatever their ids are. Tells how many there were.

@@ -2,14 +2,17 @@
 
 use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
 
-use super::database::{AnyTransaction, Engine, Written};
+use super::{
+    database::{AnyTransaction, Engine, Written},
+    unreadable::ODD_STATUS,
+};
 use crate::domain::{
     operation::OperationId,
     store::{Counts, StoreError},
 };
 
 /// Removes the operations that ended first, with what belongs to them. Their other rows go along by
-/// themselves.
+/// themselves. Those whose status is odd may not have ended.
 pub(super) async fn remove_ended(
     mut transaction: AnyTransaction,
     before: i64,
@@ -17,7 +20,8 @@ pub(super) async fn remove_ended(
 ) -> Result<Written<u64>, StoreError> {
     let sql = format!(
         "DELETE FROM operations WHERE id IN (SELECT id FROM operations \
-         WHERE status <> 'running' AND finished_at < $1 ORDER BY finished_at LIMIT $2{})",
+         WHERE status <> 'running' AND NOT ({ODD_STATUS}) AND finished_at < $1 \
+         ORDER BY finished_at LIMIT $2{})",
         Engine::of(&transaction).lock()
     );
     // The text is made of constants.

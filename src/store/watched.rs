@@ -53,7 +53,7 @@ fn one(row: &AnyRow) -> Result<(OperationId, Progress), Unreadable> {
     let progress = Progress {
         version: columns.number("version")?,
         events: columns.number("events")?,
-        has_ended: columns.text("status")? != Status::Running.as_str(),
+        has_ended: columns.word("status", Status::parse)? != Status::Running,
     };
     Ok((columns.id()?, progress))
 }

@@ -7,6 +7,7 @@ use super::{
     database::{AnyTransaction, Engine, Written, unavailable},
     postgres, read,
     rows::{self, Mutable},
+    unreadable::ODD_STATUS,
 };
 use crate::domain::{
     operation::{EVENTS_MAX, EventKind, Operation, OperationEvent, OperationId, Status},
@@ -56,13 +57,19 @@ pub(super) async fn create(
         }
     }
     if !insert(&mut transaction, &operation, owes_end, kept_for.as_deref()).await? {
-        let running = read::running_on(&mut transaction, &operation.task).await?;
+        let running =
+            read::on_task(&mut transaction, &operation.task, "status = 'running'").await?;
         // Where others write meanwhile, it may have ended before it was read.
         return Ok(Written::Nothing(
             running.map_or(Creation::Lost, |operation| {
                 Creation::Running(Box::new(operation))
             }),
         ));
+    }
+    // After the insert, which waits for whoever is about to make a running one odd. It may not have
+    // ended, and cannot be read.
+    if let Some(odd) = read::on_task(&mut transaction, &operation.task, ODD_STATUS).await? {
+        return Ok(Written::Nothing(Creation::Running(Box::new(odd))));
     }
     for caller in &operation.callers {
         insert_caller(&mut transaction, operation.id, caller).await?;

@@ -27,7 +27,7 @@ on_both_engines! {
 
 impl SqlOperationStore {
     /// Makes copies of an operation that is to be read by nobody; other tasks, the same look.
-    async fn copy_as_unreadable(&self, operation: &Operation, copies: usize) {
+    pub(super) async fn copy_as_unreadable(&self, operation: &Operation, copies: usize) {
         let rows = sqlx::raw_sql("SELECT * FROM operations LIMIT 1")
             .fetch_one(&self.database.pools.writer)
             .await
@@ -49,7 +49,7 @@ impl SqlOperationStore {
         .await;
     }
 
-    async fn numbers(&self, sql: &str) -> i64 {
+    pub(super) async fn numbers(&self, sql: &str) -> i64 {
         let found = sqlx::query_scalar(AssertSqlSafe(sql.to_owned()))
             .fetch_one(&self.database.pools.reader)
             .await;

@@ -3,16 +3,22 @@
 use std::{
     io,
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
+
+use sqlx::{AssertSqlSafe, Row as _};
 
 use super::{
     Place, SqlOperationStore, begun, caller, ended, fresh, lease,
     lists::{everything, listed},
     moment,
 };
-use crate::domain::{
-    operation::{Operation, OperationId, Status},
-    store::{Creation, Hold, NewOperation, OperationStore as _, StoreError},
+use crate::{
+    domain::{
+        operation::{Operation, OperationId, Status},
+        store::{Counts, Creation, Hold, Joining, NewOperation, OperationStore as _, StoreError},
+    },
+    store::unreadable::ODD_STATUS,
 };
 
 on_both_engines! {
@@ -22,6 +28,9 @@ on_both_engines! {
     what_can_be_read_again_takes_a_place_again,
     ends_that_cannot_be_read_do_not_keep_others_from_being_told,
     the_statement_of_the_runbook_rids_the_record_of_what_cannot_be_read,
+    an_unknown_status_is_told_unasked_and_keeps_its_task,
+    any_number_of_unknown_statuses_is_counted,
+    an_unknown_status_beside_a_running_operation_does_not_stop_that,
 }
 
 async fn a_row_of_a_newer_version_stands_in_nobodys_way(place: Place) {
@@ -210,4 +219,150 @@ async fn the_statement_of_the_runbook_rids_the_record_of_what_cannot_be_read(pla
         other.task
     );
     store.add(fresh("1")).await;
+}
+
+const STATUSES: [&str; 4] = ["held", "Running", "", "running "];
+
+async fn an_unknown_status_is_told_unasked_and_keeps_its_task(place: Place) {
+    let store = place.open().await;
+    for (number, status) in STATUSES.into_iter().enumerate() {
+        let task = number.to_string();
+        let odd = store.add(fresh(&task)).await.id;
+        let set = async |status: &str| {
+            let sql = format!("UPDATE operations SET status = '{status}' WHERE id = '{odd}'");
+            store.meddle(sql).await;
+        };
+        set(status).await;
+        let refused = store.create(&NewOperation::new(fresh(&task))).await;
+        match refused {
+            Err(StoreError::Unreadable(text)) => assert_eq!(text, format!("{odd} (status)")),
+            other => panic!("{status}: {other:?}"),
+        }
+        assert!(!store.look_again().await.unwrap(), "{status}");
+        assert_eq!(store.reader.reports.named(), [odd.to_string()], "{status}");
+        let counts = Counts {
+            running: 0,
+            unreadable: 1,
+        };
+        assert_eq!(store.counts().await.unwrap(), counts, "{status}");
+        // Marked, it keeps its task all the same.
+        let refused = store.create(&NewOperation::new(fresh(&task))).await;
+        assert!(
+            matches!(refused, Err(StoreError::Unreadable(_))),
+            "{status}: {refused:?}"
+        );
+        // It may have ended, but nobody knows.
+        store
+            .meddle("UPDATE operations SET finished_at = 0".to_owned())
+            .await;
+        assert_eq!(store.remove_ended(moment(0), 10).await.unwrap(), 0);
+
+        set("running").await;
+        assert!(!store.look_again().await.unwrap(), "{status}");
+        assert_eq!(store.counts().await.unwrap().unreadable, 0, "{status}");
+        assert_eq!(claimed(&store).await, [odd], "{status}");
+        set("cancelled").await;
+        store.add(fresh(&task)).await;
+        store.meddle("DELETE FROM operations".to_owned()).await;
+    }
+}
+
+async fn any_number_of_unknown_statuses_is_counted(place: Place) {
+    let store = place.open().await;
+    let first = store.add(fresh("first")).await;
+    store.copy_as_unreadable(&first, 1234).await;
+    store
+        .meddle(
+            "UPDATE operations SET status = 'held', phase = 'observing' WHERE phase = 'pondering'"
+                .to_owned(),
+        )
+        .await;
+    let mut looks = 1;
+    while store.look_again().await.unwrap() {
+        looks += 1;
+    }
+    assert!(looks < 8, "{looks}");
+    let counts = Counts {
+        running: 1,
+        unreadable: 1234,
+    };
+    assert_eq!(store.counts().await.unwrap(), counts);
+}
+
+async fn an_unknown_status_beside_a_running_operation_does_not_stop_that(place: Place) {
+    let store = place.open().await;
+    let odd = store.add(begun("1", 0)).await.id;
+    let hide = async |task: &str| {
+        let sql =
+            format!("UPDATE operations SET task = '{task}', status = 'held' WHERE id = '{odd}'");
+        store.meddle(sql).await;
+    };
+    hide("2").await;
+    let running = store.add(begun("1", 1)).await;
+    hide("1").await;
+    assert_eq!(claimed(&store).await, [running.id]);
+    let joined = store
+        .join(running.id, &caller("team-b"), None, moment(2))
+        .await;
+    assert_eq!(joined.unwrap(), Joining::Joined);
+    let mut end = ended(&store.read_back(running.id).await, Status::Succeeded);
+    store.save(&mut end, &[], Hold::Release).await.unwrap();
+    let refused = store.create(&NewOperation::new(begun("1", 3))).await;
+    assert!(
+        matches!(refused, Err(StoreError::Unreadable(_))),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_status_that_becomes_unknown_meanwhile_keeps_its_task() {
+    let place = Place::postgres();
+    let store = place.open().await;
+    store.add(fresh("1")).await;
+    let mut newer = store.database.pools.writer.begin().await.unwrap();
+    sqlx::raw_sql("UPDATE operations SET status = 'held'")
+        .execute(&mut *newer)
+        .await
+        .unwrap();
+    let again = NewOperation::new(fresh("1"));
+    let commit = async {
+        let waits = "SELECT COUNT(*) FROM pg_stat_activity \
+                     WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let limit = Instant::now() + Duration::from_secs(2);
+        while store.numbers(waits).await == 0 {
+            assert!(Instant::now() < limit, "nobody waits");
+        }
+        newer.commit().await.unwrap();
+    };
+    let (refused, ()) = tokio::join!(store.create(&again), commit);
+    assert!(
+        matches!(refused, Err(StoreError::Unreadable(_))),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn unknown_statuses_are_found_by_their_index() {
+    let place = Place::new();
+    let store = place.open().await;
+    let on_task = format!("WHERE project = 'a' AND service = 'b' AND task = 'c' AND {ODD_STATUS}");
+    let unmarked = format!("WHERE {ODD_STATUS} AND unreadable_by IS NULL LIMIT 1");
+    for conditions in [on_task, unmarked] {
+        let sql = format!("EXPLAIN QUERY PLAN SELECT * FROM operations {conditions}");
+        let plan = sqlx::query(AssertSqlSafe(sql))
+            .fetch_one(&store.database.pools.reader)
+            .await
+            .unwrap();
+        let plan: String = plan.get("detail");
+        assert!(plan.contains("USING INDEX operations_odd"), "{plan}");
+    }
+}
+
+#[test]
+fn every_status_is_a_known_word() {
+    let words: Vec<_> = Status::ALL
+        .iter()
+        .map(|status| format!("'{}'", status.as_str()))
+        .collect();
+    assert_eq!(ODD_STATUS, format!("status NOT IN ({})", words.join(", ")));
 }

@@ -1,0 +1,5 @@
+-- Operations whose status is no known word: whether they have ended nobody can tell. There are hardly ever any.
+-- Whoever writes to the table waits for this behind whoever writes already.
+SET LOCAL lock_timeout = '10s';
+CREATE INDEX operations_odd ON operations (project, service, task)
+    WHERE status NOT IN ('running', 'succeeded', 'failed', 'cancelled', 'superseded');
