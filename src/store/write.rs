@@ -206,7 +206,7 @@ pub(super) async fn join(
 }
 
 /// Whether the key, if there is one, stands for the operation from here on: it stood for none
-/// before.
+/// before, or for one that is gone, as it can be after repairs of the database by hand.
 async fn insert_key(
     connection: &mut AnyConnection,
     id: OperationId,
@@ -214,6 +214,28 @@ async fn insert_key(
     key: Option<&IdempotencyKey>,
 ) -> Result<bool, StoreError> {
     let Some(key) = key else { return Ok(true) };
+    if insert_fresh_key(connection, id, caller, key).await? {
+        return Ok(true);
+    }
+    // A statement of its own: it sees what another has committed that the insert waited for.
+    let freed = sqlx::query(
+        "DELETE FROM idempotency_keys WHERE caller = $1 AND key = $2 \
+         AND NOT EXISTS (SELECT 1 FROM operations WHERE id = operation_id)",
+    )
+    .bind(caller.as_str())
+    .bind(key.key.as_str())
+    .execute(&mut *connection)
+    .await?;
+    Ok(freed.rows_affected() == 1 && insert_fresh_key(connection, id, caller, key).await?)
+}
+
+/// Whether there was no such key.
+async fn insert_fresh_key(
+    connection: &mut AnyConnection,
+    id: OperationId,
+    caller: &CallerName,
+    key: &IdempotencyKey,
+) -> Result<bool, StoreError> {
     let inserted = sqlx::query(
         "INSERT INTO idempotency_keys (caller, key, operation_id, fingerprint) \
          VALUES ($1, $2, $3, $4) ON CONFLICT (caller, key) DO NOTHING",

@@ -5,13 +5,17 @@ use sqlx::{AssertSqlSafe, Row as _, raw_sql};
 use super::{Place, Reader, SqlOperationStore, caller, fresh, lease, moment, task};
 use crate::domain::{
     operation::{Operation, OperationId, Status},
-    store::{Hold, IdempotencyKey, NewOperation, OperationQuery, OperationStore as _, StoreError},
+    store::{
+        Creation, Hold, IdempotencyKey, Joining, NewOperation, OperationQuery, OperationStore as _,
+        StoreError,
+    },
 };
 
 on_both_engines! {
     no_value_of_any_column_stands_in_the_way_of_another_operation,
     nor_does_one_in_what_belongs_to_an_operation,
     many_rows_with_odd_moments_stand_in_nobodys_way,
+    a_key_whose_operation_is_gone_is_as_if_it_never_were,
 }
 
 /// In SQL. Each engine takes those that it can store in a column.
@@ -239,4 +243,55 @@ async fn many_rows_with_odd_moments_stand_in_nobodys_way(place: Place) {
         .collect();
     assert_eq!(claimed, [plain.id]);
     assert_eq!(claim.next_due_at, Some(next.next_look_at));
+}
+
+async fn a_key_whose_operation_is_gone_is_as_if_it_never_were(place: Place) {
+    let store = place.open().await;
+    let caller = caller("team-a");
+    let unbind = match place.database {
+        None => "PRAGMA foreign_keys = OFF",
+        Some(_) => {
+            "ALTER TABLE idempotency_keys DROP CONSTRAINT idempotency_keys_operation_id_fkey"
+        }
+    };
+    store.meddle(unbind.to_owned()).await;
+    let loose = async |task: &str| {
+        let gone = with_key(task);
+        let creation = store.create(&gone).await.unwrap();
+        assert!(matches!(creation, Creation::Created), "{creation:?}");
+        let id = gone.operation.id;
+        store
+            .meddle(format!("DELETE FROM operations WHERE id = '{id}'"))
+            .await;
+        assert_eq!(store.recall(&caller, "key").await.unwrap(), None);
+    };
+    // A request that begins something,
+    loose("1").await;
+    let key = IdempotencyKey {
+        key: "key".to_owned(),
+        fingerprint: "something else".to_owned(),
+    };
+    let again = NewOperation {
+        key: Some(key.clone()),
+        ..NewOperation::new(fresh("2"))
+    };
+    let creation = store.create(&again).await.unwrap();
+    assert!(matches!(creation, Creation::Created), "{creation:?}");
+    let recalled = store.recall(&caller, "key").await.unwrap();
+    let (operation, fingerprint) = recalled.expect("it stands for something");
+    assert_eq!(
+        (operation.id, &fingerprint),
+        (again.operation.id, &key.fingerprint)
+    );
+    // and one that joins something.
+    store
+        .meddle("DELETE FROM idempotency_keys".to_owned())
+        .await;
+    loose("3").await;
+    let joining = store
+        .join(again.operation.id, &caller, Some(&key), moment(1))
+        .await;
+    assert_eq!(joining.unwrap(), Joining::Joined);
+    let recalled = store.recall(&caller, "key").await.unwrap();
+    assert_eq!(recalled.expect("it stands for it").0.id, again.operation.id);
 }
