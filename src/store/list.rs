@@ -2,12 +2,16 @@
 
 use std::fmt::Write as _;
 
-use sqlx::{Arguments as _, any::AnyArguments};
+use sqlx::{
+    Arguments as _,
+    any::{AnyArguments, AnyRow},
+};
 
 use super::{
     database::{AnyTransaction, Engine, unavailable},
     read::{Read, complete, one_of, select_operations},
     rows,
+    unreadable::TOGETHER,
 };
 use crate::domain::{
     access::{Reach, Scope},
@@ -16,30 +20,52 @@ use crate::domain::{
     store::{OperationQuery, StoreError},
 };
 
+/// How often more rows are read where a page has none by whose id the list could go on.
+const SEARCHES: u32 = 10;
+
 /// Operations that the query asks for, newest first, and where the list goes on: three statements,
-/// however many there are.
+/// however many there are. Rows without an id take no place in a page that has no other yet; of so
+/// many of them that this does not come to an end, the last is the error.
 pub(super) async fn list(
     mut transaction: AnyTransaction,
     query: OperationQuery,
 ) -> Result<(Read, Option<OperationId>), StoreError> {
-    let (conditions, arguments) = list_conditions(&query).map_err(unavailable)?;
-    let select = select_operations(Engine::of(&transaction), &conditions);
-    let mut rows = sqlx::query_with(select, arguments)
-        .fetch_all(&mut *transaction)
-        .await?;
-    let mut next = None;
-    if rows.len() > usize::try_from(query.limit).unwrap_or(usize::MAX) {
-        rows.pop();
-        let mut ids = rows.iter().rev().filter_map(|row| rows::id_of(row).ok());
-        next = ids.find_map(OperationId::parse);
+    let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
+    let (mut read, mut together) = (Read::new(), query.limit);
+    for _ in 0..=SEARCHES {
+        let part = (together, read.len());
+        let (conditions, arguments) = list_conditions(&query, part).map_err(unavailable)?;
+        let select = select_operations(Engine::of(&transaction), &conditions);
+        let rows = sqlx::query_with(select, arguments)
+            .fetch_all(&mut *transaction)
+            .await?;
+        let first = rows.iter().position(|row| id(row).is_some());
+        let most = usize::try_from(together).unwrap_or(usize::MAX);
+        let end = first.map_or(most, |first| most.min(first.saturating_add(limit)));
+        let page = rows.get(..end).unwrap_or(&rows);
+        let next = page.iter().rev().find_map(id);
+        read.extend(complete(&mut transaction, page).await?);
+        if page.len() == rows.len() || next.is_some() {
+            return Ok((read, next.filter(|_| page.len() < rows.len())));
+        }
+        together = query.limit.max(TOGETHER);
     }
-    Ok((complete(&mut transaction, &rows).await?, next))
+    match read.pop() {
+        Some(Err(nameless)) => Err(nameless.into()),
+        Some(Ok(_)) | None => Ok((read, None)),
+    }
+}
+
+/// The id by which a list could go on behind a row.
+fn id(row: &AnyRow) -> Option<OperationId> {
+    rows::id_of(row).ok().and_then(OperationId::parse)
 }
 
 /// What is put together from constants; what comes from outside is bound. A condition that is not
 /// asked for is left out of the text, so that an index can serve those that are.
 fn list_conditions(
     query: &OperationQuery,
+    (limit, offset): (u32, usize),
 ) -> Result<(String, AnyArguments), sqlx::error::BoxDynError> {
     let mut conditions = Vec::new();
     let mut arguments = AnyArguments::default();
@@ -74,12 +100,15 @@ fn list_conditions(
         write!(sql, "{word} {condition}")?;
     }
     // One more, to know whether there are more.
-    arguments.add(i64::from(query.limit) + 1)?;
+    arguments.add(i64::from(limit) + 1)?;
     write!(
         sql,
         " ORDER BY operations.id DESC LIMIT ${}",
         arguments.len()
     )?;
+    if offset > 0 {
+        write!(sql, " OFFSET {offset}")?;
+    }
     Ok((sql, arguments))
 }
 

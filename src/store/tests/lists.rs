@@ -1,16 +1,17 @@
 //! Lists of operations, by pages and by what is asked for.
 
-use super::{Place, SqlOperationStore, caller, ended, event, fresh, moment, task};
+use super::{Place, SqlOperationStore, begun, caller, ended, event, fresh, moment, task};
 use crate::domain::{
     history::Change,
-    operation::{EventKind, OperationId, Status},
-    store::{Hold, OperationQuery, OperationStore as _},
+    operation::{EventKind, Operation, OperationId, Status},
+    store::{Hold, OperationQuery, OperationStore as _, StoreError},
 };
 
 on_both_engines! {
     a_list_is_newest_first_and_goes_on_where_a_page_ended,
     a_list_holds_what_was_asked_for,
     a_list_may_be_longer_than_one_statement_takes_ids,
+    a_list_goes_on_past_rows_without_an_id,
 }
 
 /// Six operations on the tasks 0 to 5, newest first.
@@ -130,4 +131,56 @@ async fn a_list_may_be_longer_than_one_statement_takes_ids(place: Place) {
         assert_eq!(operation.callers, [caller("team-a")]);
         assert_eq!(operation.events, [event(0, EventKind::Accepted)]);
     }
+}
+
+/// All that a list shows, by pages of this size. Fails if it does not come to an end.
+async fn paged(store: &SqlOperationStore, limit: u32) -> Result<Vec<OperationId>, StoreError> {
+    let (mut all, mut before) = (Vec::new(), None);
+    for _ in 0..100 {
+        let query = OperationQuery {
+            before,
+            limit,
+            ..everything()
+        };
+        let page = store.list(&query).await?;
+        assert!(page.operations.len() <= limit as usize, "{limit}");
+        all.extend(page.operations.iter().map(|operation| operation.id));
+        before = page.next;
+        if before.is_none() {
+            return Ok(all);
+        }
+    }
+    panic!("the list goes on and on: {all:?}");
+}
+
+async fn a_list_goes_on_past_rows_without_an_id(place: Place) {
+    let store = place.open().await;
+    let oldest = Operation {
+        id: OperationId::FIRST,
+        ..fresh("oldest")
+    };
+    let oldest = store.add(oldest).await;
+    let newest = store.add(begun("newest", 1)).await;
+    let expected = [newest.id, oldest.id];
+    let damage = async |copies| {
+        store
+            .meddle("DELETE FROM operations WHERE phase = 'pondering'".to_owned())
+            .await;
+        store.copy_as_unreadable(&newest, copies).await;
+        store
+            .meddle("UPDATE operations SET id = id || '!' WHERE phase = 'pondering'".to_owned())
+            .await;
+    };
+    for (copies, limits) in [(30, &[1, 2, 7, 29, 30, 31, 32, 33][..]), (1234, &[1, 600])] {
+        damage(copies).await;
+        for limit in limits {
+            let found = paged(&store, *limit).await.unwrap();
+            assert_eq!(found, expected, "{copies}, {limit}");
+        }
+    }
+    assert!(!store.reader.reports.named().is_empty());
+    // Not for ever.
+    damage(6000).await;
+    let found = paged(&store, 1).await;
+    assert!(matches!(found, Err(StoreError::Unreadable(_))), "{found:?}");
 }
