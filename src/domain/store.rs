@@ -101,7 +101,8 @@ pub trait OperationStore: Send + Sync {
         hold: Hold,
     ) -> Result<(), StoreError>;
 
-    /// How far each of these operations has come. Those that are not there are left out.
+    /// How far each of these operations has come. Those that are not there or cannot be read are
+    /// left out.
     async fn progress(
         &self,
         ids: &[OperationId],

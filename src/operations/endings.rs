@@ -71,7 +71,7 @@ impl Endings {
             };
             let before = sender.progress;
             sender.progress = found.get(id).copied();
-            // One that is not there was removed, so that nobody will follow it for long.
+            // One that is not there was removed or cannot be read: nobody will follow it for long.
             if sender.progress.is_none() || sender.progress != before {
                 let is_over = sender.progress.is_none_or(|progress| progress.has_ended);
                 sender.tell(is_over.into());

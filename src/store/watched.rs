@@ -37,7 +37,7 @@ pub(super) async fn progress(
         let sql = format!(
             "SELECT {columns}, \
              (SELECT COUNT(*) FROM operation_events WHERE operation_id = operations.id) AS events \
-             FROM operations WHERE id{chosen}"
+             FROM operations WHERE id{chosen} AND unreadable_by IS NULL"
         );
         // The text is made of constants and numbers.
         let rows = sqlx::query_with(AssertSqlSafe(sql), arguments)

@@ -56,6 +56,7 @@ mod tasks;
 mod tls;
 mod tls_files;
 mod tokens;
+mod unreadable;
 mod upgrade;
 mod vendors;
 mod whoami;
