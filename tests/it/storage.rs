@@ -86,3 +86,21 @@ fn while_the_file_is_away_or_another_nothing_is_accepted_and_nothing_is_sent() {
         wait_until_ready(&gateway, 200);
     }
 }
+
+#[test]
+fn while_no_operation_can_be_taken_up_readyz_says_so() {
+    let place = Place::new();
+    let gateway = place.start();
+    let client = gateway.client();
+    wait_until_ready(&gateway, 200);
+    let refuse = "CREATE TRIGGER no_lease BEFORE UPDATE OF lease_until ON operations \
+                  WHEN NEW.lease_until IS NOT NULL BEGIN SELECT RAISE(ABORT, 'no lease'); END";
+    place.sql(refuse);
+    // The record takes it: only whoever is to drive it finds out.
+    let id = client.force_delete(&place.cloud.add_oms(OmsSpec::new("logs", 3)));
+    wait_until_ready(&gateway, 503);
+    assert_eq!(gateway.stranger().get("/livez").status, 200);
+    place.sql("DROP TRIGGER no_lease");
+    assert_eq!(client.ended(&id)["outcome"], "deleted");
+    wait_until_ready(&gateway, 200);
+}

@@ -1,8 +1,10 @@
 //! Whatever stands in one row concerns that row only.
 
+use std::fs;
+
 use sqlx::{AssertSqlSafe, Row as _, raw_sql};
 
-use super::{Place, Reader, SqlOperationStore, caller, fresh, lease, moment, task};
+use super::{Place, Reader, SqlOperationStore, begun, caller, fresh, lease, moment, task};
 use crate::domain::{
     operation::{Operation, OperationId, Status},
     store::{
@@ -294,4 +296,45 @@ async fn a_key_whose_operation_is_gone_is_as_if_it_never_were(place: Place) {
     assert_eq!(joining.unwrap(), Joining::Joined);
     let recalled = store.recall(&caller, "key").await.unwrap();
     assert_eq!(recalled.expect("it stands for it").0.id, again.operation.id);
+}
+
+#[tokio::test]
+async fn a_row_that_belongs_to_no_operation_stands_in_nobodys_way() {
+    let place = Place::new();
+    let store = place.open().await;
+    let mut ids = Vec::new();
+    for number in 0..3 {
+        let operation = store.add(begun(&number.to_string(), number)).await;
+        let joined = store
+            .join(operation.id, &caller("team-b"), None, moment(3))
+            .await;
+        assert_eq!(joined.unwrap(), Joining::Joined);
+        ids.push(operation.id);
+    }
+    store.close().await.unwrap();
+    // The second event of the first operation: the length of the head, what its columns are, and
+    // the first column. With two other bytes that is no text, and stands before those of all
+    // operations, so that a search for the first one comes past it.
+    let mut bytes = fs::read(place.file()).unwrap();
+    let row = [&[6, 0x47, 1, 6, 25, 0][..], ids[0].to_string().as_bytes()].concat();
+    let at = bytes.windows(row.len()).position(|part| part == row);
+    let id = at.expect("the row") + 6;
+    bytes[id..id + 2].copy_from_slice(&[b'/', 0xff]);
+    fs::write(place.file(), bytes).unwrap();
+
+    let store = place.open().await;
+    let damaged = store.read_back(ids[0]).await;
+    assert_eq!(damaged.events.len(), 1, "the index does not lead to it");
+    let query = OperationQuery {
+        limit: 10,
+        ..OperationQuery::default()
+    };
+    assert_eq!(store.list(&query).await.unwrap().operations.len(), 3);
+    let claim = store.claim(&lease("me", 10), 10).await.unwrap();
+    let claimed: Vec<_> = claim
+        .operations
+        .iter()
+        .map(|one| one.operation.id)
+        .collect();
+    assert_eq!(claimed, ids);
 }
