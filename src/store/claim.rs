@@ -202,14 +202,13 @@ impl Search<'_> {
                 claim.next_due_at = Some(operation.next_look_at);
                 return Ok(false);
             }
-            if take(connection, self.lease, self.term, &mut operation).await? {
-                let owner = Columns::new(row, "").optional_text("lease_owner")?;
-                let taken_over = owner.is_some_and(|owner| owner != self.lease.owner);
-                claim.operations.push(Leased {
-                    operation,
-                    taken_over,
-                });
-            }
+            take(connection, self.lease, self.term, &mut operation).await?;
+            let owner = Columns::new(row, "").optional_text("lease_owner")?;
+            let taken_over = owner.is_some_and(|owner| owner != self.lease.owner);
+            claim.operations.push(Leased {
+                operation,
+                taken_over,
+            });
         }
         if self.marked >= MARKED_MAX {
             // Enough for one transaction: the next one comes at once.
@@ -267,15 +266,14 @@ impl Search<'_> {
     }
 }
 
-/// Leases one operation. Whether it was still as it was read: it is, since nobody else can write to
-/// it.
+/// Leases one operation, which is still as it was read: nobody else can write to it.
 async fn take(
     connection: &mut AnyConnection,
     lease: &Lease,
     term: &Term,
     operation: &mut Operation,
-) -> Result<bool, StoreError> {
-    let taken = sqlx::query(
+) -> Result<(), StoreError> {
+    sqlx::query(
         "UPDATE operations SET lease_owner = $1, lease_until = $2, version = version + 1 \
          WHERE id = $3 AND version = $4 AND status = 'running'",
     )
@@ -285,11 +283,8 @@ async fn take(
     .bind(operation.version)
     .execute(connection)
     .await?;
-    if taken.rows_affected() != 1 {
-        return Ok(false);
-    }
     operation.version += 1;
-    Ok(true)
+    Ok(())
 }
 
 /// Extends the leases of this owner on these operations. Tells which it has.
