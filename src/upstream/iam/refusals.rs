@@ -101,7 +101,8 @@ impl Credentials {
     ) -> bool {
         let service = &site.service;
         self.vault.metrics.token_refused(service.as_str());
-        if credential.signs() && !credential.has_worked() {
+        let nothing_serves = || credential.previous(self.now()).is_none();
+        if credential.signs() && !credential.has_worked() && nothing_serves() {
             self.vault
                 .logins
                 .refused(credential.project(), error, self.now());

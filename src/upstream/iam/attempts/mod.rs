@@ -19,8 +19,8 @@ const WINDOW: Duration = Duration::from_mins(15);
 /// up to the time for which the vendor locks it.
 const PAUSE: Duration = Duration::from_mins(1);
 const PAUSE_MAX: Duration = Duration::from_mins(5);
-/// The first pause of a pair that has signed what a service accepted: it may be refused for no fault
-/// of its own, say because a clock was wrong for a while.
+/// The first pause of a pair that has signed what a service accepted: it may be refused for no
+/// fault of its own, say because a clock was wrong for a while.
 const PROVEN_PAUSE: Duration = Duration::from_secs(10);
 /// Refusals no further apart than this do not make the pause longer.
 const SAME_MOMENT: Duration = Duration::from_secs(5);
