@@ -7,7 +7,7 @@
 
 use std::{fs, io, os::unix::fs::MetadataExt as _, path::PathBuf, sync::Arc, time::Duration};
 
-use sqlx::{Any, AnyConnection, AnyPool, Transaction, error::DatabaseError};
+use sqlx::{Any, AnyConnection, AnyPool, Transaction, error::DatabaseError, pool::PoolConnection};
 use tokio::{
     runtime::{self, Runtime},
     time::{Instant, timeout_at},
@@ -25,6 +25,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A transaction. It is undone when it is dropped.
 pub(super) type AnyTransaction = Transaction<'static, Any>;
+
+/// A connection for one statement, which is a transaction by itself.
+pub(super) type OneStatement = PoolConnection<Any>;
 
 /// What a transaction that may write came to.
 pub(super) enum Written<T> {
@@ -47,6 +50,14 @@ impl Pools {
         match self.file {
             Some(_) => Engine::Sqlite,
             None => Engine::Postgres,
+        }
+    }
+
+    /// Whether what is written is written to the file that was opened.
+    async fn verify(&self) -> Result<(), StoreError> {
+        match &self.file {
+            Some(file) => file.verify().await.map_err(unavailable),
+            None => Ok(()),
         }
     }
 }
@@ -93,6 +104,24 @@ impl Engine {
             Self::Sqlite => "CAST(unixepoch('subsec') * 1000000 AS BIGINT)",
             Self::Postgres => "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
         }
+    }
+
+    /// What an error in place of the answer to a statement that is a transaction by itself says of
+    /// it. One that was refused has left no trace.
+    fn not_written(self, error: sqlx::Error) -> StoreError {
+        let code = error.as_database_error().and_then(DatabaseError::code);
+        let is_refused = code.is_some_and(|code| match self {
+            // Not SQLITE_IOERR: it may come from the end of a commit.
+            Self::Sqlite => code.parse::<u32>().is_ok_and(|code| code & 0xff != 10),
+            // Not that the server fails or is ended ("PostgreSQL Error Codes").
+            Self::Postgres => !["57P", "58", "XX"]
+                .iter()
+                .any(|class| code.starts_with(class)),
+        });
+        if is_refused {
+            return unavailable(error);
+        }
+        unsure(error)
     }
 
     /// All statements see the record at one moment.
@@ -160,6 +189,48 @@ impl Database {
             .await
     }
 
+    /// Runs `work`, which is one statement that only reads.
+    pub(super) async fn read_by_one<T, F>(
+        &self,
+        work: impl FnOnce(OneStatement) -> F + Send + 'static,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let pools = self.pools.clone();
+        self.run(async move { work(pools.reader.acquire().await?).await })
+            .await
+    }
+
+    /// Runs `work`, which is one statement that may write and is read to its end: it is committed
+    /// by then. [`StoreError::Unsure`] if it was sent and its answer is lost.
+    pub(super) async fn write_by_one<T, F>(
+        &self,
+        work: impl FnOnce(OneStatement) -> F + Send + 'static,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, sqlx::Error>> + Send + 'static,
+    {
+        let pools = self.pools.clone();
+        let until = Instant::now() + self.limit();
+        let task = self.runtime().spawn(async move {
+            let ready = timeout_at(until, async {
+                pools.verify().await?;
+                Ok::<_, StoreError>(pools.writer.acquire().await?)
+            });
+            let connection = ready.await.map_err(unavailable)??;
+            let written = timeout_at(until, work(connection)).await;
+            let engine = pools.engine();
+            written
+                .map_err(unsure)?
+                .map_err(|error| engine.not_written(error))
+        });
+        // Its thread may have ended at any point.
+        task.await.unwrap_or_else(|error| Err(unsure(error)))
+    }
+
     /// Runs `work` in a transaction that may write. On a file it holds the lock for writing from
     /// its beginning: one that read first and wrote then would be refused if another process wrote
     /// between. [`StoreError::Unsure`] if the commit was asked for and its answer is lost.
@@ -176,9 +247,7 @@ impl Database {
         let until = Instant::now() + self.limit();
         let task = self.runtime().spawn(async move {
             let written = timeout_at(until, async {
-                if let Some(file) = &pools.file {
-                    file.verify().await.map_err(unavailable)?;
-                }
+                pools.verify().await?;
                 work(pools.writer.begin_with(begin).await?).await
             });
             match written.await.map_err(unavailable)?? {

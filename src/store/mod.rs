@@ -222,9 +222,21 @@ impl OperationStore for SqlOperationStore {
 
     async fn claim(&self, lease: &Lease, limit: u32) -> Result<Claim, StoreError> {
         let lease = (lease.clone(), self.lease_clock);
-        let reader = self.reader.clone();
+        let (of, reader) = (lease.clone(), self.reader.clone());
+        let version = reader.version;
+        let found = self
+            .database
+            .read_by_one(move |connection| claim::survey(connection, of, version))
+            .await?;
+        if !found.asks_for_writes(&lease.0) {
+            let next_due_at = found.next_due_at(&lease.0)?;
+            return Ok(Claim {
+                operations: Vec::new(),
+                next_due_at,
+            });
+        }
         self.database
-            .write(move |transaction| claim::claim(transaction, lease, limit, reader))
+            .write(move |transaction| claim::claim(transaction, (lease, found), limit, reader))
             .await
     }
 
@@ -233,10 +245,16 @@ impl OperationStore for SqlOperationStore {
         lease: &Lease,
         held: &[OperationId],
     ) -> Result<Vec<OperationId>, StoreError> {
-        let (lease, held) = ((lease.clone(), self.lease_clock), held.to_vec());
-        self.database
-            .write(|transaction| claim::renew(transaction, lease, held))
-            .await
+        let mut renewed = Vec::with_capacity(held.len());
+        for held in held.chunks(read::IDS_PER_STATEMENT) {
+            let (lease, held) = ((lease.clone(), self.lease_clock), held.to_vec());
+            let some = self
+                .database
+                .write_by_one(|connection| claim::renew(connection, lease, held))
+                .await?;
+            renewed.extend(some);
+        }
+        Ok(renewed)
     }
 
     async fn save(
@@ -247,11 +265,18 @@ impl OperationStore for SqlOperationStore {
     ) -> Result<(), StoreError> {
         let guard = (operation.id, operation.version);
         let changed = Mutable::of(operation).map_err(unavailable)?;
-        let events = events.to_vec();
-        let kept = self
-            .database
-            .write(move |transaction| write::save(transaction, guard, changed, events, hold))
-            .await?;
+        let kept = if events.is_empty() && !changed.ends() {
+            let save = move |connection| write::save_alone(connection, guard, changed, hold);
+            if !self.database.write_by_one(save).await? {
+                return Err(StoreError::Stale);
+            }
+            Vec::new()
+        } else {
+            let events = events.to_vec();
+            self.database
+                .write(move |transaction| write::save(transaction, guard, changed, events, hold))
+                .await?
+        };
         operation.version += 1;
         operation.events.extend(kept);
         Ok(())
@@ -263,7 +288,7 @@ impl OperationStore for SqlOperationStore {
     ) -> Result<HashMap<OperationId, Progress>, StoreError> {
         let (ids, reports) = (ids.to_vec(), Arc::clone(&self.reader.reports));
         self.database
-            .read(|transaction| watched::progress(transaction, ids, reports))
+            .read_by_one(|connection| watched::progress(connection, ids, reports))
             .await
     }
 
@@ -308,14 +333,14 @@ impl OperationStore for SqlOperationStore {
     ) -> Result<u64, StoreError> {
         let of = (project.clone(), service.clone());
         self.database
-            .read(|transaction| read::count_running(transaction, of))
+            .read_by_one(|connection| read::count_running(connection, of))
             .await
     }
 
     async fn count_running_of(&self, caller: &CallerName) -> Result<u64, StoreError> {
         let caller = caller.clone();
         self.database
-            .read(|transaction| read::count_running_of(transaction, caller))
+            .read_by_one(|connection| read::count_running_of(connection, caller))
             .await
     }
 

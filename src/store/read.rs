@@ -15,7 +15,7 @@ use sqlx::{
 };
 
 use super::{
-    database::{AnyTransaction, Engine, unavailable},
+    database::{AnyTransaction, Engine, OneStatement, unavailable},
     rows::{self, Columns, Reports, Unreadable},
 };
 use crate::domain::{
@@ -181,7 +181,7 @@ pub(super) async fn former(
 
 /// How many operations are running on tasks of a service of a project.
 pub(super) async fn count_running(
-    mut transaction: AnyTransaction,
+    mut connection: OneStatement,
     (project, service): (ProjectName, ServiceName),
 ) -> Result<u64, StoreError> {
     let running = sqlx::query_scalar::<_, i64>(
@@ -189,7 +189,7 @@ pub(super) async fn count_running(
     )
     .bind(project.as_str())
     .bind(service.as_str())
-    .fetch_one(&mut *transaction)
+    .fetch_one(&mut *connection)
     .await?;
     Ok(u64::try_from(running).unwrap_or(0))
 }
@@ -197,10 +197,10 @@ pub(super) async fn count_running(
 /// How many operations are running that a caller asked for first, but for those that were found to
 /// be unreadable: this program does not bring them to an end.
 pub(super) async fn count_running_of(
-    mut transaction: AnyTransaction,
+    mut connection: OneStatement,
     caller: CallerName,
 ) -> Result<u64, StoreError> {
-    let running = running_of(&mut transaction, &caller).await?;
+    let running = running_of(&mut connection, &caller).await?;
     Ok(u64::try_from(running).unwrap_or(0))
 }
 

@@ -8,7 +8,7 @@ use sqlx::{
 };
 
 use super::{
-    database::{AnyTransaction, Engine, unavailable},
+    database::{Engine, OneStatement, unavailable},
     read::{IDS_PER_STATEMENT, one_of},
     rows::{self, Columns, Reports, Unreadable},
 };
@@ -19,7 +19,7 @@ use crate::domain::{
 
 /// One statement for every 500 operations.
 pub(super) async fn progress(
-    mut transaction: AnyTransaction,
+    mut connection: OneStatement,
     ids: Vec<OperationId>,
     reports: Arc<Reports>,
 ) -> Result<HashMap<OperationId, Progress>, StoreError> {
@@ -30,7 +30,7 @@ pub(super) async fn progress(
         let chosen =
             one_of(chunk.iter().map(String::as_str), &mut arguments).map_err(unavailable)?;
         let columns = rows::columns(
-            Engine::of(&transaction),
+            Engine::of(&connection),
             "operations",
             &["id", "status", "version"],
         );
@@ -41,7 +41,7 @@ pub(super) async fn progress(
         );
         // The text is made of constants and numbers.
         let rows = sqlx::query_with(AssertSqlSafe(sql), arguments)
-            .fetch_all(&mut *transaction)
+            .fetch_all(&mut *connection)
             .await?;
         found.extend(rows.iter().filter_map(|row| reports.readable(one(row))));
     }

@@ -4,13 +4,13 @@
 use sqlx::AnyConnection;
 
 use super::{
-    database::{AnyTransaction, Engine, Written, unavailable},
+    database::{AnyTransaction, Engine, OneStatement, Written, unavailable},
     postgres, read,
     rows::{self, Mutable},
     unreadable::ODD_STATUS,
 };
 use crate::domain::{
-    operation::{EVENTS_MAX, EventKind, Operation, OperationEvent, OperationId, Status},
+    operation::{EVENTS_MAX, EventKind, Operation, OperationEvent, OperationId},
     service::{CallerName, CredentialName},
     store::{Creation, Hold, IdempotencyKey, Joining, NewOperation, StoreError},
     task::TaskRef,
@@ -268,6 +268,17 @@ async fn insert_caller(
     Ok(inserted.rows_affected() == 1)
 }
 
+/// A write of a driver that has nothing to tell, guarded by the version that it holds: whether that
+/// is still the one on record.
+pub(super) async fn save_alone(
+    mut connection: OneStatement,
+    guard: (OperationId, i64),
+    changed: Mutable,
+    hold: Hold,
+) -> Result<bool, sqlx::Error> {
+    set(&mut connection, guard, changed, hold).await
+}
+
 /// A write of a driver, guarded by the version that it holds. Returns the events that were kept.
 pub(super) async fn save(
     mut transaction: AnyTransaction,
@@ -283,15 +294,29 @@ pub(super) async fn save(
     Ok(Written::Commit(transaction, kept))
 }
 
-/// Whether the operation was running in this version, and was written.
+/// Whether the operation was running in this version, and was written. Its end is told.
 async fn update(
+    connection: &mut AnyConnection,
+    guard: (OperationId, i64),
+    changed: Mutable,
+    hold: Hold,
+) -> Result<bool, StoreError> {
+    let ends = changed.ends();
+    let is_saved = set(connection, guard, changed, hold).await?;
+    if is_saved && ends && Engine::of(connection) == Engine::Postgres {
+        postgres::tell_end(connection, guard.0).await?;
+    }
+    Ok(is_saved)
+}
+
+/// Whether the operation was running in this version, and was written: by one statement.
+async fn set(
     connection: &mut AnyConnection,
     (id, version): (OperationId, i64),
     changed: Mutable,
     hold: Hold,
-) -> Result<bool, StoreError> {
-    let ends = changed.status != Status::Running.as_str();
-    let keeps = hold == Hold::Keep && !ends;
+) -> Result<bool, sqlx::Error> {
+    let keeps = hold == Hold::Keep && !changed.ends();
     let saved = sqlx::query(
         "UPDATE operations SET status = $1, phase = $2, outcome = $3, failure = $4, \
          superseded_by = $5, updated_at = $6, deadline_at = $7, finished_at = $8, \
@@ -316,13 +341,9 @@ async fn update(
     .bind(i64::from(keeps))
     .bind(id.to_string())
     .bind(version)
-    .execute(&mut *connection)
+    .execute(connection)
     .await?;
-    let is_saved = saved.rows_affected() == 1;
-    if is_saved && ends && Engine::of(connection) == Engine::Postgres {
-        postgres::tell_end(connection, id).await?;
-    }
-    Ok(is_saved)
+    Ok(saved.rows_affected() == 1)
 }
 
 /// Appends events as long as there is room, and returns those that were kept. The last place

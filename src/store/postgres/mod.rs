@@ -86,11 +86,13 @@ async fn answers(connection: &mut AnyConnection, patience: Duration) -> Result<b
 }
 
 async fn prepare(connection: &mut AnyConnection, patience: Duration) -> Result<(), sqlx::Error> {
-    // A process that is stopped in the middle must not keep rows from the others. And a commit is
-    // on the disk when it returns, whatever the defaults of the server, the database and the user.
+    // A process that is stopped in the middle must not keep rows from the others. A statement that
+    // is a transaction by itself sees what it waited for. And a commit is on the disk when it
+    // returns. All this whatever the defaults of the server, the database and the user.
     let limit = patience.as_millis();
     let statements = format!(
         "SET statement_timeout = {limit}; SET idle_in_transaction_session_timeout = {limit}; \
+         SET default_transaction_isolation = 'read committed'; \
          SELECT set_config('synchronous_commit', 'on', false) \
          WHERE current_setting('synchronous_commit') = 'off';"
     );

@@ -18,7 +18,9 @@ pub(super) use self::{
 };
 use crate::domain::{
     history::Change,
-    operation::{EventKind, Failure, Goal, Operation, OperationEvent, OperationId, Outcome, Phase},
+    operation::{
+        EventKind, Failure, Goal, Operation, OperationEvent, OperationId, Outcome, Phase, Status,
+    },
     service::{Binding, CallerName, CredentialName, ProjectName, ServiceName},
     start::StartRecord,
     task::{TaskId, TaskRef, TaskState},
@@ -180,5 +182,10 @@ impl Mutable {
             last_seen: operation.last_seen.map(TaskState::as_str),
             delete_sent: operation.history.was_sent(Change::Delete).into(),
         })
+    }
+
+    /// Whether the operation has ended.
+    pub(super) fn ends(&self) -> bool {
+        self.status != Status::Running.as_str()
     }
 }

@@ -9,7 +9,7 @@ use crate::{
         store::{Counts, Hold, NewOperation, OperationQuery, OperationStore as _},
     },
     store::{
-        claim::DUE, database::Engine, read::select_operations, rows::Reports,
+        claim::first_due, database::Engine, read::select_operations, rows::Reports,
         unreadable::MARKED_MAX,
     },
 };
@@ -116,7 +116,7 @@ async fn claims_pass_any_number_of_operations_that_cannot_be_read(place: Place) 
 async fn due_operations_are_found_by_their_index() {
     let place = Place::new();
     let store = place.open().await;
-    let select = select_operations(Engine::Sqlite, DUE).0;
+    let select = select_operations(Engine::Sqlite, &first_due()).0;
     let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {select}")))
         .fetch_all(&store.database.pools.reader)
         .await
