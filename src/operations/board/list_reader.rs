@@ -15,7 +15,7 @@ use crate::{
         service::{MigrationService, ProjectName, ServiceName, UpstreamErrorKind},
         task::TaskRef,
     },
-    operations::kill_point::kill_point,
+    operations::{kill_point::kill_point, later, round},
 };
 
 /// The most pages of a reading, whoever waits.
@@ -50,8 +50,6 @@ pub(super) struct ListReader {
     running: u64,
     counted_at: Option<Instant>,
     reading: Option<Reading>,
-    /// How many operations the reading was told to.
-    told: u64,
     /// How many looked for themselves since, because it was no news to them.
     missed: u64,
     /// Readings in a row that failed, and when the last of them did.
@@ -95,14 +93,15 @@ impl ListReader {
     }
 
     /// What the reading says, if it is news.
-    fn tell(&mut self, asker: &Asker<'_>) -> Option<Told> {
-        let operation = asker.operation;
+    fn tell(&self, asker: &Asker<'_>) -> Option<Told> {
+        let (operation, settings) = (asker.operation, &asker.shared.settings);
         let reading = self.reading.as_ref()?;
-        // The end of the last round is on record, and its look was before that.
-        if reading.began_at <= operation.updated_at {
+        // The next round is due at most one wait after the last news: exactly that after a row.
+        let waited = round::full_wait(settings, operation.history.waits.saturating_sub(1));
+        let is_news = later(reading.began_at, waited) > operation.next_look_at;
+        if reading.began.elapsed() >= settings.poll_max || !is_news {
             return None;
         }
-        self.told += 1;
         let row = reading.row(&operation.task.id);
         Some(row.map_or(Told::Nothing, |sight| Told::Row {
             sight,
@@ -124,17 +123,14 @@ impl ListReader {
         }
     }
 
-    /// Whether enough others will ask for the next reading soon, for whom this one is no news
-    /// either: it is half as old as the longest wait, or has served half of those who wait; or so
-    /// many looked for themselves meanwhile that a reading would have been cheaper.
+    /// Whether the list is read again: the reading is as old as the longest wait; or so many whose
+    /// waits are shorter looked for themselves meanwhile that a reading would have been cheaper.
     fn is_worth_reading(&self, asker: &Asker<'_>) -> bool {
         let Some(reading) = &self.reading else {
             return true;
         };
-        let half = asker.shared.settings.poll_max / 2;
         self.failures > 0
-            || reading.began.elapsed() >= half
-            || self.told.saturating_mul(2) >= self.running
+            || reading.began.elapsed() >= asker.shared.settings.poll_max
             || self.missed >= reading.pages
     }
 
@@ -148,7 +144,7 @@ impl ListReader {
             Ok(Ok(Ok(reading))) => {
                 self.begin(task, &reading);
                 self.reading = Some(reading);
-                (self.told, self.missed, self.failures) = (0, 0, 0);
+                (self.missed, self.failures) = (0, 0);
                 (self.failed_at, self.rests_until, self.is_too_long) = (None, None, false);
             }
             Ok(Ok(Err(TooLong { tasks }))) => {

@@ -5,10 +5,12 @@
 //! to is decided by [`waits_by_row`](crate::domain::decide::waits_by_row): to wait on, or to a look
 //! at the task itself; never to a change and never to an end.
 //!
-//! A reading serves an operation whose last round was over before it began, so that it is news. The
-//! next round is then due one wait after the reading *began*: between two pieces of news no more
-//! time passes than between two looks, and those who were served by the same reading come back for
-//! the next one at about the same time. The first of them reads, and the others wait for it.
+//! A reading serves for the longest wait between two looks (`poll_max`), everybody to whom it is
+//! news: who was told of no reading since it began, as the moment says at which the round is due.
+//! The next round is then due one wait after the reading *began*, and not a moment sooner or later:
+//! between two pieces of news no more time passes than between two looks, and of those who have
+//! come to the longest wait each is served by every reading, whichever process made the last one.
+//! They come back for the next one together. The first of them reads, and the others wait for it.
 //!
 //! Lists can lag behind looks. Whoever has a reading made looks at its own task as well, so that
 //! each reading is compared with one look; if they differ, all look for themselves for a while.

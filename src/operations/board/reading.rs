@@ -22,7 +22,7 @@ const PAGES_AT_ONCE: usize = 4;
 
 /// How the tasks of a service stood in its list, page after page.
 pub(super) struct Reading {
-    /// When it began, before the first page was asked for.
+    /// When it began, before the first page was asked for, as exactly as the record keeps times.
     pub(super) began_at: Timestamp,
     pub(super) began: Instant,
     /// The pages that were read.
@@ -46,9 +46,12 @@ impl Reading {
         page_limit: u32,
         pages_max: u64,
     ) -> Result<Result<Self, TooLong>, UpstreamError> {
+        // Before the other, so that it is older than the longest wait when a round is due that
+        // waited so long for it.
+        let began = Instant::now();
         let mut reading = Self {
-            began_at: clock.now(),
-            began: Instant::now(),
+            began_at: to_the_microsecond(clock.now()),
+            began,
             pages: 0,
             rows: HashMap::new(),
         };
@@ -80,6 +83,10 @@ impl Reading {
     pub(super) fn row(&self, id: &TaskId) -> Option<Sight> {
         self.rows.get(id).copied()
     }
+}
+
+fn to_the_microsecond(moment: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(moment.as_microsecond()).unwrap_or(moment)
 }
 
 async fn page(

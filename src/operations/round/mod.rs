@@ -9,7 +9,7 @@ mod record;
 mod row;
 mod waits;
 
-pub(super) use self::waits::longest_rest;
+pub(super) use self::waits::{full_wait, longest_rest};
 
 use std::time::Duration;
 

@@ -19,11 +19,14 @@ impl Round<'_> {
     }
 
     /// Waits on by a row of a reading of the list, as after a look at the moment at which that
-    /// began. It shows nothing that was not seen before, so that nothing is noted.
+    /// began: exactly one wait after it, by which the board knows what is news. It shows nothing
+    /// that was not seen before, so that nothing is noted.
     pub(super) async fn wait_by(&mut self, row: Sight, read_at: Timestamp) -> Option<Timestamp> {
         self.count_look("board");
         self.operation.phase = Some(waiting_phase(&self.operation, Seen::Task(row)));
-        let wait = self.next_wait(None);
+        let wait = self.count_wait();
+        // The clock may have been set back since.
+        let read_at = read_at.min(self.shared.clock.now());
         self.rest_until(later(read_at, wait)).await
     }
 

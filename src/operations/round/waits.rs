@@ -17,19 +17,26 @@ pub(in crate::operations) fn longest_rest(settings: &Settings) -> Duration {
         .saturating_add(CLOCKS_APART)
 }
 
+/// The longest that an operation waits after so many waits.
+pub(in crate::operations) fn full_wait(settings: &Settings, waits: u32) -> Duration {
+    let wait = settings.poll_min.saturating_mul(1 << waits.min(16));
+    wait.min(settings.poll_max)
+}
+
 impl Round<'_> {
     /// The wait before the next look: it doubles from look to look, and is never the same for two
     /// operations, so that they do not march together.
     pub(super) fn next_wait(&mut self, asked: Option<Duration>) -> Duration {
-        let settings = &self.shared.settings;
-        let doublings = self.operation.history.waits.min(16);
-        self.operation.history.waits = self.operation.history.waits.saturating_add(1);
-        let wait = settings
-            .poll_min
-            .saturating_mul(1 << doublings)
-            .min(settings.poll_max);
-        let jittered = wait.mul_f64(0.8 + 0.2 * fastrand::f64());
+        let jittered = self.count_wait().mul_f64(0.8 + 0.2 * fastrand::f64());
         jittered.max(asked.unwrap_or_default().min(RETRY_AFTER_MAX))
+    }
+
+    /// The whole of the wait before the next look, which is counted.
+    pub(super) fn count_wait(&mut self) -> Duration {
+        let waits = &mut self.operation.history.waits;
+        let wait = full_wait(&self.shared.settings, *waits);
+        *waits = waits.saturating_add(1);
+        wait
     }
 
     /// The wait until the service is asked again. All who wait for it come back then, and not in
