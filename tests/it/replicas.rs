@@ -306,3 +306,56 @@ fn a_gateway_that_is_older_than_its_record_does_not_start() {
         "{refusal}"
     );
 }
+
+/// How many statements a gateway's user has sent to a server.
+fn statements(place: &Place) -> u64 {
+    // What is told of a statement is how many rows it gave.
+    place.sql(
+        "SELECT generate_series(1, CAST(SUM(calls) AS bigint)) FROM pg_stat_statements \
+         JOIN pg_roles ON pg_roles.oid = userid WHERE rolname = 'gateway'",
+    )
+}
+
+/// How many rounds of operations on OMS tasks gateways went through that learned of them from a
+/// list.
+fn rounds(gateways: &[Gateway]) -> u64 {
+    let name = "operations_looks_total{service=\"oms\",by=\"board\"} ";
+    let of = |gateway: &Gateway| {
+        let metrics = gateway.client().get("/metrics").text;
+        let line = metrics.lines().find_map(|line| line.split_once(name));
+        line.map_or(0, |(_, count)| count.parse().expect("a number"))
+    };
+    gateways.iter().map(of).sum()
+}
+
+#[test]
+fn a_round_in_which_nothing_changes_costs_a_few_statements() {
+    const TASKS: u64 = 300;
+    let server = Server::start(None);
+    server.admin("ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'");
+    server.stop();
+    server.start_again();
+    let place = Place::new()
+        .on(server.database())
+        .set("operations.poll_max", "\"2s\"")
+        .set("upstream.requests_per_second", "1000000")
+        .set("upstream.burst", "1000000");
+    place.sql("CREATE EXTENSION pg_stat_statements");
+    let gateways = [place.start(), place.start(), place.start()];
+    for (number, gateway) in (0..TASKS).zip(gateways.iter().cycle()) {
+        // It stays half way to its pause.
+        let task = place.cloud.add_oms(OmsSpec::new(&number.to_string(), 7));
+        gateway.client().force_delete(&task);
+    }
+    let wait_for_rounds = |number| {
+        let wanted = rounds(&gateways) + number;
+        wait_for("rounds", || (rounds(&gateways) >= wanted).then_some(()));
+    };
+    wait_for_rounds(3 * TASKS);
+    let (sent, gone) = (statements(&place), rounds(&gateways));
+    wait_for_rounds(3 * TASKS);
+    let gone = rounds(&gateways) - gone;
+    let sent = statements(&place) - sent;
+    println!("{sent} statements in {gone} rounds");
+    assert!(sent <= 5 * gone, "{sent} statements in {gone} rounds");
+}

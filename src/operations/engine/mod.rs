@@ -40,6 +40,8 @@ use crate::domain::{
 /// The longest sleep: whatever is due for a reason this process was not told of is found after
 /// this.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// The longest time between two claims for the sake of more to be claimed together.
+const CLAIMS_APART: Duration = Duration::from_millis(100);
 /// How long to leave a store alone that failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// An engine that did not come round its loop for so long is not alive.
@@ -125,6 +127,12 @@ pub(super) struct Loop {
     leases: Leases,
     /// When the next operation that is on record is due.
     due: Timestamp,
+    /// Whether something is due that is not to wait for others to become due.
+    is_urgent: bool,
+    /// Whether the last claim filled all places.
+    was_full: bool,
+    /// Until when claims rest unless there is reason to hurry.
+    claims_rest_until: Instant,
     /// Until when a store that failed is left alone.
     store_rests_until: Instant,
 }
@@ -139,6 +147,9 @@ impl Loop {
             rounds: JoinSet::new(),
             leases,
             due: Timestamp::MIN,
+            is_urgent: false,
+            was_full: false,
+            claims_rest_until: Instant::now(),
             store_rests_until: Instant::now(),
         }
     }
@@ -171,7 +182,10 @@ impl Loop {
                 never = &mut house, if !stopping => match never {},
                 () = self.leases.keep_up() => {}
                 Some(ended) = self.rounds.join_next_with_id() => self.round_ended(ended),
-                () = shared.wake.notified() => self.due = Timestamp::MIN,
+                () = shared.wake.notified() => {
+                    self.due = Timestamp::MIN;
+                    self.is_urgent = true;
+                }
                 () = tokio::time::sleep(sleep) => {}
                 _ = draining.changed() => {}
             }
@@ -197,10 +211,13 @@ impl Loop {
         // Nothing is ever due later than the longest sleep from when that was said: if it seems so,
         // the clock was set back.
         let is_due = self.due <= now || self.due > later(now, SLEEP_MAX);
-        if free == 0 || !is_due || Instant::now() < self.store_rests_until {
+        if free == 0 || !is_due || !self.rest().is_zero() {
             return;
         }
         let limit = u32::try_from(free).unwrap_or(u32::MAX);
+        let apart = CLAIMS_APART.min(self.shared.settings.poll_min / 5);
+        self.claims_rest_until = Instant::now() + apart;
+        self.is_urgent = false;
         kill_point!("engine.claim.before");
         let until = self.leases.until();
         let terms = self.leases.terms(now);
@@ -218,6 +235,7 @@ impl Loop {
                 self.due = next_due_at
                     .unwrap_or(Timestamp::MAX)
                     .min(later(now, SLEEP_MAX));
+                self.was_full = operations.len() >= free;
                 for leased in operations {
                     self.begin_round(leased, until);
                     kill_point!("engine.round.begun");
@@ -255,6 +273,7 @@ impl Loop {
                 self.leases.give_up(id);
                 if let Some(next) = next {
                     self.due = self.due.min(next);
+                    self.is_urgent |= next <= self.shared.clock.now();
                     kill_point!("engine.round.followed");
                 }
             }
@@ -269,19 +288,30 @@ impl Loop {
         }
     }
 
+    /// How long nothing is claimed whatever is due. Between two claims some time passes, so that
+    /// what becomes due meanwhile is claimed together; unless something is urgent, or more was due
+    /// than there were places and half of them are free again.
+    fn rest(&self) -> Duration {
+        let half = self.shared.settings.concurrency / 2;
+        let hurries = self.is_urgent || self.was_full && self.rounds.len() <= half;
+        let until = if hurries {
+            self.store_rests_until
+        } else {
+            self.store_rests_until.max(self.claims_rest_until)
+        };
+        until.saturating_duration_since(Instant::now())
+    }
+
     fn until_due(&self) -> Duration {
         let now = self.shared.clock.now();
         let wait = Duration::try_from(self.due.duration_since(now)).unwrap_or(Duration::ZERO);
-        let rest = self
-            .store_rests_until
-            .saturating_duration_since(Instant::now());
         // With no room for another round only the end of one matters, and that wakes the loop by
         // itself.
         let full = self.rounds.len() >= self.shared.settings.concurrency;
         if full {
             SLEEP_MAX
         } else {
-            wait.max(rest).min(SLEEP_MAX)
+            wait.max(self.rest()).min(SLEEP_MAX)
         }
     }
 }
