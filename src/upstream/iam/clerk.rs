@@ -19,7 +19,7 @@ use crate::{
         service::{ProjectName, UpstreamError, UpstreamErrorKind, status::CredentialKind},
     },
     transport::{Endpoint, Transport},
-    upstream::{AccessKeySource, CredentialSettings, secrets::Secrets},
+    upstream::{AccessKeySource, CredentialSettings, metrics::Metrics, secrets::Secrets},
 };
 
 /// How often a pair of keys is read that changes while it is read.
@@ -39,6 +39,25 @@ impl Account {
     pub(super) fn kind(&self) -> CredentialKind {
         self.credentials.kind()
     }
+
+    /// Whose credentials they are, whatever the secret is.
+    pub(super) fn holder(&self) -> Identity {
+        match &self.credentials {
+            CredentialSettings::Password { domain, user, .. } => {
+                Identity::of(&["user", domain, user])
+            }
+            CredentialSettings::AccessKey {
+                access_key,
+                secret_key,
+            } => {
+                let places = [format!("{access_key:?}"), format!("{secret_key:?}")];
+                Identity::of(&["keys at", &places[0], &places[1]])
+            }
+            CredentialSettings::EcsAgency { .. } => {
+                Identity::of(&["agency", self.project.as_str()])
+            }
+        }
+    }
 }
 
 /// Obtains credentials, for all accounts.
@@ -48,6 +67,7 @@ pub(super) struct Clerk {
     /// To metadata services.
     pub(super) local: Transport,
     pub(super) secrets: Secrets,
+    pub(super) metrics: Metrics,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) attempts: RefCell<Attempts>,
     pub(super) serial: Cell<u64>,
@@ -158,7 +178,7 @@ impl Clerk {
         match (refusal, urgency) {
             (None, _) => Ok(()),
             (Some(refusal), Urgency::CanWait) => Err(Failure::Spared(refusal)),
-            (Some(refusal), Urgency::Needed) => Err(Failure::Withheld(refusal)),
+            (Some(refusal), Urgency::Needed | Urgency::Former) => Err(Failure::Withheld(refusal)),
         }
     }
 
@@ -186,6 +206,7 @@ impl Clerk {
             serial,
             project: account.project.clone(),
             kind: account.kind(),
+            holder: account.holder(),
             identity,
             trials,
             proof,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{
     attempts::{Identity, Trials, Urgency},
     clerk::{Account, Clerk, Failure},
-    credential::{Credential, Proof},
+    credential::{Credential, KeyPair, Proof},
     vault::Proven,
 };
 use crate::{domain::service::UpstreamError, upstream::CredentialSettings};
@@ -15,7 +15,7 @@ use crate::{domain::service::UpstreamError, upstream::CredentialSettings};
 #[derive(Clone, Copy)]
 enum Secret<'a> {
     /// What the account's secrets say just now.
-    Present,
+    Present(Urgency),
     /// What this one was obtained with.
     Former(&'a Credential),
 }
@@ -28,15 +28,15 @@ struct Former {
 }
 
 impl Clerk {
-    /// Obtains a credential for the account. Where one is needed, the secret that worked before the
-    /// present one does as well.
+    /// Obtains a credential for the account. With something `proven`, the secret that worked before
+    /// the present one does as well.
     pub(super) async fn obtain(
         &self,
         account: &Account,
         urgency: Urgency,
         proven: Option<Proven>,
     ) -> Result<Credential, Failure> {
-        let (Urgency::Needed, Some(proven)) = (urgency, proven) else {
+        let Some(proven) = proven else {
             return self.obtain_by_present(account, urgency).await;
         };
         let Some(present) = self.identity(account).await else {
@@ -45,38 +45,32 @@ impl Clerk {
         let Some(former) = Former::to(present, proven) else {
             return self.obtain_by_present(account, urgency).await;
         };
-        let [first, second] = self.in_order(present, &former);
-        let failure = match self.obtain_by(account, first).await {
+        let mut order = [Secret::Present(urgency), Secret::Former(&former.credential)];
+        if urgency == Urgency::Needed && self.goes_first(&former, present) {
+            order.reverse();
+        }
+        let failure = match self.obtain_by(account, order[0]).await {
             Err(failure) if failure.is_of_secret() => failure,
             result => return result,
         };
-        let result = self.obtain_by(account, second).await;
+        let result = self.obtain_by(account, order[1]).await;
         result.map_err(|other| other.or_sooner(failure))
     }
 
-    /// What is tried first: what does not rest. Of two that do or do not, the former one, unless it
-    /// was refused more often, or the present one too seldom to be doubted.
-    fn in_order<'a>(&self, present: Identity, former: &'a Former) -> [Secret<'a>; 2] {
+    /// Whether the former secret is tried first: what rests for less long is. Of two that do not
+    /// rest it is the former one, unless it was refused more often, or the present one too seldom
+    /// to be doubted.
+    fn goes_first(&self, former: &Former, present: Identity) -> bool {
         let uptime = self.clock.uptime();
         let present = self.attempts.borrow_mut().of(present, uptime);
         let fares = |trials: &Trials| {
             let mut refusals = trials.refusals();
-            (refusals.count(uptime), refusals.rests(uptime))
+            (refusals.count(uptime), refusals.rest(uptime))
         };
-        let (refused, present_rests) = fares(&present);
-        let (of_former, former_rests) = fares(former.credential.trials());
-        let is_doubted = refused >= former.goes_first_from;
-        let (former, present) = (Secret::Former(&former.credential), Secret::Present);
-        let former_is_first = if former_rests == present_rests {
-            is_doubted && of_former <= refused
-        } else {
-            present_rests
-        };
-        if former_is_first {
-            [former, present]
-        } else {
-            [present, former]
-        }
+        let (refused, rest) = fares(&present);
+        let (refused_before, rest_before) = fares(former.credential.trials());
+        let is_doubted = refused >= former.goes_first_from && refused_before <= refused;
+        rest_before < rest || rest_before == rest && is_doubted
     }
 
     async fn obtain_by(
@@ -84,20 +78,24 @@ impl Clerk {
         account: &Account,
         secret: Secret<'_>,
     ) -> Result<Credential, Failure> {
-        let Secret::Former(former) = secret else {
-            return self.obtain_by_present(account, Urgency::Needed).await;
+        let former = match secret {
+            Secret::Present(urgency) => return self.obtain_by_present(account, urgency).await,
+            Secret::Former(former) => former,
         };
         let result = match (&account.credentials, former.proof()) {
             (CredentialSettings::Password { domain, user, .. }, Proof::Token { password, .. }) => {
-                // Once, since the vendor counts all wrong passwords of a user.
-                let urgency = Urgency::CanWait;
-                self.log_in(account, [domain, user], password.clone(), urgency)
+                let password = password.clone();
+                self.log_in(account, [domain, user], password, Urgency::Former)
                     .await
             }
             (CredentialSettings::AccessKey { .. }, Proof::Keys(keys)) => {
-                self.admit(account, keys.clone(), None, Urgency::Needed)
+                let keys = KeyPair {
+                    project_id: account.project_id.clone(),
+                    ..keys.clone()
+                };
+                self.admit(account, keys, None, Urgency::Needed)
             }
-            // It is of another kind than the account, or its keys change by themselves.
+            // An account has always been of one kind.
             (_, _) => return self.obtain_by_present(account, Urgency::Needed).await,
         };
         if let Ok(credential) = &result {
@@ -109,8 +107,8 @@ impl Clerk {
         }
         // What keeps others from being tried is the present one.
         result.map_err(|failure| match failure {
-            Failure::Refused(error, _) | Failure::Spared(error) => Failure::Withheld(error),
-            Failure::Fault(_) | Failure::Withheld(_) => failure,
+            Failure::Refused(error, _) => Failure::Withheld(error),
+            Failure::Fault(_) | Failure::Withheld(_) | Failure::Spared(_) => failure,
         })
     }
 }
@@ -126,9 +124,7 @@ impl Former {
                 goes_first_from: Urgency::Needed.most(),
             });
         }
-        // A password that was refused since is known to be wrong.
-        let is_proven = proven.last.trials().refusals().is_proven();
-        is_proven.then_some(Self {
+        Some(Self {
             credential: proven.last,
             goes_first_from: 1,
         })
@@ -139,13 +135,13 @@ impl Failure {
     /// Whether another secret may fare better.
     fn is_of_secret(&self) -> bool {
         match self {
-            Self::Refused(..) | Self::Withheld(_) => true,
-            Self::Fault(_) | Self::Spared(_) => false,
+            Self::Refused(..) | Self::Withheld(_) | Self::Spared(_) => true,
+            Self::Fault(_) => false,
         }
     }
 
     /// What is to be told of two secrets of which neither can be used: that the present one was
-    /// refused, or which may be tried sooner.
+    /// refused or spared, or which may be tried sooner.
     fn or_sooner(self, other: Self) -> Self {
         match (self, other) {
             (Self::Withheld(one), Self::Withheld(other)) => {
@@ -153,7 +149,7 @@ impl Failure {
                 let is_sooner = wait(&one) <= wait(&other);
                 Self::Withheld(if is_sooner { one } else { other })
             }
-            (Self::Withheld(_), refused @ Self::Refused(..)) => refused,
+            (Self::Withheld(_), present @ (Self::Refused(..) | Self::Spared(_))) => present,
             (failure, _) => failure,
         }
     }

@@ -25,6 +25,8 @@ pub(super) struct Lifetime {
     since: Instant,
     since_wall: Timestamp,
     usable: Duration,
+    /// The age from which on there should be a replacement.
+    late_from: Duration,
     /// The age, in milliseconds, from which on a replacement may be asked for (again).
     ask_from: AtomicU64,
 }
@@ -69,6 +71,7 @@ impl Lifetime {
             since: begun.at,
             since_wall: begun.wall,
             usable: whole.saturating_sub(MARGIN.min(whole / 20)),
+            late_from: whole.saturating_sub(ahead),
             ask_from: AtomicU64::new(milliseconds(whole.saturating_sub(ahead))),
         })
     }
@@ -85,6 +88,11 @@ impl Lifetime {
     /// What is left of it by the clock that cannot be set.
     pub(super) fn left(&self) -> Duration {
         self.usable.saturating_sub(self.since.elapsed())
+    }
+
+    /// Whether there should be a replacement: from a point late in its life on.
+    pub(super) fn is_late(&self, now: Timestamp) -> bool {
+        self.age(now) >= self.late_from
     }
 
     /// Whether the caller is to ask for a replacement: once in a while from a point late in its

@@ -30,7 +30,8 @@ const WRONG_PASSWORD: u16 = 401;
 const PATH: &str = "/v3/auth/tokens?nocatalog=true";
 
 impl Clerk {
-    /// Exchanges a password of the account for a token.
+    /// Exchanges a password of the account for a token. One that was refused is tried again after
+    /// some seconds, for which whoever asks waits.
     pub(super) async fn log_in(
         &self,
         account: &Account,
@@ -42,6 +43,19 @@ impl Clerk {
         let trials = self.attempts.borrow_mut().of(identity, self.clock.uptime());
         let _turn = trials.turn(&account.endpoint, urgency, &*self.clock).await;
         self.may_try(&trials, urgency)?;
+        let of_user = self
+            .attempts
+            .borrow_mut()
+            .of(account.holder(), self.clock.uptime());
+        let is_repeat = trials.refusals().are_there();
+        if is_repeat || urgency == Urgency::Former {
+            let forbidden = of_user.refusals().forbid_repeat(self.clock.uptime());
+            forbidden.map_or(Ok(()), |error| Err(Failure::Withheld(error)))?;
+        }
+        if is_repeat {
+            let hold = of_user.refusals().hold(self.clock.uptime());
+            sleep(hold).await;
+        }
         // Whoever else logs in as this user waits behind it.
         sleep(trials.login_begins(self.clock.uptime())).await;
         let request = Request {
@@ -60,12 +74,21 @@ impl Clerk {
             }
         };
         match &result {
-            Ok(_) => trials.refusals().proven(),
+            Ok(_) => {
+                trials.refusals().proven();
+                of_user.refusals().proven();
+            }
             Err(error) if is_refused || is_wrong_secret(error) => {
-                trials.refusals().refused(error, self.clock.uptime(), None);
+                let uptime = self.clock.uptime();
+                trials.refusals().refused(error, uptime, None);
+                of_user.refusals().refused(error, uptime, None);
             }
             Err(_) => {}
         }
+        self.metrics.login(match &result {
+            Ok(_) => "ok",
+            Err(error) => error.kind.as_str(),
+        });
         let (text, lifetime) = result.map_err(|error| {
             if error.kind == UpstreamErrorKind::CredentialsRefused {
                 Failure::Refused(error, identity)

@@ -26,7 +26,6 @@ pub(crate) mod tests;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
     io,
     sync::{Arc, Mutex},
     thread,
@@ -138,6 +137,7 @@ impl Credentials {
                             transport,
                             local: Transport::clear_text(METADATA_TIMEOUT),
                             secrets,
+                            metrics: keeper_vault.metrics.clone(),
                             clock: Arc::clone(&keeper_vault.clock),
                             attempts: RefCell::new(Attempts::default()),
                             serial: Cell::new(0),
@@ -232,10 +232,10 @@ impl Credentials {
         }
     }
 
-    /// The last credentials of a project, the one at hand and the one before it among them. Not to
-    /// be used.
-    pub(crate) fn recent(&self, project: &ProjectName) -> VecDeque<Credential> {
-        self.vault.recent(project)
+    /// What else a service may know that was shown this one, so that no answer of it may repeat that
+    /// either.
+    pub(crate) fn shown_beside(&self, credential: &Credential) -> Vec<Credential> {
+        self.vault.shown_beside(credential)
     }
 
     /// How the credential of a project stands. Nobody logs in for it.

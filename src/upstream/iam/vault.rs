@@ -21,7 +21,7 @@ use prometheus_client::{
     registry::Unit,
 };
 
-use super::{credential::Credential, login::failure};
+use super::{attempts::Identity, credential::Credential, login::failure};
 use crate::{
     domain::{
         clock::Clock,
@@ -121,15 +121,15 @@ pub(super) struct Vault {
     pub(super) logins: Logins,
     /// The last ones of each project, the latest at the end, whatever became of them.
     recent: Arc<Mutex<HashMap<ProjectName, VecDeque<Credential>>>>,
-    /// The last ones of each project that were obtained with what the vendor accepted.
-    proven: Arc<Mutex<HashMap<ProjectName, Proven>>>,
+    /// The last ones of each holder that were obtained with what the vendor accepted.
+    proven: Arc<Mutex<HashMap<Identity, Proven>>>,
 }
 
 /// How many credentials of a project are remembered, the latest among them, so that no answer
 /// repeats them.
 const RECENT: usize = 3;
 
-/// What was proven right in a project.
+/// What was proven right, in whichever project.
 #[derive(Clone)]
 pub(super) struct Proven {
     /// One that was obtained with the secret that was proven last, whatever became of it.
@@ -199,10 +199,23 @@ impl Vault {
         recent.get(project).cloned().unwrap_or_default()
     }
 
+    /// Those that a service may know that was shown this one: the last ones of its project, and
+    /// those that were proven right.
+    pub(super) fn shown_beside(&self, credential: &Credential) -> Vec<Credential> {
+        let proven = self.proven(credential.holder());
+        let proven = proven.map(|proven| [Some(proven.last), proven.before]);
+        let mut beside: Vec<_> = self.recent(credential.project()).into();
+        beside.extend(proven.into_iter().flatten().flatten());
+        beside.retain(|other| !other.is(credential));
+        beside
+    }
+
     fn remember(&self, credential: &Credential) {
         // Whole between any two statements.
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let recent = recent.entry(credential.project().clone()).or_default();
+        // Keys that are used once more are the same.
+        recent.retain(|other| !other.signs() || other.identity() != credential.identity());
         recent.push_back(credential.clone());
         if recent.len() > RECENT {
             recent.pop_front();
@@ -211,25 +224,28 @@ impl Vault {
 
     /// Notes that the vendor has accepted what this was obtained with.
     pub(super) fn prove(&self, credential: &Credential) {
+        if credential.chosen().is_none() {
+            return;
+        }
         let proven = || Proven {
             last: credential.clone(),
             before: None,
         };
         self.proven_slots()
-            .entry(credential.project().clone())
+            .entry(credential.holder())
             .and_modify(|proven| proven.then(credential.clone()))
             .or_insert_with(proven);
     }
 
-    /// What was proven right in the project.
-    pub(super) fn proven(&self, project: &ProjectName) -> Option<Proven> {
-        self.proven_slots().get(project).cloned()
+    /// What was proven right of this holder.
+    pub(super) fn proven(&self, holder: Identity) -> Option<Proven> {
+        self.proven_slots().get(&holder).cloned()
     }
 
     /// Whether there is something else that the gateway may be let in with: these keys are the
     /// former ones, or others worked before them.
     pub(super) fn has_others(&self, credential: &Credential) -> bool {
-        let proven = self.proven(credential.project());
+        let proven = self.proven(credential.holder());
         let are_others = |proven: Proven| {
             proven.last.identity() != credential.identity()
                 || proven.before.is_some_and(|before| !before.was_refused())
@@ -237,7 +253,7 @@ impl Vault {
         credential.signs() && (credential.is_former() || proven.is_some_and(are_others))
     }
 
-    fn proven_slots(&self) -> MutexGuard<'_, HashMap<ProjectName, Proven>> {
+    fn proven_slots(&self) -> MutexGuard<'_, HashMap<Identity, Proven>> {
         // Whole between any two statements.
         self.proven.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -183,12 +183,11 @@ impl Session {
         // comes.
         let is_doubted = lease.is_on_trial() && is_mute_refusal(&response);
         response.request_id = response.request_id.map(|id| self.names.masked(&id));
-        // The service may know those before this one, and what came meanwhile.
-        let recent = self.credentials.recent(&self.project);
+        // Among them is what came meanwhile.
+        let beside = self.credentials.shown_beside(&lease);
         let signature = Mask::new(&authentication.signature);
         let mut masks = vec![lease.mask(), &signature];
-        let others = recent.iter().filter(|other| !other.is(&lease));
-        masks.extend(others.map(Credential::mask));
+        masks.extend(beside.iter().map(Credential::mask));
         let response = echo::without_secrets(response, &masks);
         let is_blamed = blames_credential(self.codes, &response);
         let credential = Credential::clone(&lease);

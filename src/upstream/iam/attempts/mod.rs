@@ -14,6 +14,11 @@ pub(super) use self::trials::{Trials, Turn};
 use crate::{domain::service::UpstreamError, transport::Endpoint};
 
 const WINDOW: Duration = Duration::from_mins(15);
+/// How many wrong passwords of one user within [`WINDOW`] lead to no further try, but for one that
+/// was never tried.
+const WRONG_IN_ALL: usize = 3;
+/// How long after a refusal a password is tried again, at the soonest.
+const HOLD: Duration = Duration::from_secs(3);
 /// How long a pair of keys is left alone after its second refusal within [`WINDOW`], since the
 /// vendor may come to know it later than the gateway; three times as long after each further one,
 /// up to the time for which the vendor locks it.
@@ -55,6 +60,8 @@ pub(super) enum Urgency {
     CanWait,
     /// Nothing else lets the gateway in.
     Needed,
+    /// It worked before the present secret, and is tried beside that.
+    Former,
 }
 
 impl Urgency {
@@ -69,7 +76,7 @@ impl Urgency {
     /// How many refusals there may be within [`WINDOW`].
     pub(super) fn most(self) -> usize {
         match self {
-            Self::CanWait => 1,
+            Self::CanWait | Self::Former => 1,
             Self::Needed => 2,
         }
     }
@@ -80,7 +87,7 @@ impl Urgency {
 pub(super) struct Refusals {
     all: Vec<Refused>,
     last: Option<UpstreamError>,
-    /// Whether the vendor has accepted it, and if it is a password, not refused it since.
+    /// Whether the vendor has accepted it.
     is_proven: bool,
 }
 
@@ -112,7 +119,7 @@ impl Refusals {
         let left = match (urgency, self.only_refuser()) {
             // It is a password. When this refusal is over, there are few enough.
             _ if last.by.is_none() => WINDOW.saturating_sub(since(&self.all[further])),
-            (Urgency::CanWait, _) => PAUSE_MAX.saturating_sub(since(last)),
+            (Urgency::CanWait | Urgency::Former, _) => PAUSE_MAX.saturating_sub(since(last)),
             (Urgency::Needed, Some(refuser)) if at != Some(refuser) => return None,
             (Urgency::Needed, _) => self.pause().saturating_sub(since(last)),
         };
@@ -144,16 +151,30 @@ impl Refusals {
         self.all.len().min(Urgency::Needed.most())
     }
 
-    /// Whether some address at least may not try it yet.
-    pub(super) fn rests(&mut self, uptime: Duration) -> bool {
+    /// How long it is until every address may try it.
+    pub(super) fn rest(&mut self, uptime: Duration) -> Duration {
         self.forget(uptime);
         let refuser = self.only_refuser().cloned();
         self.forbid(uptime, Urgency::Needed, refuser.as_ref())
-            .is_some()
+            .and_then(|error| error.retry_after)
+            .unwrap_or_default()
     }
 
-    pub(super) fn is_proven(&self) -> bool {
-        self.is_proven
+    /// As [`Refusals::forbid`], of all passwords of a user together: whether one that was refused
+    /// may be tried again, or the one before it.
+    pub(super) fn forbid_repeat(&mut self, uptime: Duration) -> Option<UpstreamError> {
+        self.forget(uptime);
+        let further = self.all.len().checked_sub(WRONG_IN_ALL)?;
+        let left = WINDOW.saturating_sub(uptime.saturating_sub(self.all[further].at));
+        Some(self.last.clone()?.remembered(left))
+    }
+
+    /// As long as this a password of this user that was refused is not tried again: the vendor may
+    /// have ended another one a moment before it knows this one.
+    pub(super) fn hold(&self, uptime: Duration) -> Duration {
+        let since = |last: &Refused| uptime.saturating_sub(last.at);
+        let held = |last| HOLD.saturating_sub(since(last));
+        self.all.last().map_or(Duration::ZERO, held)
     }
 
     /// Whether there are any since it was last accepted.
@@ -185,7 +206,6 @@ impl Refusals {
             by: by.cloned(),
         });
         self.last = Some(error.clone());
-        self.is_proven &= by.is_some();
     }
 
     /// The vendor has accepted a password, or a signature, so that all refusals before it are over.

@@ -37,6 +37,8 @@ struct Issued {
     serial: u64,
     project: ProjectName,
     kind: CredentialKind,
+    /// Whose it is, whatever the secret is.
+    holder: Identity,
     /// What it was obtained with: the password, or the keys themselves.
     identity: Identity,
     /// How all credentials that were obtained with the same fare.
@@ -58,6 +60,7 @@ pub(super) struct Parts {
     pub(super) serial: u64,
     pub(super) project: ProjectName,
     pub(super) kind: CredentialKind,
+    pub(super) holder: Identity,
     pub(super) identity: Identity,
     pub(super) trials: Arc<Trials>,
     pub(super) proof: Proof,
@@ -70,6 +73,7 @@ impl Credential {
             serial: parts.serial,
             project: parts.project,
             kind: parts.kind,
+            holder: parts.holder,
             identity: parts.identity,
             trials: parts.trials,
             mask: Mask::new(parts.proof.secrets()),
@@ -127,6 +131,11 @@ impl Credential {
 
     pub(super) fn kind(&self) -> CredentialKind {
         self.0.kind
+    }
+
+    /// Whose it is: several projects may have the same user, or the same files of keys.
+    pub(super) fn holder(&self) -> Identity {
+        self.0.holder
     }
 
     pub(super) fn identity(&self) -> Identity {
@@ -250,6 +259,12 @@ impl Credential {
         self.0.lifetime.as_ref().map(Lifetime::left)
     }
 
+    /// Whether there should be a replacement.
+    pub(super) fn is_late(&self, now: Timestamp) -> bool {
+        let lifetime = self.0.lifetime.as_ref();
+        lifetime.is_some_and(|lifetime| lifetime.is_late(now))
+    }
+
     /// Whether the caller is to ask for a replacement.
     pub(super) fn asks_for_replacement(&self, now: Timestamp) -> bool {
         self.0
@@ -307,6 +322,7 @@ mod tests {
             serial,
             project: ProjectName::parse("p").unwrap(),
             kind: CredentialKind::EcsAgency,
+            holder: keys.identity(),
             identity: keys.identity(),
             trials,
             proof: Proof::Keys(keys),

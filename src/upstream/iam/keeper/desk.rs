@@ -5,14 +5,18 @@ use std::rc::Rc;
 use tokio::{sync::oneshot, task::Id};
 
 use super::super::{
-    CredentialResult, attempts::Identity, backoff::Backoff, clerk::Account, vault::Vault,
+    CredentialResult,
+    attempts::{Identity, Urgency},
+    backoff::Backoff,
+    clerk::Account,
+    vault::Vault,
 };
 use crate::domain::service::{UpstreamError, status::CredentialKind};
 
 /// What the keeper knows of one project.
 pub(super) struct Desk {
     pub(super) account: Rc<Account>,
-    pub(super) login: Option<Id>,
+    pub(super) login: Option<(Id, Urgency)>,
     pub(super) waiting: Vec<oneshot::Sender<CredentialResult>>,
     pub(super) failures: Backoff,
     /// Replacements that could not be had, or that a service refused, so that what they were to
@@ -25,8 +29,9 @@ pub(super) struct Desk {
     pub(super) told: Option<Told>,
 }
 
-/// A failure, as far as the same one is not told again.
-type Told = (&'static str, Option<u16>, Option<String>);
+/// A failure, as far as the same one is not told again: its kind, status and code, and whether
+/// anybody waits for its result.
+type Told = (&'static str, Option<u16>, Option<String>, bool);
 
 impl Desk {
     pub(super) fn new(account: Account) -> Self {
@@ -86,7 +91,8 @@ impl Desk {
         let answer = error.answer.as_ref();
         let status = answer.map(|answer| answer.status);
         let code = answer.and_then(|answer| answer.error_code.clone());
-        let told = Some((error.kind.as_str(), status, code.clone()));
+        let is_waited_for = !self.waiting.is_empty();
+        let told = Some((error.kind.as_str(), status, code.clone(), is_waited_for));
         if self.told == told {
             return;
         }
@@ -96,6 +102,7 @@ impl Desk {
             kind = error.kind.as_str(),
             status,
             code,
+            rests_s = error.retry_after.map(|rest| rest.as_secs()),
             %error,
             "the login failed"
         );
@@ -104,8 +111,5 @@ impl Desk {
 
 /// Counts what came of an attempt to obtain a credential.
 pub(super) fn count(vault: &Vault, kind: CredentialKind, result: &'static str) {
-    if kind == CredentialKind::Password {
-        vault.metrics.login(result);
-    }
     vault.metrics.credential_refresh(kind.as_str(), result);
 }

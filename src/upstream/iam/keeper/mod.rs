@@ -205,19 +205,26 @@ impl Keeper {
         } else {
             Urgency::Needed
         };
-        let proven = self.vault.proven(project);
+        // What serves is replaced by another one like it in time, if that is all there is.
+        let is_late = || {
+            let at_hand = self.vault.at_hand(project);
+            at_hand.is_some_and(|one| one.is_late(self.vault.clock.now()))
+        };
+        let proven = (urgency == Urgency::Needed || is_late())
+            .then(|| self.vault.proven(account.holder()))
+            .flatten();
         let task = self.running.spawn_local(async move {
             let result = clerk.obtain(&account, urgency, proven).await;
             (account.project.clone(), result)
         });
-        desk.login = Some(task.id());
+        desk.login = Some((task.id(), urgency));
     }
 
     async fn finish(&mut self, project: &ProjectName, result: Result<Credential, Failure>) {
         let Some(desk) = self.desks.get_mut(project) else {
             return;
         };
-        desk.login = None;
+        let urgency = desk.login.take().map(|(_, urgency)| urgency);
         let result = match result {
             Ok(credential) => {
                 let kind = desk.account.kind();
@@ -239,7 +246,14 @@ impl Keeper {
             }
             Err(Failure::Fault(error)) => Err(desk.failed(error, None, &self.vault)),
             Err(Failure::Refused(error, secret)) => {
-                Err(desk.failed(error, Some(secret), &self.vault))
+                let is_needed = urgency == Some(Urgency::Needed) || desk.waiting.is_empty();
+                let error = desk.failed(error, Some(secret), &self.vault);
+                if !is_needed {
+                    // Whoever came meanwhile may be let in by another secret.
+                    desk.failures.forget();
+                    return self.start(project);
+                }
+                Err(error)
             }
             Err(Failure::Withheld(error)) => Err(desk.withheld(error, &self.vault)),
             Err(Failure::Spared(refusal)) => {
@@ -263,7 +277,7 @@ impl Keeper {
         let broken = self
             .desks
             .iter()
-            .find(|(_, desk)| desk.login == Some(panic.id()));
+            .find(|(_, desk)| desk.login.is_some_and(|(id, _)| id == panic.id()));
         if let Some(project) = broken.map(|(project, _)| project.clone()) {
             let detail = "The login ended abnormally.";
             let error = failure(UpstreamErrorKind::Unavailable, detail);

@@ -77,6 +77,9 @@ async fn a_wrong_password_is_tried_twice_in_15_minutes_unless_it_changes() {
     assert_eq!(cloud.logins(), 5, "a changed password is tried");
     assert!(cloud.peer.seen()[4].body.contains("another-word"));
     cloud.clock.forward(60);
+    refused().await;
+    assert_eq!(cloud.logins(), 5, "three of one user are enough");
+    cloud.clock.forward(8 * 60);
     assert_eq!(text(&credentials).await, "token-5");
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Cloud, issue, lease, oms, refusal, text, token_of, until, wrong_password};
-use crate::domain::clock::Clock as _;
+use crate::domain::{clock::Clock as _, service::ProjectName};
 
 #[actix_rt::test]
 async fn a_changed_password_is_used_for_a_login_while_the_token_serves() {
@@ -116,7 +116,7 @@ async fn a_token_that_is_refused_by_chance_in_a_rotation_is_replaced_by_the_pass
 }
 
 #[actix_rt::test]
-async fn when_no_password_is_taken_the_one_that_worked_is_tried_once() {
+async fn when_no_password_is_taken_three_are_tried_in_15_minutes() {
     let word = Arc::new(Mutex::new("s3cret-word"));
     let cloud = taking(&word);
     let credentials = cloud.credentials(&["p"]);
@@ -134,12 +134,50 @@ async fn when_no_password_is_taken_the_one_that_worked_is_tried_once() {
         .iter()
         .map(|seen| seen.body.contains("another-word"));
     assert_eq!(is_new.collect::<Vec<_>>(), [true, false, true]);
-    cloud.clock.forward(180);
+    // There and back again: neither is one that was never tried.
+    for word in ["s3cret-word", "another-word"] {
+        fs::write(cloud.password.path(), word).unwrap();
+        lease(&credentials).await.unwrap_err();
+        cloud.clock.forward(60);
+    }
+    assert_eq!(cloud.logins(), 4);
+    cloud.clock.forward(60);
     for _ in 0..3 {
         lease(&credentials).await.unwrap_err();
-        cloud.clock.forward(2);
+        cloud.clock.forward(5);
     }
-    assert_eq!(cloud.logins(), 5, "the one that worked is given up");
+    assert_eq!(cloud.logins(), 6);
+}
+
+#[actix_rt::test]
+async fn a_token_is_replaced_in_time_by_the_password_that_worked_before() {
+    let word = Arc::new(Mutex::new("s3cret-word"));
+    let cloud = taking(&word);
+    let credentials = cloud.credentials(&["p"]);
+    assert_eq!(text(&credentials).await, "token-0");
+    fs::write(cloud.password.path(), "another-word").unwrap();
+    credentials.look_at_secrets();
+    until(async || cloud.logins() == 2).await;
+    assert_eq!(text(&credentials).await, "token-0");
+    cloud.clock.forward(24 * 3600 - 20 * 60);
+    until(async || text(&credentials).await == "token-3").await;
+    let seen = cloud.peer.seen();
+    let is_new = seen[1..]
+        .iter()
+        .map(|seen| seen.body.contains("another-word"));
+    assert_eq!(is_new.collect::<Vec<_>>(), [true, true, false]);
+}
+
+#[actix_rt::test]
+async fn a_project_that_was_never_asked_for_has_the_password_that_worked_in_another_one() {
+    let word = Arc::new(Mutex::new("s3cret-word"));
+    let cloud = taking(&word);
+    let credentials = cloud.credentials(&["p", "q"]);
+    lease(&credentials).await.unwrap();
+    fs::write(cloud.password.path(), "another-word").unwrap();
+    let other = ProjectName::parse("q").unwrap();
+    let lease = credentials.lease(&other, &oms()).await.unwrap();
+    assert_eq!(token_of(&lease), "token-2");
 }
 
 #[actix_rt::test]

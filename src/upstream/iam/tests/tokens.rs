@@ -120,6 +120,7 @@ fn lasting(serial: u64, milliseconds: u64) -> Option<Credential> {
         serial,
         project: ProjectName::parse(&format!("p{}", serial % 10)).unwrap(),
         kind: CredentialKind::Password,
+        holder: Identity::of(&[]),
         identity: Identity::of(&[]),
         trials: Arc::default(),
         proof: Proof::Token {
