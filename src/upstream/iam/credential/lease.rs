@@ -83,6 +83,8 @@ impl Credentials {
             let previous = credential.previous(self.now());
             let urgency = Urgency::beside(previous.as_ref());
             let trials = credential.trials();
+            let forbidden = |at| credential.forbidden(clock.uptime(), urgency, at);
+            let was_forbidden = forbidden(Some(&site.endpoint)).is_some();
             let turn = if let Some(previous) = previous {
                 // While somebody tries the successor, what worked before it still does.
                 let Some(turn) = trials.turn_now(&site.endpoint, urgency, clock) else {
@@ -102,11 +104,10 @@ impl Credentials {
             if credential.is_refused() {
                 continue;
             }
-            let forbidden = |at| credential.forbidden(clock.uptime(), urgency, at);
             let Some(error) = forbidden(Some(&site.endpoint)) else {
                 return Ok(Lease::on_trial(credential, turn));
             };
-            if forbidden(None).is_none() {
+            if was_forbidden && forbidden(None).is_none() {
                 // There may be other keys in their place, which the next request uses.
                 self.refresh(project);
                 let retry_after = error.retry_after.map(|left| left.min(REST_MAX));
@@ -115,8 +116,8 @@ impl Credentials {
                     ..error
                 });
             }
-            // It was obtained just before the last refusal was noted. What worked before it comes
-            // back, or else another one is made of other keys or withheld.
+            // It was obtained, or waited for, just before the last refusal was noted. What worked
+            // before it comes back, or else another one is made of other keys or withheld.
             self.vault.remove(&credential).await;
         }
         Err(failure(
