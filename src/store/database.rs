@@ -214,7 +214,7 @@ impl Database {
         F: Future<Output = Result<T, sqlx::Error>> + Send + 'static,
     {
         let pools = self.pools.clone();
-        let until = Instant::now() + self.limit();
+        let until = self.until();
         let task = self.runtime().spawn(async move {
             let ready = timeout_at(until, async {
                 pools.verify().await?;
@@ -242,9 +242,21 @@ impl Database {
         T: Send + 'static,
         F: Future<Output = Result<Written<T>, StoreError>> + Send + 'static,
     {
+        self.write_until(self.until(), work).await
+    }
+
+    /// As [`Database::write`], if it can be done until then.
+    pub(super) async fn write_until<T, F>(
+        &self,
+        until: Instant,
+        work: impl FnOnce(AnyTransaction) -> F + Send + 'static,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<Written<T>, StoreError>> + Send + 'static,
+    {
         let pools = self.pools.clone();
         let begin = pools.engine().begin_writing();
-        let until = Instant::now() + self.limit();
         let task = self.runtime().spawn(async move {
             let written = timeout_at(until, async {
                 pools.verify().await?;
@@ -293,6 +305,11 @@ impl Database {
                 .unwrap_or_else(|elapsed| Err(unavailable(elapsed)))
         });
         task.await.unwrap_or_else(|error| Err(unavailable(error)))
+    }
+
+    /// Until when a method that begins now ends at the latest.
+    pub(super) fn until(&self) -> Instant {
+        Instant::now() + self.limit()
     }
 
     /// How long one method takes at the most.

@@ -223,6 +223,7 @@ impl OperationStore for SqlOperationStore {
     async fn claim(&self, lease: &Lease, limit: u32) -> Result<Claim, StoreError> {
         let lease = (lease.clone(), self.lease_clock);
         let (of, reader) = (lease.clone(), self.reader.clone());
+        let until = self.database.until();
         let version = reader.version;
         let found = self
             .database
@@ -236,7 +237,9 @@ impl OperationStore for SqlOperationStore {
             });
         }
         self.database
-            .write(move |transaction| claim::claim(transaction, (lease, found), limit, reader))
+            .write_until(until, move |transaction| {
+                claim::claim(transaction, (lease, found), limit, reader)
+            })
             .await
     }
 

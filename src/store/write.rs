@@ -1,13 +1,13 @@
 //! Statements that write operations. Who writes at the same time, on an engine where
 //! somebody can, is kept from the same task, the same caller and the same rows.
 
-use sqlx::AnyConnection;
+use sqlx::{AnyConnection, AssertSqlSafe};
 
 use super::{
     database::{AnyTransaction, Engine, OneStatement, Written, unavailable},
     postgres, read,
     rows::{self, Mutable},
-    unreadable::ODD_STATUS,
+    unreadable::{ODD_STATUS, TOGETHER},
 };
 use crate::domain::{
     operation::{EVENTS_MAX, EventKind, Operation, OperationEvent, OperationId},
@@ -94,23 +94,27 @@ async fn alone_with(connection: &mut AnyConnection, thing: &str) -> Result<(), S
     Ok(())
 }
 
-/// Whether there is a later operation on the task.
+/// Whether there is a later operation on the task. What has a damaged id is not known to be later.
 async fn is_followed(
     connection: &mut AnyConnection,
     known: OperationId,
     task: &TaskRef,
 ) -> Result<bool, StoreError> {
-    let later = sqlx::query(
-        "SELECT 1 FROM operations \
-         WHERE project = $1 AND service = $2 AND task = $3 AND id > $4 LIMIT 1",
-    )
-    .bind(task.project.as_str())
-    .bind(task.service.as_str())
-    .bind(task.id.as_str())
-    .bind(known.to_string())
-    .fetch_optional(connection)
-    .await?;
-    Ok(later.is_some())
+    let id = rows::columns(Engine::of(connection), "operations", &["id"]);
+    let sql = format!(
+        "SELECT {id} FROM operations \
+         WHERE project = $1 AND service = $2 AND task = $3 AND operations.id > $4 LIMIT {TOGETHER}"
+    );
+    // The text is made of constants.
+    let later = sqlx::query(AssertSqlSafe(sql))
+        .bind(task.project.as_str())
+        .bind(task.service.as_str())
+        .bind(task.id.as_str())
+        .bind(known.to_string())
+        .fetch_all(connection)
+        .await?;
+    let is_whole = |row| rows::id_of(row).is_ok_and(|id| OperationId::parse(id).is_some());
+    Ok(later.iter().any(is_whole))
 }
 
 /// Whether there was room for it: no operation is running on its task.

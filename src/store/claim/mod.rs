@@ -289,8 +289,8 @@ async fn take(
     Ok(())
 }
 
-/// Extends the leases of this owner on these operations, as many as one statement takes. Tells
-/// which it has.
+/// Extends the leases of this owner on these operations, as many as one statement takes, but for
+/// those that somebody is writing to. Tells which it has.
 pub(super) async fn renew(
     mut connection: OneStatement,
     (lease, clock): (Lease, LeaseClock),
@@ -303,10 +303,11 @@ pub(super) async fn renew(
     arguments.add(lease.owner.as_str()).map_err(add)?;
     let ids: Vec<String> = held.iter().map(OperationId::to_string).collect();
     let chosen = read::one_of(ids.iter().map(String::as_str), &mut arguments).map_err(add)?;
-    let now = clock.now(&connection, "$1");
+    let (now, lock) = (clock.now(&connection, "$1"), Engine::of(&connection).lock());
     let sql = format!(
         "UPDATE operations SET lease_until = {now} + $2 \
-         WHERE lease_owner = $3 AND status = 'running' AND id{chosen} RETURNING id"
+         WHERE id IN (SELECT id FROM operations WHERE lease_owner = $3 AND status = 'running' \
+         AND id{chosen}{lock}) RETURNING id"
     );
     // The text is made of constants and numbers.
     let renewed = sqlx::query_scalar_with::<_, String, _>(AssertSqlSafe(sql), arguments)

@@ -63,6 +63,30 @@ async fn leases_go_by_the_clock_of_the_database() {
 }
 
 #[tokio::test]
+async fn what_somebody_holds_locked_does_not_keep_other_leases_from_being_renewed() {
+    let place = Place::postgres();
+    let database = settings(place.database.as_ref().unwrap());
+    let store = SqlOperationStore::open(&database).await.unwrap();
+    let [locked, free] = [store.add(fresh("1")).await, store.add(fresh("2")).await];
+    let minute = Duration::from_mins(1);
+    let claimed = store.claim(&wrong("a", 0, minute), 10).await.unwrap();
+    assert_eq!(claimed.operations.len(), 2);
+    let mut somebody = store.database.pools.writer.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM operations WHERE id = $1 FOR UPDATE")
+        .bind(locked.id.to_string())
+        .execute(&mut *somebody)
+        .await
+        .unwrap();
+    let renew = async || {
+        let (terms, ids) = (wrong("a", 0, minute), [locked.id, free.id]);
+        store.renew(&terms, &ids).await.unwrap()
+    };
+    assert_eq!(renew().await, [free.id]);
+    somebody.rollback().await.unwrap();
+    assert_eq!(renew().await.len(), 2);
+}
+
+#[tokio::test]
 async fn an_end_is_heard_of_in_every_process() {
     let place = Place::postgres();
     let (first, second) = (place.open().await, place.open().await);

@@ -120,6 +120,16 @@ async fn an_operation_that_does_not_know_of_a_later_one_is_not_recorded(place: P
     let second = create(1, first).await.expect("it is created");
     assert_eq!(create(2, first).await, None);
     assert_eq!(store.former(&task("7"), 10).await.unwrap()[0].id, second);
+    // One with a damaged id is none that could be known.
+    let third = create(3, second).await.expect("it is created");
+    for damage in [
+        "DELETE FROM operation_callers WHERE operation_id",
+        "DELETE FROM operation_events WHERE operation_id",
+        "UPDATE operations SET id = 'zz' || id WHERE id",
+    ] {
+        store.meddle(format!("{damage} = '{third}'")).await;
+    }
+    create(4, second).await.expect("it is created");
 }
 
 async fn of_many_that_ask_at_once_in_two_processes_exactly_one_creates(place: Place) {

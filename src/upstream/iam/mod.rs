@@ -232,8 +232,8 @@ impl Credentials {
         }
     }
 
-    /// What else a service may know that was shown this one, so that no answer of it may repeat that
-    /// either.
+    /// What else a service may know that was shown this one, so that no answer of it may repeat
+    /// that either.
     pub(crate) fn shown_beside(&self, credential: &Credential) -> Vec<Credential> {
         self.vault.shown_beside(credential)
     }
