@@ -24,10 +24,11 @@ use crate::{
 const SERVICE: &str = "iam";
 
 /// Where a login is sent. The list of the vendor's services, which nobody reads here, is left out
-/// of the answer. The status that counts towards the lock of the user, whoever's body it has ("401
-/// Authentication failed" of the page on obtaining a token).
-const WRONG_PASSWORD: u16 = 401;
+/// of the answer.
 const PATH: &str = "/v3/auth/tokens?nocatalog=true";
+/// The status that counts towards the lock of the user, whoever's body it has ("401 Authentication
+/// failed" of the page on obtaining a token).
+const WRONG_PASSWORD: u16 = 401;
 
 impl Clerk {
     /// Exchanges a password of the account for a token. One that was refused is tried again after
