@@ -40,12 +40,15 @@ impl Account {
         self.credentials.kind()
     }
 
-    /// Whose credentials they are, whatever the secret is.
+    /// Whose credentials they are, whatever the secret is: what comes from the same place may be
+    /// shown in the same places. Users of the same name can be those of different clouds.
     pub(super) fn holder(&self) -> Identity {
         match &self.credentials {
-            CredentialSettings::Password { domain, user, .. } => {
-                Identity::of(&["user", domain, user])
-            }
+            CredentialSettings::Password {
+                domain,
+                user,
+                password,
+            } => Identity::of(&["user", domain, user, &format!("{password:?}")]),
             CredentialSettings::AccessKey {
                 access_key,
                 secret_key,

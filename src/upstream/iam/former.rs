@@ -45,10 +45,7 @@ impl Clerk {
         let Some(former) = Former::to(present, proven) else {
             return self.obtain_by_present(account, urgency).await;
         };
-        let mut order = [Secret::Present(urgency), Secret::Former(&former.credential)];
-        if urgency == Urgency::Needed && self.goes_first(&former, present) {
-            order.reverse();
-        }
+        let order = self.order(&former, present, urgency);
         let failure = match self.obtain_by(account, order[0]).await {
             Err(failure) if failure.is_of_secret() => failure,
             result => return result,
@@ -57,10 +54,15 @@ impl Clerk {
         result.map_err(|other| other.or_sooner(failure))
     }
 
-    /// Whether the former secret is tried first: what rests for less long is. Of two that do not
-    /// rest it is the former one, unless it was refused more often, or the present one too seldom
-    /// to be doubted.
-    fn goes_first(&self, former: &Former, present: Identity) -> bool {
+    /// What is tried first where one is needed: what rests for less long. Of two that do not rest
+    /// it is the former one, unless it was refused more often, or the present one too seldom to be
+    /// doubted.
+    fn order<'a>(
+        &self,
+        former: &'a Former,
+        present: Identity,
+        urgency: Urgency,
+    ) -> [Secret<'a>; 2] {
         let uptime = self.clock.uptime();
         let present = self.attempts.borrow_mut().of(present, uptime);
         let fares = |trials: &Trials| {
@@ -70,7 +72,16 @@ impl Clerk {
         let (refused, rest) = fares(&present);
         let (refused_before, rest_before) = fares(former.credential.trials());
         let is_doubted = refused >= former.goes_first_from && refused_before <= refused;
-        rest_before < rest || rest_before == rest && is_doubted
+        let goes_first = rest_before < rest || rest_before == rest && is_doubted;
+        let former = Secret::Former(&former.credential);
+        match urgency {
+            Urgency::Needed if goes_first => [former, Secret::Present(urgency)],
+            // If another project finds out first that it is refused, its last try is kept.
+            Urgency::Needed if refused == 0 => [Secret::Present(Urgency::CanWait), former],
+            Urgency::Needed | Urgency::CanWait | Urgency::Former => {
+                [Secret::Present(urgency), former]
+            }
+        }
     }
 
     async fn obtain_by(

@@ -5,7 +5,11 @@ use std::{
     sync::{Arc, Mutex, mpsc},
 };
 
-use super::{Cloud, issue, lease, oms, refusal, text, token_of, until, wrong_password};
+use futures_util::future::join_all;
+
+use super::{
+    Cloud, Seen, issue, lease, oms, refusal, start, text, token_of, until, wrong_password,
+};
 use crate::domain::{clock::Clock as _, service::ProjectName};
 
 #[actix_rt::test]
@@ -220,4 +224,47 @@ async fn a_refreshed_token_that_is_refused_at_once_leaves_the_one_before_it() {
     })
     .await;
     assert_eq!(text(&credentials).await, "token-2");
+}
+
+#[actix_rt::test]
+async fn projects_that_are_asked_for_at_once_spend_one_try_of_the_next_password() {
+    let word = Arc::new(Mutex::new("s3cret-word"));
+    let cloud = taking(&word);
+    let credentials = cloud.credentials(&["p", "q", "r"]);
+    lease(&credentials).await.unwrap();
+    fs::write(cloud.password.path(), "another-word").unwrap();
+    let others = ["q", "r"].map(|name| ProjectName::parse(name).unwrap());
+    let site = oms();
+    for lease in join_all(others.iter().map(|other| credentials.lease(other, &site))).await {
+        lease.unwrap();
+    }
+    let seen = cloud.peer.seen();
+    let is_new = |seen: &&Seen| seen.body.contains("another-word");
+    assert_eq!(seen.iter().filter(is_new).count(), 1);
+    assert_eq!(cloud.logins(), 4);
+}
+
+#[actix_rt::test]
+async fn a_password_is_shown_to_no_other_cloud_that_has_a_user_of_the_same_name() {
+    let clouds = [Cloud::of_tokens(), Cloud::of_tokens()];
+    let mut settings = clouds[0].settings(&["p"]);
+    let mut of_another = clouds[1].settings(&["q"]);
+    fs::write(clouds[1].password.path(), "of-another-cloud").unwrap();
+    settings.projects.append(&mut of_another.projects);
+    let credentials = start(&settings, clouds[0].clock.clone()).unwrap();
+    let first = lease(&credentials).await.unwrap();
+    let other = ProjectName::parse("q").unwrap();
+    credentials.lease(&other, &oms()).await.unwrap();
+    fs::write(clouds[0].password.path(), "another-word").unwrap();
+    for _ in 0..2 {
+        clouds[0].answer_login(wrong_password);
+    }
+    credentials.refused(&first, &oms(), &refusal());
+    lease(&credentials).await.unwrap_err();
+    let seen = clouds[0].peer.seen();
+    assert!(
+        seen.iter()
+            .all(|seen| !seen.body.contains("of-another-cloud"))
+    );
+    assert_eq!(clouds[1].logins(), 1);
 }
