@@ -8,7 +8,8 @@ use sqlx::{
 };
 
 use super::{
-    database::{AnyTransaction, Engine, unavailable},
+    database::{AnyTransaction, unavailable},
+    engine::Engine,
     read::{Read, complete, one_of, select_operations},
     rows,
     unreadable::TOGETHER,

@@ -11,6 +11,7 @@
 
 mod claim;
 mod database;
+mod engine;
 mod list;
 mod open;
 mod postgres;

@@ -15,7 +15,8 @@ use sqlx::{
 };
 
 use super::{
-    database::{AnyTransaction, Engine, OneStatement, unavailable},
+    database::{AnyTransaction, OneStatement, unavailable},
+    engine::Engine,
     rows::{self, Columns, Reports, Unreadable},
 };
 use crate::domain::{

@@ -19,7 +19,8 @@ use tokio::{
 };
 
 use super::{
-    database::{Engine, Pools, unavailable},
+    database::{Pools, unavailable},
+    engine::Engine,
     rows::{self, Columns, Reports, Unreadable},
 };
 use crate::domain::{

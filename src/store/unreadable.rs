@@ -14,7 +14,8 @@ use sqlx::{
 };
 
 use super::{
-    database::{AnyTransaction, Engine, Written, unavailable},
+    database::{AnyTransaction, Written, unavailable},
+    engine::Engine,
     read::{self, select_operations},
     rows::{self, Reports},
 };

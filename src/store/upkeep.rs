@@ -3,7 +3,8 @@
 use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
 
 use super::{
-    database::{AnyTransaction, Engine, Written},
+    database::{AnyTransaction, Written},
+    engine::Engine,
     unreadable::ODD_STATUS,
 };
 use crate::domain::{

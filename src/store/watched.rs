@@ -8,7 +8,8 @@ use sqlx::{
 };
 
 use super::{
-    database::{Engine, OneStatement, unavailable},
+    database::{OneStatement, unavailable},
+    engine::Engine,
     read::{IDS_PER_STATEMENT, one_of},
     rows::{self, Columns, Reports, Unreadable},
 };

@@ -4,7 +4,8 @@
 use sqlx::{AnyConnection, AssertSqlSafe};
 
 use super::{
-    database::{AnyTransaction, Engine, OneStatement, Written, unavailable},
+    database::{AnyTransaction, OneStatement, Written, unavailable},
+    engine::Engine,
     postgres, read,
     rows::{self, Mutable},
     unreadable::{ODD_STATUS, TOGETHER},

@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use sqlx::{AnyConnection, Arguments as _, AssertSqlSafe, any::AnyArguments};
 
 use super::{
-    database::{AnyTransaction, Engine, OneStatement, Written, unavailable},
+    database::{AnyTransaction, OneStatement, Written, unavailable},
+    engine::Engine,
     read::{self, select_operations},
     rows::Columns,
     unreadable::{MARKED_MAX, Reader, Sorted, TOGETHER, last_moment},

@@ -8,7 +8,8 @@ use super::{LeaseClock, Term, due, micros};
 use crate::{
     domain::store::{CLOCKS_APART, Lease, StoreError},
     store::{
-        database::{Engine, OneStatement, unavailable},
+        database::{OneStatement, unavailable},
+        engine::Engine,
         unreadable::{Version, last_moment},
     },
 };

@@ -13,7 +13,7 @@ use crate::{
         operation::{OperationId, Status},
         store::StoreError,
     },
-    store::database::Engine,
+    store::engine::Engine,
 };
 
 /// Which operation cannot be read, and by which column that was noticed.

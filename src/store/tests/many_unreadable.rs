@@ -9,7 +9,7 @@ use crate::{
         store::{Counts, Hold, NewOperation, OperationQuery, OperationStore as _},
     },
     store::{
-        claim::first_due, database::Engine, read::select_operations, rows::Reports,
+        claim::first_due, engine::Engine, read::select_operations, rows::Reports,
         unreadable::MARKED_MAX,
     },
 };
