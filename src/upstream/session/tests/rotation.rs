@@ -5,17 +5,22 @@ use super::{
     *,
 };
 
-#[actix_rt::test]
-async fn a_rotation_costs_no_request_whichever_keys_the_vendor_takes() {
-    let accepted = Arc::new(AtomicUsize::new(1));
-    let takes = Arc::clone(&accepted);
-    let signed = SignedBench::new(move |seen, writer| {
+/// A bench whose vendor takes the keys of this number alone.
+fn taking(accepted: &Arc<AtomicUsize>) -> SignedBench {
+    let takes = Arc::clone(accepted);
+    SignedBench::new(move |seen, writer| {
         if signed_by(seen, takes.load(Ordering::SeqCst)) {
             fine(seen, writer)
         } else {
             refuse(writer, "APIGW.0301")
         }
-    });
+    })
+}
+
+#[actix_rt::test]
+async fn a_rotation_costs_no_request_whichever_keys_the_vendor_takes() {
+    let accepted = Arc::new(AtomicUsize::new(1));
+    let signed = taking(&accepted);
     let session = signed.bench.session();
     session.exchange("show", &read(), None).await.unwrap();
     // The vendor does not know the next keys yet.
@@ -151,14 +156,7 @@ async fn a_service_that_knows_the_next_keys_later_than_another_costs_no_request(
 #[actix_rt::test]
 async fn after_a_gap_between_two_pairs_of_keys_the_next_are_used_within_two_minutes() {
     let accepted = Arc::new(AtomicUsize::new(1));
-    let takes = Arc::clone(&accepted);
-    let signed = SignedBench::new(move |seen, writer| {
-        if signed_by(seen, takes.load(Ordering::SeqCst)) {
-            fine(seen, writer)
-        } else {
-            refuse(writer, "APIGW.0301")
-        }
-    });
+    let signed = taking(&accepted);
     let session = signed.bench.session();
     let works = async || session.exchange("show", &read(), None).await.is_ok();
     assert!(works().await);
