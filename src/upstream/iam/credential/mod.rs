@@ -50,6 +50,7 @@ struct Issued {
     since: Instant,
     worked: AtomicBool,
     refused: AtomicBool,
+    /// Whether it was obtained with something else than the present secret.
     former: AtomicBool,
     /// The one that worked before this one, until this one does.
     previous: Mutex<Option<Credential>>,
@@ -97,6 +98,7 @@ impl Credential {
         self.0.proof.authenticate(endpoint, request, now)
     }
 
+    /// What it shows, for another one that is obtained with the same.
     pub(super) fn proof(&self) -> &Proof {
         &self.0.proof
     }

@@ -11,7 +11,7 @@ use super::super::{
     clerk::Account,
     vault::Vault,
 };
-use crate::domain::service::{UpstreamError, status::CredentialKind};
+use crate::domain::service::UpstreamError;
 
 /// What the keeper knows of one project.
 pub(super) struct Desk {
@@ -58,7 +58,8 @@ impl Desk {
             self.told = None;
         }
         self.refused = secret;
-        count(vault, self.account.kind(), error.kind.as_str());
+        let kind = self.account.kind().as_str();
+        vault.metrics.credential_refresh(kind, error.kind.as_str());
         let error = self.withheld(error, vault);
         let backoff = if self.waiting.is_empty() {
             &mut self.replacements
@@ -107,9 +108,4 @@ impl Desk {
             "the login failed"
         );
     }
-}
-
-/// Counts what came of an attempt to obtain a credential.
-pub(super) fn count(vault: &Vault, kind: CredentialKind, result: &'static str) {
-    vault.metrics.credential_refresh(kind.as_str(), result);
 }

@@ -12,7 +12,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use self::desk::{Desk, count};
+use self::desk::Desk;
 use super::{
     CredentialResult,
     attempts::Urgency,
@@ -230,7 +230,7 @@ impl Keeper {
                 let kind = desk.account.kind();
                 tracing::info!(project = %project, "{}", success(kind));
                 desk.told = None;
-                count(&self.vault, kind, "ok");
+                self.vault.metrics.credential_refresh(kind.as_str(), "ok");
                 let logins = &self.vault.logins;
                 // Keys by themselves promise nothing, least of all if a service refused them.
                 if !credential.was_refused() {

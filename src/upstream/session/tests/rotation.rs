@@ -17,13 +17,9 @@ fn taking(accepted: &Arc<AtomicUsize>) -> SignedBench {
     })
 }
 
-#[actix_rt::test]
-async fn a_rotation_costs_no_request_whichever_keys_the_vendor_takes() {
-    let accepted = Arc::new(AtomicUsize::new(1));
-    let signed = taking(&accepted);
-    let session = signed.bench.session();
+/// Uses the first keys, and replaces them by the second before the vendor knows those.
+async fn rotate_early(signed: &SignedBench, session: &Session) {
     session.exchange("show", &read(), None).await.unwrap();
-    // The vendor does not know the next keys yet.
     signed.write(2);
     signed.bench.credentials.look_at_secrets();
     tests::until(async || {
@@ -31,6 +27,14 @@ async fn a_rotation_costs_no_request_whichever_keys_the_vendor_takes() {
         signed.seen().contains(&"2".to_owned())
     })
     .await;
+}
+
+#[actix_rt::test]
+async fn a_rotation_costs_no_request_whichever_keys_the_vendor_takes() {
+    let accepted = Arc::new(AtomicUsize::new(1));
+    let signed = taking(&accepted);
+    let session = signed.bench.session();
+    rotate_early(&signed, &session).await;
     // It does.
     accepted.store(2, Ordering::SeqCst);
     signed.bench.cloud.clock.forward(2);
@@ -61,15 +65,7 @@ async fn a_stray_refusal_in_a_rotation_costs_neither_a_request_nor_a_try_of_the_
         }
     });
     let session = signed.bench.session();
-    session.exchange("show", &read(), None).await.unwrap();
-    // The vendor does not know the next keys yet.
-    signed.write(2);
-    signed.bench.credentials.look_at_secrets();
-    tests::until(async || {
-        session.exchange("show", &read(), None).await.unwrap();
-        signed.seen().contains(&"2".to_owned())
-    })
-    .await;
+    rotate_early(&signed, &session).await;
     let fares = async |expected: &[&str]| {
         let before = signed.seen().len();
         session.exchange("show", &read(), None).await.unwrap();
