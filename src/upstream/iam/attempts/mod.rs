@@ -281,6 +281,25 @@ mod tests {
     }
 
     #[test]
+    fn of_a_user_three_wrong_passwords_are_enough_and_a_second_try_is_held_for_three_seconds() {
+        let now = Duration::from_hours(1);
+        let after = |seconds| now + Duration::from_secs(seconds);
+        let mut of_user = Refusals::default();
+        assert_eq!(of_user.hold(now), Duration::ZERO);
+        for number in 0..3 {
+            assert!(of_user.forbid_repeat(after(number)).is_none(), "{number}");
+            of_user.refused(&error(), after(number), None);
+        }
+        assert_eq!(of_user.hold(after(3)), Duration::from_secs(2));
+        assert_eq!(of_user.hold(after(5)), Duration::ZERO);
+        let withheld = of_user.forbid_repeat(after(60)).unwrap();
+        assert_eq!(withheld.retry_after, Some(Duration::from_mins(14)));
+        assert!(of_user.forbid_repeat(after(900)).is_none());
+        of_user.proven();
+        assert!(of_user.forbid_repeat(after(2)).is_none());
+    }
+
+    #[test]
     fn an_address_tries_new_keys_twice_and_then_after_growing_pauses() {
         let now = Duration::from_hours(1);
         let after = |seconds| now + Duration::from_secs(seconds);

@@ -318,3 +318,30 @@ async fn while_one_request_tries_changed_keys_the_others_use_those_that_worked()
     drop(trial);
     assert_eq!(key(&credentials).await, "AK2");
 }
+
+#[actix_rt::test]
+async fn who_waits_for_keys_that_rest_at_its_address_meanwhile_gets_other_ones() {
+    let bench = Bench::new();
+    let credentials = bench.credentials_of(&["p", "q"]);
+    let first = lease(&credentials).await.unwrap();
+    credentials.worked(&first, &oms());
+    bench.write("AK2", "second-secret");
+    credentials.refused(&first, &oms(), &refusal());
+    drop(first);
+    assert_eq!(key(&credentials).await, "AK2");
+    refuse(&credentials).await;
+    let tried = lease(&credentials).await.unwrap();
+    assert_eq!(access_key(&tried), "AK1");
+    let other = ProjectName::parse("q").unwrap();
+    let at_hand = credentials.credential(&other).await.unwrap();
+    assert_eq!(access_key(&at_hand), "AK1");
+    let site = oms();
+    let mut waits = std::pin::pin!(credentials.lease(&other, &site));
+    assert!(
+        waits.as_mut().now_or_never().is_none(),
+        "somebody tries them"
+    );
+    credentials.refused(&tried, &oms(), &refusal());
+    drop(tried);
+    assert_eq!(access_key(&waits.await.unwrap()), "AK2");
+}
